@@ -1,0 +1,47 @@
+# `make repro` and `make test` need Python >= 3.11, git and make; everything else they fetch.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+INSTALLED := $(VENV)/.installed
+export PATH := $(BIN):$(PATH)
+
+.PHONY: help env repro test test-fast lint bench ui lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+env: $(INSTALLED) ## build .venv from the lock, if it is absent or stale
+
+# uv installs the locked stack; its own version stands in the lock as well.
+$(INSTALLED): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep -o '^uv==[^ ;]*' requirements.lock)"
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	touch $@
+
+repro: $(INSTALLED) ## raw data to registered models: all stages of dvc.yaml that are out of date
+	dvc repro
+
+test: $(INSTALLED) ## all tests that can run on this machine
+	pytest
+
+test-fast: $(INSTALLED) ## the tests that start neither Ray nor servers
+	pytest -m "not slow"
+
+lint: $(INSTALLED) ## ruff (rules and format) and mypy
+	ruff check .
+	ruff format --check .
+	mypy
+
+bench: $(INSTALLED) ## the ratios of tests/bench
+	pytest -s tests/bench/bench_*.py
+
+ui: $(INSTALLED) ## compare runs and models in the browser
+	mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1 --port 5000
+
+lock: $(INSTALLED) ## pin the whole stack anew
+	uv pip compile --quiet --universal --upgrade --python-version 3.11 --all-extras --no-emit-index-url --custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
+
+clean: ## remove what the pipeline and the tests made, not the data
+	rm -rf runs results .pytest_cache .mypy_cache .ruff_cache

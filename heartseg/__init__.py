@@ -1,0 +1,1 @@
+"""heartseg: traceable heart segmentation models for echocardiography."""

@@ -1,0 +1,36 @@
+"""`heartseg NAME` does what `python -m heartseg.NAME` does."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from heartseg.errors import run_command
+
+COMMANDS = {
+    "phantom": "write synthetic datasets in the layout of the real ones",
+    "prepare": "read a release, check it, and write one Parquet file",
+    "train": "train a recipe of params.yaml",
+    "evaluate": "measure a trained model on held-out patients",
+    "register": "package a trained model and put it in the registry",
+    "predict": "segment images with a registered model",
+}
+
+
+def main() -> None:
+    """Run the command named by the first argument."""
+    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
+        listing = "\n".join(f"  {name:<10} {what}" for name, what in COMMANDS.items())
+        asked_for_help = len(sys.argv) > 1 and sys.argv[1] in ("-h", "--help")
+        print(
+            f"usage: heartseg COMMAND …\n\n{listing}\n\nheartseg COMMAND --help tells more",
+            file=sys.stdout if asked_for_help else sys.stderr,
+        )
+        sys.exit(0 if asked_for_help else 2)
+    name = sys.argv.pop(1)
+    sys.argv[0] = f"heartseg {name}"
+    run_command(importlib.import_module(f"heartseg.{name}").main)
+
+
+if __name__ == "__main__":
+    main()

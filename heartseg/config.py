@@ -1,0 +1,314 @@
+"""params.yaml as typed, validated objects.
+
+Every configured value has its one default in params.yaml; the classes below carry none.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from heartseg.data.labels import LABELS
+from heartseg.errors import InputError
+from heartseg.yaml_file import no_such, read_yaml_as
+
+PARAMS_FILE = "params.yaml"
+
+DatasetName = Literal["camus", "mmode"]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A part of params.yaml: unknown keys are refused, values never change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+# --- data ---------------------------------------------------------------------------------
+
+
+class Split(Section):
+    method: Literal["auto", "official", "random", "kfold"]
+    """auto: the official lists where the release has them, otherwise random by patient."""
+    test_fraction: Fraction
+    """random: fraction of all patients held out for evaluation."""
+    val_fraction: Fraction
+    """random, kfold: fraction of the remaining patients used for validation while training."""
+    folds: Annotated[int, Field(ge=2)]
+    """kfold: number of folds."""
+    fold: Annotated[int, Field(ge=0)]
+    """kfold: the fold that is held out for evaluation, from 0."""
+    seed: int
+
+    @model_validator(mode="after")
+    def _check(self) -> Split:
+        if self.fold >= self.folds:
+            raise ValueError(f"fold {self.fold} does not exist with folds: {self.folds} (from 0)")
+        if self.test_fraction + self.val_fraction >= 1.0:
+            raise ValueError("test_fraction + val_fraction leave no patient to train on")
+        return self
+
+
+class CamusDataset(Section):
+    source: Path
+    """Folder of the release: database_nifti/ and, optionally, database_split/."""
+    split: Split
+
+
+class MmodeDataset(Section):
+    source: Path
+    """Folder with img/ and mask/ of equal file names, optionally windows.csv beside them."""
+    animal_pattern: str
+    """Regular expression with a group `animal`: windows of one animal stay in one split."""
+    mm_per_row: Positive
+    """Used where windows.csv does not say."""
+    s_per_column: Positive
+    """Used where windows.csv does not say."""
+    split: Split
+
+
+class Datasets(Section):
+    camus: CamusDataset
+    mmode: MmodeDataset
+
+
+class CamusPhantoms(Section):
+    patients: Count
+    half_sequences: Annotated[int, Field(ge=0)]
+    """Number of patients that also get half sequences (3-D NIfTI, time last)."""
+    seed: int
+
+
+class MmodePhantoms(Section):
+    animals: Count
+    windows_per_animal: Count
+    window: Annotated[int, Field(ge=64)]
+    """Rows and columns of a square window."""
+    seed: int
+
+
+class Phantoms(Section):
+    camus: CamusPhantoms
+    mmode: MmodePhantoms
+
+
+# --- models -------------------------------------------------------------------------------
+
+
+class DeepLabV3Config(Section):
+    """DeepLabV3 (Chen et al. 2017, arXiv:1706.05587), from torchvision."""
+
+    name: Literal["deeplabv3"]
+    in_channels: Count
+    backbone: Literal["resnet50", "resnet101", "mobilenet_v3_large"]
+    output_stride: Literal[8, 16]
+    """Input size over the size of the last feature map."""
+    decoder_skip: bool
+    """Join low-level features before the classifier, as DeepLabV3+ (arXiv:1802.02611) does."""
+    auxiliary: bool
+    """Auxiliary head on an inner feature map while training."""
+    weights: str | None
+    """Full segmentation weights: a torchvision weight name or a file."""
+    backbone_weights: str | None
+    """Backbone weights: a torchvision weight name or a file."""
+
+
+class QuickNATConfig(Section):
+    """QuickNAT (Roy et al., NeuroImage 186, 2019)."""
+
+    name: Literal["quicknat"]
+    in_channels: Count
+    filters: Count
+    kernel: Literal[3, 5, 7]
+    squeeze_excite: Literal["none", "channel", "spatial", "both"]
+    dropout: Fraction
+
+
+class UNetConfig(Section):
+    """MONAI's residual U-Net (Kerfoot et al., STACOM 2018)."""
+
+    name: Literal["unet"]
+    in_channels: Count
+    channels: Annotated[list[Count], Field(min_length=2)]
+    residual_units: Annotated[int, Field(ge=0)]
+    dropout: Fraction
+
+
+class DynUNetConfig(Section):
+    """MONAI's DynUNet, the network of nnU-Net (Isensee et al., Nature Methods 2021)."""
+
+    name: Literal["dynunet"]
+    in_channels: Count
+    filters: Annotated[list[Count], Field(min_length=3)]
+    dropout: Fraction
+
+
+ModelConfig = Annotated[
+    DeepLabV3Config | QuickNATConfig | UNetConfig | DynUNetConfig, Field(discriminator="name")
+]
+
+
+# --- training -----------------------------------------------------------------------------
+
+
+class Augment(Section):
+    """Random changes of a training batch; a range of 0 turns one off."""
+
+    probability: Fraction
+    """Chance that an image gets each of the changes below."""
+    flip_left_right: bool
+    """Anatomically wrong for apical views: it swaps septum and lateral wall."""
+    rotate_degrees: Annotated[float, Field(ge=0, le=180)]
+    scale: Annotated[float, Field(ge=0, lt=1)]
+    """Zoom by a factor within 1 ± scale."""
+    shift: Annotated[float, Field(ge=0, lt=1)]
+    """Translation within ± shift of the image's size."""
+    brightness: Annotated[float, Field(ge=0, lt=1)]
+    contrast: Annotated[float, Field(ge=0, lt=1)]
+    gamma: Annotated[float, Field(ge=0, lt=1)]
+    speckle: Annotated[float, Field(ge=0, lt=1)]
+    """Standard deviation of multiplicative noise."""
+    blur: Annotated[float, Field(ge=0)]
+    """Largest standard deviation of a Gaussian blur, in pixels."""
+
+
+class Recipe(Section):
+    """Everything that defines a training."""
+
+    dataset: DatasetName
+    model: ModelConfig
+    input_size: Annotated[int, Field(ge=32)]
+    """Rows and columns that the network sees, in pixels."""
+    batch_size: Count
+    """Images per optimizer step over all workers; each worker's share is derived."""
+    eval_batch_size: Count
+    learning_rate: Positive
+    optimizer: Literal["adamw", "sgd"]
+    momentum: Fraction
+    """SGD only."""
+    weight_decay: Annotated[float, Field(ge=0)]
+    schedule: Literal["onecycle", "cosine", "poly", "constant"]
+    warmup_fraction: Fraction
+    """Fraction of all steps in which the learning rate rises (not for constant)."""
+    epochs: Count
+    early_stopping: Annotated[int, Field(ge=0)]
+    """Stop after so many epochs without a better validation Dice; 0 never stops early."""
+    select: Literal["best", "last"]
+    """The epoch that becomes the model: best validation Dice, or the last one."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)]
+    """Decay per step of the exponential moving average of the weights; 0 = none."""
+    loss: Literal["ce_dice", "one_vs_rest_bce"]
+    class_weights: list[Positive] | None
+    """One weight per label (background first), or null."""
+    augment: Augment
+    precision: Literal["auto", "fp32", "bf16"]
+    """auto: bf16 on a GPU, fp32 on CPU."""
+    channels_last: bool
+    compile: bool
+    seed: int
+
+    @model_validator(mode="after")
+    def _check(self) -> Recipe:
+        labels = len(LABELS[self.dataset])
+        if self.class_weights is not None and len(self.class_weights) != labels:
+            raise ValueError(f"class_weights: {self.dataset} has {labels} labels")
+        return self
+
+    def worker_batch(self, workers: int) -> int:
+        """Images per step and worker.
+
+        Raises:
+            InputError: the global batch size cannot be shared equally.
+        """
+        share, rest = divmod(self.batch_size, workers)
+        if rest:
+            near = [n for n in range(1, self.batch_size + 1) if self.batch_size % n == 0]
+            raise InputError(
+                f"batch_size {self.batch_size} cannot be shared equally by {workers} workers; "
+                f"take a multiple of {workers}, or one of {near} workers"
+            )
+        return share
+
+
+class Train(Section):
+    """How a training runs; nothing here changes its result beyond float rounding."""
+
+    workers: Literal["auto"] | Count
+    """auto: one per GPU that the Ray cluster has, else one."""
+    max_failures: Annotated[int, Field(ge=0)]
+    """So many lost workers are replaced before the training gives up."""
+    device_memory_fraction: Annotated[float, Field(gt=0, le=1)]
+    """Images stay on the device while they take at most this part of its memory."""
+    overlay_every: Annotated[int, Field(ge=0)]
+    """Epochs between sample overlays in MLflow; 0 = none."""
+    overlay_cases: Count
+
+
+class Evaluate(Section):
+    split: Literal["test", "val"]
+    """Where test is empty, val is evaluated and the metrics say so."""
+    bootstrap_samples: Annotated[int, Field(ge=100)]
+    bootstrap_seed: int
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+
+
+class Register(Section):
+    metric: str
+    """Key of metrics.json, dots between levels, that decides about the champion."""
+    mode: Literal["max", "min"]
+
+
+class Registers(Section):
+    camus: Register
+    mmode: Register
+
+
+class Tracking(Section):
+    experiment_prefix: str
+    """MLflow experiment = prefix + dataset; registered model likewise."""
+    system_metrics: bool
+
+
+class Params(Section):
+    """params.yaml, whole."""
+
+    pipeline: dict[DatasetName, str]
+    """The recipe that the stages of dvc.yaml train for each dataset."""
+    phantoms: Phantoms
+    datasets: Datasets
+    recipes: dict[str, Recipe]
+    train: Train
+    evaluate: Evaluate
+    register_: Annotated[Registers, Field(alias="register")]
+    tracking: Tracking
+
+    @model_validator(mode="after")
+    def _check(self) -> Params:
+        for dataset, recipe in self.pipeline.items():
+            if recipe not in self.recipes:
+                raise ValueError(f"pipeline.{dataset}: {no_such('recipe', recipe, self.recipes)}")
+            if self.recipes[recipe].dataset != dataset:
+                raise ValueError(
+                    f"pipeline.{dataset}: recipe {recipe} trains on {self.recipes[recipe].dataset}"
+                )
+        return self
+
+    def recipe(self, name: str) -> Recipe:
+        """The recipe of that name; InputError names the nearest one otherwise."""
+        if name not in self.recipes:
+            raise InputError(f"{PARAMS_FILE}: {no_such('recipe', name, self.recipes)}")
+        return self.recipes[name]
+
+
+def load_params(path: Path | str = PARAMS_FILE) -> Params:
+    """Read and check params.yaml.
+
+    Raises:
+        InputError: the file is missing, is no YAML, or has a wrong key or value; every
+            wrong key is named with the nearest right one.
+    """
+    return read_yaml_as(Params, Path(path))

@@ -1,0 +1,25 @@
+"""Where the stages leave their results, relative to the repository's root."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def phantom_dir(dataset: str) -> Path:
+    """The synthetic release that the phantom stage writes."""
+    return Path("data/phantoms") / dataset
+
+
+def prepared_path(dataset: str) -> Path:
+    """The Parquet file that the prepare stage writes."""
+    return Path("data/prepared") / f"{dataset}.parquet"
+
+
+def results_dir(dataset: str) -> Path:
+    """Folder of the dataset's model, figures, tables and metrics."""
+    return Path("results") / dataset
+
+
+def model_dir(dataset: str) -> Path:
+    """Weights and training.json, as the train stage leaves them."""
+    return results_dir(dataset) / "model"

@@ -1,0 +1,85 @@
+"""A YAML file as a validated object, with complaints that a person can act on."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from heartseg.errors import InputError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_yaml_as(kind: type[Model], path: Path) -> Model:
+    """Read a file and check it against a pydantic model.
+
+    Raises:
+        InputError: the file is missing, is no YAML, or has a wrong key or value; all of them
+            are named, each wrong key with the nearest right one.
+    """
+    content = _read_yaml(path)
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        raise InputError(_explain(error, kind, path)) from None
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; run from the root of the repository") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid YAML: {error}") from None
+
+
+def _explain(error: ValidationError, kind: type[BaseModel], path: Path) -> str:
+    lines = []
+    for fault in error.errors():
+        location = fault["loc"]
+        key = ".".join(str(part) for part in location)
+        if fault["type"] == "extra_forbidden":
+            siblings = _keys_at(kind, location[:-1])
+            lines.append(f"{path}: {key}: {no_such('key', str(location[-1]), siblings)}")
+        elif fault["type"] == "missing":
+            lines.append(f"{path}: {key} is missing")
+        else:
+            reason = fault["msg"].removeprefix("Value error, ")
+            where = f"{key}: " if key else ""
+            lines.append(f"{path}: {where}{reason} (got {fault['input']!r:.80})")
+    return "\n".join(lines)
+
+
+def _keys_at(kind: Any, location: tuple[int | str, ...]) -> list[str]:
+    """Names of the keys that may stand at a place of the configuration."""
+    for part in location:
+        models = _models_in(kind)
+        fields = {field.alias or name: field for m in models for name, field in m.model_fields.items()}
+        if part in fields:
+            kind = fields[str(part)].annotation
+        elif len(models) > 1:  # the part is the tag of a union
+            kind = next(m for m in models if part in get_args(m.model_fields["name"].annotation))
+        else:
+            kind = get_args(kind)[-1]  # a mapping: the part is one of its own keys
+    return [field.alias or name for m in _models_in(kind) for name, field in m.model_fields.items()]
+
+
+def _models_in(kind: Any) -> list[type[BaseModel]]:
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return [kind]
+    if get_origin(kind) is dict:
+        return []
+    return [model for part in get_args(kind) for model in _models_in(part)]
+
+
+def no_such(what: str, name: str, known: Iterable[str]) -> str:
+    """\"no WHAT 'NAME'\" with the nearest known name, or all of them."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    return f"no {what} {name!r}; {hint}"

@@ -1,0 +1,20 @@
+"""Fixtures of all tests."""
+
+from __future__ import annotations
+
+import pytest
+
+from heartseg.config import Params, Recipe, load_params
+from tests.examples import ROOT, small_recipe
+
+
+@pytest.fixture
+def params() -> Params:
+    """The committed params.yaml."""
+    return load_params(ROOT / "params.yaml")
+
+
+@pytest.fixture
+def tiny_recipe(params: Params) -> Recipe:
+    """A recipe that trains in seconds: a U-Net of a few thousand weights on 32 x 32 pixels."""
+    return small_recipe(params)

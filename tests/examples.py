@@ -1,0 +1,56 @@
+"""Small recipes and images that several tests use, and where the real data are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from heartseg.config import Params, Recipe
+
+ROOT = Path(__file__).parents[1]
+
+
+def real_data(variable: str) -> Path:
+    """The folder that an environment variable names; the test is skipped where it is unset."""
+    if not os.environ.get(variable):
+        pytest.skip(f"{variable} is not set: it names a folder of real data")
+    return Path(os.environ[variable])
+
+
+def small_recipe(params: Params, **changes: Any) -> Recipe:
+    """The CAMUS recipe with a tiny U-Net, and `changes` to its fields."""
+    values = params.recipe("camus").model_dump(mode="json") | {
+        "model": {
+            "name": "unet",
+            "in_channels": 1,
+            "channels": [4, 8],
+            "residual_units": 1,
+            "dropout": 0.1,
+        },
+        "input_size": 32,
+        "batch_size": 4,
+        "epochs": 3,
+        "channels_last": False,
+    }
+    return Recipe.model_validate(values | changes)
+
+
+def disks(count: int, size: int = 32, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 (N, 1, S, S) and masks uint8 (N, S, S): a bright cavity in a ring, by an atrium."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:size, :size]
+    masks = np.zeros((count, size, size), np.uint8)
+    for mask in masks:
+        centre = size / 2 + rng.uniform(-3, 3, 2)
+        radius = rng.uniform(4, 6)
+        distance = np.hypot(rows - centre[0], columns - centre[1])
+        mask[distance < radius + 3] = 2
+        mask[distance < radius] = 1
+        mask[(rows > centre[0] + radius + 3) & (abs(columns - centre[1]) < 4)] = 3
+    levels = np.array([40, 90, 200, 120])
+    images = np.clip(levels[masks] + rng.normal(0, 20, masks.shape), 0, 255).astype(np.uint8)
+    return images[:, None], masks

@@ -1,0 +1,89 @@
+"""params.yaml: the committed one is right, and wrong ones are explained."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from heartseg.config import load_params
+from heartseg.errors import InputError
+from tests.examples import ROOT
+
+
+@pytest.fixture
+def values():
+    return yaml.safe_load((ROOT / "params.yaml").read_text())
+
+
+def complaint(tmp_path, values):
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(values))
+    with pytest.raises(InputError) as caught:
+        load_params(path)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_committed_file_states_every_value(params):
+    """No class has a default of its own: what is configured stands in params.yaml."""
+    pending = [params]
+    while pending:
+        section = pending.pop()
+        for name, field in type(section).model_fields.items():
+            assert field.is_required(), f"{type(section).__name__}.{name} has a second default"
+            value = getattr(section, name)
+            children = value.values() if isinstance(value, dict) else [value]
+            pending += [child for child in children if isinstance(child, BaseModel)]
+
+
+def test_wrong_keys_are_named_with_the_nearest_right_one(tmp_path, values):
+    values["recipes"]["mmode"]["model"]["filterz"] = 8
+    values["recipes"]["camus"]["learning_rat"] = 0.1
+    values["phantom"] = {}
+    text = complaint(tmp_path, values)
+    assert "recipes.mmode.model.quicknat.filterz: no key 'filterz'; did you mean 'filters'?" in text
+    assert "recipes.camus.learning_rat: no key 'learning_rat'; did you mean 'learning_rate'?" in text
+    assert "phantom: no key 'phantom'; did you mean 'phantoms'?" in text
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "reason"),
+    [
+        ("recipes.camus.batch_size", 0, "greater than or equal to 1"),
+        ("recipes.camus.model.backbone", "resnet18", "resnet50"),
+        ("recipes.camus.loss", "dice", "one_vs_rest_bce"),
+        ("recipes.camus.class_weights", [1.0, 2.0], "4 labels"),
+        ("datasets.camus.split.fold", 5, "fold 5 does not exist"),
+        ("datasets.camus.split.test_fraction", 0.95, "leave no patient to train on"),
+        ("pipeline.camus", "camuss", "did you mean 'camus'?"),
+        ("pipeline.camus", "mmode", "recipe mmode trains on mmode"),
+    ],
+)
+def test_wrong_values_are_explained(tmp_path, values, path, value, reason):
+    *parents, key = path.split(".")
+    section = values
+    for parent in parents:
+        section = section[parent]
+    section[key] = value
+    assert reason in complaint(tmp_path, values)
+
+
+def test_missing_file_and_broken_yaml(tmp_path):
+    with pytest.raises(InputError, match="does not exist; run from the root"):
+        load_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("recipes: [")
+    with pytest.raises(InputError, match="not valid YAML"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_unknown_recipe(params):
+    with pytest.raises(InputError, match="no recipe 'camsu'; did you mean 'camus'"):
+        params.recipe("camsu")
+
+
+def test_worker_batch(params):
+    recipe = params.recipe("camus").model_copy(update={"batch_size": 12})
+    assert [recipe.worker_batch(n) for n in (1, 2, 3, 12)] == [12, 6, 4, 1]
+    with pytest.raises(InputError, match=r"one of \[1, 2, 3, 4, 6, 12\] workers"):
+        recipe.worker_batch(5)
