@@ -1,0 +1,253 @@
+"""The model card: what a registered model is, is for, reached, and was made of.
+
+It answers what MONAI's bundle specification asks of a metadata.json (task, intended_use,
+network_data_format, data_source, data_type, label_classes, eval_metrics, references), in Markdown.
+The most important comes first: MLflow shows only the beginning as the version's description.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from heartseg.data.labels import LABELS, STRUCTURES
+from heartseg.paths import phantom_dir
+
+TASKS = {
+    "camus": "segments the left ventricle's cavity and myocardium and the left atrium in apical "
+    "two- and four-chamber echocardiograms",
+    "mmode": "segments the left ventricle's inside, between its walls, in M-mode echocardiograms",
+}
+DATA_TYPES = {
+    "camus": "B-mode frames at end-diastole and end-systole, NIfTI, spacing in mm",
+    "mmode": "M-mode windows, PNG, mm per row and s per column",
+}
+LABEL_TEXTS = {
+    "BACKGROUND": "everything else",
+    "LV": "left ventricle, inside the endocardium",
+    "MYO": "left ventricle's myocardium",
+    "LA": "left atrium",
+}
+PATIENTS = {"camus": "patients", "mmode": "animals"}
+SURFACE = {"dice": "Dice (0 to 1)", "hd95_mm": "HD95 (mm)", "msd_mm": "mean surface distance (mm)"}
+CLINICAL = {
+    "camus": {
+        "ef.masks": "EF against the reference masks' (points)",
+        "ef.cfg": "EF against the recorded one (points)",
+    },
+    "mmode": {
+        "lvidd_mm": "LVIDd (mm)",
+        "lvids_mm": "LVIDs (mm)",
+        "fs_percent": "FS (points)",
+        "hr_bpm": "heart rate (1/min)",
+    },
+}
+GROUPS = {"by_view": "view", "by_phase": "phase", "by_quality": "image quality"}
+REFERENCES = {
+    "camus": "Data: Leclerc et al., IEEE TMI 38(9):2198-2210, 2019, doi 10.1109/TMI.2019.2900516",
+    "mmode": "Data: Bukas et al. (Echo2Pheno), Mammalian Genome 34:200-215, 2023, "
+    "doi 10.1007/s00335-023-09996-x",
+    "deeplabv3": "Network: Chen et al., DeepLabV3, arXiv:1706.05587, 2017",
+    "quicknat": "Network: Roy et al., QuickNAT, NeuroImage 186:713-727, 2019",
+    "unet": "Network: Kerfoot et al., residual U-Net, STACOM 2018, LNCS 11395, 2019",
+    "dynunet": "Network: Isensee et al., nnU-Net, Nature Methods 18:203-211, 2021",
+}
+NOTHING = "–"
+
+
+def model_card(
+    recipe: dict[str, Any],
+    metrics: dict[str, Any],
+    training: dict[str, Any],
+    dataset_metadata: dict[str, Any],
+    registered: dict[str, Any],
+) -> str:
+    """The card of a registered model, Markdown.
+
+    Args:
+        recipe: Recipe.model_dump(mode="json").
+        metrics: metrics.json of the evaluation; missing or null values are shown as "–".
+        training: training.json of the model.
+        dataset_metadata: what `prepare` wrote into the prepared dataset (read_metadata).
+        registered: name, version, alias, reason, weights_md5.
+    """
+    dataset, network = recipe["dataset"], recipe["model"]["name"]
+    synthetic = Path(dataset_metadata["source"]) == phantom_dir(dataset)
+    sections = [
+        f"# {registered['name']} version {registered['version']} ({registered['alias']})",
+        f"A {network} network that {TASKS[dataset]}. When registered it became "
+        f"{registered['alias']}: {registered['reason'].rstrip('.')}.",
+        *(["**Trained on synthetic phantoms: it knows no real image.**"] if synthetic else []),
+        "## Intended use\n\n"
+        "Research on heart segmentation: comparing methods, measuring images like those below, "
+        "proposing contours that a person then checks.\n\n"
+        "**Not a medical device.** Not for diagnosis, treatment or any decision about a patient; "
+        "not for other views, species, devices or structures without an evaluation of your own.",
+        _usage(recipe, registered),
+        _results(dataset, metrics),
+        _data(dataset, metrics, training, dataset_metadata),
+        _limits(dataset, metrics, synthetic),
+        "## Lineage\n\n" + _table(("what", "value"), _lineage(training, registered)),
+        "## Recipe\n\n" + _table(("key", "value"), list(_flatten(recipe))),
+        "## References\n\n"
+        + "\n".join(f"- {REFERENCES[key]}" for key in ([] if synthetic else [dataset]) + [network]),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _usage(recipe: dict[str, Any], registered: dict[str, Any]) -> str:
+    channels = recipe["model"]["in_channels"]
+    uri = f"models:/{registered['name']}/{registered['version']}"
+    rows = [
+        (label.value, label.name, LABEL_TEXTS[label.name]) for label in LABELS[recipe["dataset"]]
+    ]
+    return (
+        "## Inputs, outputs and how to use it\n\n"
+        f"- Input: ultrasound images, uint8 (N, {channels}, H, W), grey values 0 to 255, any H and "
+        f"W; the model itself resizes to {recipe['input_size']} pixels and normalises.\n"
+        "- Output: label maps, uint8 (N, H, W), on the same grid:\n\n"
+        + _table(("value", "name", "meaning"), rows)
+        + "\n\nWith MLFLOW_TRACKING_URI naming the store; heartseg need not be installed:\n\n"
+        "```python\n"
+        "import mlflow\n"
+        f'model = mlflow.pyfunc.load_model("{uri}")\n'
+        f"labels = model.predict(images)  # numpy uint8 (N, {channels}, H, W) -> uint8 (N, H, W)\n"
+        "```"
+    )
+
+
+def _results(dataset: str, metrics: dict[str, Any]) -> str:
+    overall = metrics.get("overall") or {}
+    structures = [*STRUCTURES[dataset], *(["mean"] if "mean" in overall else [])]
+    columns = {k: v for k, v in SURFACE.items() if any(_get(overall, s, k) for s in structures)}
+    rows = [
+        (name, *(_with_interval(overall.get(name) or {}, key) for key in columns))
+        for name in structures
+    ]
+    parts = [
+        f"## Results\n\n{_number(metrics.get('n_cases'))} images of "
+        f"{_number(metrics.get('n_patients'))} {PATIENTS[dataset]} of the "
+        f"{metrics['evaluated_on']} split, at native resolution; mean, in brackets its bootstrap "
+        f"interval over {PATIENTS[dataset]}.",
+        _table(("structure", *columns.values()), rows),
+    ]
+    clinical = [
+        (
+            text,
+            *(_number(found.get(name), 2) for name in ("bias", "mae", "r")),
+            _interval(found.get("loa_low"), found.get("loa_high"), 2),
+            _number(found.get("n")),
+        )
+        for key, text in CLINICAL[dataset].items()
+        if (found := _get(metrics, *key.split(".")))
+    ]
+    if clinical:
+        head = ("measurement", "bias", "mean absolute error", "r", "95 % limits of agreement", "n")
+        parts.append(_table(head, clinical))
+    groups = [
+        (f"{title} {name}", *(_number(_get(found, s, "dice"), 3) for s in STRUCTURES[dataset]))
+        for key, title in GROUPS.items()
+        for name, found in (metrics.get(key) or {}).items()
+        if found
+    ]
+    if groups:
+        parts.append(_table(("mean Dice by", *STRUCTURES[dataset]), groups))
+    return "\n\n".join(parts)
+
+
+def _data(
+    dataset: str, metrics: dict[str, Any], training: dict[str, Any], facts: dict[str, Any]
+) -> str:
+    rows = [(split, facts["patients"][split], facts["cases"][split]) for split in facts["patients"]]
+    split = ", ".join(f"{key} {value}" for key, value in facts["split"].items())
+    lines = [
+        f"- Source: `{facts['source']}`; {DATA_TYPES[dataset]}",
+        f"- Prepared dataset, MD5: `{training['data_digest']}`",
+        f"- Split by {PATIENTS[dataset][:-1]}: {split}",
+    ]
+    if metrics.get("data_digest") not in (None, training["data_digest"]):
+        lines.append(f"- **Evaluated on other data**, MD5: `{metrics['data_digest']}`")
+    if facts.get("skipped"):
+        lines.append(f"- Left out as faulty: {len(facts['skipped'])}")
+    return (
+        "## Data\n\n" + "\n".join(lines) + "\n\n"
+        + _table(("split", PATIENTS[dataset], "images"), rows)
+    )  # fmt: skip
+
+
+def _limits(dataset: str, metrics: dict[str, Any], synthetic: bool) -> str:
+    lines = ["Each image is segmented by itself; nothing makes successive frames agree."]
+    if dataset == "camus":
+        lines.append("A view other than apical two- or four-chamber still gets a label map.")
+    else:
+        lines.append("Lengths and heart rate depend on the mm per row and s per column given.")
+    lines.append("The model does not say how sure it is.")
+    if metrics.get("evaluated_on") == "val":
+        lines.append(
+            "Evaluated on the validation split, by which training was watched: optimistic."
+        )
+    if synthetic:
+        lines.append("The results are those on phantoms and say nothing about patients.")
+    elif dataset == "camus":
+        lines.append("The CAMUS data are for non-commercial research (CC BY-NC-SA 4.0).")
+    return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def _lineage(training: dict[str, Any], registered: dict[str, Any]) -> list[tuple[str, Any]]:
+    return [
+        ("recipe", training["recipe_name"]),
+        ("epoch", training["epoch"]),
+        ("MLflow experiment", training["experiment"]),
+        ("MLflow run", training["mlflow_run_id"]),
+        ("weights MD5", registered.get("weights_md5")),
+        *sorted((k, v) for k, v in training["tags"].items() if not k.startswith("mlflow.")),
+    ]
+
+
+# --- text ---------------------------------------------------------------------------------
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    return NOTHING if value is None else str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def _flatten(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested keys joined by dots."""
+    for key, inner in value.items():
+        if isinstance(inner, dict):
+            yield from _flatten(inner, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", inner
+
+
+def _get(value: Any, *keys: str) -> Any:
+    """A value some levels down; None where a level is missing or null."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _known(*values: float | None) -> bool:
+    return all(value is not None and not math.isnan(value) for value in values)
+
+
+def _number(value: float | None, digits: int = 0) -> str:
+    return f"{value:.{digits}f}" if _known(value) else NOTHING
+
+
+def _interval(low: float | None, high: float | None, digits: int) -> str:
+    return f"{low:.{digits}f} to {high:.{digits}f}" if _known(low, high) else NOTHING
+
+
+def _with_interval(found: dict[str, Any], key: str) -> str:
+    digits = 3 if key == "dice" else 2
+    mean, low, high = (found.get(name) for name in (key, f"{key}_low", f"{key}_high"))
+    interval = f" [{_interval(low, high, digits)}]" if _known(mean, low, high) else ""
+    return _number(mean, digits) + interval

@@ -1,0 +1,273 @@
+"""The figures of an evaluation and of a training, as matplotlib Figures without global state.
+
+Colours are of Okabe and Ito's set, which colour-blind people tell apart (Wong, Nature Methods 8,
+441, 2011). The same input gives the same bytes, so that DVC sees a change only where there is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
+from PIL import Image
+
+from heartseg.data.labels import STRUCTURES, structure_mask
+from heartseg.metrics.agreement import agreement
+
+COLOURS = {"LV": "#E69F00", "MYO": "#0072B2", "LVepi": "#56B4E9", "LA": "#CC79A7"}
+CONTOURS = {"camus": ("LV", "LVepi", "LA"), "mmode": ("LV",)}
+"""Outlines drawn on an image: endocardium, epicardium, atrium. The ring's own outline would
+draw the endocardium twice."""
+BOX_METRICS = {
+    "camus": {"dice": "Dice (0 to 1)", "hd95_mm": "HD95 (mm)", "msd_mm": "MSD (mm)"},
+    "mmode": {"dice": "Dice (0 to 1)"},
+}
+POINTS = "#0072B2"
+AXIS_UNITS = {"camus": ("mm", "mm"), "mmode": ("depth (mm)", "time (s)")}  # rows, columns
+
+
+def save(figure: Figure, path: Path | str) -> None:
+    """Write a PNG of at most 256 colours, without a date; folders are made."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    pixels.quantize(256, kmeans=100, dither=Image.Dither.NONE).save(
+        path, format="PNG", optimize=True
+    )
+
+
+# --- overlays -----------------------------------------------------------------------------
+
+
+def overlay_panel(
+    image: np.ndarray,
+    reference: np.ndarray | None,
+    prediction: np.ndarray,
+    dataset: str,
+    title: str,
+    spacing: tuple[float, float] | None = None,
+) -> Figure:
+    """One case: image | reference contours | prediction contours; see `overlay_grid`."""
+    spacings = None if spacing is None else [spacing]
+    return overlay_grid([image], [reference], [prediction], dataset, [title], spacings)
+
+
+def overlay_grid(
+    images: Sequence[np.ndarray],
+    references: Sequence[np.ndarray | None] | None,
+    predictions: Sequence[np.ndarray],
+    dataset: str,
+    titles: Sequence[str],
+    spacings: Sequence[tuple[float, float]] | None = None,
+) -> Figure:
+    """A row per case: image | reference contours | prediction contours.
+
+    Args:
+        images: uint8 (H, W), sizes may differ.
+        references: label maps (H, W), None for a case without a reference or for all.
+        predictions: label maps (H, W).
+        dataset: "camus" or "mmode".
+        titles: one per case.
+        spacings: (row, column) per case: mm, for M-mode mm and s. Without them axes count
+            pixels. CAMUS is drawn in true proportion, M-mode with square pixels, since mm and s
+            have none.
+    """
+    if references is None:
+        references = [None] * len(images)
+    columns = ["image", "reference", "prediction"]
+    if all(reference is None for reference in references):
+        columns.remove("reference")
+    shapes = [image.shape for image in images]
+    if spacings is None:
+        units, steps = ("px", "px"), [(1.0, 1.0)] * len(images)
+    else:
+        units, steps = AXIS_UNITS[dataset], list(spacings)
+    aspects = [
+        step_x / step_y if units[0] != units[1] else 1.0 for step_y, step_x in steps
+    ]  # display length of a unit along the rows over one along the columns
+    heights = [
+        aspect * (h * step_y) / (w * step_x)
+        for aspect, (h, w), (step_y, step_x) in zip(aspects, shapes, steps, strict=True)
+    ]
+    cell = 2.2  # inches
+    figure = _figure(
+        cell * len(columns) + 0.6, cell * float(sum(heights)) + 0.5 * len(images) + 0.5
+    )
+    grid = figure.subplots(len(images), len(columns), squeeze=False, height_ratios=heights)
+    for row, axes_row in enumerate(grid):
+        image, (step_y, step_x) = images[row], steps[row]
+        height, width = shapes[row]
+        labels = {"image": None, "reference": references[row], "prediction": predictions[row]}
+        for axes, column in zip(axes_row, columns, strict=True):
+            axes.imshow(
+                image, cmap="gray", vmin=0, vmax=255, extent=(0, width * step_x, height * step_y, 0)
+            )
+            axes.set_aspect(aspects[row])
+            axes.set_title(f"{titles[row]}\n{column}" if column == "image" else column, fontsize=8)
+            axes.tick_params(labelsize=6)
+            axes.set_xlabel(units[1], fontsize=7)
+            axes.set_ylabel(units[0], fontsize=7)
+            label_map = labels[column]
+            if label_map is not None:
+                _draw_contours(axes, label_map, dataset, (step_y, step_x))
+    lines = [Line2D([], [], color=COLOURS[name], label=name) for name in CONTOURS[dataset]]
+    figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), fontsize=8)
+    return figure
+
+
+def _draw_contours(axes: Axes, labels: np.ndarray, dataset: str, step: tuple[float, float]) -> None:
+    """Outline each structure along the edges of its pixels."""
+    height, width = labels.shape
+    y = (np.arange(-1, height + 1) + 0.5) * step[0]
+    x = (np.arange(-1, width + 1) + 0.5) * step[1]
+    for structure in CONTOURS[dataset]:
+        mask = np.pad(structure_mask(labels, dataset, structure), 1)  # closed at the border too
+        if mask.any():
+            lines = axes.contour(x, y, mask, levels=[0.5], colors=COLOURS[structure], linewidths=1)
+            lines.set_label(structure)
+
+
+# --- statistics ---------------------------------------------------------------------------
+
+
+def box_plots(cases: pd.DataFrame, dataset: str) -> Figure:
+    """Distribution over cases of each metric by structure.
+
+    Args:
+        cases: a row per case and structure, columns structure, dice and, for CAMUS, hd95_mm and
+            msd_mm.
+        dataset: "camus" or "mmode".
+    """
+    metrics = BOX_METRICS[dataset]
+    names = list(STRUCTURES[dataset])
+    figure = _figure(0.8 + 2.6 * len(metrics), 3.2)
+    for axes, (metric, label) in zip(
+        figure.subplots(1, len(metrics), squeeze=False)[0], metrics.items(), strict=True
+    ):
+        groups = [cases.loc[cases["structure"] == name, metric] for name in names]
+        missing = sum(int(group.isna().sum()) for group in groups)
+        values = sum(len(group) for group in groups) - missing
+        boxes = axes.boxplot(
+            [group.dropna().to_numpy(dtype=float) for group in groups],
+            tick_labels=names,
+            patch_artist=True,
+            widths=0.6,
+            flierprops={"markersize": 3},
+            medianprops={"color": "black"},
+        )
+        for box, name in zip(boxes["boxes"], names, strict=True):
+            box.set_facecolor(COLOURS[name])
+        axes.set_xlabel("structure")
+        axes.set_ylabel(label)
+        axes.set_title(_counted({"n": values, "missing": missing}, "values"), fontsize=9)
+    return figure
+
+
+def bland_altman(reference: ArrayLike, measured: ArrayLike, quantity: str, unit: str) -> Figure:
+    """Difference over mean with bias and 95 % limits of agreement, bias ± 1.96 SD (n - 1).
+
+    Bland and Altman, Lancet 327(8476), 307-310, 1986. Pairs with a NaN are left out and counted.
+    """
+    first, second = np.asarray(reference, dtype=float), np.asarray(measured, dtype=float)
+    found = agreement(first, second)
+    figure = _figure(5.0, 3.6)
+    axes = figure.subplots()
+    axes.scatter((first + second) / 2, second - first, s=14, color=POINTS, alpha=0.7)
+    _level(axes, found["bias"], "bias", "solid")
+    _level(axes, found["loa_high"], "+1.96 SD", "dashed")
+    _level(axes, found["loa_low"], "−1.96 SD", "dashed")
+    axes.margins(y=0.15)
+    axes.set_xlabel(f"{quantity}: mean of reference and measured ({unit})")
+    axes.set_ylabel(f"measured − reference ({unit})")
+    axes.set_title(f"{quantity}: {_counted(found, 'pairs')}", fontsize=10)
+    return figure
+
+
+def agreement_scatter(
+    reference: ArrayLike, measured: ArrayLike, quantity: str, unit: str
+) -> Figure:
+    """Measured over reference with the identity line and Pearson's r.
+
+    Pairs with a NaN are left out and counted.
+    """
+    found = agreement(reference, measured)
+    figure = _figure(4.0, 4.2)
+    axes = figure.subplots()
+    axes.scatter(reference, measured, s=14, color=POINTS, alpha=0.7)
+    if found["n"]:  # through the middle of the points, so that the axes need not show 0
+        middle = float(np.nanmean(np.asarray(reference, dtype=float)))
+        axes.axline((middle, middle), slope=1, color="black", linewidth=1, label="identity")
+        axes.legend(loc="lower right", fontsize=8)
+    axes.set_aspect("equal", adjustable="datalim")
+    r = "undefined" if np.isnan(found["r"]) else f"{found['r']:.3f}"
+    axes.set_xlabel(f"{quantity}, reference ({unit})")
+    axes.set_ylabel(f"{quantity}, measured ({unit})")
+    axes.set_title(f"{quantity}: r = {r}, {_counted(found, 'pairs')}", fontsize=10)
+    return figure
+
+
+def training_curves(history: pd.DataFrame) -> Figure:
+    """Loss, Dice per structure and learning rate over epochs.
+
+    Args:
+        history: a row per epoch; columns epoch, train_loss, val_loss, dice_mean,
+            dice_<structure>..., learning_rate. Epochs without a value are left out of its line.
+    """
+    figure = _figure(10.0, 3.2)
+    losses, dices, rates = figure.subplots(1, 3)
+    _curve(losses, history, "train_loss", "train", "#000000")
+    _curve(losses, history, "val_loss", "validation", "#D55E00")
+    for column in [name for name in history.columns if name.startswith("dice_")]:
+        structure = column.removeprefix("dice_")
+        _curve(dices, history, column, structure, COLOURS.get(structure, "#000000"))
+    _curve(rates, history, "learning_rate", "learning rate", "#009E73")
+    for axes, label in ((losses, "loss"), (dices, "validation Dice (0 to 1)")):
+        axes.set_ylabel(label)
+        axes.legend(fontsize=8)
+    rates.set_ylabel("learning rate (per step)")
+    for axes in (losses, dices, rates):
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    """An empty figure, inches."""
+    return Figure(figsize=(width, height), dpi=100, layout="constrained")
+
+
+def _counted(found: dict[str, float], what: str) -> str:
+    """So many pairs or cases, and what was left out; `found` holds n and missing."""
+    left_out = f", {found['missing']} missing left out" if found["missing"] else ""
+    return f"{found['n']} {what}{left_out}"
+
+
+def _level(axes: Axes, value: float, name: str, style: str) -> None:
+    """A horizontal line with its value; nothing where too few pairs define it."""
+    if np.isnan(value):
+        return
+    axes.axhline(value, color="black", linestyle=style, linewidth=1)
+    axes.annotate(
+        f"{name}: {value:+.2f}".replace("-", "−"),
+        (1.0, value),
+        xycoords=("axes fraction", "data"),
+        xytext=(-3, 2),
+        textcoords="offset points",
+        ha="right",
+        va="bottom",
+        fontsize=8,
+    )
+
+
+def _curve(axes: Axes, history: pd.DataFrame, column: str, label: str, colour: str) -> None:
+    known = history[["epoch", column]].dropna()
+    axes.plot(known["epoch"], known[column], label=label, color=colour, marker="o", markersize=2)

@@ -1,0 +1,108 @@
+"""What a training tells the driver, through files in the run's folder.
+
+The worker of rank 0 appends one line per finished epoch to journal.jsonl; the driver follows
+that file for its display and sends it to MLflow. The worker never waits for either.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from heartseg.data.resident import Resident
+from heartseg.training.loop import Epoch
+
+JOURNAL = "journal.jsonl"
+PROGRESS = "progress.json"
+PROGRESS_SECONDS = 0.5
+
+
+class Journal:
+    """The writing side, on rank 0."""
+
+    def __init__(self, run_dir: Path, val: Resident, overlay_every: int, overlay_cases: int):
+        self.run_dir = run_dir
+        self.val = val
+        self.overlay_every = overlay_every
+        self.overlay_cases = overlay_cases
+        self._next_progress = 0.0
+
+    def write_epoch(self, epoch: Epoch) -> None:
+        """Append the epoch's metrics, and save sample predictions every few epochs."""
+        samples = None
+        if self.overlay_every and (epoch.number % self.overlay_every == 0 or epoch.last):
+            samples = self._save_samples(epoch)
+        line = {"epoch": epoch.number, "time": time.time(), "metrics": epoch.metrics}
+        with open(self.run_dir / JOURNAL, "ab+") as stream:
+            if stream.tell() and not _ends_in_newline(stream):
+                stream.write(b"\n")  # after the remains of a killed writer
+            stream.write((json.dumps(line | {"samples": samples}) + "\n").encode())
+
+    def write_step(self, epoch: int, step: int, steps: int, loss: Any) -> None:
+        """Tell the driver how far the epoch is, at most twice a second."""
+        if time.monotonic() < self._next_progress:
+            return
+        self._next_progress = time.monotonic() + PROGRESS_SECONDS
+        state = {"epoch": epoch, "step": step, "steps": steps, "loss": float(loss)}
+        (self.run_dir / PROGRESS).write_text(json.dumps(state), encoding="utf-8")
+
+    def _save_samples(self, epoch: Epoch) -> str:
+        name = f"samples/epoch_{epoch.number:03d}.npz"
+        path = self.run_dir / name
+        path.parent.mkdir(exist_ok=True)
+        predictions = epoch.predict(self.overlay_cases)
+        count = len(predictions)
+        np.savez_compressed(
+            path,
+            images=self.val.images[:count, 0].cpu().numpy(),
+            masks=self.val.masks[:count].cpu().numpy(),
+            predictions=predictions.numpy(),
+            case_ids=np.array(self.val.case_ids[:count]),
+        )
+        return name
+
+
+def _ends_in_newline(stream: BinaryIO) -> bool:
+    stream.seek(-1, os.SEEK_END)
+    return stream.read(1) == b"\n"
+
+
+def read_epochs(run_dir: Path) -> list[dict[str, Any]]:
+    """All whole lines of the journal, one per epoch: a repeated epoch counts once, the last."""
+    path = run_dir / JOURNAL
+    if not path.exists():
+        return []
+    epochs = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:  # the writer was killed in the middle of this line
+            continue
+        epochs[entry["epoch"]] = entry
+    return [epochs[number] for number in sorted(epochs)]
+
+
+def read_progress(run_dir: Path) -> dict[str, Any] | None:
+    """How far the running epoch is; None before the first step or in the midst of a write."""
+    try:
+        return json.loads((run_dir / PROGRESS).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return None
+
+
+def write_history(run_dir: Path, path: Path) -> None:
+    """The journal's metrics as a CSV table, one row per epoch."""
+    rows = [{"epoch": entry["epoch"], **entry["metrics"]} for entry in read_epochs(run_dir)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(temporary, path)

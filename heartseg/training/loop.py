@@ -1,0 +1,291 @@
+"""One training, top to bottom, in plain PyTorch. Knows of no engine: see `fit`."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from heartseg.config import Recipe
+from heartseg.data.labels import LABELS
+from heartseg.data.resident import Resident
+from heartseg.errors import InputError
+from heartseg.metrics.overlap import confusion_counts, dice_from_counts
+from heartseg.models import build_network
+from heartseg.models.outputs import output_channels, predicted_labels
+from heartseg.models.packaged import normalise
+from heartseg.training.augment import apply, draw
+from heartseg.training.losses import Loss, build_loss, training_loss
+from heartseg.training.optimizer import build_optimizer, learning_rate
+from heartseg.training.sync_norm import synchronise_batch_norm
+
+State = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What `fit` reports after each epoch.
+
+    Attributes:
+        number: epochs done, from 1.
+        metrics: the same on every rank.
+        state: what a resumed run needs; on rank 0 only.
+        last: whether the training ends here.
+        predict: label maps uint8 (k, S, S) of the first k validation images, on this rank.
+    """
+
+    number: int
+    metrics: dict[str, float]
+    state: State | None
+    last: bool
+    predict: Callable[[int], torch.Tensor]
+
+
+def fit(
+    recipe: Recipe,
+    train: Resident,
+    val: Resident,
+    *,
+    report: Callable[[Epoch], None],
+    device: torch.device | str = "cpu",
+    rank: int = 0,
+    world_size: int = 1,
+    resume_from: State | None = None,
+    device_memory_fraction: float = 1.0,
+    on_step: Callable[[int, int, int, torch.Tensor], None] | None = None,
+) -> None:
+    """Train one network by a recipe.
+
+    All chance is drawn from (recipe.seed, epoch), so a run that goes on from the state of its
+    last whole epoch ends, on CPU, with the very weights of an uninterrupted one, and several
+    workers see what one worker would see. Dropout alone differs between workers.
+
+    Args:
+        recipe: everything that defines the training.
+        train: images to learn from.
+        val: images for the validation metrics.
+        report: called after each epoch on every rank.
+        device: where the network runs.
+        rank: this worker, from 0; the process group exists already if world_size > 1.
+        world_size: number of workers.
+        resume_from: an `Epoch.state` of the same recipe.
+        device_memory_fraction: images move to the device for good if they take at most this
+            part of its memory; otherwise batch by batch.
+        on_step: called after each step with (epoch, step, steps, loss).
+
+    Raises:
+        InputError: batch size and data or workers do not fit together, or the loss is not finite.
+    """
+    device = torch.device(device)
+    worker_batch = recipe.worker_batch(world_size)
+    steps = len(train) // recipe.batch_size
+    if steps == 0:
+        raise InputError(
+            f"batch_size {recipe.batch_size} is larger than the {len(train)} training images; "
+            "lower it in the recipe"
+        )
+    be_repeatable()
+    torch.manual_seed(recipe.seed)
+    labels = len(LABELS[recipe.dataset])
+    network = build_network(recipe.model, output_channels(recipe)).to(device)
+    if recipe.channels_last:
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if world_size > 1:
+        network = synchronise_batch_norm(network, device)
+    ema = None
+    if recipe.ema_decay:
+        average = get_ema_multi_avg_fn(recipe.ema_decay)
+        ema = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
+    optimizer = build_optimizer(recipe, network)
+    loss = build_loss(recipe, device)
+    runner = _wrap(network, recipe, device, world_size)
+    keep = fits_on(device, train, val, fraction=device_memory_fraction)
+    train, val = (data.to(device) if keep else data for data in (train, val))
+
+    first, best, stale = 1, None, 0
+    if resume_from is not None:
+        network.load_state_dict(resume_from["model"])
+        optimizer.load_state_dict(resume_from["optimizer"])
+        if ema is not None:
+            ema.load_state_dict(resume_from["ema"])
+        first, best, stale = (resume_from[key] for key in ("next_epoch", "best", "stale"))
+        if resume_from["last"]:
+            return
+
+    for epoch in range(first, recipe.epochs + 1):
+        started = time.perf_counter()
+        torch.manual_seed(recipe.seed * 1_000_003 + epoch * 1_009 + rank)  # dropout
+        chance = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
+        order = torch.randperm(len(train), generator=chance)
+        total = torch.zeros((), device=device)
+        runner.train()
+        for step in range(steps):
+            rate = learning_rate(recipe, (epoch - 1) * steps + step, recipe.epochs * steps)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            changes = draw(recipe.batch_size, recipe.augment, chance)
+            share = slice(rank * worker_batch, (rank + 1) * worker_batch)
+            chosen = order[step * recipe.batch_size :][share]
+            images, masks = train.batch(chosen, device)
+            images, masks = apply(images, masks, changes.rows(share))
+            with autocast(recipe, device):
+                output = runner(_as_input(images, recipe))
+            value = training_loss(output, masks, loss)
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()
+            optimizer.step()
+            if ema is not None:
+                ema.update_parameters(network)
+            total += value.detach()
+            if on_step is not None:
+                on_step(epoch, step + 1, steps, value.detach())
+        if world_size > 1:
+            distributed.all_reduce(total)
+        train_loss = total.item() / steps / world_size  # .item() also waits for the device
+        seconds = time.perf_counter() - started
+        if not math.isfinite(train_loss):
+            raise InputError(
+                f"the training loss became {train_loss} in epoch {epoch}; "
+                "lower learning_rate, or set precision: fp32"
+            )
+
+        judged = network if ema is None else ema.module
+        metrics = validate(judged, recipe, val, loss, labels, device, rank, world_size)
+        metrics |= {
+            "train_loss": train_loss,
+            "learning_rate": rate,
+            "images_per_second": steps * recipe.batch_size / seconds,
+        }
+        better = best is None or metrics["dice_mean"] > best["dice_mean"]
+        stale = 0 if better else stale + 1
+        if better:
+            best = {"epoch": epoch, "dice_mean": metrics["dice_mean"]}
+            if recipe.select == "best":
+                best["model"] = {k: v.detach().cpu().clone() for k, v in judged.state_dict().items()}
+        last = epoch == recipe.epochs or bool(recipe.early_stopping and stale >= recipe.early_stopping)
+        state = None
+        if rank == 0:
+            state = {
+                "recipe": recipe.model_dump(mode="json"),
+                "next_epoch": epoch + 1,
+                "last": last,
+                "best": best,
+                "stale": stale,
+                "model": network.state_dict(),
+                "ema": None if ema is None else ema.state_dict(),
+                "optimizer": optimizer.state_dict(),
+            }
+
+        def predict(count: int, judged: nn.Module = judged) -> torch.Tensor:
+            chosen = torch.arange(min(count, len(val)))
+            return _predict(judged, recipe, val.batch(chosen, device)[0], device).cpu()
+
+        report(Epoch(epoch, metrics, state, last, predict))
+        if last:
+            break
+
+
+def selected_weights(state: State) -> tuple[int, dict[str, torch.Tensor]]:
+    """Epoch and weights that become the model, from the state of the last epoch."""
+    if state["recipe"]["select"] == "best":
+        return state["best"]["epoch"], state["best"]["model"]
+    if state["ema"] is not None:
+        weights = state["ema"].items()
+        own = {k.removeprefix("module."): v for k, v in weights if k.startswith("module.")}
+        return state["next_epoch"] - 1, own
+    return state["next_epoch"] - 1, state["model"]
+
+
+def be_repeatable() -> None:
+    """Same seed, same result, where the device has such operations.
+
+    Strict mode would raise on CUDA in max-unpooling and in the gradient of bilinear resizing.
+    """
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # costs a pass over each tensor
+    torch.backends.cudnn.benchmark = False
+    warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
+
+
+@torch.no_grad()
+def validate(
+    network: nn.Module,
+    recipe: Recipe,
+    val: Resident,
+    loss: Loss,
+    labels: int,
+    device: torch.device,
+    rank: int,
+    world_size: int,
+) -> dict[str, float]:
+    """Loss and per-structure Dice at the network's resolution, over all ranks.
+
+    Shards are strided and never padded, counts are summed over ranks and then divided: the
+    result does not depend on the number of workers.
+    """
+    network.eval()
+    mine = torch.arange(rank, len(val), world_size)
+    sums = torch.zeros(2 + 3 * labels, dtype=torch.float64, device=device)
+    for chosen in mine.split(recipe.eval_batch_size):
+        images, masks = val.batch(chosen, device)
+        with autocast(recipe, device):
+            logits = network(_as_input(images, recipe))
+        counts = confusion_counts(predicted_labels(logits), masks, labels).sum(0)
+        batch = torch.stack([loss(logits, masks) * len(chosen), torch.tensor(float(len(chosen)))])
+        sums += torch.cat([batch.to(sums), counts.flatten().to(sums)])
+    if world_size > 1:
+        distributed.all_reduce(sums)
+    dice = dice_from_counts(sums[2:].reshape(labels, 3).long()).tolist()
+    names = [label.name.lower() for label in LABELS[recipe.dataset]][1:]
+    named = {f"dice_{name}": value for name, value in zip(names, dice[1:], strict=True)}
+    return {
+        "val_loss": (sums[0] / sums[1]).item(),
+        "dice_mean": sum(named.values()) / len(named),
+        **named,
+    }
+
+
+def fits_on(device: torch.device, *data: Resident, fraction: float) -> bool:
+    """Whether the arrays may stay on the device; on the CPU they are where they are."""
+    if device.type != "cuda":
+        return True
+    _, memory = torch.cuda.mem_get_info(device)
+    return sum(part.nbytes for part in data) <= fraction * memory
+
+
+def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
+    """bf16 where the recipe asks for it, or by itself on a GPU."""
+    on = recipe.precision == "bf16" or (recipe.precision == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, torch.bfloat16, enabled=on)
+
+
+def _wrap(
+    network: nn.Module, recipe: Recipe, device: torch.device, world_size: int
+) -> Callable[..., Any] | nn.Module:
+    runner = network
+    if world_size > 1:
+        ids = [device] if device.type == "cuda" else None
+        runner = DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
+    return torch.compile(runner) if recipe.compile else runner
+
+
+def _as_input(images: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    return normalise(images).contiguous(memory_format=layout)
+
+
+@torch.no_grad()
+def _predict(
+    network: nn.Module, recipe: Recipe, images: torch.Tensor, device: torch.device
+) -> torch.Tensor:
+    network.eval()
+    with autocast(recipe, device):
+        return predicted_labels(network(_as_input(images, recipe)))

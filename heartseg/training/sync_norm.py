@@ -1,0 +1,49 @@
+"""Batch normalisation over the batches of all workers, on CPU as well as on GPU.
+
+torch.nn.SyncBatchNorm runs on GPUs only, which would leave a training on several CPU workers
+with statistics of a fraction of the batch, and so with another result than one worker's.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import distributed
+from torch.distributed.nn.functional import all_reduce
+
+
+class SyncBatchNorm2d(torch.nn.BatchNorm2d):
+    """BatchNorm2d whose training statistics are those of the whole global batch.
+
+    The workers' batches must be of equal size. Gradients flow through the statistics, as in
+    Ioffe and Szegedy (ICML 2015, section 3.1).
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            return super().forward(x)
+        local = torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))])
+        mean, square = all_reduce(local) / distributed.get_world_size()
+        variance = (square - mean.square()).clamp_min(0)
+        self._update(mean.detach(), variance.detach(), x)
+        scale = (variance + self.eps).rsqrt()
+        shift = -mean * scale
+        if self.weight is not None:
+            scale, shift = scale * self.weight, shift * self.weight + self.bias
+        return x * scale[:, None, None] + shift[:, None, None]
+
+    @torch.no_grad()
+    def _update(self, mean: torch.Tensor, variance: torch.Tensor, x: torch.Tensor) -> None:
+        count = x.numel() / x.shape[1] * distributed.get_world_size()
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance * count / max(count - 1, 1), self.momentum)
+
+
+def synchronise_batch_norm(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """Replace every BatchNorm2d by one that normalises over all workers' batches."""
+    if device.type == "cuda":
+        return torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.__class__ = SyncBatchNorm2d  # same parameters, buffers and names
+    return network

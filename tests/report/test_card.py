@@ -1,0 +1,176 @@
+"""The model card tells what is known, for both datasets and with gaps."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from typing import Any
+
+import pytest
+
+from heartseg.config import load_params
+from heartseg.report.card import model_card
+
+CAMUS_METRICS: dict[str, Any] = {
+    "overall": {
+        "LV": {
+            **{"dice": 0.9234, "dice_low": 0.9101, "dice_high": 0.9366},
+            **{"hd95_mm": 4.567, "hd95_mm_low": 4.0, "hd95_mm_high": 5.1},
+            **{"msd_mm": 1.234, "msd_mm_low": None, "msd_mm_high": None},
+        },
+        "MYO": {"dice": 0.85, "dice_low": 0.84, "dice_high": 0.86, "hd95_mm": None},
+        "LVepi": {"dice": 0.95, "dice_low": 0.94, "dice_high": 0.96},
+        "LA": {"dice": math.nan, "dice_low": math.nan, "dice_high": math.nan},
+        "mean": {"dice": 0.8876},
+    },
+    "by_view": {"2CH": {"LV": {"dice": 0.91}, "MYO": {"dice": None}}, "4CH": None},
+    "by_quality": {},
+    "ef": {
+        "masks": {
+            "bias": -1.234,
+            "mae": 4.5,
+            "r": 0.87,
+            "loa_low": -10.1,
+            "loa_high": 7.6,
+            "n": 49,
+        },
+        "cfg": None,
+    },
+    "evaluated_on": "test",
+    "n_patients": 50,
+    "n_cases": 198,
+    "data_digest": "aaaa1111",
+}
+MMODE_METRICS: dict[str, Any] = {
+    "overall": {"LV": {"dice": 0.97, "dice_low": 0.96, "dice_high": 0.98}},
+    "lvidd_mm": {"bias": 0.01, "mae": 0.1, "r": 0.99, "loa_low": -0.2, "loa_high": 0.2, "n": 36},
+    "hr_bpm": {"bias": None, "mae": None, "r": None, "loa_low": None, "loa_high": None, "n": 0},
+    "evaluated_on": "val",
+    "n_patients": 6,
+    "n_cases": 36,
+    "data_digest": "aaaa1111",
+}
+
+
+def card(dataset: str, metrics: dict[str, Any], source: str = "data/real") -> str:
+    recipe = load_params().recipe(dataset).model_dump(mode="json")
+    training = {
+        "recipe_name": dataset,
+        "recipe": recipe,
+        "epoch": 17,
+        "mlflow_run_id": "run123",
+        "experiment": f"heartseg-{dataset}",
+        "data_digest": "aaaa1111",
+        "tags": {"git.commit": "c0ffee", "dvc.source_md5": "beef.dir", "mlflow.user": "somebody"},
+    }
+    facts = {
+        "source": source,
+        "split": {"method": "auto", "lists": True, "seed": 0},
+        "patients": {"train": 225, "val": 25, "test": 50},
+        "cases": {"train": 898, "val": 100, "test": 198},
+        "skipped": ["x.nii.gz: truncated"],
+    }
+    registered = {
+        "name": f"heartseg-{dataset}",
+        "version": "3",
+        "alias": "champion",
+        "reason": "there was no champion",
+        "weights_md5": "feed",
+    }
+    return model_card(recipe, metrics, training, facts, registered)
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    """Rows of all tables by their first cell."""
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    return {cells[0]: cells[1:] for cells in lines}
+
+
+def test_results_with_intervals_units_and_gaps():
+    found = rows(card("camus", CAMUS_METRICS))
+    assert found["structure"] == ["Dice (0 to 1)", "HD95 (mm)", "mean surface distance (mm)"]
+    assert found["LV"] == ["0.923 [0.910 to 0.937]", "4.57 [4.00 to 5.10]", "1.23"]
+    assert found["MYO"] == ["0.850 [0.840 to 0.860]", "–", "–"]
+    assert found["LA"] == ["–", "–", "–"]
+    assert found["mean"] == ["0.888", "–", "–"]
+    assert found["EF against the reference masks' (points)"] == [
+        "-1.23",
+        "4.50",
+        "0.87",
+        "-10.10 to 7.60",
+        "49",
+    ]
+    assert "EF against the recorded one (points)" not in found
+    assert found["view 2CH"] == ["0.910", "–", "–", "–"]
+    assert "view 4CH" not in found
+
+
+def test_mmode_card():
+    text = card("mmode", MMODE_METRICS)
+    found = rows(text)
+    assert found["structure"] == ["Dice (0 to 1)"]
+    assert found["LVIDd (mm)"] == ["0.01", "0.10", "0.99", "-0.20 to 0.20", "36"]
+    assert found["heart rate (1/min)"] == ["–", "–", "–", "–", "0"]
+    assert "36 images of 6 animals of the val split" in text
+    assert "optimistic" in text  # evaluated on val
+    assert "QuickNAT, NeuroImage" in text
+    assert "LVepi" not in text
+
+
+def test_labels_usage_and_lineage():
+    text = card("camus", CAMUS_METRICS)
+    found = rows(text)
+    assert [found[value][0] for value in "0123"] == ["BACKGROUND", "LV", "MYO", "LA"]
+    code = text.split("```python\n")[1].split("\n```")[0]
+    assert len(code.splitlines()) == 3
+    assert 'mlflow.pyfunc.load_model("models:/heartseg-camus/3")' in code
+    compile(code, "card", "exec")
+    assert "uint8 (N, 1, H, W)" in text
+    assert "Not a medical device" in text
+    assert found["git.commit"] == ["c0ffee"]
+    assert found["dvc.source_md5"] == ["beef.dir"]
+    assert found["MLflow run"] == ["run123"]
+    assert "somebody" not in text
+    assert found["test"] == ["50", "198"]
+    assert "Left out as faulty: 1" in text
+
+
+def test_recipe_is_whole():
+    recipe = load_params().recipe("camus").model_dump(mode="json")
+    found = rows(card("camus", CAMUS_METRICS))
+    assert found["model.backbone"] == [recipe["model"]["backbone"]]
+    assert found["augment.rotate_degrees"] == [str(recipe["augment"]["rotate_degrees"])]
+    assert found["class_weights"] == ["–"]
+    assert all(key in found for key in recipe if key not in ("model", "augment"))
+
+
+def test_phantoms_and_other_evaluation_data_are_said_aloud():
+    real = card("camus", CAMUS_METRICS)
+    assert "phantoms" not in real
+    assert "non-commercial" in real
+    synthetic = card("camus", CAMUS_METRICS, source="data/phantoms/camus")
+    assert "Trained on synthetic phantoms" in synthetic
+    assert "non-commercial" not in synthetic
+    assert "Leclerc" not in synthetic
+    assert "Leclerc" in real
+    other = copy.deepcopy(CAMUS_METRICS) | {"data_digest": "bbbb2222"}
+    assert "Evaluated on other data" in card("camus", other)
+    assert "Evaluated on other data" not in real
+
+
+@pytest.mark.parametrize(
+    ("dataset", "metrics"), [("camus", CAMUS_METRICS), ("mmode", MMODE_METRICS)]
+)
+def test_no_metric_at_all_and_well_formed_tables(dataset: str, metrics: dict[str, Any]):
+    def emptied(value: Any) -> Any:
+        return {k: emptied(v) for k, v in value.items()} if isinstance(value, dict) else None
+
+    nothing = emptied(metrics) | {"evaluated_on": "test"}
+    for text in (card(dataset, metrics), card(dataset, json.loads(json.dumps(nothing)))):
+        assert "nan" not in text
+        assert "None" not in text
+        blocks = [b for b in text.split("\n\n") if b.startswith("|")]
+        assert len(blocks) >= 4
+        for block in blocks:  # Markdown shows a table only where all rows have as many cells
+            assert len({line.replace("\\|", "").count("|") for line in block.splitlines()}) == 1

@@ -1,0 +1,173 @@
+"""`fit` in this process: exact resume, selection, refusals."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from heartseg.config import Augment
+from heartseg.data.resident import Resident
+from heartseg.errors import InputError
+from heartseg.training.checkpoint import load_checkpoint, save_checkpoint
+from heartseg.training.loop import fit, selected_weights
+from tests.examples import disks, small_recipe
+
+
+@pytest.fixture(scope="module")
+def train():
+    return resident(10, seed=1)
+
+
+@pytest.fixture(scope="module")
+def val():
+    return resident(5, seed=2)
+
+
+def resident(count, seed):
+    images, masks = disks(count, seed=seed)
+    return Resident(
+        torch.from_numpy(images), torch.from_numpy(masks), [f"case{i}" for i in range(count)]
+    )
+
+
+def run(recipe, train, val, **options):
+    epochs = []
+
+    def keep(epoch):
+        epochs.append(copy.deepcopy((epoch.number, epoch.metrics, epoch.state)))
+
+    fit(recipe, train, val, report=keep, **options)
+    return epochs
+
+
+def assert_same_weights(a, b):
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"optimizer": "sgd", "ema_decay": 0.9, "select": "best"},
+        {"loss": "one_vs_rest_bce", "precision": "bf16"},
+    ],
+)
+def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
+    params, train, val, tmp_path, changes
+):
+    """Through a file, as after a kill in the midst of the second epoch."""
+    recipe = small_recipe(params, **changes)
+    whole = run(recipe, train, val)
+
+    class KillError(Exception):
+        pass
+
+    def kill(epoch, step, steps, loss):
+        if (epoch, step) == (2, 1):
+            raise KillError
+
+    def save(epoch):
+        save_checkpoint(tmp_path, epoch.state)
+
+    with pytest.raises(KillError):
+        fit(recipe, train, val, report=save, on_step=kill)
+    resumed = run(recipe, train, val, resume_from=load_checkpoint(tmp_path))
+    assert [number for number, _, _ in resumed] == [2, 3]
+    assert_same_weights(resumed[-1][2]["model"], whole[-1][2]["model"])
+    assert_same_weights(selected_weights(resumed[-1][2])[1], selected_weights(whole[-1][2])[1])
+    for (_, mine, _), (_, theirs, _) in zip(resumed, whole[1:], strict=True):
+        assert mine["val_loss"] == theirs["val_loss"]
+        assert mine["dice_mean"] == theirs["dice_mean"]
+
+
+def test_a_finished_run_trains_no_further(tiny_recipe, train, val):
+    last = run(tiny_recipe, train, val)[-1][2]
+    assert run(tiny_recipe, train, val, resume_from=last) == []
+
+
+def test_other_seed_other_weights(params, train, val):
+    ends = [run(small_recipe(params, seed=s, epochs=1), train, val)[-1][2]["model"] for s in (0, 1)]
+    key = next(iter(ends[0]))
+    assert not torch.equal(ends[0][key], ends[1][key])
+
+
+def test_it_learns(params, train, val):
+    recipe = small_recipe(params, epochs=25, learning_rate=0.02)
+    last = run(recipe, train, val)[-1][1]
+    assert last["dice_lv"] > 0.8
+    assert last["dice_mean"] == pytest.approx(
+        (last["dice_lv"] + last["dice_myo"] + last["dice_la"]) / 3
+    )
+
+
+def test_validation_does_not_depend_on_the_evaluation_batch(params, train, val):
+    metrics = [
+        run(small_recipe(params, eval_batch_size=size, epochs=1), train, val)[0][1]
+        for size in (1, 2, 5)
+    ]
+    for other in metrics[1:]:
+        assert other["dice_mean"] == metrics[0]["dice_mean"]
+        assert other["val_loss"] == pytest.approx(metrics[0]["val_loss"], rel=1e-5)
+
+
+def test_selection_takes_the_best_epochs_weights(params, train, val):
+    """A rate that ruins the network in the end: the last epoch is not the best."""
+    recipe = small_recipe(params, select="best", epochs=6, learning_rate=0.02)
+    epochs = run(recipe, train, val)
+    dice = [metrics["dice_mean"] for _, metrics, _ in epochs]
+    best = dice.index(max(dice))
+    number, weights = selected_weights(epochs[-1][2])
+    assert number == best + 1
+    assert_same_weights(weights, epochs[best][2]["model"])
+
+
+def test_early_stopping_counts_epochs_without_a_better_dice(params, train, val):
+    recipe = small_recipe(params, early_stopping=2, epochs=30, learning_rate=1e-12)
+    epochs = run(recipe, train, val)
+    dice = [metrics["dice_mean"] for _, metrics, _ in epochs]
+    assert len(epochs) < 30
+    assert max(dice[-2:]) <= max(dice[:-2])
+    assert epochs[-1][2]["last"] is True
+
+
+def test_moving_average_lags_behind(params, train, val):
+    state = run(small_recipe(params, ema_decay=0.99, epochs=1), train, val)[-1][2]
+    _, averaged = selected_weights(state)
+    key = next(key for key in averaged if key.endswith("weight"))
+    assert averaged.keys() == state["model"].keys()
+    assert not torch.equal(averaged[key], state["model"][key])
+
+
+def test_batch_larger_than_the_data_is_refused(params, train, val):
+    with pytest.raises(InputError, match="batch_size 16 is larger than the 10 training images"):
+        run(small_recipe(params, batch_size=16), train, val)
+
+
+def test_batch_that_workers_cannot_share_is_refused(params, train, val):
+    with pytest.raises(InputError, match="cannot be shared equally by 3 workers"):
+        run(small_recipe(params, batch_size=4), train, val, world_size=3)
+
+
+def test_divergence_is_named(params, train, val):
+    with pytest.raises(InputError, match="lower learning_rate"):
+        run(small_recipe(params, learning_rate=1e30, schedule="constant"), train, val)
+
+
+def test_augmentation_is_for_training_only(params, train, val):
+    """Validation of an untrained network (rate near 0) does not see the augmentation."""
+    quiet = Augment(
+        probability=0, flip_left_right=False, rotate_degrees=0, scale=0, shift=0, brightness=0,
+        contrast=0, gamma=0, speckle=0, blur=0,
+    )  # fmt: skip
+    wild = quiet.model_copy(update={"probability": 1.0, "rotate_degrees": 90.0, "speckle": 0.5})
+    losses = [
+        run(
+            small_recipe(params, augment=a.model_dump(), learning_rate=1e-12, epochs=1), train, val
+        )[0][1]
+        for a in (quiet, wild)
+    ]
+    assert losses[0]["val_loss"] == pytest.approx(losses[1]["val_loss"], rel=1e-6)
+    assert losses[0]["train_loss"] != pytest.approx(losses[1]["train_loss"], rel=1e-3)
