@@ -95,7 +95,7 @@ def test_other_seed_other_weights(params, train, val):
 
 
 def test_it_learns(params, train, val):
-    recipe = small_recipe(params, epochs=25, learning_rate=0.02)
+    recipe = small_recipe(params, epochs=60, learning_rate=0.02)
     last = run(recipe, train, val)[-1][1]
     assert last["dice_lv"] > 0.8
     assert last["dice_mean"] == pytest.approx(

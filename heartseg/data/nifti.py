@@ -1,0 +1,95 @@
+"""2-D NIfTI files: (lateral, depth) on disk, (H, W) in memory."""
+
+from __future__ import annotations
+
+import gzip
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from heartseg.data.source import one_line
+from heartseg.errors import InputError
+
+MM_PER_UNIT = {"mm": 1.0, "unknown": 1.0, "meter": 1000.0, "micron": 0.001}
+SIDES = range(16, 4097)
+"""Rows or columns that a frame can have; a header that says otherwise is broken."""
+HEADER_BYTES = 348
+MOST_BYTES = 256 << 20
+"""Of an unpacked file; broken or hostile gzip could unpack to any size."""
+RESTORE = "Restore it from the release."
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A 2-D NIfTI file: pixels (H, W) as stored, spacing (row, column) in mm, affine (4, 4)."""
+
+    pixels: np.ndarray
+    spacing: tuple[float, float]
+    affine: np.ndarray
+
+
+def read_frame(path: Path) -> Frame:
+    """Read a 2-D NIfTI file whose first axis is lateral and whose second is depth.
+
+    Raises:
+        InputError: "path: reason. Remedy."
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            data = stream.read(MOST_BYTES)  # to the end, where gzip checks its sum
+        nifti = nib.Nifti1Image.from_bytes(data)
+        unit = nifti.header.get_xyzt_units()[0]
+        # As stored: nibabel silently turns a spacing of 0 into 1.
+        stored = nib.Nifti1Header(data[:HEADER_BYTES], check=False)["pixdim"]
+    except FileNotFoundError:
+        raise InputError(f"{path}: is missing. {RESTORE}") from None
+    except EOFError:
+        raise InputError(f"{path}: is truncated. {RESTORE}") from None
+    except Exception as error:  # nibabel and zlib raise many kinds on a broken file
+        raise InputError(f"{path}: cannot be read ({one_line(error)}). {RESTORE}") from None
+
+    shape = nifti.shape
+    flat = shape[:2] if all(side == 1 for side in shape[2:]) else shape
+    if len(flat) != 2 or any(side not in SIDES for side in flat):
+        raise InputError(
+            f"{path}: has the dimensions {shape}, not those of one frame. "
+            "Give one 2-D frame of (lateral, depth)."
+        )
+    if nifti.get_data_dtype().kind not in "biuf":
+        raise InputError(
+            f"{path}: holds {nifti.get_data_dtype()}, not gray values. Convert it to gray."
+        )
+    try:
+        pixels = np.asanyarray(nifti.dataobj).reshape(flat)
+    except Exception as error:
+        raise InputError(f"{path}: cannot be read ({one_line(error)}). {RESTORE}") from None
+    if not np.isfinite(pixels).all():
+        raise InputError(f"{path}: holds NaN or infinite values. {RESTORE}")
+
+    lateral, depth = (abs(float(zoom)) * MM_PER_UNIT[unit] for zoom in stored[1:3])
+    if not (0 < lateral < math.inf and 0 < depth < math.inf):
+        raise InputError(f"{path}: has a spacing of ({depth}, {lateral}) mm. Mend its header.")
+    return Frame(np.ascontiguousarray(pixels.T), (depth, lateral), nifti.affine)
+
+
+def to_uint8(image: np.ndarray) -> np.ndarray:
+    """Gray values as uint8, same shape.
+
+    Whole numbers within 0-255 are kept exactly; anything else is scaled linearly so that its
+    least value becomes 0 and its greatest 255.
+
+    Raises:
+        InputError: a value is NaN or infinite.
+    """
+    if image.dtype == np.uint8:
+        return image
+    values = image.astype(np.float64)
+    low, high = values.min(), values.max()
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise InputError("the image holds NaN or infinite values")
+    if low < 0 or high > 255 or (values != np.rint(values)).any():
+        values = np.rint((values - low) * (255.0 / (high - low) if high > low else 0.0))
+    return values.astype(np.uint8)

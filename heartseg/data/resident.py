@@ -1,0 +1,98 @@
+"""Prepared images decoded and resized once, held in memory as uint8 for the whole training."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn.functional import interpolate
+
+from heartseg.data.prepared import decode_png, map_in_order, read_prepared
+
+
+@dataclass(frozen=True)
+class Resident:
+    """All images of a split at one input size S; the tensors are never written in place.
+
+    Attributes:
+        images: uint8 (N, C, S, S), C = 1 for echo.
+        masks: uint8 (N, S, S), label values.
+        case_ids: N, in the order of the prepared dataset.
+    """
+
+    images: torch.Tensor
+    masks: torch.Tensor
+    case_ids: list[str]
+
+    def __len__(self) -> int:
+        return len(self.case_ids)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the arrays take: N * S * S * (C + 1)."""
+        return self.images.nbytes + self.masks.nbytes
+
+    def to(self, device: torch.device) -> Resident:
+        """The same images on a device for good."""
+        return replace(self, images=self.images.to(device), masks=self.masks.to(device))
+
+    def batch(self, rows: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images (n, C, S, S) and masks (n, S, S) of some rows, on the device.
+
+        Args:
+            rows: int64 (n,) on the CPU.
+            device: where the batch is wanted; the arrays may be elsewhere.
+        """
+        rows = rows.to(self.images.device)
+        return (
+            self.images[rows].to(device, non_blocking=True),
+            self.masks[rows].to(device, non_blocking=True),
+        )
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """(images, masks, case ids) without a copy, for Ray's object store."""
+        return self.images.numpy(), self.masks.numpy(), self.case_ids
+
+    @classmethod
+    def from_numpy(cls, images: np.ndarray, masks: np.ndarray, case_ids: list[str]) -> Resident:
+        """The inverse of `arrays`, without a copy."""
+        with warnings.catch_warnings():  # arrays from an object store are read-only, and so are we
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            return cls(torch.from_numpy(images), torch.from_numpy(masks), case_ids)
+
+
+def load_resident(
+    path: Path | str, split: str, input_size: int, threads: int | None = None
+) -> Resident:
+    """Decode one split of the prepared dataset and resize it to (input_size, input_size).
+
+    Images are resized as the packaged model does (bilinear, antialiased), masks by nearest-exact.
+
+    Args:
+        path: the prepared Parquet file.
+        split: "train", "val" or "test".
+        input_size: S, rows and columns in pixels.
+        threads: all cores where None.
+
+    Raises:
+        InputError: the file is missing or was not written by `heartseg prepare`.
+    """
+    from heartseg.models.packaged import resize_images
+
+    table = read_prepared(path, split)
+    images = torch.empty((len(table), 1, input_size, input_size), dtype=torch.uint8)
+    masks = torch.empty((len(table), input_size, input_size), dtype=torch.uint8)
+
+    def fill(row: int) -> None:
+        image = torch.from_numpy(decode_png(table["image"].iloc[row]))[None, None]
+        mask = torch.from_numpy(decode_png(table["mask"].iloc[row]))[None, None]
+        images[row] = resize_images(image, input_size)[0]
+        masks[row] = interpolate(mask, size=(input_size, input_size), mode="nearest-exact")[0, 0]
+
+    for _ in map_in_order(fill, range(len(table)), threads or os.cpu_count() or 1):
+        pass
+    return Resident(images, masks, list(table["case_id"]))

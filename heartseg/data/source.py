@@ -1,0 +1,50 @@
+"""What a reader finds in a raw dataset before it opens the images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from heartseg.data.prepared import Sample
+
+
+class Case(Protocol):
+    """One frame or window whose files nobody has opened yet."""
+
+    @property
+    def case_id(self) -> str: ...
+
+    @property
+    def patient(self) -> str: ...
+
+    def read(self) -> Sample:
+        """Open the case's files.
+
+        Raises:
+            BadFilesError: with every problem of the case, as "path: reason. Remedy."
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a source holds.
+
+    Attributes:
+        cases: sorted by case id.
+        problems: faults that belong to no case, as "path: reason. Remedy."
+        notes: gaps that are no faults.
+        official: the release's own split by patient, None where it has none.
+    """
+
+    cases: Sequence[Case]
+    problems: list[str]
+    notes: list[str]
+    official: dict[str, str] | None = None
+
+
+def one_line(error: Exception) -> str:
+    """Another library's error, short enough to stand in a list of problems."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return f"{type(error).__name__}: {' '.join(text.split())}"[:160]

@@ -1,0 +1,91 @@
+"""Which patients a model learns from and which it is judged on: always by patient or animal."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+from heartseg.config import Split
+from heartseg.errors import InputError
+
+
+def split_patients(
+    patients: Iterable[str], split: Split, official: dict[str, str] | None
+) -> dict[str, str]:
+    """Put every patient into "train", "val" or "test".
+
+    Args:
+        patients: names, in any order; one that comes twice counts once.
+        split: the dataset's section of params.yaml.
+        official: the release's own split by patient, None where it has none.
+
+    Returns:
+        The split by patient. A random or k-fold split depends on the names and the seed only,
+        and another patient in the dataset moves few of the others.
+
+    Raises:
+        InputError: the wanted split is impossible with these patients.
+    """
+    names = sorted(set(patients))
+    if split.method == "official" and not official:
+        raise InputError(
+            "split.method is official, but the source has no split lists; add database_split/ "
+            "or set split.method to random or kfold"
+        )
+    if official and split.method in ("auto", "official"):
+        result = _official(names, official)
+    elif split.method == "kfold":
+        result = _kfold(names, split)
+    else:
+        result = _random(names, split)
+    if "train" not in result.values():
+        raise InputError(
+            f"the {split.method} split of {len(names)} patient(s) leaves nobody to train on; "
+            "add patients or change the split in params.yaml"
+        )
+    return result
+
+
+def _official(names: list[str], official: dict[str, str]) -> dict[str, str]:
+    unlisted = [name for name in names if name not in official]
+    if unlisted:
+        raise InputError(
+            f"{', '.join(unlisted)}: in no split list; add them to one or set split.method "
+            "to random or kfold"
+        )
+    return {name: official[name] for name in names}
+
+
+def _kfold(names: list[str], split: Split) -> dict[str, str]:
+    if len(names) < split.folds:
+        raise InputError(
+            f"{len(names)} patient(s) cannot fill {split.folds} folds; lower split.folds"
+        )
+    order = _shuffled(names, split.seed)
+    test = set(order[split.fold :: split.folds])
+    rest = [name for name in order if name not in test]
+    return dict.fromkeys(test, "test") | _train_and_val(rest, split.val_fraction)
+
+
+def _random(names: list[str], split: Split) -> dict[str, str]:
+    order = _shuffled(names, split.seed)
+    held_out = _share(len(order), split.test_fraction)
+    rest = _train_and_val(order[held_out:], split.val_fraction)
+    return dict.fromkeys(order[:held_out], "test") | rest
+
+
+def _train_and_val(names: list[str], val_fraction: float) -> dict[str, str]:
+    val = _share(len(names), val_fraction)
+    return dict.fromkeys(names[:val], "val") | dict.fromkeys(names[val:], "train")
+
+
+def _share(count: int, fraction: float) -> int:
+    """So many of `count` patients, leaving at least one on either side; 0 if none is wanted."""
+    if fraction == 0 or count < 2:
+        return 0
+    return min(max(round(count * fraction), 1), count - 1)
+
+
+def _shuffled(names: list[str], seed: int) -> list[str]:
+    """Order by a hash of seed and name: the same with every version of every library."""
+    return sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())

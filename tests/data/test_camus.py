@@ -1,0 +1,296 @@
+"""The CAMUS reader finds what is there, and names what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from heartseg.data import camus
+from heartseg.data.source import Survey
+from heartseg.errors import BadFilesError, InputError
+from tests.data.raw import (
+    AFFINE,
+    INFO,
+    SPACING,
+    echo,
+    write_list,
+    write_nifti,
+    write_patient,
+    write_release,
+)
+from tests.examples import real_data
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_release(tmp_path / "release")
+
+
+def faults(survey: Survey) -> list[str]:
+    """Every problem of a source."""
+    found = list(survey.problems)
+    for case in survey.cases:
+        try:
+            case.read()
+        except BadFilesError as error:
+            found += error.problems
+    return list(dict.fromkeys(found))
+
+
+def test_a_good_release(source: Path) -> None:
+    survey = camus.survey(source, use_lists=True)
+    assert faults(survey) == []
+    assert survey.notes == []
+    assert [case.case_id for case in survey.cases[:5]] == [
+        "patient0001_2CH_ED",
+        "patient0001_2CH_ES",
+        "patient0001_4CH_ED",
+        "patient0001_4CH_ES",
+        "patient0002_2CH_ED",
+    ]
+    assert survey.official == {
+        "patient0001": "train",
+        "patient0002": "train",
+        "patient0003": "val",
+        "patient0004": "test",
+    }
+    sample = survey.cases[3].read()
+    image, mask = echo(13)  # 4CH ES
+    assert (sample.image == image).all()
+    assert (sample.mask == mask).all()
+    assert sample.image.dtype == sample.mask.dtype == np.uint8
+    assert sample.spacing == pytest.approx(SPACING)
+    assert (sample.patient, sample.view, sample.phase) == ("patient0001", "4CH", "ES")
+    assert (sample.frame, sample.quality) == (17, "Good")  # ES: 18 counts from 1
+    assert sample.reference == {"reference_ef": 54.0}
+
+
+def test_frame_numbers_follow_the_cfg_where_es_comes_first(source: Path) -> None:
+    cfg = source / "database_nifti/patient0001/Info_2CH.cfg"
+    cfg.write_text(INFO.replace("ED: 1\nES: 18", "ED: 18\nES: 1"))
+    frames = {case.case_id: case.read().frame for case in camus.survey(source, True).cases[:4]}
+    assert list(frames.values()) == [17, 0, 0, 17]
+
+
+def test_uncompressed_files_and_other_value_ranges(tmp_path: Path) -> None:
+    folder = write_patient(tmp_path, "patient0001", ending=".nii")
+    ramp = np.linspace(0, 4000, 24 * 40).reshape(24, 40)
+    write_nifti(folder / "patient0001_2CH_ED.nii", ramp.astype(np.float32))
+    survey = camus.survey(tmp_path, use_lists=True)
+    assert len(survey.cases) == 4
+    assert survey.official is None
+    image = survey.cases[0].read().image
+    assert (image.min(), image.max(), image[12, 0]) == (0, 255, round(255 * 480 / 959))
+
+
+def test_true_volumes_come_from_truth_csv(source: Path) -> None:
+    (source / "truth.csv").write_text(
+        "patient,edv_ml,esv_ml,ef_percent\npatient0001,120.5,60.25,50.0\n"
+    )
+    survey = camus.survey(source, use_lists=True)
+    assert survey.cases[0].read().reference == {
+        "reference_edv": 120.5,
+        "reference_esv": 60.25,
+        "reference_ef": 54.0,
+    }
+    assert survey.cases[4].read().reference == {"reference_ef": 54.0}
+
+
+def test_gaps_are_notes(source: Path) -> None:
+    database = source / "database_nifti"
+    for path in database.glob("patient0002/*4CH*"):
+        path.unlink()
+    for path in database.glob("patient0003/*_2CH_ES*"):
+        path.unlink()
+    (database / "patient0003/patient0001_2CH_ES.nii.gz").write_bytes(b"")
+    (database / "patient0003/patient0003_2CH_half_sequence.nii.gz").write_bytes(b"")
+    (database / "patient0004").rename(database / ".hidden")
+    (database / "README.txt").write_text("no patient")
+    survey = camus.survey(source, use_lists=True)
+    assert faults(survey) == []
+    assert len(survey.cases) == 4 + 2 + 3
+    assert survey.notes == [
+        "subgroup_testing.txt: 1 of its 1 patients are absent",
+        "patient0002: no 4CH ED, 4CH ES",
+        "patient0003: no 2CH ES",
+        "patient0003: not used: patient0001_2CH_ES.nii.gz",
+    ]
+
+
+# --- faults -------------------------------------------------------------------------------
+
+
+@dataclass
+class Fault:
+    """A way to break patient0001 or the lists.
+
+    Attributes:
+        path: the file that must be named, below the source.
+        reason: what must be said about it.
+        hit: number of cases that must not be read.
+    """
+
+    break_it: Callable[[Path], object]
+    path: str
+    reason: str
+    hit: int
+
+
+P1 = "database_nifti/patient0001"
+IMAGE, MASK, CFG = (
+    f"{P1}/patient0001_2CH_ED.nii.gz",
+    f"{P1}/patient0001_2CH_ED_gt.nii.gz",
+    f"{P1}/Info_2CH.cfg",
+)
+LISTS = "database_split"
+
+
+def truncate(source: Path) -> None:
+    (source / IMAGE).write_bytes((source / IMAGE).read_bytes()[:-50])
+
+
+def wrong_label(source: Path) -> None:
+    mask = echo()[1]
+    mask[5, 5] = 4
+    write_nifti(source / MASK, mask)
+
+
+def between_labels(source: Path) -> None:
+    write_nifti(source / MASK, echo()[1].astype(np.float32) / 2)
+
+
+def nan(source: Path) -> None:
+    write_nifti(source / IMAGE, np.full((24, 40), np.nan, np.float32))
+
+
+def folder_for_file(source: Path) -> None:
+    (source / IMAGE).unlink()
+    (source / IMAGE).mkdir()
+
+
+def sequence(source: Path) -> None:
+    write_nifti(source / IMAGE, np.zeros((3, 24, 40), np.uint8))
+
+
+FAULTS = {
+    "truncated gzip": Fault(truncate, IMAGE, "truncated", 1),
+    "a sequence": Fault(sequence, IMAGE, "dimensions (40, 24, 3)", 1),
+    "label 4": Fault(wrong_label, MASK, "outside 0-3 (4)", 1),
+    "interpolated labels": Fault(between_labels, MASK, "outside 0-3 (0.5, 1.5)", 1),
+    "mask of another shape": Fault(
+        lambda s: write_nifti(s / MASK, echo()[1][:, :-1]), MASK, "(24, 39) pixels", 1
+    ),
+    "transposed mask": Fault(
+        lambda s: write_nifti(s / MASK, echo()[1].T), MASK, "(40, 24) pixels", 1
+    ),
+    "mask of another affine": Fault(
+        lambda s: write_nifti(s / MASK, echo()[1], AFFINE * 1.05), MASK, "another affine", 1
+    ),
+    "NaN": Fault(nan, IMAGE, "NaN", 1),
+    "mask missing": Fault(lambda s: (s / MASK).unlink(), MASK, "missing", 1),
+    "image missing": Fault(lambda s: (s / IMAGE).unlink(), IMAGE, "missing", 1),
+    "zero bytes": Fault(lambda s: (s / IMAGE).write_bytes(b""), IMAGE, "cannot be read", 1),
+    "folder for a file": Fault(folder_for_file, IMAGE, "Is a directory", 1),
+    "cfg empty": Fault(lambda s: (s / CFG).write_text(" \n"), CFG, "empty", 2),
+    "cfg missing": Fault(lambda s: (s / CFG).unlink(), CFG, "missing", 2),
+    "cfg binary": Fault(lambda s: (s / CFG).write_bytes(bytes(range(256))), CFG, "read", 2),
+    "cfg without ES": Fault(lambda s: (s / CFG).write_text("ED: 1\n"), CFG, "ES is None", 2),
+    "cfg with frame 0": Fault(
+        lambda s: (s / CFG).write_text(INFO.replace("ED: 1", "ED: 0")), CFG, "ED is '0'", 2
+    ),
+    "cfg with a wordy EF": Fault(
+        lambda s: (s / CFG).write_text(INFO.replace("EF: 54", "EF: good")), CFG, "EF is 'good'", 2
+    ),
+    "cfg with EF of NaN": Fault(
+        lambda s: (s / CFG).write_text(INFO.replace("EF: 54", "EF: nan")), CFG, "EF is 'nan'", 2
+    ),
+    "list empty": Fault(
+        lambda s: write_list(s, "testing", []), f"{LISTS}/subgroup_testing.txt", "nobody", 4
+    ),
+    "list naming nobody": Fault(
+        lambda s: write_list(s, "validation", ["Patient_3"]),
+        f"{LISTS}/subgroup_validation.txt",
+        "names nobody who is present (first: 'Patient_3')",
+        4,
+    ),
+    "list binary": Fault(
+        lambda s: (s / LISTS / "subgroup_testing.txt").write_bytes(b"\xff\x00\xfe"),
+        f"{LISTS}/subgroup_testing.txt",
+        "cannot be read",
+        4,
+    ),
+    "lists overlap": Fault(
+        lambda s: write_list(s, "testing", ["patient0001", "patient0004"]),
+        LISTS,
+        "patient0001 is in 2 lists",
+        4,
+    ),
+    "patient in no list": Fault(
+        lambda s: write_list(s, "training", ["patient0002"]), LISTS, "patient0001 is in no lists", 4
+    ),
+    "truth.csv of other columns": Fault(
+        lambda s: (s / "truth.csv").write_text("a,b\n1,2\n"), "truth.csv", "KeyError", 0
+    ),
+    "truth.csv of words": Fault(
+        lambda s: (s / "truth.csv").write_text("patient,edv_ml,esv_ml\npatient0001,big,1\n"),
+        "truth.csv",
+        "could not convert",
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_fault_is_named_and_hits_only_its_cases(source: Path, name: str) -> None:
+    fault = FAULTS[name]
+    fault.break_it(source)
+    survey = camus.survey(source, use_lists=True)
+    named = [text for text in faults(survey) if text.startswith(f"{source / fault.path}: ")]
+    assert len(named) == 1
+    assert fault.reason in named[0]
+    assert named[0].endswith(".")
+    unread = 0
+    for case in survey.cases:
+        try:
+            case.read()
+        except BadFilesError:
+            unread += 1
+    assert unread == fault.hit
+
+
+def test_lists_do_not_matter_where_they_are_not_used(source: Path) -> None:
+    write_list(source, "training", [])
+    survey = camus.survey(source, use_lists=False)
+    assert faults(survey) == []
+    assert survey.official is None
+
+
+def test_sources_that_are_no_release_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"source in params\.yaml"):
+        camus.survey(tmp_path / "absent", use_lists=True)
+    with pytest.raises(InputError, match="no folder database_nifti"):
+        camus.survey(tmp_path, use_lists=True)
+    (tmp_path / "database_nifti").mkdir()
+    (tmp_path / "database_nifti/patient0001.nii").touch()
+    with pytest.raises(InputError, match="no patient folder"):
+        camus.survey(tmp_path, use_lists=True)
+
+
+def test_real_release_is_found_whole() -> None:
+    survey = camus.survey(real_data("HEARTSEG_CAMUS_ROOT"), use_lists=True)
+    assert survey.problems == []
+    assert survey.official is not None
+    assert len(survey.cases) == 1198
+    assert "patient0039: no 4CH ED, 4CH ES" in survey.notes
+    sample = survey.cases[0].read()
+    rows, columns = np.nonzero(sample.mask == 1)
+    atrium_rows, _ = np.nonzero(sample.mask == 3)
+    assert rows.mean() < atrium_rows.mean()  # the apex is at the top, the atrium below
+    assert 0.1 < sample.spacing[0] < 1
+    area = rows.size * sample.spacing[0] * sample.spacing[1]
+    assert 1000 < area < 8000  # mm², an adult's LV at end-diastole
+    assert 0.2 < columns.mean() / sample.mask.shape[1] < 0.8

@@ -1,0 +1,213 @@
+"""Stage prepare: from a raw folder to a Parquet file, or to a list of everything that is wrong."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from heartseg.config import CamusDataset, MmodeDataset, Params
+from heartseg.data import camus
+from heartseg.data.prepared import decode_png, file_digest, read_metadata, read_prepared
+from heartseg.errors import BadFilesError, InputError
+from heartseg.prepare import main, prepare
+from tests.data.raw import AFFINE, echo, write_list, write_nifti, write_release, write_windows
+from tests.examples import ROOT, real_data
+
+
+@pytest.fixture
+def camus_config(params: Params, tmp_path: Path) -> CamusDataset:
+    source = write_release(tmp_path / "camus")
+    return params.datasets.camus.model_copy(update={"source": source})
+
+
+@pytest.fixture
+def mmode_config(params: Params, tmp_path: Path) -> MmodeDataset:
+    source = write_windows(tmp_path / "mmode")
+    return params.datasets.mmode.model_copy(update={"source": source})
+
+
+def break_files(source: Path) -> dict[str, str]:
+    """Faults in the files of patient0001 and patient0002; returns a reason for each path."""
+    database = source / "database_nifti"
+    first, second = database / "patient0001", database / "patient0002"
+    cut = first / "patient0001_2CH_ED.nii.gz"
+    cut.write_bytes(cut.read_bytes()[:-30])
+    odd = first / "patient0001_2CH_ES.nii.gz"
+    write_nifti(odd, np.full((24, 40), np.nan, np.float32))
+    labels = first / "patient0001_4CH_ED_gt.nii.gz"
+    write_nifti(labels, echo()[1] + 7)
+    affine = first / "patient0001_4CH_ES_gt.nii.gz"
+    write_nifti(affine, echo()[1], 2 * AFFINE)
+    cfg = second / "Info_2CH.cfg"
+    cfg.write_text("")
+    missing = second / "patient0002_4CH_ED_gt.nii.gz"
+    missing.unlink()
+    write_list(source, "testing", ["patient0004", "patient0003"])
+    return {
+        str(cut): "truncated",
+        str(odd): "NaN",
+        str(labels): "outside 0-3 (7",
+        str(affine): "affine",
+        str(cfg): "empty",
+        str(missing): "missing",
+        str(source / "database_split"): "patient0003 is in 2 lists",
+    }
+
+
+def test_camus(camus_config: CamusDataset, tmp_path: Path) -> None:
+    path = tmp_path / "out" / "camus.parquet"
+    facts = prepare("camus", camus_config, path, skip_bad=False, threads=2)
+    table = read_prepared(path)
+    assert list(table["case_id"]) == sorted(table["case_id"])
+    assert len(table) == 16
+    assert dict(table.groupby("patient")["split"].unique().map(list)) == {
+        "patient0001": ["train"],
+        "patient0002": ["train"],
+        "patient0003": ["val"],
+        "patient0004": ["test"],
+    }
+    row = table.iloc[7]
+    assert row["case_id"] == "patient0002_4CH_ES"
+    assert (decode_png(row["image"]) == echo(13)[0]).all()
+    assert (decode_png(row["mask"]) == echo(13)[1]).all()
+    assert facts == read_metadata(path)
+    assert facts["labels"] == {"BACKGROUND": 0, "LV": 1, "MYO": 2, "LA": 3}
+    assert facts["cases"] == {"train": 8, "val": 4, "test": 4}
+    assert facts["patients"] == {"train": 2, "val": 1, "test": 1}
+    assert facts["skipped"] == facts["notes"] == []
+    assert facts["source"] == str(camus_config.source)
+
+
+def test_all_faults_are_told_in_one_pass_and_nothing_is_written(
+    camus_config: CamusDataset, tmp_path: Path
+) -> None:
+    expected = break_files(camus_config.source)
+    path = tmp_path / "out" / "camus.parquet"
+    path.parent.mkdir()
+    path.write_bytes(b"older")
+    with pytest.raises(BadFilesError) as caught:
+        prepare("camus", camus_config, path, skip_bad=False, threads=2)
+    problems = caught.value.problems
+    assert len(problems) == len(expected)
+    for broken, reason in expected.items():
+        assert [reason in text for text in problems if text.startswith(f"{broken}: ")] == [True]
+    assert list(path.parent.iterdir()) == [path]
+    assert path.read_bytes() == b"older"
+
+
+def test_skip_bad_leaves_them_out_and_lists_them(
+    camus_config: CamusDataset, tmp_path: Path
+) -> None:
+    expected = break_files(camus_config.source)
+    path = tmp_path / "camus.parquet"
+    prepare("camus", camus_config, path, skip_bad=True, threads=2)
+    assert list(read_prepared(path)["case_id"]) == [
+        "patient0002_4CH_ES",
+        "patient0004_2CH_ED",
+        "patient0004_2CH_ES",
+        "patient0004_4CH_ED",
+        "patient0004_4CH_ES",
+    ]
+    skipped = read_metadata(path)["skipped"]
+    assert {text.split(": ")[0] for text in skipped} == expected.keys()
+
+
+def test_nothing_left_is_an_error(camus_config: CamusDataset, tmp_path: Path) -> None:
+    for cfg in camus_config.source.glob("database_nifti/*/Info_*.cfg"):
+        cfg.write_text("")
+    with pytest.raises(InputError, match=r"no case is left(.|\n)*Info_2CH\.cfg: is empty"):
+        prepare("camus", camus_config, tmp_path / "d.parquet", skip_bad=True, threads=2)
+    assert not (tmp_path / "d.parquet").exists()
+
+
+def test_a_place_that_cannot_be_written_is_named(
+    camus_config: CamusDataset, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"d\.parquet: cannot be written"):
+        prepare("camus", camus_config, tmp_path / "file/d.parquet", skip_bad=False, threads=2)
+
+
+def test_same_source_gives_the_same_digest(camus_config: CamusDataset, tmp_path: Path) -> None:
+    for name, threads in (("a", 1), ("b", 4)):
+        prepare("camus", camus_config, tmp_path / name, skip_bad=False, threads=threads)
+    assert file_digest(tmp_path / "a") == file_digest(tmp_path / "b")
+    write_nifti(
+        camus_config.source / "database_nifti/patient0001/patient0001_2CH_ED.nii.gz", echo(99)[0]
+    )
+    prepare("camus", camus_config, tmp_path / "c", skip_bad=False, threads=2)
+    assert file_digest(tmp_path / "a") != file_digest(tmp_path / "c")
+
+
+def test_without_lists_patients_are_split_at_random(
+    camus_config: CamusDataset, tmp_path: Path
+) -> None:
+    shutil.rmtree(camus_config.source / "database_split")
+    facts = prepare("camus", camus_config, tmp_path / "d", skip_bad=False, threads=2)
+    assert facts["patients"] == {"train": 2, "val": 1, "test": 1}
+    assert facts["cases"] == {"train": 8, "val": 4, "test": 4}
+    assert facts["split"]["lists"] is False
+
+
+def test_mmode_keeps_the_windows_of_an_animal_together(
+    mmode_config: MmodeDataset, tmp_path: Path
+) -> None:
+    black = np.zeros((24, 40), np.uint8)
+    Image.fromarray(black).save(mmode_config.source / "mask/a2_w1.png")
+    facts = prepare("mmode", mmode_config, tmp_path / "d", skip_bad=False, threads=2)
+    table = read_prepared(tmp_path / "d")
+    assert set(table.groupby("patient")["split"].nunique()) == {1}
+    assert Counter(table["split"]) == {"train": 2, "val": 2, "test": 2}
+    assert (decode_png(table["mask"][0]) == (echo(0)[1] == 1)).all()
+    assert (table["spacing_row"] == mmode_config.mm_per_row).all()
+    assert (table["spacing_col"] == mmode_config.s_per_column).all()
+    assert facts["notes"] == ["a2_w1: its mask is empty"]
+    assert facts["labels"] == {"BACKGROUND": 0, "LV": 1}
+
+
+def test_the_command(
+    mmode_config: MmodeDataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["datasets"]["mmode"]["source"] = "mmode"
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    monkeypatch.chdir(tmp_path)
+    (mmode_config.source / "mask/a0_w0.png").unlink()
+    with pytest.raises(BadFilesError, match=r"mask/a0_w0\.png: is missing"):
+        main(["mmode"])
+    assert not Path("data/prepared/mmode.parquet").exists()
+    main(["mmode", "--skip-bad"])
+    assert len(read_prepared("data/prepared/mmode.parquet")) == 5
+    said = capsys.readouterr().out
+    assert "left out: mmode/mask/a0_w0.png: is missing" in said
+    assert "data/prepared/mmode.parquet" in said
+
+
+@pytest.mark.slow
+def test_real_release(params: Params, tmp_path: Path) -> None:
+    source = real_data("HEARTSEG_CAMUS_ROOT")
+    config = params.datasets.camus.model_copy(update={"source": source})
+    facts = prepare("camus", config, tmp_path / "d", skip_bad=False, threads=2)
+    assert facts["patients"] == {"train": 250, "val": 50, "test": 0}
+    assert sum(facts["cases"].values()) == 1198
+    assert facts["skipped"] == []
+    assert "patient0039: no 4CH ED, 4CH ES" in facts["notes"]
+    table = read_prepared(tmp_path / "d")
+    assert table["spacing_row"].between(0.1, 1).all()
+    assert table["spacing_col"].between(0.1, 1).all()
+    assert table["reference_ef"].between(5, 90).all()
+    assert set(table["quality"]) == {"Good", "Medium", "Poor"}
+    cases = {case.case_id: case for case in camus.survey(source, use_lists=True).cases}
+    for row in table.iloc[::200].itertuples():
+        sample = cases[row.case_id].read()
+        assert (decode_png(row.image) == sample.image).all()
+        assert (decode_png(row.mask) == sample.mask).all()

@@ -1,0 +1,84 @@
+"""Resident arrays hold what the prepared dataset holds, at one size."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from heartseg.data.prepared import Sample, write_prepared
+from heartseg.data.resident import Resident, load_resident
+from heartseg.models.packaged import resize_images
+from tests.data.raw import echo
+
+SIZE = 32
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Path:
+    """Five training cases and one validation case, each of another shape."""
+    made = []
+    for number in range(6):
+        image, mask = echo(number)
+        pixels = (image[number:], mask[number:])
+        name = f"case{number}"
+        made.append(Sample(name, name, "2CH", "ED", 0, *pixels, spacing=(0.3, 0.3)))
+    split_of = {sample.patient: "train" for sample in made} | {"case5": "val"}
+    write_prepared(tmp_path / "d.parquet", made, split_of, {})
+    return tmp_path / "d.parquet"
+
+
+def test_images_and_masks_at_the_input_size(prepared: Path) -> None:
+    data = load_resident(prepared, "train", SIZE, threads=3)
+    assert data.case_ids == [f"case{number}" for number in range(5)]
+    assert data.images.shape == (5, 1, SIZE, SIZE)
+    assert data.masks.shape == (5, SIZE, SIZE)
+    assert data.images.dtype == data.masks.dtype == torch.uint8
+    for number in range(5):
+        image, mask = (pixels[number:] for pixels in echo(number))
+        resized = resize_images(torch.from_numpy(image)[None, None], SIZE)[0]
+        assert torch.equal(data.images[number], resized)
+        # The nearest pixel of the centre of each new one.
+        rows = np.floor((np.arange(SIZE) + 0.5) * mask.shape[0] / SIZE).astype(int)
+        columns = np.floor((np.arange(SIZE) + 0.5) * mask.shape[1] / SIZE).astype(int)
+        assert (data.masks[number].numpy() == mask[np.ix_(rows, columns)]).all()
+
+
+def test_threads_change_nothing(prepared: Path) -> None:
+    one, many = (load_resident(prepared, "train", SIZE, threads=count) for count in (1, 4))
+    assert torch.equal(one.images, many.images)
+    assert torch.equal(one.masks, many.masks)
+
+
+def test_memory_is_what_the_formula_says(prepared: Path) -> None:
+    for size in (16, 48):
+        data = load_resident(prepared, "train", size)
+        assert data.nbytes == 5 * size * size * (1 + 1)
+    colour = Resident(
+        torch.zeros((7, 3, 8, 8), dtype=torch.uint8),
+        torch.zeros((7, 8, 8), dtype=torch.uint8),
+        [str(number) for number in range(7)],
+    )
+    assert colour.nbytes == 7 * 8 * 8 * (3 + 1)
+
+
+def test_an_empty_split_is_empty(prepared: Path) -> None:
+    data = load_resident(prepared, "test", SIZE)
+    assert len(data) == 0
+    assert data.images.shape == (0, 1, SIZE, SIZE)
+
+
+def test_arrays_are_handed_over_without_a_copy(prepared: Path) -> None:
+    data = load_resident(prepared, "val", SIZE)
+    images, masks, case_ids = data.arrays()
+    assert images.__array_interface__["data"][0] == data.images.data_ptr()
+    images.flags.writeable = masks.flags.writeable = False  # as Ray's object store hands them out
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = Resident.from_numpy(images, masks, case_ids)
+    assert again.images.data_ptr() == data.images.data_ptr()
+    assert again.masks.data_ptr() == data.masks.data_ptr()
+    assert again.case_ids == ["case5"]
