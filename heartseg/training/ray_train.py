@@ -8,6 +8,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+if not os.environ.get("RAY_ADDRESS"):
+    # Ray's own default for a local cluster, but without its warning; read when ray is imported.
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+
 import ray
 
 from heartseg.config import Recipe, Train

@@ -21,8 +21,14 @@ from tests.examples import disks, small_recipe
 
 pytestmark = pytest.mark.slow
 
-EXACT = {"model": {"name": "quicknat", "in_channels": 1, "filters": 4, "kernel": 3,
-                   "squeeze_excite": "none", "dropout": 0.0}}  # fmt: skip
+# Batch norm, no dropout (which differs between workers), and an optimizer that does not blow
+# rounding up as AdamW's division by tiny gradients does.
+EXACT = {
+    "model": {"name": "quicknat", "in_channels": 1, "filters": 4, "kernel": 3,
+              "squeeze_excite": "none", "dropout": 0.0},
+    "optimizer": "sgd",
+    "learning_rate": 0.05,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +55,7 @@ def how(params, workers, **changes):
 
 
 def in_this_process(recipe, data):
-    torch.set_num_threads(1)
+    torch.set_num_threads(os.cpu_count() or 1)  # as many as a single worker gets
     states = []
     fit(recipe, data["train"], data["val"], report=lambda epoch: states.append(epoch.state))
     return states[-1]["model"]
@@ -67,7 +73,7 @@ def test_workers_on_ray_equal_this_process(cluster, params, data, tmp_path, work
     weights = load_checkpoint(folder)["model"]
     expected = in_this_process(recipe, data)
     assert weights.keys() == expected.keys()
-    assert largest_difference(weights, expected) < (1e-6 if workers == 1 else 1e-3)
+    assert largest_difference(weights, expected) < (1e-7 if workers == 1 else 1e-5)
     entries = read_epochs(tmp_path)
     assert [entry["epoch"] for entry in entries] == [1, 2, 3]
     assert (tmp_path / "samples" / "epoch_002.npz").exists()
@@ -116,7 +122,7 @@ def test_the_same_folder_goes_on_where_the_run_was_cut_off(cluster, params, data
     end = load_checkpoint(cluster.train_on_ray(whole, how(params, 1), data, tmp_path))
     assert end["next_epoch"] == 5
     assert len((tmp_path / JOURNAL).read_text().splitlines()) == 4  # no epoch was trained twice
-    assert largest_difference(end["model"], in_this_process(whole, data)) < 1e-6
+    assert largest_difference(end["model"], in_this_process(whole, data)) < 1e-7
 
 
 def test_a_users_fault_in_a_worker_ends_at_once(cluster, params, data, tmp_path: Path):

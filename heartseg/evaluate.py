@@ -1,0 +1,266 @@
+"""Evaluate a recipe's trained model on the held-out patients, at native resolution.
+
+Leaves cases.csv, ef.csv or windows.csv, metrics.json and figures in results/DATASET.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from heartseg.config import Params, load_params
+from heartseg.data.prepared import decode_png, file_digest, read_prepared
+from heartseg.errors import InputError, run_command
+from heartseg.paths import model_dir, prepared_path, results_dir
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import nn
+
+Predict = Callable[[np.ndarray], np.ndarray]
+
+CASE_COLUMNS = ["case_id", "patient", "view", "phase", "quality"]
+EF_COLUMNS = [
+    "patient",
+    "quality",
+    *[f"{value}_{of}" for of in ("reference", "predicted") for value in ("edv", "esv", "ef")],
+    "ef_release_reference",
+    "ef_release_predicted",
+    "ef_cfg",
+    "edv_true",
+    "esv_true",
+]
+SHOWN = {"worst": 0.0, "median": 0.5, "best": 1.0}
+"""Cases drawn as overlays, by the quantile of their mean Dice."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="heartseg evaluate", description=__doc__)
+    parser.add_argument("recipe", help="name of a recipe in params.yaml")
+    name = parser.parse_args(argv).recipe
+    params = load_params()
+    dataset = params.recipe(name).dataset
+    prepared, results = prepared_path(dataset), results_dir(dataset)
+    split, held_out = _held_out(prepared, params.evaluate.split)
+
+    import torch
+
+    from heartseg.models.trained import load_trained
+
+    model, recipe, training = load_trained(model_dir(dataset))
+    digest = file_digest(prepared)
+    if training["recipe_name"] != name:
+        raise InputError(
+            f"{model_dir(dataset)} was trained by recipe {training['recipe_name']}, not {name}; "
+            f"run `heartseg train {name}` first"
+        )
+    if training["data_digest"] != digest:
+        raise InputError(
+            f"{prepared} is not what {model_dir(dataset)} was trained on, so held-out patients "
+            f"may have been trained on; run `heartseg train {name}` first"
+        )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    predict = predictor(model.to(device), recipe.model.in_channels, device)
+    cases, clinical = measure_cases(held_out, dataset, predict)
+    metrics = {
+        "evaluated_on": split,
+        "selected_on_it": split == "val" and (recipe.select == "best" or recipe.early_stopping > 0),
+        "data_digest": digest,
+        **_summarise(dataset, cases, clinical, params),
+    }
+    figures = _overlays(held_out, cases, dataset, predict)
+    figures |= _charts(cases, clinical, dataset, results / "history.csv")
+
+    clinical_csv = results / ("ef.csv" if dataset == "camus" else "windows.csv")
+    _write_figures(results / "figures", figures)
+    _write(results / "cases.csv", cases.to_csv(index=False))
+    _write(clinical_csv, clinical.to_csv(index=False))
+    _write(results / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+    print(_report(metrics, results))
+
+
+def _held_out(prepared: Path, wanted: str) -> tuple[str, pd.DataFrame]:
+    """The split evaluated and its rows; val where test is empty."""
+    for split in dict.fromkeys((wanted, "val")):
+        rows = read_prepared(prepared, split)
+        if len(rows):
+            if split != wanted:
+                print(f"{prepared} has no {wanted} patients; evaluating on {split}")
+            return split, rows
+    raise InputError(f"{prepared} has neither {wanted} nor val patients; change its split")
+
+
+def predictor(model: nn.Module, channels: int, device: Any) -> Predict:
+    """A function from a uint8 image (H, W) to its uint8 label map (H, W)."""
+    import torch
+
+    def predict(image: np.ndarray) -> np.ndarray:
+        batch = torch.from_numpy(image)[None, None].expand(-1, channels, -1, -1)
+        with torch.inference_mode():
+            return model(batch.to(device))[0].cpu().numpy()
+
+    return predict
+
+
+def measure_cases(
+    frames: pd.DataFrame, dataset: str, predict: Predict
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Predict every frame; the rows of cases.csv and of ef.csv or windows.csv."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from heartseg.metrics.summary import case_metrics, ef_row, window_row
+
+    cases: list[dict[str, Any]] = []
+    clinical: list[dict[str, Any]] = []
+    patients = frames.groupby("patient")
+    quiet = not Console().is_terminal
+    for patient, own in track(patients, "evaluating", len(patients), disable=quiet):
+        masks = {}
+        for frame in own.to_dict("records"):
+            prediction, reference = predict(decode_png(frame["image"])), decode_png(frame["mask"])
+            spacing = (frame["spacing_row"], frame["spacing_col"])
+            about = {column: frame[column] for column in CASE_COLUMNS}
+            rows = case_metrics(dataset, frame["case_id"], prediction, reference, spacing)
+            cases += [about | row for row in rows]
+            masks[frame["view"], frame["phase"]] = (prediction, reference, spacing)
+            if dataset == "mmode":
+                measured = window_row(prediction, reference, spacing)
+                about = {"case_id": frame["case_id"], "patient": patient}
+                clinical.append(about | measured | _truth_mmode(frame))
+        if dataset == "camus" and (volumes := ef_row(masks)) is not None:
+            about = {"patient": patient, "quality": own["quality"].iloc[0]}
+            clinical.append(about | volumes | _truth_camus(own.iloc[0]))
+    columns = EF_COLUMNS if dataset == "camus" else None
+    return pd.DataFrame(cases), pd.DataFrame(clinical, columns=columns)
+
+
+def _truth_camus(frame: pd.Series) -> dict[str, float]:
+    """The values that came with a patient; NaN where there are none."""
+    return {
+        "ef_cfg": frame["reference_ef"],
+        "edv_true": frame["reference_edv"],
+        "esv_true": frame["reference_esv"],
+    }
+
+
+def _truth_mmode(frame: Mapping[Hashable, Any]) -> dict[str, float]:
+    """The values that came with an M-mode window; NaN where there are none."""
+    lvidd, lvids = frame["reference_lvidd"], frame["reference_lvids"]
+    return {
+        "lvidd_true": lvidd,
+        "lvids_true": lvids,
+        "fs_true": 100 * (lvidd - lvids) / lvidd,
+        "hr_true": frame["reference_hr"],
+    }
+
+
+def _summarise(
+    dataset: str, cases: pd.DataFrame, clinical: pd.DataFrame, params: Params
+) -> dict[str, Any]:
+    from heartseg.metrics.summary import summarise_camus, summarise_mmode
+
+    summarise = summarise_camus if dataset == "camus" else summarise_mmode
+    return summarise(cases, clinical, params.evaluate)
+
+
+# --- figures ------------------------------------------------------------------------------
+
+
+def _overlays(
+    frames: pd.DataFrame, cases: pd.DataFrame, dataset: str, predict: Predict
+) -> dict[str, Figure]:
+    """The worst, the median and the best case by mean Dice."""
+    from heartseg.metrics.summary import mean_dice
+    from heartseg.report.figures import overlay_panel
+
+    ranked = mean_dice(cases, dataset).sort_values(kind="stable")
+    figures = {}
+    for name, part in SHOWN.items():
+        case_id = ranked.index[round(part * (len(ranked) - 1))]
+        frame = frames[frames["case_id"] == case_id].iloc[0]
+        image = decode_png(frame["image"])
+        figures[f"overlay_{name}"] = overlay_panel(
+            image,
+            decode_png(frame["mask"]),
+            predict(image),
+            dataset,
+            f"{name}: {case_id}, Dice {ranked[case_id]:.3f}",
+            (frame["spacing_row"], frame["spacing_col"]),
+        )
+    return figures
+
+
+def _charts(
+    cases: pd.DataFrame, clinical: pd.DataFrame, dataset: str, history: Path
+) -> dict[str, Figure]:
+    from heartseg.report.figures import (
+        agreement_scatter,
+        bland_altman,
+        box_plots,
+        training_curves,
+    )
+
+    figures = {"box_plots": box_plots(cases, dataset)}
+    quantities = {
+        "camus": {"ef": ("ejection fraction", "%")},
+        "mmode": {"lvidd": ("LVIDd", "mm"), "fs": ("fractional shortening", "%")},
+    }
+    for key, (quantity, unit) in quantities[dataset].items():
+        pair = clinical[f"{key}_reference"], clinical[f"{key}_predicted"]
+        figures[f"{key}_bland_altman"] = bland_altman(*pair, quantity, unit)
+        figures[f"{key}_scatter"] = agreement_scatter(*pair, quantity, unit)
+    if history.exists():
+        figures["training_curves"] = training_curves(pd.read_csv(history))
+    return figures
+
+
+# --- writing ------------------------------------------------------------------------------
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _write_figures(folder: Path, figures: dict[str, Figure]) -> None:
+    """Replace the folder, so that no figure of an earlier model stays behind."""
+    from heartseg.report.figures import save
+
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        for name, figure in figures.items():
+            save(figure, temporary / f"{name}.png")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _report(metrics: dict[str, Any], results: Path) -> str:
+    """A few lines for the terminal."""
+    lines = [
+        f"{results / 'metrics.json'}: {metrics['n_cases']} cases of {metrics['n_patients']} "
+        f"patients ({metrics['evaluated_on']})"
+    ]
+    for structure, values in metrics["overall"].items():
+        line = f"  {structure:<5} Dice {values['dice']:.3f}"
+        line += f" ({values['dice_low']:.3f} to {values['dice_high']:.3f})"
+        if "hd95_mm" in values:
+            line += f"  HD95 {values['hd95_mm']:.2f} mm  MSD {values['msd_mm']:.2f} mm"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run_command(main)

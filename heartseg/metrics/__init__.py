@@ -1,0 +1,1 @@
+"""Overlap, surface distance and clinical measures, and how they are summarised."""

@@ -1,0 +1,138 @@
+"""A network with its pre- and post-processing: uint8 images of any size in, label maps out.
+
+Packaged models are logged to MLflow as `torch.export` programs (`pt2`): whoever pulls one needs
+PyTorch and MLflow, but no heartseg, and no pickle is read.
+"""
+
+from __future__ import annotations
+
+import copy
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from heartseg.models.outputs import predicted_labels
+
+if TYPE_CHECKING:
+    from mlflow.models.model import ModelInfo
+
+# Mean and standard deviation of ImageNet's grey values: what torchvision's weights were trained
+# with, and as good as any other constants for a network that is trained from scratch.
+MEAN, STD = 255 * 0.449, 255 * 0.226
+
+REQUIREMENTS = ("mlflow", "numpy", "torch")  # what running a packaged model takes
+
+EXAMPLE_SIZE = (2, 72, 88)  # batch, height, width; export would take a 1 for a constant
+
+
+def resize_images(images: torch.Tensor, size: int) -> torch.Tensor:
+    """uint8 (N, C, H, W) to uint8 (N, C, size, size): bilinear, antialiased, rounded."""
+    resized = F.interpolate(
+        images.float(), size=(size, size), mode="bilinear", align_corners=False, antialias=True
+    )
+    return resized.round().to(torch.uint8)
+
+
+def normalise(images: torch.Tensor) -> torch.Tensor:
+    """Grey values 0 to 255, uint8 or float, to float32 of about zero mean and unit variance."""
+    return (images.float() - MEAN) / STD
+
+
+class PackagedModel(nn.Module):
+    """Resize, normalise, network, logits back to the image's own grid, label map.
+
+    Input uint8 (N, C, H, W), output uint8 (N, H, W), for any H and W.
+
+    Args:
+        network: as of `heartseg.models.build_network`, in evaluation mode.
+        size: rows and columns that the network was trained at.
+    """
+
+    def __init__(self, network: nn.Module, size: int):
+        super().__init__()
+        self.network = network
+        self.size = size
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits = self.network(normalise(resize_images(images, self.size)))
+        logits = F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
+        return predicted_labels(logits)
+
+
+def export_model(model: PackagedModel, in_channels: int) -> torch.export.ExportedProgram:
+    """The model on CPU in evaluation mode as a graph of PyTorch operators, free of heartseg.
+
+    Batch, height and width stay dynamic. The model given is left as it is.
+    """
+    ready = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format).eval()
+    dynamic = {dimension: torch.export.Dim.DYNAMIC for dimension in (0, 2, 3)}
+    with torch.no_grad():
+        return torch.export.export(ready, (_example(in_channels),), dynamic_shapes=(dynamic,))
+
+
+def log_packaged(
+    model: PackagedModel,
+    in_channels: int,
+    *,
+    name: str,
+    run_id: str,
+    metadata: dict[str, Any] | None = None,
+) -> ModelInfo:
+    """Log the model to a run of the current tracking server.
+
+    Args:
+        name: of the logged model.
+        run_id: the run that trained it.
+        metadata: JSON-serialisable facts, kept in the package's MLmodel file.
+    """
+    import mlflow
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    client = mlflow.MlflowClient()
+    run = client.get_run(run_id)
+    # Model.log would create it in the default experiment, where no run is active in this process.
+    logged = client.create_logged_model(
+        run.info.experiment_id, name=name, source_run_id=run_id, params=run.data.params
+    )
+    uint8 = np.dtype(np.uint8)  # the tensors have no names: with names MLflow wants a dict
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(uint8, (-1, in_channels, -1, -1))]),
+        outputs=Schema([TensorSpec(uint8, (-1, -1, -1))]),
+    )
+    return Model.log(  # as mlflow.pytorch.log_model does it
+        artifact_path=None,
+        flavor=SimpleNamespace(save_model=_save_for_cpu),
+        model_id=logged.model_id,
+        run_id=run_id,
+        metadata=metadata,
+        pytorch_model=export_model(model, in_channels).module(),
+        serialization_format="pt2",
+        signature=signature,
+        input_example=_example(in_channels).numpy(),
+        pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
+    )
+
+
+def _save_for_cpu(path: str, mlflow_model: Any, **arguments: Any) -> None:
+    """`mlflow.pytorch.save_model`, with CPU as the device to load on.
+
+    An exported program stays on the device that it was exported on, while MLflow by default asks
+    for CUDA where there is one, and would refuse our models on every machine with a GPU.
+    """
+    import mlflow.pytorch
+
+    mlflow.pytorch.save_model(path=path, mlflow_model=mlflow_model, **arguments)
+    mlflow_model.flavors["python_function"]["config"]["device"] = "cpu"
+    mlflow_model.save(str(Path(path) / "MLmodel"))
+
+
+def _example(in_channels: int) -> torch.Tensor:
+    batch, height, width = EXAMPLE_SIZE
+    return torch.zeros(batch, in_channels, height, width, dtype=torch.uint8)

@@ -1,0 +1,59 @@
+"""A trained model between the stages: weights and what made them, in one folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from heartseg.config import Recipe
+from heartseg.errors import InputError
+from heartseg.models import build_network
+from heartseg.models.outputs import output_channels
+from heartseg.models.packaged import PackagedModel
+
+WEIGHTS = "weights.safetensors"
+TRAINING = "training.json"
+
+
+def save_trained(folder: Path, weights: dict[str, torch.Tensor], training: dict[str, Any]) -> None:
+    """Write weights.safetensors and training.json; the folder appears whole or not at all.
+
+    Args:
+        folder: replaced if it exists.
+        weights: the network's state.
+        training: recipe, run id, data digest and lineage; JSON-serialisable.
+    """
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    save_file({key: value.contiguous() for key, value in weights.items()}, temporary / WEIGHTS)
+    (temporary / TRAINING).write_text(json.dumps(training, indent=1) + "\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(temporary, folder)
+
+
+def load_trained(folder: Path) -> tuple[PackagedModel, Recipe, dict[str, Any]]:
+    """The trained model on the CPU in evaluation mode, its recipe, and training.json.
+
+    Raises:
+        InputError: the folder is missing or its files do not belong together.
+    """
+    try:
+        training = json.loads((folder / TRAINING).read_text(encoding="utf-8"))
+        weights = load_file(folder / WEIGHTS)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{error.filename or folder} does not exist; train the model first"
+        ) from None
+    except Exception as error:
+        raise InputError(f"{folder} holds no readable model ({error}); train it again") from error
+    recipe = Recipe.model_validate(training["recipe"])
+    network = build_network(recipe.model, output_channels(recipe), pretrained=False)
+    network.load_state_dict(weights)
+    return PackagedModel(network, recipe.input_size).eval(), recipe, training

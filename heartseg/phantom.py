@@ -1,0 +1,96 @@
+"""Write the synthetic datasets: python -m heartseg.phantom camus|mmode."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from heartseg.config import Phantoms, load_params
+from heartseg.data.phantoms.camus import VIEWS, make_patient, make_view, write_camus
+from heartseg.data.phantoms.mmode import make_animal, write_mmode
+from heartseg.errors import InputError, run_command
+
+ROOT = Path("data/phantoms")
+PICTURE_ROWS = 4  # patients, and animals beside them
+COLORS = {2: "tab:green", 3: "tab:cyan", 1: "tab:red", 255: "tab:red"}  # by value in the mask
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="heartseg phantom", description=__doc__)
+    parser.add_argument("dataset", nargs="?", choices=("camus", "mmode"), help="what to write")
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="draw examples of both datasets into a PNG"
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.dataset is None and arguments.picture is None:
+        parser.error("name a dataset (camus or mmode), or give --picture FILE")
+    phantoms = load_params().phantoms
+    if arguments.dataset:
+        folder = write_phantoms(arguments.dataset, phantoms, ROOT / arguments.dataset)
+        print(f"wrote {folder}")
+    if arguments.picture:
+        draw_picture(phantoms, arguments.picture)
+        print(f"wrote {arguments.picture}")
+
+
+def write_phantoms(dataset: str, phantoms: Phantoms, folder: Path) -> Path:
+    """Write a dataset's phantoms to `folder`, whole or not at all, in place of what was there.
+
+    Raises:
+        InputError: `folder` exists and is no folder.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; move it away, the phantoms go there")
+    workers = os.cpu_count() or 1
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    replaced = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    temporary.mkdir(parents=True)
+    try:
+        if dataset == "camus":
+            write_camus(temporary, phantoms.camus, workers)
+        else:
+            write_mmode(temporary, phantoms.mmode, workers)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    if folder.exists():
+        folder.rename(replaced)
+    temporary.rename(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
+    return folder
+
+
+def draw_picture(phantoms: Phantoms, path: Path) -> None:
+    """PNG for the README: patients in rows (4CH and 2CH, each with its contours beside it, at
+    ED), and an animal's window with its mask's contour at the end of every row."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(15, 2.6 * PICTURE_ROWS), layout="constrained", facecolor="black")
+    ratios = [1.35] * 4 + [1] * 2
+    axes = figure.subplots(PICTURE_ROWS, 6, width_ratios=ratios, squeeze=False)
+    for row in range(PICTURE_ROWS):
+        patient = make_patient(phantoms.camus.seed, row + 1)
+        window, strip, mask = make_animal(phantoms.mmode, row + 1)[0]
+        panels = [(strip, mask, window.name, 1.0)]
+        aspect = patient.sector.spacing[1] / patient.sector.spacing[0]
+        for view in VIEWS:
+            image, labels = make_view(patient, view).frame(0, 0.0)
+            title = f"{patient.name} {view}, EF {patient.ef:.0f} %, {patient.quality}"
+            panels.insert(0, (image.T, labels.T, title, aspect))
+        for column, (image, labels, title, ratio) in enumerate(panels):
+            for axis in axes[row, 2 * column : 2 * column + 2]:
+                axis.imshow(image, cmap="gray", vmin=0, vmax=255, aspect=ratio)
+                axis.axis("off")
+            axes[row, 2 * column].set_title(title, color="white", fontsize=9)
+            for label, color in COLORS.items():
+                if label in labels:
+                    axes[row, 2 * column + 1].contour(labels == label, [0.5], colors=color)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=80, facecolor="black", metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,110 @@
+"""Register the trained and evaluated model of a recipe, with its model card.
+
+It becomes the champion if it is better than the present one on the same evaluation data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from heartseg.config import load_params
+from heartseg.data.prepared import file_digest, read_metadata
+from heartseg.errors import InputError, run_command
+from heartseg.paths import model_dir, prepared_path, results_dir
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="heartseg register", description=__doc__)
+    parser.add_argument("recipe", help="name of a recipe in params.yaml")
+    name = parser.parse_args(argv).recipe
+    params = load_params()
+    dataset = params.recipe(name).dataset
+    gate = getattr(params.register_, dataset)
+    metrics_path = results_dir(dataset) / "metrics.json"
+    metrics = _read_metrics(metrics_path)
+
+    from heartseg.models.packaged import log_packaged
+    from heartseg.models.trained import WEIGHTS, load_trained
+    from heartseg.report.card import model_card
+    from heartseg.tracking import registry
+    from heartseg.tracking.mlflow import tracking_uri
+
+    value = registry.read_value(metrics, gate.metric, metrics_path)
+    model, recipe, training = load_trained(model_dir(dataset))
+    if training["recipe_name"] != name:
+        raise InputError(
+            f"{model_dir(dataset)} was trained by recipe {training['recipe_name']}, not {name}; "
+            f"train and evaluate {name} first"
+        )
+    client = registry.use_store(tracking_uri(Path.cwd()))
+    registered_name = params.tracking.experiment_prefix + dataset
+    weights_md5 = file_digest(model_dir(dataset) / WEIGHTS)
+    tags = {
+        registry.WEIGHTS_TAG: weights_md5,
+        registry.TRAINING_TAG: training["mlflow_run_id"],
+        registry.METRIC_TAG: gate.metric,
+        registry.VALUE_TAG: repr(value),
+        registry.DATA_TAG: metrics["data_digest"],
+        registry.SPLIT_TAG: metrics["evaluated_on"],
+        "heartseg.dataset": dataset,
+        "heartseg.recipe": name,
+    }
+
+    found = registry.find_version(client, registered_name, weights_md5, training["mlflow_run_id"])
+    if found is None:
+        run_id = registry.find_run(client, training, prepared_path(dataset))
+        model_uri = log_packaged(
+            model,
+            recipe.model.in_channels,
+            name=recipe.model.name,
+            run_id=run_id,
+            metadata={"dataset": dataset, "recipe": training["recipe"]},
+        ).model_uri
+        version = registry.register_version(client, registered_name, run_id, model_uri, tags)
+    else:
+        run_id, model_uri, version = str(found.run_id), str(found.source), str(found.version)
+        for key, text in tags.items():  # the evaluation may be another one than then
+            client.set_model_version_tag(registered_name, version, key, text)
+    promotion = registry.promote(client, registered_name, version, gate.mode)
+
+    registered = {
+        "name": registered_name,
+        "version": version,
+        "alias": promotion.alias,
+        "reason": promotion.reason,
+        "run_id": run_id,
+        "model_uri": model_uri,
+        "weights_md5": weights_md5,
+        "metric": gate.metric,
+        "value": value,
+    }
+    facts = read_metadata(prepared_path(dataset))
+    card = model_card(training["recipe"], metrics, training, facts, registered)
+    card_path = results_dir(dataset) / "model_card.md"
+    card_path.write_text(card, encoding="utf-8")
+    client.update_model_version(registered_name, version, card[: registry.DESCRIPTION_LENGTH])
+    client.log_artifact(run_id, str(card_path))
+    text = json.dumps(registered, indent=1) + "\n"
+    (results_dir(dataset) / "registered.json").write_text(text, encoding="utf-8")
+    known = "" if found is None else " (registered before)"
+    print(
+        f"{registered_name} version {version}{known} is {promotion.alias}: {promotion.reason}\n"
+        f"pull it with mlflow.pyfunc.load_model('models:/{registered_name}@{promotion.alias}')"
+    )
+
+
+def _read_metrics(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; evaluate the model first") from None
+    except ValueError as error:
+        raise InputError(f"{path} is no JSON ({error}); evaluate the model again") from None
+
+
+if __name__ == "__main__":
+    run_command(main)

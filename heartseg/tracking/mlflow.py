@@ -1,0 +1,218 @@
+"""MLflow: where the store is, and a training's run in it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from heartseg.errors import InputError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_log = logging.getLogger(__name__)
+
+
+# --- the store ----------------------------------------------------------------------------
+
+
+def repository_root(folder: Path) -> Path:
+    """The repository that `folder` belongs to, absolute.
+
+    `dvc exp run --temp` and `--queue` work in a copy of the repository below .dvc/tmp/exps and
+    delete it afterwards; from within such a copy this is the repository that was copied.
+    """
+    folder = folder.resolve()
+    for parent in folder.parents:
+        if parent.parts[-3:] == (".dvc", "tmp", "exps"):
+            copy = next(p for p in (folder, *folder.parents) if (p / ".dvc").is_dir())
+            return parent.parents[2] / folder.relative_to(copy)
+    return folder
+
+
+def tracking_uri(root: Path) -> str:
+    """MLFLOW_TRACKING_URI, or mlflow.db at the root of the repository.
+
+    Args:
+        root: the folder that holds params.yaml.
+
+    Returns:
+        The URI; SQLite paths in it are absolute, because workers run in other folders.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    if (database := _sqlite_path(uri)) is None:
+        return uri
+    return f"sqlite:///{repository_root(root) / database}"
+
+
+def quiet() -> None:
+    """Keep what MLflow says below a warning off the terminal, and its waiting bounded.
+
+    A variable that the user has set keeps its value.
+    """
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # read when mlflow is imported
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # clinics allow no calls outside
+    # MLflow's own 7 retries make every call to a dead server last 4 minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # a line per retry
+
+
+def connect(uri: str) -> MlflowClient:
+    """A client for the store, which is created where it is a database that does not exist yet.
+
+    The driver calls this before any other process uses the store: processes that meet a cold
+    database at once would all try to create its tables.
+
+    Raises:
+        InputError: the store does not answer, or cannot be used.
+    """
+    quiet()
+    from mlflow import MlflowClient
+
+    try:
+        client = MlflowClient(uri)
+        client.search_experiments(max_results=1)
+    except Exception as error:  # each kind of store has its own
+        raise InputError(
+            f"the MLflow store at {without_password(uri)} does not answer: {first_line(error)}. "
+            "Start the server, set MLFLOW_TRACKING_URI to one that runs, or unset it to use "
+            "mlflow.db in the repository"
+        ) from None
+    return client
+
+
+def without_password(uri: str) -> str:
+    """The URI as it may be shown and stored."""
+    return re.sub(r"(?<=://)[^/@\s]+@", "***@", uri)
+
+
+def _sqlite_path(uri: str) -> Path | None:
+    path = uri.removeprefix("sqlite:///")
+    return None if path == uri else Path(path)
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, short enough for a message and without passwords."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return without_password(line)[:200]
+
+
+# --- a training's run ---------------------------------------------------------------------
+
+
+def find_experiment(client: MlflowClient, name: str) -> str:
+    """Id of the experiment of that name, which is created where it does not exist.
+
+    Raises:
+        InputError: the experiment was deleted on the server.
+    """
+    from mlflow.exceptions import MlflowException
+
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            return client.create_experiment(name, _artifact_location(client.tracking_uri, name))
+        except MlflowException:
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:  # it was not another process that has just created it
+                raise
+    if experiment.lifecycle_stage == "deleted":
+        raise InputError(
+            f"the MLflow experiment {name} was deleted; bring it back with `mlflow experiments "
+            f"restore --experiment-id {experiment.experiment_id}`, or set another "
+            "tracking.experiment_prefix in params.yaml"
+        )
+    return experiment.experiment_id
+
+
+def _artifact_location(uri: str, experiment: str) -> str | None:
+    """Beside the database for SQLite; a server decides for itself."""
+    if (database := _sqlite_path(uri)) is None:
+        return None
+    return (database.parent / "mlartifacts" / experiment).as_uri()
+
+
+def open_run(
+    client: MlflowClient,
+    *,
+    experiment: str,
+    name: str,
+    recipe: dict[str, Any],
+    dataset: str,
+    data_source: str,
+    data_digest: str,
+    tags: dict[str, str],
+    run_id: str | None = None,
+) -> str:
+    """Start a run, or continue the one that `run_id` names.
+
+    Args:
+        client: from `connect`.
+        experiment: name of the experiment; created where it does not exist.
+        name: the run's name.
+        recipe: logged whole as recipe.yaml, and its scalars as params.
+        dataset: the dataset's name.
+        data_source: where the training reads the data; nothing is fetched from there.
+        data_digest: MD5 of the prepared dataset.
+        tags: for example of `heartseg.tracking.lineage.lineage_tags`.
+        run_id: the run to continue; one that was deleted on the server is replaced by a new one.
+
+    Returns:
+        The run's id, for the caller to keep in the run folder.
+    """
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+
+    if run_id is not None and is_active(client, run_id):
+        client.update_run(run_id, status="RUNNING")
+        for key, value in tags.items():
+            client.set_tag(run_id, key, value)
+        return run_id
+    if run_id is not None:
+        _log.warning("the MLflow run %s was deleted; a new one takes its place", run_id)
+
+    run = client.create_run(find_experiment(client, experiment), run_name=name, tags=tags)
+    run_id = run.info.run_id
+    try:
+        params = [Param(key, value) for key, value in flatten(recipe).items()]
+        client.log_batch(run_id, params=params)
+        client.log_text(run_id, yaml.safe_dump(recipe, sort_keys=False), "recipe.yaml")
+        source = json.dumps({"uri": data_source})
+        data = Dataset(dataset, data_digest, source_type="local", source=source)
+        context = InputTag("mlflow.data.context", "training")
+        client.log_inputs(run_id, [DatasetInput(data, [context])])
+    except BaseException:
+        client.set_terminated(run_id, "FAILED")
+        raise
+    return run_id
+
+
+def is_active(client: MlflowClient, run_id: str) -> bool:
+    """Whether the store has the run, and not as a deleted one."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_run(run_id).info.lifecycle_stage == "active"
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested keys joined by dots, values as text: {"model": {"name": "unet"}} -> "model.name"."""
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = str(value)
+    return flat

@@ -1,0 +1,245 @@
+"""The model registry: versions, the gate in front of `champion`, and pulling a model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+
+from heartseg.errors import InputError
+from heartseg.tracking.mlflow import (
+    connect,
+    first_line,
+    is_active,
+    open_run,
+    without_password,
+)
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+Alias = Literal["champion", "challenger"]
+CHAMPION: Final = "champion"
+CHALLENGER: Final = "challenger"
+
+WEIGHTS_TAG = "heartseg.weights_md5"
+TRAINING_TAG = "heartseg.training_run"
+DATA_TAG = "eval.data_digest"
+SPLIT_TAG = "eval.split"
+METRIC_TAG = "eval.metric"
+VALUE_TAG = "eval.value"
+REASON_TAG = "heartseg.reason"
+
+DESCRIPTION_LENGTH = 5000  # of the column in MLflow's database
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What the gate decided: the alias that the version holds now, and why."""
+
+    alias: Alias
+    reason: str
+
+
+def find_run(client: MlflowClient, training: dict[str, Any], data_source: Path) -> str:
+    """The training's run, or one that stands for it in this store.
+
+    DVC can bring a trained model from another machine, whose store stays there.
+
+    Args:
+        client: from `use_store`.
+        training: training.json.
+        data_source: the prepared dataset.
+    """
+    run_id = training["mlflow_run_id"]
+    if is_active(client, run_id):
+        return run_id
+    run_id = open_run(
+        client,
+        experiment=training["experiment"],
+        name=f"{training['recipe_name']} (trained elsewhere)",
+        recipe=training["recipe"],
+        dataset=training["recipe"]["dataset"],
+        data_source=data_source.as_posix(),
+        data_digest=training["data_digest"],
+        tags=training["tags"],
+    )
+    client.set_terminated(run_id)
+    return run_id
+
+
+def find_version(
+    client: MlflowClient, name: str, weights_md5: str, training_run: str
+) -> ModelVersion | None:
+    """The version registered from these weights of this training, if there is one."""
+    for version in client.search_model_versions(f"name = '{name}'"):
+        tags = version.tags
+        if tags.get(WEIGHTS_TAG) == weights_md5 and tags.get(TRAINING_TAG) == training_run:
+            return version
+    return None
+
+
+def register_version(
+    client: MlflowClient, name: str, run_id: str, model_uri: str, tags: dict[str, str]
+) -> str:
+    """Add a version to a registered model, which is created where it does not exist.
+
+    Args:
+        client: from `use_store`.
+        name: the registered model.
+        run_id: the run that the model was logged to.
+        model_uri: the logged model, "models:/<model id>".
+        tags: the version's tags; those of the evaluation decide in `promote`.
+
+    Returns:
+        The version.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    model_id = model_uri.removeprefix("models:/")
+    version = client.create_model_version(name, model_uri, run_id, tags=tags, model_id=model_id)
+    return str(version.version)
+
+
+def promote(
+    client: MlflowClient, name: str, version: str, mode: Literal["max", "min"]
+) -> Promotion:
+    """Make a version champion or challenger; the alias is set last.
+
+    It becomes champion if there is none, or if it is strictly better than the champion on the
+    same evaluation data by the same metric, as the tags eval.* of both versions say.
+
+    Args:
+        client: from `heartseg.tracking.mlflow.connect`.
+        name: the registered model.
+        version: the version that asks for promotion.
+        mode: whether a greater or a smaller value is better.
+    """
+    tags = client.get_model_version(name, version).tags
+    champion = _champion(client, name)
+    if champion is not None and str(champion.version) == version:
+        return Promotion(CHAMPION, tags.get(REASON_TAG, "a person made it champion"))
+    alias, reason = _judge(tags, champion, mode)
+    client.set_model_version_tag(name, version, REASON_TAG, reason)
+    client.set_registered_model_alias(name, alias, version)
+    if alias == CHAMPION:
+        _drop_challenger(client, name, version)
+    return Promotion(alias, reason)
+
+
+def _judge(tags: dict[str, str], champion: ModelVersion | None, mode: str) -> tuple[Alias, str]:
+    value = float(tags[VALUE_TAG])
+    if not math.isfinite(value):
+        return CHALLENGER, f"its {tags[METRIC_TAG]} is {value}"
+    if champion is None:
+        return CHAMPION, "there was no champion"
+    other = f"the champion, version {champion.version},"
+    for tag in (METRIC_TAG, DATA_TAG, SPLIT_TAG):
+        if champion.tags.get(tag) != tags[tag]:
+            return CHALLENGER, (
+                f"{other} was judged by another {tag} ({champion.tags.get(tag, 'none')} against "
+                f"{tags[tag]}), so the two cannot be compared. Evaluate and register the "
+                f"champion's recipe again on the present data, or promote by hand: "
+                f"MlflowClient().set_registered_model_alias(name, '{CHAMPION}', version)"
+            )
+    best = float(champion.tags[VALUE_TAG])
+    better = value > best if mode == "max" else value < best
+    compared = f"{tags[METRIC_TAG]} {value:.4f} against {best:.4f} of {other.rstrip(',')}"
+    return (CHAMPION if better else CHALLENGER), compared
+
+
+def _champion(client: MlflowClient, name: str) -> ModelVersion | None:
+    aliases = client.get_registered_model(name).aliases
+    if CHAMPION not in aliases:
+        return None
+    return client.get_model_version(name, str(aliases[CHAMPION]))
+
+
+def _drop_challenger(client: MlflowClient, name: str, version: str) -> None:
+    """A version that has become champion is no challenger any more."""
+    if str(client.get_registered_model(name).aliases.get(CHALLENGER)) == version:
+        client.delete_registered_model_alias(name, CHALLENGER)
+
+
+def use_store(uri: str) -> MlflowClient:
+    """Connect, and make the store the process's own one.
+
+    MLflow logs models and resolves "models:/" through its global setting, whatever the client.
+
+    Raises:
+        InputError: the store does not answer.
+    """
+    client = connect(uri)
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)
+    return client
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """A model from the registry.
+
+    Attributes:
+        predict: uint8 (N, C, H, W) -> uint8 label maps (N, H, W) on the same grid.
+        metadata: what was stored with the model.
+    """
+
+    predict: Callable[[np.ndarray], np.ndarray]
+    metadata: dict[str, Any]
+
+
+def pull(uri: str, model_uri: str) -> Pulled:
+    """Fetch a model.
+
+    Args:
+        uri: the store.
+        model_uri: for example "models:/heartseg-camus@champion" or "models:/heartseg-camus/3".
+
+    Raises:
+        InputError: the store does not answer, or has no such model.
+    """
+    client = use_store(uri)
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        model = mlflow.pyfunc.load_model(model_uri)
+    except (MlflowException, OSError) as error:
+        names = [model.name for model in client.search_registered_models()]
+        raise InputError(
+            f"no model {model_uri} in the store at {without_password(uri)}: {first_line(error)}. "
+            f"Registered there: {', '.join(names) or 'nothing yet'}; another store is chosen by "
+            "MLFLOW_TRACKING_URI"
+        ) from None
+    return Pulled(model.predict, dict(model.metadata.metadata or {}))
+
+
+def read_value(metrics: dict[str, Any], key: str, path: Path) -> float:
+    """The number at a dotted key of metrics.json.
+
+    Raises:
+        InputError: there is no number at that key.
+    """
+    value: Any = metrics
+    for part in key.split("."):
+        if not isinstance(value, dict) or part not in value:
+            known = ", ".join(value) if isinstance(value, dict) else "a number"
+            raise InputError(
+                f"{path} has no {key} (at {part!r} there is: {known}); correct register.*.metric "
+                "in params.yaml"
+            )
+        value = value[part]
+    if not isinstance(value, int | float):
+        raise InputError(f"{path}: {key} is no number; correct register.*.metric in params.yaml")
+    return float(value)

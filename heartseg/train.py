@@ -1,0 +1,153 @@
+"""Train a recipe of params.yaml; the model is left in results/DATASET/model.
+
+The same command goes on with a training that was cut off.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from heartseg.config import Params, Recipe, Train, load_params
+from heartseg.data.prepared import file_digest, read_metadata
+from heartseg.errors import InputError, run_command
+from heartseg.paths import model_dir, prepared_path, results_dir
+from heartseg.training.run_dir import open_run_dir, read_state, update_state
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="heartseg train", description=__doc__)
+    parser.add_argument("recipe", help="name of a recipe in params.yaml")
+    parser.add_argument(
+        "--in-process",
+        action="store_true",
+        help="train in this very process, without Ray: for a debugger",
+    )
+    options = parser.parse_args(argv)
+    params = load_params()
+    recipe = params.recipe(options.recipe)
+    prepared = prepared_path(recipe.dataset)
+    if not prepared.exists():
+        raise InputError(f"{prepared} does not exist; run `heartseg prepare {recipe.dataset}`")
+    digest = file_digest(prepared)
+    run_dir = open_run_dir(options.recipe, recipe, digest)
+    if not options.in_process:
+        from heartseg.training import ray_train
+
+        ray_train.start_ray(run_dir / "ray.log")
+    try:
+        _train(options.recipe, params, recipe, prepared, digest, run_dir, options.in_process)
+    finally:
+        if not options.in_process:
+            ray_train.shutdown()
+
+
+def _train(
+    name: str,
+    params: Params,
+    recipe: Recipe,
+    prepared: Path,
+    digest: str,
+    run_dir: Path,
+    in_process: bool,
+) -> None:
+    from heartseg.data.resident import load_resident
+    from heartseg.models.trained import save_trained
+    from heartseg.tracking.lineage import lineage_tags
+    from heartseg.tracking.mlflow import connect, open_run, tracking_uri, without_password
+    from heartseg.tracking.tracker import RunTracker
+    from heartseg.training.display import Display
+    from heartseg.training.journal import write_history
+    from heartseg.training.loop import selected_weights
+
+    data = {split: load_resident(prepared, split, recipe.input_size) for split in ("train", "val")}
+    for split, images in data.items():
+        if not len(images):
+            raise InputError(
+                f"{prepared} has no {split} images; change datasets.{recipe.dataset}.split"
+            )
+    uri = tracking_uri(Path.cwd())
+    client = connect(uri)
+    tags = lineage_tags(Path.cwd(), recipe.dataset, prepared) | {"heartseg.recipe": name}
+    experiment = params.tracking.experiment_prefix + recipe.dataset
+    run_id = open_run(
+        client,
+        experiment=experiment,
+        name=run_dir.name,
+        recipe=recipe.model_dump(mode="json"),
+        dataset=recipe.dataset,
+        data_source=read_metadata(prepared)["source"],
+        data_digest=digest,
+        tags=tags,
+        run_id=read_state(run_dir).get("mlflow_run_id"),
+    )
+    update_state(run_dir, mlflow_run_id=run_id)
+    tracker = RunTracker(
+        run_id, run_dir, uri, recipe.dataset, system_metrics=params.tracking.system_metrics
+    )
+    with tracker, Display(run_dir, name, recipe.epochs):
+        if in_process:
+            state = train_here(recipe, params.train, data, run_dir)
+        else:
+            state = train_on_cluster(recipe, params.train, data, run_dir)
+    epoch, weights = selected_weights(state)
+    training = {
+        "recipe_name": name,
+        "recipe": recipe.model_dump(mode="json"),
+        "epoch": epoch,
+        "data_digest": digest,
+        "tracking_uri": without_password(uri),
+        "experiment": experiment,
+        "mlflow_run_id": run_id,
+        "tags": tags,
+    }
+    write_history(run_dir, results_dir(recipe.dataset) / "history.csv")
+    save_trained(model_dir(recipe.dataset), weights, training)
+    update_state(run_dir, finished=tracker.arrived)
+    print(f"{model_dir(recipe.dataset)}: epoch {epoch}; MLflow run {run_dir.name} ({run_id})")
+
+
+def train_on_cluster(
+    recipe: Recipe, train: Train, data: dict[str, Any], run_dir: Path
+) -> dict[str, Any]:
+    """Train with Ray Train; the state after the last epoch."""
+    from heartseg.training.checkpoint import load_checkpoint
+    from heartseg.training.ray_train import train_on_ray
+
+    return load_checkpoint(train_on_ray(recipe, train, data, run_dir))
+
+
+def train_here(
+    recipe: Recipe, train: Train, data: dict[str, Any], run_dir: Path
+) -> dict[str, Any]:
+    """Train in this process; the state after the last epoch."""
+    import torch
+
+    from heartseg.training.checkpoint import FILE_NAME, load_checkpoint, save_checkpoint
+    from heartseg.training.journal import Journal
+    from heartseg.training.loop import Epoch, fit
+
+    journal = Journal(run_dir, data["val"], train.overlay_every, train.overlay_cases)
+
+    def report(epoch: Epoch) -> None:
+        assert epoch.state is not None  # this is rank 0
+        journal.write_epoch(epoch)  # before the checkpoint: told twice rather than never
+        save_checkpoint(run_dir, epoch.state)
+
+    fit(
+        recipe,
+        data["train"],
+        data["val"],
+        report=report,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+        resume_from=load_checkpoint(run_dir) if (run_dir / FILE_NAME).exists() else None,
+        device_memory_fraction=train.device_memory_fraction,
+        on_step=journal.write_step,
+    )
+    return load_checkpoint(run_dir)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,207 @@
+"""The evaluate stage, end to end, with a model whose predictions are known."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from heartseg import evaluate
+from heartseg.config import Params, load_params
+from heartseg.data.labels import Camus
+from heartseg.data.prepared import Sample, file_digest, write_prepared
+from heartseg.errors import InputError
+from heartseg.models import trained
+from tests.examples import ROOT
+from tests.metrics.shapes import FINE, MM_PER_ROW, S_PER_COLUMN, heart, strip
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")
+
+
+class ReadsLabels(torch.nn.Module):
+    """Stands for a packaged model: the image's brightness, in steps of 60, is the label."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        assert images.dtype == torch.uint8
+        return images[:, 0] // 60
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository's root with params.yaml and the data of three patients (four windows)."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for dataset, samples in (("camus", camus_samples()), ("mmode", mmode_samples())):
+        split = {sample.patient: "test" for sample in samples} | {"spare": "val"}
+        write_prepared(Path(f"data/prepared/{dataset}.parquet"), samples, split, {})
+        Path(f"results/{dataset}").mkdir(parents=True)
+    pretend_trained(monkeypatch, load_params())
+    return tmp_path
+
+
+def pretend_trained(monkeypatch: pytest.MonkeyPatch, params: Params, **changes: Any) -> None:
+    def load_trained(folder: Path) -> tuple[torch.nn.Module, Any, dict[str, Any]]:
+        name = folder.parent.name
+        digest = file_digest(f"data/prepared/{name}.parquet")
+        recipe = params.recipe(name).model_copy(update=changes.pop("recipe", {}))
+        return ReadsLabels(), recipe, {"recipe_name": name, "data_digest": digest} | changes
+
+    monkeypatch.setattr(trained, "load_trained", load_trained)
+
+
+def camus_samples() -> list[Sample]:
+    samples = []
+    for patient, width in (("p1", 22), ("p2", 24), ("p3", 26), ("spare", 22)):
+        for view in ("2CH", "4CH"):
+            for phase, (length, part) in {"ED": (84, 1.0), "ES": (72, 0.8)}.items():
+                if (patient, view) == ("p3", "4CH"):
+                    continue  # a patient without a view
+                mask = heart(length, width * part)
+                image = mask * 60 + 30
+                if (patient, view, phase) == ("p2", "2CH", "ES"):
+                    image[mask == Camus.LV] = 150  # seen as myocardium: the model misses the LV
+                case = f"{patient}_{view}_{phase}"
+                sample = Sample(case, patient, view, phase, 0, image, mask, FINE, "Good")
+                sample.reference["reference_ef"] = 36.0  # 1 - 0.8 ** 2
+                samples.append(sample)
+    return samples
+
+
+def mmode_samples() -> list[Sample]:
+    samples = []
+    spacing = (MM_PER_ROW, S_PER_COLUMN)
+    for number, start in enumerate((0.1, 0.3, 0.6)):
+        mask = strip(400, start=start).astype(np.uint8)
+        image = mask * 60 + 30
+        truth = {"reference_lvidd": 4.0, "reference_lvids": 2.4}
+        name = f"m{number}"
+        samples.append(Sample(name, name, "", "", 0, image, mask, spacing, "", truth))
+    return samples
+
+
+def test_camus(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = place / "results/camus"
+    Path(results / "figures").mkdir()
+    (results / "figures/stale.png").touch()
+    history = {"epoch": [1], "train_loss": [0.5], "val_loss": [0.6], "dice_mean": [0.7]}
+    pd.DataFrame(history | {"learning_rate": [0.001]}).to_csv(results / "history.csv")
+    evaluate.main(["camus"])
+
+    metrics = json.loads((results / "metrics.json").read_text())
+    assert (metrics["evaluated_on"], metrics["selected_on_it"]) == ("test", False)
+    assert (metrics["n_patients"], metrics["n_cases"]) == (3, 10)
+    assert metrics["data_digest"] == file_digest("data/prepared/camus.parquet")
+    assert metrics["overall"]["LA"]["dice"] == 1.0
+    assert metrics["overall"]["LA"]["hd95_mm"] == 0.0
+    assert metrics["overall"]["LV"]["dice"] == pytest.approx(0.9)  # one of ten missed
+    assert metrics["overall"]["LV"]["missed"] == 1
+    assert metrics["overall"]["LVepi"]["dice"] == 1.0
+    assert metrics["by_view"]["4CH"]["LV"]["dice"] == 1.0
+    assert metrics["ef"]["masks"]["n"] == 1  # p3 has no 4CH, p2 no LV to measure
+    assert metrics["ef"]["masks"]["missing"] == 1
+    assert metrics["ef"]["masks"]["mae"] == 0.0
+    assert metrics["ef"]["cfg"]["bias"] == pytest.approx(0.0, abs=1.0)  # not 8 points off
+
+    cases = pd.read_csv(results / "cases.csv")
+    assert list(cases) == [
+        *("case_id", "patient", "view", "phase", "quality", "structure"),
+        *("dice", "hd95_mm", "msd_mm", "missed"),
+    ]
+    assert len(cases) == 40
+    missed = cases[cases["missed"]]
+    assert list(missed["case_id"]) == ["p2_2CH_ES"]
+    ef = pd.read_csv(results / "ef.csv").set_index("patient")
+    assert list(ef.index) == ["p1", "p2"]
+    assert ef.loc["p1", "edv_predicted"] == pytest.approx(
+        2 / 3 * np.pi * 22**2 * 84 / 1000, rel=0.01
+    )
+    assert np.isnan(ef.loc["p2", "ef_predicted"])
+    names = {path.stem for path in (results / "figures").iterdir()}
+    assert names == {
+        *("overlay_best", "overlay_median", "overlay_worst", "box_plots"),
+        *("ef_bland_altman", "ef_scatter", "training_curves"),
+    }
+    assert not list(results.glob(".*"))  # no temporary file stays
+    assert "LV    Dice 0.900" in capsys.readouterr().out
+
+
+def test_mmode(place: Path) -> None:
+    evaluate.main(["mmode"])
+    metrics = json.loads((place / "results/mmode/metrics.json").read_text())
+    assert metrics["overall"]["LV"]["dice"] == 1.0
+    assert metrics["hr_bpm"]["mae"] == 0.0
+    assert metrics["truth"]["lvidd_mm"]["mae"] == pytest.approx(0.0, abs=0.1)
+    assert metrics["truth"]["fs_percent"]["bias"] == pytest.approx(0.0, abs=2.0)
+    windows = pd.read_csv(place / "results/mmode/windows.csv")
+    assert list(windows["case_id"]) == ["m0", "m1", "m2"]
+    assert windows["hr_predicted"].to_numpy() == pytest.approx(450.0, rel=0.05)
+    assert windows["hr_true"].isna().all()
+
+
+def test_a_second_run_gives_the_same_bytes(place: Path) -> None:
+    evaluate.main(["mmode"])
+    folder = place / "results/mmode"
+    first = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    evaluate.main(["mmode"])
+    assert first == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("select", ["best", "last"])
+def test_val_stands_in_for_an_empty_test_split(
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    select: str,
+) -> None:
+    samples = mmode_samples()
+    split = {sample.patient: "val" for sample in samples}
+    write_prepared(place / "data/prepared/mmode.parquet", samples, split, {})
+    pretend_trained(monkeypatch, load_params(), recipe={"select": select})
+    evaluate.main(["mmode"])
+    metrics = json.loads((place / "results/mmode/metrics.json").read_text())
+    assert metrics["evaluated_on"] == "val"
+    assert metrics["selected_on_it"] == (select == "best")
+    assert "no test patients; evaluating on val" in capsys.readouterr().out
+
+
+def test_nothing_held_out_is_told(place: Path) -> None:
+    samples = mmode_samples()
+    split = {sample.patient: "train" for sample in samples}
+    write_prepared(place / "data/prepared/mmode.parquet", samples, split, {})
+    with pytest.raises(InputError, match="neither test nor val"):
+        evaluate.main(["mmode"])
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [({"recipe_name": "other"}, "by recipe other"), ({"data_digest": "0"}, "not what")],
+)
+def test_a_model_of_something_else_is_refused(
+    place: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, str], reason: str
+) -> None:
+    pretend_trained(monkeypatch, load_params(), **change)
+    with pytest.raises(InputError, match=reason):
+        evaluate.main(["mmode"])
+    assert not (place / "results/mmode/metrics.json").exists()
+
+
+def test_a_failure_leaves_the_last_results(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluate.main(["mmode"])
+    folder = place / "results/mmode"
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("no space left")
+
+    monkeypatch.setattr(ReadsLabels, "forward", lambda self, images: images[:, 0] * 0)
+    monkeypatch.setattr("heartseg.report.figures.save", broken)
+    with pytest.raises(RuntimeError, match="no space"):
+        evaluate.main(["mmode"])
+    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert before == after

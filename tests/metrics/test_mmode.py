@@ -1,0 +1,107 @@
+"""M-mode measurements on moving walls of known diameters and heart rate."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from heartseg.metrics.mmode import MOUSE_RATES, diameter_trace, measure
+from tests.metrics.shapes import MM_PER_ROW, S_PER_COLUMN, strip
+
+RATES = dict(zip(("minimal_rate", "maximal_rate"), MOUSE_RATES, strict=True))
+
+
+def test_trace_is_the_longest_run_of_a_column() -> None:
+    mask = np.zeros((10, 4), bool)
+    mask[2:7, 0] = True
+    mask[[1, 4, 5, 6, 9], 1] = True  # a run of three beside strays
+    mask[:, 3] = True
+    np.testing.assert_allclose(diameter_trace(mask, 0.1), [0.5, 0.3, np.nan, 1.0])
+
+
+def test_a_hole_does_not_split_the_cavity() -> None:
+    mask = strip(300)
+    spoilt = mask.copy()
+    spoilt[98:103, 100:110] = False
+    np.testing.assert_array_equal(diameter_trace(spoilt, 0.1), diameter_trace(mask, 0.1))
+
+
+@pytest.mark.parametrize("rate", [320.0, 450.0, 700.0])
+def test_known_strip(rate: float) -> None:
+    result = measure(strip(1500, rate), (MM_PER_ROW, S_PER_COLUMN), **RATES)
+    assert result.lvidd_mm == pytest.approx(4.0, abs=0.1)  # two rows
+    assert result.lvids_mm == pytest.approx(2.4, abs=0.1)
+    assert result.fs_percent == pytest.approx(40.0, abs=2.0)
+    assert result.hr_bpm == pytest.approx(rate, rel=0.02)
+
+
+def test_two_beats_suffice_for_a_rate_and_one_does_not() -> None:
+    spacing = (MM_PER_ROW, S_PER_COLUMN)  # a beat of 450 / min takes 133 columns
+    two = measure(strip(240), spacing, **RATES)
+    assert two.hr_bpm == pytest.approx(450, rel=0.05)
+    one = measure(strip(120), spacing, **RATES)
+    assert math.isnan(one.hr_bpm)
+    assert one.lvidd_mm == pytest.approx(4.0, abs=0.1)
+    assert one.lvids_mm == pytest.approx(2.4, abs=0.1)
+
+
+def test_noise_on_the_walls_makes_no_beats() -> None:
+    rng = np.random.default_rng(0)
+    mask = strip(1200)
+    noisy = np.stack([np.roll(m, rng.integers(-2, 3)) for m in mask.T], axis=1)
+    jagged = noisy & np.roll(mask, 2, axis=0)
+    result = measure(jagged, (MM_PER_ROW, S_PER_COLUMN), **RATES)
+    assert result.hr_bpm == pytest.approx(450, rel=0.03)
+
+
+def test_columns_without_cavity_are_left_out() -> None:
+    mask = strip(1200)
+    mask[:, 400:440] = False
+    result = measure(mask, (MM_PER_ROW, S_PER_COLUMN), **RATES)
+    assert result.lvidd_mm == pytest.approx(4.0, abs=0.1)
+    assert result.lvids_mm == pytest.approx(2.4, abs=0.1)
+    assert result.hr_bpm == pytest.approx(450, rel=0.03)
+
+
+def test_no_beat_is_counted_across_a_gap() -> None:
+    mask = strip(700)
+    mask[:, 140:560] = False  # from one maximum to the next there: 90 / min
+    result = measure(mask, (MM_PER_ROW, S_PER_COLUMN), minimal_rate=80, maximal_rate=900)
+    assert math.isnan(result.hr_bpm)  # neither end shows two maxima or two minima
+    assert result.lvidd_mm == pytest.approx(4.0, abs=0.1)
+
+
+def test_an_overlooked_beat_is_no_slow_one() -> None:
+    mask = strip(360)  # maxima at 13, 147, 280
+    mask[:, 110:185] = strip(360)[:, [110]]  # the middle one does not show
+    mask &= strip(360, start=0.1) | (np.arange(360) < 110) | (np.arange(360) >= 185)
+    result = measure(mask[:, :300], (MM_PER_ROW, S_PER_COLUMN), minimal_rate=300, maximal_rate=900)
+    assert math.isnan(result.hr_bpm) or result.hr_bpm >= 300
+
+
+def test_scale() -> None:
+    mask = strip(1200)
+    base = measure(mask, (MM_PER_ROW, S_PER_COLUMN), **RATES)
+    scaled = measure(mask, (2 * MM_PER_ROW, S_PER_COLUMN * 0.75), **RATES)
+    assert scaled.lvidd_mm == pytest.approx(2 * base.lvidd_mm, rel=0.02)
+    assert scaled.fs_percent == pytest.approx(base.fs_percent, abs=1.0)
+    assert scaled.hr_bpm == pytest.approx(base.hr_bpm / 0.75, rel=0.02)
+
+
+def test_wall_that_stands_still() -> None:
+    mask = np.zeros((100, 400), bool)
+    mask[20:60] = True
+    result = measure(mask, (0.1, 0.001), **RATES)
+    assert result.lvidd_mm == pytest.approx(4.0)
+    assert result.fs_percent == pytest.approx(0.0, abs=1e-6)
+    assert math.isnan(result.hr_bpm)
+
+
+def test_empty_mask() -> None:
+    result = measure(np.zeros((50, 60), bool), (0.1, 0.001), **RATES)
+    assert all(
+        math.isnan(value)
+        for value in (result.lvidd_mm, result.lvids_mm, result.fs_percent, result.hr_bpm)
+    )

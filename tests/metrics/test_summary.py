@@ -1,0 +1,219 @@
+"""Rows and summaries of an evaluation, on cases whose values are known."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from heartseg.config import Evaluate, Params
+from heartseg.data.labels import Camus
+from heartseg.metrics.summary import (
+    case_metrics,
+    ef_row,
+    summarise_camus,
+    summarise_mmode,
+    tidy,
+    window_row,
+)
+from tests.metrics.shapes import FINE, MM_PER_ROW, S_PER_COLUMN, heart, strip
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")
+
+DICE = {"LV": 0.9, "MYO": 0.8, "LVepi": 0.95, "LA": 0.7}
+
+
+@pytest.fixture
+def settings(params: Params) -> Evaluate:
+    return params.evaluate
+
+
+def table(*cases: tuple[str, str, str, str, float]) -> pd.DataFrame:
+    """Rows of cases.csv: patient, view, phase, quality, and what is taken off each Dice."""
+    return pd.DataFrame(
+        {
+            "case_id": f"{patient}_{view}_{phase}",
+            "patient": patient,
+            "view": view,
+            "phase": phase,
+            "quality": quality,
+            "structure": structure,
+            "dice": dice - less,
+            "hd95_mm": 4.0 + less,
+            "msd_mm": 1.0,
+            "missed": less > 0.5,
+        }
+        for patient, view, phase, quality, less in cases
+        for structure, dice in DICE.items()
+    )
+
+
+CASES = table(
+    ("a", "2CH", "ED", "Good", 0.0),
+    ("a", "4CH", "ED", "Good", 0.1),
+    ("b", "2CH", "ES", "Poor", 0.2),
+)
+EF_COLUMNS = [f"{v}_{of}" for v in ("edv", "esv", "ef") for of in ("reference", "predicted")]
+EF_COLUMNS += ["ef_release_predicted", "ef_cfg", "edv_true"]
+NO_EF = pd.DataFrame(columns=EF_COLUMNS)
+
+
+def test_case_metrics_of_a_shifted_structure() -> None:
+    reference = np.zeros((40, 50), np.uint8)
+    reference[10:20, 10:20] = Camus.LV
+    reference[10:20, 20:30] = Camus.MYO
+    prediction = np.zeros_like(reference)
+    prediction[10:20, 15:25] = Camus.LV
+    rows = {
+        row["structure"]: row
+        for row in case_metrics("camus", "x", prediction, reference, (1.0, 0.5))
+    }
+    assert list(rows) == ["LV", "MYO", "LVepi", "LA"]
+    assert rows["LV"]["dice"] == pytest.approx(0.5)
+    assert rows["LV"]["hd95_mm"] == pytest.approx(2.5)  # 5 columns of 0.5 mm
+    assert rows["LVepi"]["dice"] == pytest.approx(2 * 100 / 300)
+    assert rows["MYO"]["dice"] == 0.0
+    assert rows["MYO"]["missed"]
+    assert rows["MYO"]["hd95_mm"] == rows["MYO"]["msd_mm"] == pytest.approx(math.hypot(40, 25))
+    assert (rows["LA"]["dice"], rows["LA"]["hd95_mm"], rows["LA"]["missed"]) == (1.0, 0.0, False)
+
+
+def test_what_is_invented_is_not_missed_but_has_the_worst_value() -> None:
+    reference = np.zeros((30, 40), np.uint8)
+    prediction = reference.copy()
+    prediction[3:6, 3:6] = Camus.LA
+    row = case_metrics("camus", "x", prediction, reference, (1.0, 1.0))[-1]
+    assert (row["dice"], row["hd95_mm"], row["missed"]) == (0.0, pytest.approx(50.0), False)
+
+
+def test_mmode_cases_have_no_distances() -> None:
+    mask = strip(60).astype(np.uint8)
+    (row,) = case_metrics("mmode", "x", mask, mask, (MM_PER_ROW, S_PER_COLUMN))
+    assert row["dice"] == 1.0
+    assert math.isnan(row["hd95_mm"])
+    assert math.isnan(row["msd_mm"])
+
+
+def test_overall_means_and_intervals(settings: Evaluate) -> None:
+    summary = summarise_camus(CASES, NO_EF, settings)
+    assert (summary["n_patients"], summary["n_cases"]) == (2, 3)
+    lv = summary["overall"]["LV"]
+    assert lv["dice"] == pytest.approx(0.8)
+    assert lv["dice_low"] == pytest.approx(0.7)  # patient b alone
+    assert lv["dice_high"] == pytest.approx(0.85)  # patient a alone
+    assert lv["hd95_mm"] == pytest.approx(4.1)
+    assert lv["missed"] == 0
+    assert summary["overall"]["mean"]["dice"] == pytest.approx((0.8 + 0.7 + 0.6) / 3)  # no LVepi
+
+
+def test_subgroups(settings: Evaluate) -> None:
+    summary = summarise_camus(CASES, NO_EF, settings)
+    assert {name: group["n"] for name, group in summary["by_view"].items()} == {"2CH": 2, "4CH": 1}
+    assert summary["by_view"]["2CH"]["LA"]["dice"] == pytest.approx(0.6)
+    assert summary["by_phase"]["ED"]["LV"]["hd95_mm"] == pytest.approx(4.05)
+    assert summary["by_quality"]["Poor"]["mean"]["dice"] == pytest.approx(0.6)
+
+
+def test_unknown_quality_is_no_subgroup(settings: Evaluate) -> None:
+    summary = summarise_camus(CASES.assign(quality=""), NO_EF, settings)
+    assert summary["by_quality"] == {}
+
+
+def test_json_has_no_nan_and_six_digits(settings: Evaluate) -> None:
+    summary = summarise_camus(CASES, NO_EF, settings)
+    text = json.dumps(summary, allow_nan=False)
+    assert json.loads(text) == summary
+    assert summary["ef"]["masks"]["mae"] is None
+    assert summary["ef"]["masks"]["n"] == 0
+    assert tidy({"a": np.float64(1 / 3), "b": math.inf, "c": 2, "d": "x", "e": True}) == {
+        "a": 0.333333,
+        "b": None,
+        "c": 2,
+        "d": "x",
+        "e": True,
+    }
+
+
+def frames(shrink: float = 1.0) -> dict:
+    """Predictions with a cavity narrower than the reference's in end-systole."""
+    sizes = {("2CH", "ED"): (84, 24), ("4CH", "ED"): (84, 26)}
+    sizes |= {("2CH", "ES"): (72, 18), ("4CH", "ES"): (72, 20)}
+    return {
+        key: (heart(length, width * (shrink if key[1] == "ES" else 1)), heart(length, width), FINE)
+        for key, (length, width) in sizes.items()
+    }
+
+
+def test_ef_row_by_both_methods() -> None:
+    row = ef_row(frames(shrink=0.8))
+    assert row is not None
+    assert row["edv_reference"] == row["edv_predicted"]
+    assert row["edv_reference"] == pytest.approx(2 / 3 * np.pi * 24 * 26 * 84 / 1000, rel=0.01)
+    assert row["esv_predicted"] == pytest.approx(0.64 * row["esv_reference"], rel=0.02)
+    own, common = 1 - (18 * 20 * 72) / (24 * 26 * 84), 1 - (18 * 20) / (24 * 26)
+    assert row["ef_reference"] == pytest.approx(100 * own, abs=1)
+    assert row["ef_release_reference"] == pytest.approx(100 * common, abs=1)
+    assert row["ef_release_predicted"] == pytest.approx(100 * (1 - 0.64 * (1 - common)), abs=1)
+
+
+def test_ef_row_without_a_view_or_without_lv() -> None:
+    whole = frames()
+    gap = {key: value for key, value in whole.items() if key != ("4CH", "ES")}
+    assert ef_row(gap) is None
+    nothing = np.zeros_like(whole["4CH", "ES"][0])
+    row = ef_row(whole | {("4CH", "ES"): (nothing, *whole["4CH", "ES"][1:])})
+    assert row is not None
+    assert math.isnan(row["ef_predicted"])
+    assert math.isnan(row["edv_predicted"])
+    assert row["ef_reference"] > 40
+
+
+def ef_table(**columns: list[float]) -> pd.DataFrame:
+    return pd.DataFrame({name: columns.get(name, [np.nan] * 3) for name in EF_COLUMNS})
+
+
+def test_ef_agreement_and_failures(settings: Evaluate) -> None:
+    ef = ef_table(ef_reference=[50, 60, 70], ef_predicted=[52, 59, np.nan])
+    masks = summarise_camus(CASES, ef, settings)["ef"]["masks"]
+    assert (masks["n"], masks["missing"]) == (2, 1)
+    assert (masks["bias"], masks["mae"]) == (0.5, 1.5)
+
+
+def test_cfg_ef_is_compared_by_its_own_method(settings: Evaluate) -> None:
+    both = {"ef_predicted": [58.0, 58.0, 58.0], "ef_release_predicted": [51.0, 51.0, 51.0]}
+    release = ef_table(ef_cfg=[50, 50, np.nan], **both)
+    cfg = summarise_camus(CASES, release, settings)["ef"]["cfg"]
+    assert (cfg["bias"], cfg["n"], cfg["missing"]) == (1.0, 2, 0)  # a patient without EF: no pair
+    phantom = release.assign(edv_true=100.0)
+    assert summarise_camus(CASES, phantom, settings)["ef"]["cfg"]["bias"] == 8.0
+
+
+def test_mmode_summary(settings: Evaluate) -> None:
+    spacing = (MM_PER_ROW, S_PER_COLUMN)
+    reference, wider = strip(800).astype(np.uint8), strip(800, lvidd=4.4).astype(np.uint8)
+    truth = {"lvidd_true": 4.0, "lvids_true": np.nan, "fs_true": np.nan, "hr_true": 450.0}
+    windows = pd.DataFrame(
+        [
+            window_row(reference, reference, spacing) | truth,
+            window_row(wider, reference, spacing) | truth,
+            window_row(np.zeros_like(reference), reference, spacing) | truth,
+        ]
+    )
+    rows = [
+        {"patient": str(n), "quality": ""} | row
+        for n, found in enumerate((reference, wider, np.zeros_like(reference)))
+        for row in case_metrics("mmode", str(n), found, reference, spacing)
+    ]
+    summary = summarise_mmode(pd.DataFrame(rows), windows, settings)
+    json.dumps(summary, allow_nan=False)
+    assert summary["overall"]["LV"]["missed"] == 1
+    assert set(summary["overall"]) == {"LV"}
+    assert "hd95_mm" not in summary["overall"]["LV"]
+    assert summary["lvidd_mm"]["bias"] == pytest.approx(0.2, abs=0.03)  # 0 and 0.4 mm
+    assert (summary["lvidd_mm"]["n"], summary["lvidd_mm"]["missing"]) == (2, 1)
+    assert summary["hr_bpm"]["mae"] == pytest.approx(0.0, abs=5.0)
+    assert summary["truth"]["lvidd_mm"]["bias"] == pytest.approx(0.2, abs=0.06)
+    assert set(summary["truth"]) == {"lvidd_mm", "hr_bpm"}

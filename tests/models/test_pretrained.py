@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from urllib.error import URLError
+
+import pytest
+import torch
+from torchvision.models import mobilenet_v3_large
+from torchvision.models._api import WeightsEnum
+from torchvision.models.segmentation import deeplabv3_mobilenet_v3_large
+
+from heartseg.errors import InputError
+from heartseg.models import build_network
+
+ASPP = "classifier.0.project.0.weight"
+
+
+@pytest.fixture(scope="module")
+def segmentation():
+    torch.manual_seed(1)
+    return deeplabv3_mobilenet_v3_large(
+        weights=None, weights_backbone=None, num_classes=5, aux_loss=True
+    ).state_dict()
+
+
+@pytest.fixture
+def segmentation_file(segmentation, tmp_path):
+    torch.save(segmentation, tmp_path / "segmentation.pth")
+    return str(tmp_path / "segmentation.pth")
+
+
+def test_one_channel_answers_as_three_equal_ones(configure, tmp_path):
+    theirs = mobilenet_v3_large(weights=None).eval()
+    torch.save(theirs.state_dict(), tmp_path / "backbone.pth")
+    config = configure("deeplabv3", backbone_weights=str(tmp_path / "backbone.pth"))
+    image = torch.randn(1, 1, 64, 64)
+    with torch.no_grad():
+        low = build_network(config, 2).eval().backbone(image)["low"]
+        expected = theirs.features[:4](image.repeat(1, 3, 1, 1))
+        torch.testing.assert_close(low, expected)
+        config = config.model_copy(update={"in_channels": 5})
+        low = build_network(config, 2).eval().backbone(image.repeat(1, 5, 1, 1))["low"]
+        torch.testing.assert_close(low, expected)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_what_stands_behind_aspp_may_differ(configure, segmentation, segmentation_file, skip):
+    config = configure("deeplabv3", decoder_skip=skip, auxiliary=True, weights=segmentation_file)
+    fresh = build_network(config, 4, pretrained=False).state_dict()
+    loaded = build_network(config, 4).state_dict()
+    for key in (ASPP, "backbone.13.block.1.0.weight"):
+        assert torch.equal(loaded[key], segmentation[key])
+        assert not torch.equal(loaded[key], fresh[key])
+    if not skip:  # the same head but for the number of classes
+        assert torch.equal(loaded["classifier.1.weight"], segmentation["classifier.1.weight"])
+        assert loaded["classifier.4.weight"].shape == (4, 256, 1, 1)
+
+
+def test_the_networks_own_weights_load_whole(configure, tmp_path):
+    network = build_network(configure("deeplabv3"), 4)
+    torch.save(network.state_dict(), tmp_path / "own.pth")
+    again = build_network(configure("deeplabv3", weights=str(tmp_path / "own.pth")), 4)
+    for key, value in network.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value), key
+
+
+def test_safetensors(configure, segmentation, tmp_path):
+    safetensors = pytest.importorskip("safetensors.torch")
+    path = tmp_path / "weights.safetensors"
+    safetensors.save_file(segmentation, path)
+    network = build_network(configure("deeplabv3", weights=str(path)), 4)
+    assert torch.equal(network.state_dict()[ASPP], segmentation[ASPP])
+
+
+def test_a_file_that_does_not_fit_is_named_with_its_keys(configure, segmentation, tmp_path):
+    wrong = {
+        **{key: value for key, value in segmentation.items() if key != ASPP},
+        "backbone.5.block.0.0.weight": torch.zeros(7, 40, 1, 1),
+        "backbone.99.weight": torch.zeros(1),
+    }
+    path = tmp_path / "wrong.pth"
+    torch.save(wrong, path)
+    with pytest.raises(InputError) as caught:
+        build_network(configure("deeplabv3", weights=str(path)), 4)
+    message = str(caught.value)
+    assert str(path) in message
+    assert "3 places" in message
+    assert "backbone.5.block.0.0.weight is (7, 40, 1, 1), needed (120, 40, 1, 1)" in message
+    assert f"{ASPP} is absent, needed (256, 1280, 1, 1)" in message
+    assert "backbone.99.weight is (1,), needed absent" in message
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights at all"])
+def test_a_file_that_is_no_weights(configure, tmp_path, content):
+    path = tmp_path / "broken.pth"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"broken\.pth cannot be read"):
+        build_network(configure("deeplabv3", backbone_weights=str(path)), 4)
+
+
+def test_a_checkpoint_that_is_no_state_dict(configure, tmp_path):
+    torch.save({"epoch": 3, "model": {}}, tmp_path / "checkpoint.pth")
+    with pytest.raises(InputError, match="no state dict"):
+        build_network(configure("deeplabv3", weights=str(tmp_path / "checkpoint.pth")), 4)
+
+
+def test_unknown_name_lists_the_known_ones(configure):
+    with pytest.raises(InputError, match=r"MobileNet_V3_Large_Weights\.IMAGENET1K_V2"):
+        build_network(configure("deeplabv3", backbone_weights="IMAGENET1K_V9"), 4)
+
+
+def test_no_network(configure, monkeypatch):
+    def fail(self, **arguments):
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", fail)
+    config = configure("deeplabv3", backbone_weights="MobileNet_V3_Large_Weights.IMAGENET1K_V2")
+    with pytest.raises(InputError, match=r"cannot download https://.*no route to host"):
+        build_network(config, 4)
+    build_network(config, 4, pretrained=False)  # needs none

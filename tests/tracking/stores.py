@@ -1,0 +1,144 @@
+"""MLflow stores for tests: a SQLite file, and a real server on the loopback interface."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from heartseg.tracking.mlflow import connect, open_run
+
+RECIPE = {"dataset": "camus", "model": {"name": "unet", "channels": [4, 8]}, "epochs": 3}
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What code and MLflow set for the whole process ends with the test."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    kept = dict(os.environ)
+    yield
+    mlflow = sys.modules.get("mlflow")
+    if mlflow is not None:
+        mlflow.set_tracking_uri(None)
+    for name in os.environ.keys() - kept.keys():
+        del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def _cold_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database made once: MLflow takes seconds to create its tables."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    connect(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def store(tmp_path: Path, _cold_store: Path) -> str:
+    """URI of an empty store in the test's folder."""
+    shutil.copy(_cold_store, tmp_path / "mlflow.db")
+    return f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+def new_run(uri: str) -> str:
+    """A run as the training opens it."""
+    return open_run(
+        connect(uri),
+        experiment="heartseg-camus",
+        name="camus-1",
+        recipe=RECIPE,
+        dataset="camus",
+        data_source="data/prepared/camus.parquet",
+        data_digest="0" * 32,
+        tags={"git.commit": "none"},
+    )
+
+
+def journal_line(epoch: int, samples: str | None = None) -> str:
+    """A line as the training writes it; its values follow from the epoch."""
+    metrics = {"train_loss": 1.0 / (epoch + 1), "dice_mean": epoch / 100}
+    entry = {"epoch": epoch, "time": 1_700_000_000.5 + epoch, "metrics": metrics}
+    return json.dumps(entry | {"samples": samples}) + "\n"
+
+
+def points(uri: str, run_id: str, key: str = "dice_mean") -> list[tuple[int, float, int]]:
+    """All points of a metric as the store holds them: (step, value, timestamp)."""
+    history = connect(uri).get_metric_history(run_id, key)
+    return [(point.step, point.value, point.timestamp) for point in history]
+
+
+def expected(epochs: range) -> list[tuple[int, float, int]]:
+    """What `points` should give after the journal lines of these epochs."""
+    return [(epoch, epoch / 100, 1_700_000_000_500 + 1000 * epoch) for epoch in epochs]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """A real `mlflow server` that can be stopped and started again on the same port and data."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.port = free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
+        command += ["--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}"]
+        command += ["--artifacts-destination", str(self.folder / "artifacts")]
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")}
+        with open(self.folder / "server.log", "ab") as log:
+            self.process = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env=environment | {"MLFLOW_DISABLE_TELEMETRY": "true"},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 120
+        while not self._is_up():
+            if time.monotonic() > deadline or self.process.poll() is not None:
+                raise RuntimeError((self.folder / "server.log").read_text())
+            time.sleep(0.3)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+    def _is_up(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.uri}/health", timeout=2) as answer:
+                return answer.status == 200
+        except OSError:
+            return False
+
+
+@pytest.fixture
+def server(tmp_path: Path, _cold_store: Path) -> Iterator[Server]:
+    folder = tmp_path / "server"
+    folder.mkdir()
+    shutil.copy(_cold_store, folder / "mlflow.db")
+    running = Server(folder)
+    try:
+        running.start()
+        yield running
+    finally:
+        running.stop()

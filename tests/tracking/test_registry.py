@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from heartseg.errors import InputError
+from heartseg.tracking import registry
+from heartseg.tracking.mlflow import connect
+from tests.tracking.stores import new_run
+
+NAME = "heartseg-camus"
+
+
+def tags(value: float, **changes: str) -> dict[str, str]:
+    return {
+        registry.METRIC_TAG: "overall.mean.dice",
+        registry.VALUE_TAG: repr(value),
+        registry.DATA_TAG: "1" * 32,
+        registry.SPLIT_TAG: "test",
+        registry.WEIGHTS_TAG: "w",
+        registry.TRAINING_TAG: "t",
+    } | changes
+
+
+def register(uri: str, tags: dict[str, str]) -> str:
+    """A version whose model has no files: the gate does not look at them."""
+    client = registry.use_store(uri)
+    run_id = new_run(uri)
+    experiment = client.get_run(run_id).info.experiment_id
+    model = client.create_logged_model(experiment, name="unet", source_run_id=run_id)
+    return registry.register_version(client, NAME, run_id, f"models:/{model.model_id}", tags)
+
+
+def promote(uri: str, version: str, mode: str = "max") -> registry.Promotion:
+    return registry.promote(connect(uri), NAME, version, mode)
+
+
+def aliases(uri: str) -> dict[str, str]:
+    found = connect(uri).get_registered_model(NAME).aliases
+    return {alias: str(version) for alias, version in found.items()}
+
+
+def test_a_version_belongs_to_its_run_and_model(store):
+    version = register(store, tags(0.8))
+
+    found = connect(store).get_model_version(NAME, version)
+    assert connect(store).get_run(found.run_id).info.run_name == "camus-1"
+    assert found.tags == tags(0.8)
+    assert found.source.startswith("models:/m-")
+
+
+def test_the_first_version_is_champion(store):
+    assert promote(store, register(store, tags(0.1))).alias == "champion"
+    assert aliases(store) == {"champion": "1"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "alias"),
+    [
+        ("max", 0.81, "champion"),
+        ("max", 0.80, "challenger"),
+        ("max", 0.79, "challenger"),
+        ("max", float("nan"), "challenger"),
+        ("min", 0.79, "champion"),
+        ("min", 0.80, "challenger"),
+        ("min", 0.81, "challenger"),
+        ("min", float("-inf"), "challenger"),
+    ],
+)
+def test_the_champion_moves_only_to_a_strictly_better_version(store, mode, value, alias):
+    promote(store, register(store, tags(0.80)), mode)
+
+    second = register(store, tags(value))
+
+    assert promote(store, second, mode).alias == alias
+    assert aliases(store)[alias] == second
+    assert aliases(store)["champion"] == (second if alias == "champion" else "1")
+
+
+@pytest.mark.parametrize(
+    ("tag", "value"),
+    [
+        (registry.DATA_TAG, "2" * 32),
+        (registry.SPLIT_TAG, "val"),
+        (registry.METRIC_TAG, "overall.LV.dice"),
+    ],
+)
+def test_versions_judged_differently_are_not_compared(store, tag, value):
+    promote(store, register(store, tags(0.5)))
+
+    decision = promote(store, register(store, tags(0.9, **{tag: value})))
+
+    assert decision.alias == "challenger"
+    assert tag in decision.reason
+    assert "again" in decision.reason
+    assert "by hand" in decision.reason
+    assert aliases(store) == {"champion": "1", "challenger": "2"}
+
+
+def test_a_champion_made_by_hand_without_evaluation_stays(store):
+    client = connect(store)
+    register(store, {})
+    client.set_registered_model_alias(NAME, "champion", "1")
+
+    assert promote(store, register(store, tags(0.9))).alias == "challenger"
+
+
+def test_a_deleted_champion_makes_room(store):
+    promote(store, register(store, tags(0.9)))
+    connect(store).delete_model_version(NAME, "1")
+
+    assert promote(store, register(store, tags(0.5))).alias == "champion"
+
+
+def test_asking_again_changes_nothing(store):
+    first, second = register(store, tags(0.5)), register(store, tags(0.4))
+    decisions = [(promote(store, first), promote(store, second)) for _ in range(2)]
+
+    assert decisions[0] == decisions[1]
+    assert [decision.alias for decision in decisions[0]] == ["champion", "challenger"]
+    assert aliases(store) == {"champion": "1", "challenger": "2"}
+
+
+def test_a_challenger_that_wins_later_is_challenger_no_more(store):
+    promote(store, register(store, tags(0.5)))
+    second = register(store, tags(0.9, **{registry.DATA_TAG: "2" * 32}))
+    promote(store, second)
+    connect(store).set_model_version_tag(NAME, second, registry.DATA_TAG, "1" * 32)
+
+    assert promote(store, second).alias == "champion"
+    assert aliases(store) == {"champion": "2"}
+
+
+def test_a_version_is_found_by_weights_and_training(store):
+    client = connect(store)
+    version = register(store, tags(0.5))
+
+    assert registry.find_version(client, NAME, "w", "t").version == int(version)
+    assert registry.find_version(client, NAME, "other", "t") is None
+    assert registry.find_version(client, NAME, "w", "other") is None
+    assert registry.find_version(client, "heartseg-mmode", "w", "t") is None
+
+
+def test_pulling_what_is_not_there_names_what_is(store):
+    register(store, tags(0.5))
+
+    with pytest.raises(InputError, match=r"heartseg-camos@champion.*Registered there: heartseg-c"):
+        registry.pull(store, "models:/heartseg-camos@champion")
+
+
+def test_read_value():
+    metrics = {"overall": {"LV": {"dice": 0.9}}, "n": 3, "split": "test"}
+    path = Path("metrics.json")
+
+    assert registry.read_value(metrics, "overall.LV.dice", path) == 0.9
+    assert registry.read_value(metrics, "n", path) == 3.0
+    for key in ("overall.LA.dice", "overall.LV", "overall.LV.dice.mean", "split"):
+        with pytest.raises(InputError, match=r"metrics\.json.*register"):
+            registry.read_value(metrics, key, path)

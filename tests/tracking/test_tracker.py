@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from heartseg.tracking import tracker as module
+from heartseg.tracking.mlflow import connect
+from heartseg.tracking.tracker import RunTracker, parse_line
+from tests.tracking.stores import Server, expected, free_port, journal_line, new_run, points
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "POLL_S", 0.05)
+    monkeypatch.setattr(module, "MAX_WAIT_S", 0.5)
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    return folder
+
+
+def append(run_dir: Path, *lines: str) -> None:
+    with open(run_dir / "journal.jsonl", "a", encoding="utf-8") as stream:
+        stream.writelines(lines)
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def test_epochs_arrive_once_in_order_while_the_training_runs(store, run_dir):
+    run_id = new_run(store)
+
+    with RunTracker(run_id, run_dir, store, "camus"):
+        append(run_dir, journal_line(0), journal_line(1))
+        wait_until(lambda: len(points(store, run_id)) == 2)  # before the training's end
+        append(run_dir, journal_line(2))
+
+    assert points(store, run_id) == expected(range(3))
+    assert [value for _, value, _ in points(store, run_id, "train_loss")] == [1, 1 / 2, 1 / 3]
+    assert connect(store).get_run(run_id).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(RuntimeError, "FAILED"), (KeyboardInterrupt, "KILLED")]
+)
+def test_the_run_ends_as_the_training_did(store, run_dir, error, status):
+    run_id = new_run(store)
+
+    def train() -> None:
+        with RunTracker(run_id, run_dir, store, "camus"):
+            append(run_dir, journal_line(0))
+            raise error
+
+    with pytest.raises(error):
+        train()
+
+    assert connect(store).get_run(run_id).info.status == status
+    assert points(store, run_id) == expected(range(1))
+
+
+def test_a_half_line_waits_for_its_rest(store, run_dir):
+    run_id = new_run(store)
+    line = journal_line(1)
+
+    with RunTracker(run_id, run_dir, store, "camus"):
+        append(run_dir, journal_line(0), line[:20])
+        wait_until(lambda: len(points(store, run_id)) == 1)
+        time.sleep(0.2)
+        append(run_dir, line[20:])
+
+    assert points(store, run_id) == expected(range(2))
+
+
+def test_the_remains_of_killed_writers_are_passed_over(store, run_dir):
+    """A resumed writer appends to the half line; the epoch it repeats is sent once."""
+    run_id = new_run(store)
+    append(run_dir, journal_line(0), journal_line(1), '{"epoch": 2, "ti', journal_line(1))
+    append(run_dir, "noise\n", journal_line(2), journal_line(3), journal_line(4)[:30])
+
+    RunTracker(run_id, run_dir, store, "camus").close("KILLED")
+
+    assert points(store, run_id) == expected(range(4))
+
+
+def test_a_repeated_epoch_keeps_its_first_values(store, run_dir):
+    run_id = new_run(store)
+    again = json.loads(journal_line(1))
+    again["metrics"]["dice_mean"] = 0.77
+    append(run_dir, journal_line(0), journal_line(1), json.dumps(again) + "\n", journal_line(2))
+
+    RunTracker(run_id, run_dir, store, "camus").close("FINISHED")
+
+    assert points(store, run_id) == expected(range(3))
+
+
+def test_points_that_arrived_unacknowledged_are_not_doubled(store, run_dir):
+    """The tracker was killed after the store took epoch 1 and before journal.sent said so."""
+    run_id = new_run(store)
+    append(run_dir, journal_line(0))
+    RunTracker(run_id, run_dir, store, "camus").close("KILLED")
+    before = (run_dir / "journal.sent").read_bytes()
+    append(run_dir, journal_line(1))
+    RunTracker(run_id, run_dir, store, "camus").close("KILLED")
+    (run_dir / "journal.sent").write_bytes(before)
+    append(run_dir, journal_line(2))
+
+    RunTracker(run_id, run_dir, store, "camus").close("FINISHED")
+
+    assert points(store, run_id) == expected(range(3))
+
+
+def test_a_replaced_run_gets_the_whole_journal(store, run_dir):
+    first, second = new_run(store), new_run(store)
+    append(run_dir, journal_line(0), journal_line(1))
+    RunTracker(first, run_dir, store, "camus").close("KILLED")
+    append(run_dir, journal_line(2))
+
+    RunTracker(second, run_dir, store, "camus").close("FINISHED")
+
+    assert points(store, first) == expected(range(2))
+    assert points(store, second) == expected(range(3))
+
+
+def test_sample_predictions_become_overlays(store, run_dir, tmp_path):
+    run_id = new_run(store)
+    masks = np.zeros((2, 32, 32), np.uint8)
+    masks[:, 8:20, 8:20] = 1
+    (run_dir / "samples").mkdir()
+    np.savez(
+        run_dir / "samples/epoch_000.npz",
+        images=masks * 100,
+        masks=masks,
+        predictions=masks,
+        case_ids=np.array(["a", "b"]),
+    )
+    (run_dir / "samples/epoch_001.npz").write_bytes(b"cut off")
+    append(run_dir, journal_line(0, "samples/epoch_000.npz"))
+    append(run_dir, journal_line(1, "samples/epoch_001.npz"), journal_line(2, "samples/none.npz"))
+
+    RunTracker(run_id, run_dir, store, "camus").close("FINISHED")
+
+    assert points(store, run_id) == expected(range(3))
+    [overlay] = (tmp_path / "mlartifacts").rglob("overlays/*")
+    assert overlay.name == "epoch_000.png"
+    assert overlay.read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_end_without_a_server_keeps_the_points(store, run_dir, monkeypatch, caplog):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr(module, "CLOSE_S", 0.5)
+    run_id = new_run(store)
+    append(run_dir, journal_line(0), journal_line(1))
+    dead = f"http://me:secret@127.0.0.1:{free_port()}"
+    begin = time.monotonic()
+
+    with caplog.at_level(logging.WARNING):
+        arrived = RunTracker(run_id, run_dir, dead, "camus").close("FINISHED")
+
+    assert not arrived
+    assert time.monotonic() - begin < 5
+    assert "2 epoch(s)" in caplog.text
+    assert str(run_dir / "journal.jsonl") in caplog.text
+    assert "secret" not in caplog.text
+    assert RunTracker(run_id, run_dir, store, "camus").close("FINISHED")
+    assert points(store, run_id) == expected(range(2))
+
+
+def test_parse_line():
+    entry = {"epoch": 3, "metrics": {"epoch": 1}}
+    line = json.dumps(entry).encode()
+
+    assert parse_line(line + b"\n") == entry
+    assert parse_line(b'{"epoch": 2, "metr' + b'{"epoch": 4}\n') == {"epoch": 4}
+    assert parse_line(b'{"epoch": 2, "metr\n') is None
+    assert parse_line(b"\n") is None
+
+
+@pytest.mark.slow
+def test_an_outage_loses_nothing_and_nobody_waits(server: Server, run_dir, caplog, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    run_id = new_run(server.uri)
+    caplog.set_level(logging.WARNING)
+    with RunTracker(run_id, run_dir, server.uri, "camus"):
+        append(run_dir, journal_line(0), journal_line(1))
+        wait_until(lambda: len(points(server.uri, run_id)) == 2)
+        server.stop()
+        append(run_dir, journal_line(2))
+        wait_until(lambda: "does not answer" in caplog.text)
+        append(run_dir, journal_line(3))
+        server.start()
+        wait_until(lambda: len(points(server.uri, run_id)) == 4)
+        append(run_dir, journal_line(4))
+
+    assert points(server.uri, run_id) == expected(range(5))
+    assert connect(server.uri).get_run(run_id).info.status == "FINISHED"
+    assert caplog.text.count("does not answer") == 1
+    assert "answers again" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_killed_driver_is_taken_up_again(store, run_dir):
+    """SIGKILL while the journal grows: the next tracker of the run sends the rest, once."""
+    run_id = new_run(store)
+    code = (
+        "import sys, time; from pathlib import Path;"
+        "from heartseg.tracking.tracker import RunTracker;"
+        "RunTracker(sys.argv[1], Path(sys.argv[2]), sys.argv[3], 'camus').start();"
+        "time.sleep(600)"
+    )
+    driver = subprocess.Popen([sys.executable, "-c", code, run_id, str(run_dir), store])
+    stop = threading.Event()
+
+    def train() -> None:
+        for epoch in range(300):
+            append(run_dir, journal_line(epoch))
+            if stop.wait(0.01):
+                return
+
+    training = threading.Thread(target=train)
+    training.start()
+    try:
+        wait_until(lambda: (run_dir / "journal.sent").exists(), 60)
+    finally:
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.wait()
+        stop.set()
+        training.join()
+    written = len((run_dir / "journal.jsonl").read_text().splitlines())
+    assert connect(store).get_run(run_id).info.status == "RUNNING"
+
+    with RunTracker(run_id, run_dir, store, "camus"):
+        append(run_dir, journal_line(written))
+
+    assert points(store, run_id) == expected(range(written + 1))
+
+
+@pytest.mark.slow
+def test_system_metrics_are_logged(store, run_dir, monkeypatch):
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
+    run_id = new_run(store)
+
+    with RunTracker(run_id, run_dir, store, "camus", system_metrics=True):
+        time.sleep(2)
+
+    metrics = connect(store).get_run(run_id).data.metrics
+    assert 0 <= metrics["system/cpu_utilization_percentage"] <= 100
+    assert metrics["system/system_memory_usage_megabytes"] > 0
+    before = len(points(store, run_id, "system/cpu_utilization_percentage"))
+    time.sleep(0.6)
+    assert len(points(store, run_id, "system/cpu_utilization_percentage")) == before  # it ended
