@@ -1,6 +1,7 @@
 """Evaluate a recipe's trained model on the held-out patients, at native resolution.
 
-Leaves cases.csv, ef.csv or windows.csv, metrics.json and figures in results/DATASET.
+Leaves cases.csv, clinical.csv (a row per patient or M-mode window), metrics.json and figures in
+results/DATASET, and all of them in the training's MLflow run.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     import torch
 
-    from heartseg.models.trained import load_trained
+    from heartseg.models.trained import WEIGHTS, load_trained
 
     model, recipe, training = load_trained(model_dir(dataset))
     digest = file_digest(prepared)
@@ -74,17 +75,31 @@ def main(argv: Sequence[str] | None = None) -> None:
         "evaluated_on": split,
         "selected_on_it": split == "val" and (recipe.select == "best" or recipe.early_stopping > 0),
         "data_digest": digest,
+        "weights_md5": file_digest(model_dir(dataset) / WEIGHTS),
         **_summarise(dataset, cases, clinical, params),
     }
     figures = _overlays(held_out, cases, dataset, predict)
     figures |= _charts(cases, clinical, dataset, results / "history.csv")
 
-    clinical_csv = results / ("ef.csv" if dataset == "camus" else "windows.csv")
     _write_figures(results / "figures", figures)
     _write(results / "cases.csv", cases.to_csv(index=False))
-    _write(clinical_csv, clinical.to_csv(index=False))
+    _write(results / "clinical.csv", clinical.to_csv(index=False))
     _write(results / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+    _log(metrics, results, training["mlflow_run_id"])
     print(_report(metrics, results))
+
+
+def _log(metrics: dict[str, Any], results: Path, run_id: str) -> None:
+    from heartseg.tracking.mlflow import connect, is_active, log_evaluation, tracking_uri
+
+    client = connect(tracking_uri(Path.cwd()))
+    if is_active(client, run_id):
+        files = [
+            results / name for name in ("metrics.json", "cases.csv", "clinical.csv", "figures")
+        ]
+        log_evaluation(client, run_id, metrics, files)
+    else:
+        print(f"the MLflow run {run_id} is not in this store; the evaluation stays in {results}")
 
 
 def _held_out(prepared: Path, wanted: str) -> tuple[str, pd.DataFrame]:
@@ -113,7 +128,7 @@ def predictor(model: nn.Module, channels: int, device: Any) -> Predict:
 def measure_cases(
     frames: pd.DataFrame, dataset: str, predict: Predict
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Predict every frame; the rows of cases.csv and of ef.csv or windows.csv."""
+    """Predict every frame; the rows of cases.csv and of clinical.csv."""
     from rich.console import Console
     from rich.progress import track
 

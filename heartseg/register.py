@@ -43,6 +43,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     client = registry.use_store(tracking_uri(Path.cwd()))
     registered_name = params.tracking.experiment_prefix + dataset
     weights_md5 = file_digest(model_dir(dataset) / WEIGHTS)
+    if metrics["weights_md5"] != weights_md5:
+        raise InputError(
+            f"{metrics_path} measures another model than {model_dir(dataset)} holds; "
+            f"run `heartseg evaluate {name}` first"
+        )
     tags = {
         registry.WEIGHTS_TAG: weights_md5,
         registry.TRAINING_TAG: training["mlflow_run_id"],

@@ -14,7 +14,8 @@ from heartseg.config import Params, Recipe, Train, load_params
 from heartseg.data.prepared import file_digest, read_metadata
 from heartseg.errors import InputError, run_command
 from heartseg.paths import model_dir, prepared_path, results_dir
-from heartseg.training.run_dir import open_run_dir, read_state, update_state
+from heartseg.tracking.mlflow import repository_root
+from heartseg.training.run_dir import RUNS, open_run_dir, read_state, update_state
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -32,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not prepared.exists():
         raise InputError(f"{prepared} does not exist; run `heartseg prepare {recipe.dataset}`")
     digest = file_digest(prepared)
-    run_dir = open_run_dir(options.recipe, recipe, digest)
+    runs = repository_root(Path.cwd()) / RUNS
+    run_dir = open_run_dir(runs, options.recipe, recipe, digest)
     if not options.in_process:
         from heartseg.training import ray_train
 
@@ -119,9 +121,7 @@ def train_on_cluster(
     return load_checkpoint(train_on_ray(recipe, train, data, run_dir))
 
 
-def train_here(
-    recipe: Recipe, train: Train, data: dict[str, Any], run_dir: Path
-) -> dict[str, Any]:
+def train_here(recipe: Recipe, train: Train, data: dict[str, Any], run_dir: Path) -> dict[str, Any]:
     """Train in this process; the state after the last epoch."""
     import torch
 

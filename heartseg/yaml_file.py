@@ -59,7 +59,9 @@ def _keys_at(kind: Any, location: tuple[int | str, ...]) -> list[str]:
     """Names of the keys that may stand at a place of the configuration."""
     for part in location:
         models = _models_in(kind)
-        fields = {field.alias or name: field for m in models for name, field in m.model_fields.items()}
+        fields = {
+            field.alias or name: field for m in models for name, field in m.model_fields.items()
+        }
         if part in fields:
             kind = fields[str(part)].annotation
         elif len(models) > 1:  # the part is the tag of a union

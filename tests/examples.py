@@ -40,7 +40,7 @@ def small_recipe(params: Params, **changes: Any) -> Recipe:
 
 
 def disks(count: int, size: int = 32, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 (N, 1, S, S) and masks uint8 (N, S, S): a bright cavity in a ring, by an atrium."""
+    """Images uint8 (N, 1, S, S) and masks uint8 (N, S, S): a cavity in a ring, by an atrium."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[:size, :size]
     masks = np.zeros((count, size, size), np.uint8)

@@ -43,7 +43,9 @@ def test_wrong_keys_are_named_with_the_nearest_right_one(tmp_path, values):
     values["phantom"] = {}
     text = complaint(tmp_path, values)
     assert "recipes.mmode.model.quicknat.filterz: no key 'filterz'; did you mean 'filters'?" in text
-    assert "recipes.camus.learning_rat: no key 'learning_rat'; did you mean 'learning_rate'?" in text
+    assert (
+        "recipes.camus.learning_rat: no key 'learning_rat'; did you mean 'learning_rate'?" in text
+    )
     assert "phantom: no key 'phantom'; did you mean 'phantoms'?" in text
 
 

@@ -76,6 +76,7 @@ def evaluate(dice: float, digest: str = "1" * 32) -> None:
         "n_patients": 1,
         "n_cases": 1,
         "data_digest": digest,
+        "weights_md5": file_digest(model_dir("camus") / "weights.safetensors"),
     }
     (results_dir("camus") / "metrics.json").write_text(json.dumps(metrics))
 

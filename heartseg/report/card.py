@@ -8,11 +8,12 @@ The most important comes first: MLflow shows only the beginning as the version's
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from heartseg.data.labels import LABELS, STRUCTURES
+from heartseg.nested import leaves
 from heartseg.paths import phantom_dir
 
 TASKS = {
@@ -90,7 +91,8 @@ def model_card(
         _data(dataset, metrics, training, dataset_metadata),
         _limits(dataset, metrics, synthetic),
         "## Lineage\n\n" + _table(("what", "value"), _lineage(training, registered)),
-        "## Recipe\n\n" + _table(("key", "value"), list(_flatten(recipe))),
+        "## Recipe\n\n"
+        + _table(("key", "value"), [(".".join(key), v) for key, v in leaves(recipe)]),
         "## References\n\n"
         + "\n".join(f"- {REFERENCES[key]}" for key in ([] if synthetic else [dataset]) + [network]),
     ]
@@ -216,15 +218,6 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 def _cell(value: Any) -> str:
     return NOTHING if value is None else str(value).replace("|", "\\|").replace("\n", " ")
-
-
-def _flatten(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested keys joined by dots."""
-    for key, inner in value.items():
-        if isinstance(inner, dict):
-            yield from _flatten(inner, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", inner
 
 
 def _get(value: Any, *keys: str) -> Any:

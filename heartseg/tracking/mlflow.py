@@ -6,12 +6,15 @@ import json
 import logging
 import os
 import re
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from heartseg.errors import InputError
+from heartseg.nested import leaves
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -195,6 +198,33 @@ def open_run(
     return run_id
 
 
+def log_evaluation(
+    client: MlflowClient, run_id: str, metrics: dict[str, Any], files: Sequence[Path]
+) -> None:
+    """Add an evaluation to the training's run: its numbers as metrics, its files as artifacts.
+
+    Args:
+        client: from `connect`.
+        run_id: the training's run.
+        metrics: nested; {"overall": {"LV": {"dice": 0.9}}} becomes eval/overall/LV/dice.
+        files: files and folders, which go to the artifact folder "evaluation".
+    """
+    from mlflow.entities import Metric, RunTag
+
+    now, numbers, tags = int(time.time() * 1000), [], []
+    for key, value in leaves(metrics):
+        name = "/".join(("eval", *key))
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            numbers.append(Metric(name, float(value), now, 0))
+        elif value is not None:
+            tags.append(RunTag(name.replace("/", "."), str(value)))
+    client.log_batch(run_id, metrics=numbers, tags=tags)
+    for path in files:
+        folder = "evaluation" if path.is_file() else f"evaluation/{path.name}"
+        log = client.log_artifact if path.is_file() else client.log_artifacts
+        log(run_id, str(path), folder)
+
+
 def is_active(client: MlflowClient, run_id: str) -> bool:
     """Whether the store has the run, and not as a deleted one."""
     from mlflow.exceptions import MlflowException
@@ -207,12 +237,6 @@ def is_active(client: MlflowClient, run_id: str) -> bool:
         raise
 
 
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
+def flatten(values: dict[str, Any]) -> dict[str, str]:
     """Nested keys joined by dots, values as text: {"model": {"name": "unet"}} -> "model.name"."""
-    flat: dict[str, str] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = str(value)
-    return flat
+    return {".".join(key): str(value) for key, value in leaves(values)}

@@ -18,11 +18,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from heartseg.tracking.mlflow import first_line, quiet, without_password
+from heartseg.training.journal import JOURNAL, parse_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-JOURNAL = "journal.jsonl"
 SENT = "journal.sent"
 
 POLL_S = 1.0  # between two looks at the journal
@@ -231,16 +231,3 @@ class RunTracker:
         temporary = self.run_dir / f".{SENT}.tmp"
         temporary.write_text(json.dumps(self._sent), encoding="utf-8")
         os.replace(temporary, self.run_dir / SENT)
-
-
-def parse_line(line: bytes) -> dict[str, Any] | None:
-    """An entry of the journal; None for the remains of a killed writer.
-
-    A resumed writer appends right after a half line, so an entry may follow such remains.
-    """
-    for start in (0, line.rfind(b'{"epoch"')):
-        try:
-            return json.loads(line[start:])
-        except ValueError:
-            continue
-    return None

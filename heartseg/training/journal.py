@@ -11,12 +11,13 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from heartseg.data.resident import Resident
-from heartseg.training.loop import Epoch
+if TYPE_CHECKING:
+    from heartseg.data.resident import Resident
+    from heartseg.training.loop import Epoch
 
 JOURNAL = "journal.jsonl"
 PROGRESS = "progress.json"
@@ -78,13 +79,8 @@ def read_epochs(run_dir: Path) -> list[dict[str, Any]]:
     path = run_dir / JOURNAL
     if not path.exists():
         return []
-    epochs = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:  # the writer was killed in the middle of this line
-            continue
-        epochs[entry["epoch"]] = entry
+    entries = (parse_line(line) for line in path.read_bytes().splitlines())
+    epochs = {entry["epoch"]: entry for entry in entries if entry is not None}
     return [epochs[number] for number in sorted(epochs)]
 
 
@@ -93,6 +89,14 @@ def read_progress(run_dir: Path) -> dict[str, Any] | None:
     try:
         return json.loads((run_dir / PROGRESS).read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
+        return None
+
+
+def parse_line(line: bytes) -> dict[str, Any] | None:
+    """An entry of the journal; None for what a killed writer left of one."""
+    try:
+        return json.loads(line)
+    except ValueError:
         return None
 
 

@@ -7,12 +7,13 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils import deterministic
 
 from heartseg.config import Recipe
 from heartseg.data.labels import LABELS
@@ -97,7 +98,7 @@ def fit(
     labels = len(LABELS[recipe.dataset])
     network = build_network(recipe.model, output_channels(recipe)).to(device)
     if recipe.channels_last:
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = network.to(memory_format=torch.channels_last)
     if world_size > 1:
         network = synchronise_batch_norm(network, device)
     ema = None
@@ -169,8 +170,12 @@ def fit(
         if better:
             best = {"epoch": epoch, "dice_mean": metrics["dice_mean"]}
             if recipe.select == "best":
-                best["model"] = {k: v.detach().cpu().clone() for k, v in judged.state_dict().items()}
-        last = epoch == recipe.epochs or bool(recipe.early_stopping and stale >= recipe.early_stopping)
+                best["model"] = {
+                    k: v.detach().cpu().clone() for k, v in judged.state_dict().items()
+                }
+        last = epoch == recipe.epochs or bool(
+            recipe.early_stopping and stale >= recipe.early_stopping
+        )
         state = None
         if rank == 0:
             state = {
@@ -210,7 +215,8 @@ def be_repeatable() -> None:
     Strict mode would raise on CUDA in max-unpooling and in the gradient of bilinear resizing.
     """
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # costs a pass over each tensor
+    # Filling costs a pass over each tensor.
+    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
 
@@ -267,14 +273,12 @@ def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=on)
 
 
-def _wrap(
-    network: nn.Module, recipe: Recipe, device: torch.device, world_size: int
-) -> Callable[..., Any] | nn.Module:
+def _wrap(network: nn.Module, recipe: Recipe, device: torch.device, world_size: int) -> nn.Module:
     runner = network
     if world_size > 1:
         ids = [device] if device.type == "cuda" else None
         runner = DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
-    return torch.compile(runner) if recipe.compile else runner
+    return cast(nn.Module, torch.compile(runner)) if recipe.compile else runner
 
 
 def _as_input(images: torch.Tensor, recipe: Recipe) -> torch.Tensor:

@@ -179,7 +179,7 @@ def _work(config: dict[str, Any]) -> None:
             on_step=journal.write_step if rank == 0 else None,
         )
     except InputError as error:
-        # Found by all workers alike. Raised here it would count as a lost worker and be tried again.
+        # Found by all workers alike. Raised, it would count as a lost worker and be tried again.
         if rank == 0:
             (run_dir / FAULT).write_text(str(error), encoding="utf-8")
 

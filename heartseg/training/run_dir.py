@@ -11,18 +11,24 @@ from typing import Any
 
 from heartseg.config import Recipe
 
-RUNS = Path("runs")
+RUNS = "runs"
 STATE = "run.json"
 
 
-def open_run_dir(name: str, recipe: Recipe, data_digest: str, root: Path = RUNS) -> Path:
+def open_run_dir(runs: Path, name: str, recipe: Recipe, data_digest: str) -> Path:
     """The folder for training `recipe` on the data of that digest.
 
     The same recipe on the same data finds the folder of the run that was cut off; a finished
     one is emptied, since asking again for a finished training means to do it again.
+
+    Args:
+        runs: folder of all runs, absolute.
+        name: of the recipe.
+        recipe: what is trained.
+        data_digest: of the prepared dataset.
     """
     content = json.dumps([recipe.model_dump(mode="json"), data_digest], sort_keys=True)
-    folder = root.absolute() / f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:10]}"
+    folder = runs / f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:10]}"
     if read_state(folder).get("finished"):
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)

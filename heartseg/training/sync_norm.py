@@ -33,8 +33,12 @@ class SyncBatchNorm2d(torch.nn.BatchNorm2d):
 
     @torch.no_grad()
     def _update(self, mean: torch.Tensor, variance: torch.Tensor, x: torch.Tensor) -> None:
+        assert self.num_batches_tracked is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.momentum is not None  # our networks track statistics by a fixed momentum
         count = x.numel() / x.shape[1] * distributed.get_world_size()
-        self.num_batches_tracked += 1
+        self.num_batches_tracked.add_(1)
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(variance * count / max(count - 1, 1), self.momentum)
 

@@ -18,8 +18,12 @@ from heartseg.data.labels import Camus
 from heartseg.data.prepared import Sample, file_digest, write_prepared
 from heartseg.errors import InputError
 from heartseg.models import trained
+from heartseg.tracking.mlflow import connect
 from tests.examples import ROOT
 from tests.metrics.shapes import FINE, MM_PER_ROW, S_PER_COLUMN, heart, strip
+from tests.tracking.stores import _cold_store, _own_environment, new_run, store
+
+__all__ = ["_cold_store", "_own_environment", "store"]
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")
 
@@ -33,24 +37,36 @@ class ReadsLabels(torch.nn.Module):
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository's root with params.yaml and the data of three patients (four windows)."""
     shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     for dataset, samples in (("camus", camus_samples()), ("mmode", mmode_samples())):
         split = {sample.patient: "test" for sample in samples} | {"spare": "val"}
         write_prepared(Path(f"data/prepared/{dataset}.parquet"), samples, split, {})
-        Path(f"results/{dataset}").mkdir(parents=True)
-    pretend_trained(monkeypatch, load_params())
+        Path(f"results/{dataset}/model").mkdir(parents=True)
+        Path(f"results/{dataset}/model/weights.safetensors").write_bytes(b"weights")
+    pretend_trained(monkeypatch, load_params(), new_run(store))
     return tmp_path
 
 
-def pretend_trained(monkeypatch: pytest.MonkeyPatch, params: Params, **changes: Any) -> None:
+def logged(store: str) -> tuple[dict[str, float], set[str]]:
+    """Metrics and artifacts of the only run."""
+    client = connect(store)
+    (run,) = client.search_runs([client.get_experiment_by_name("heartseg-camus").experiment_id])
+    files = {file.path for file in client.list_artifacts(run.info.run_id, "evaluation")}
+    return run.data.metrics, files
+
+
+def pretend_trained(
+    monkeypatch: pytest.MonkeyPatch, params: Params, run_id: str, **changes: Any
+) -> None:
     def load_trained(folder: Path) -> tuple[torch.nn.Module, Any, dict[str, Any]]:
         name = folder.parent.name
         digest = file_digest(f"data/prepared/{name}.parquet")
+        training = {"recipe_name": name, "mlflow_run_id": run_id}
         recipe = params.recipe(name).model_copy(update=changes.pop("recipe", {}))
-        return ReadsLabels(), recipe, {"recipe_name": name, "data_digest": digest} | changes
+        return ReadsLabels(), recipe, training | {"data_digest": digest} | changes
 
     monkeypatch.setattr(trained, "load_trained", load_trained)
 
@@ -85,7 +101,7 @@ def mmode_samples() -> list[Sample]:
     return samples
 
 
-def test_camus(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_camus(place: Path, store: str, capsys: pytest.CaptureFixture[str]) -> None:
     results = place / "results/camus"
     Path(results / "figures").mkdir()
     (results / "figures/stale.png").touch()
@@ -116,7 +132,7 @@ def test_camus(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(cases) == 40
     missed = cases[cases["missed"]]
     assert list(missed["case_id"]) == ["p2_2CH_ES"]
-    ef = pd.read_csv(results / "ef.csv").set_index("patient")
+    ef = pd.read_csv(results / "clinical.csv").set_index("patient")
     assert list(ef.index) == ["p1", "p2"]
     assert ef.loc["p1", "edv_predicted"] == pytest.approx(
         2 / 3 * np.pi * 22**2 * 84 / 1000, rel=0.01
@@ -128,6 +144,12 @@ def test_camus(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
         *("ef_bland_altman", "ef_scatter", "training_curves"),
     }
     assert not list(results.glob(".*"))  # no temporary file stays
+    numbers, files = logged(store)
+    assert numbers["eval/overall/LV/dice"] == pytest.approx(0.9)
+    assert numbers["eval/ef/masks/missing"] == 1
+    assert files == {
+        f"evaluation/{name}" for name in ("metrics.json", "cases.csv", "clinical.csv", "figures")
+    }
     assert "LV    Dice 0.900" in capsys.readouterr().out
 
 
@@ -138,7 +160,7 @@ def test_mmode(place: Path) -> None:
     assert metrics["hr_bpm"]["mae"] == 0.0
     assert metrics["truth"]["lvidd_mm"]["mae"] == pytest.approx(0.0, abs=0.1)
     assert metrics["truth"]["fs_percent"]["bias"] == pytest.approx(0.0, abs=2.0)
-    windows = pd.read_csv(place / "results/mmode/windows.csv")
+    windows = pd.read_csv(place / "results/mmode/clinical.csv")
     assert list(windows["case_id"]) == ["m0", "m1", "m2"]
     assert windows["hr_predicted"].to_numpy() == pytest.approx(450.0, rel=0.05)
     assert windows["hr_true"].isna().all()
@@ -162,7 +184,7 @@ def test_val_stands_in_for_an_empty_test_split(
     samples = mmode_samples()
     split = {sample.patient: "val" for sample in samples}
     write_prepared(place / "data/prepared/mmode.parquet", samples, split, {})
-    pretend_trained(monkeypatch, load_params(), recipe={"select": select})
+    pretend_trained(monkeypatch, load_params(), "gone", recipe={"select": select})
     evaluate.main(["mmode"])
     metrics = json.loads((place / "results/mmode/metrics.json").read_text())
     assert metrics["evaluated_on"] == "val"
@@ -185,7 +207,7 @@ def test_nothing_held_out_is_told(place: Path) -> None:
 def test_a_model_of_something_else_is_refused(
     place: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, str], reason: str
 ) -> None:
-    pretend_trained(monkeypatch, load_params(), **change)
+    pretend_trained(monkeypatch, load_params(), "gone", **change)
     with pytest.raises(InputError, match=reason):
         evaluate.main(["mmode"])
     assert not (place / "results/mmode/metrics.json").exists()

@@ -16,7 +16,7 @@ import pytest
 
 from heartseg.tracking import tracker as module
 from heartseg.tracking.mlflow import connect
-from heartseg.tracking.tracker import RunTracker, parse_line
+from heartseg.tracking.tracker import RunTracker
 from tests.tracking.stores import Server, expected, free_port, journal_line, new_run, points
 
 
@@ -90,9 +90,9 @@ def test_a_half_line_waits_for_its_rest(store, run_dir):
 
 
 def test_the_remains_of_killed_writers_are_passed_over(store, run_dir):
-    """A resumed writer appends to the half line; the epoch it repeats is sent once."""
+    """A resumed writer ends the half line; the epoch it repeats is sent once."""
     run_id = new_run(store)
-    append(run_dir, journal_line(0), journal_line(1), '{"epoch": 2, "ti', journal_line(1))
+    append(run_dir, journal_line(0), journal_line(1), '{"epoch": 2, "ti\n', journal_line(1))
     append(run_dir, "noise\n", journal_line(2), journal_line(3), journal_line(4)[:30])
 
     RunTracker(run_id, run_dir, store, "camus").close("KILLED")
@@ -181,16 +181,6 @@ def test_an_end_without_a_server_keeps_the_points(store, run_dir, monkeypatch, c
     assert "secret" not in caplog.text
     assert RunTracker(run_id, run_dir, store, "camus").close("FINISHED")
     assert points(store, run_id) == expected(range(2))
-
-
-def test_parse_line():
-    entry = {"epoch": 3, "metrics": {"epoch": 1}}
-    line = json.dumps(entry).encode()
-
-    assert parse_line(line + b"\n") == entry
-    assert parse_line(b'{"epoch": 2, "metr' + b'{"epoch": 4}\n') == {"epoch": 4}
-    assert parse_line(b'{"epoch": 2, "metr\n') is None
-    assert parse_line(b"\n") is None
 
 
 @pytest.mark.slow

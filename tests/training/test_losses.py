@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
-from tests.examples import small_recipe
 
 from heartseg.training.losses import build_loss, training_loss
+from tests.examples import small_recipe
 
 
 def test_one_vs_rest_of_undecided_logits_is_ln_2(params):
@@ -42,7 +42,9 @@ def test_cross_entropy_and_dice_of_undecided_logits(params):
     ln 4; soft Dice of each label 2 * (4/4) / (16/4 + 4) = 1/4, so its loss 3/4."""
     loss = build_loss(small_recipe(params, loss="ce_dice"))
     labels = torch.arange(4, dtype=torch.uint8).repeat(4).reshape(1, 4, 4)
-    assert loss(torch.zeros(1, 4, 4, 4), labels).item() == pytest.approx(math.log(4) + 0.75, rel=1e-4)
+    assert loss(torch.zeros(1, 4, 4, 4), labels).item() == pytest.approx(
+        math.log(4) + 0.75, rel=1e-4
+    )
 
 
 @pytest.mark.parametrize("kind", ["ce_dice", "one_vs_rest_bce"])

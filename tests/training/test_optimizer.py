@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.examples import small_recipe
 
 from heartseg.training.optimizer import build_optimizer, learning_rate
+from tests.examples import small_recipe
 
 STEPS = 200
 

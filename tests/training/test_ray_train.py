@@ -1,4 +1,4 @@
-"""Ray Train for real: several workers equal one, a lost worker is replaced, a cut-off run goes on."""
+"""Real Ray Train: several workers equal one, a lost one is replaced, a cut-off run goes on."""
 
 from __future__ import annotations
 
@@ -80,9 +80,7 @@ def test_workers_on_ray_equal_this_process(cluster, params, data, tmp_path, work
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_killed_worker_is_replaced_and_changes_nothing(
-    cluster, params, data, tmp_path, workers
-):
+def test_a_killed_worker_is_replaced_and_changes_nothing(cluster, params, data, tmp_path, workers):
     recipe = small_recipe(params, **EXACT, epochs=8)
     undisturbed = load_checkpoint(
         cluster.train_on_ray(recipe, how(params, workers), data, tmp_path / "a")
