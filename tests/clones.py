@@ -1,0 +1,94 @@
+"""A copy of this repository with tiny settings, for tests of the commands."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.examples import ROOT
+
+BIN = Path(sys.executable).parent
+
+
+def copy_repository(place: Path) -> Path:
+    """The files that git knows (or would), committed in a repository of their own."""
+    listed = run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], ROOT)
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, place / name)
+    (place / "dvc.lock").unlink(missing_ok=True)
+    run(["git", "init", "--quiet"], place)
+    commit(place, "copy")
+    return place
+
+
+TINY = {
+    "phantoms.camus.patients": 8,
+    "phantoms.camus.half_sequences": 1,
+    "phantoms.mmode.animals": 6,
+    "phantoms.mmode.windows_per_animal": 2,
+    "phantoms.mmode.window": 128,
+    "recipes.camus.input_size": 48,
+    "recipes.camus.batch_size": 4,
+    "recipes.camus.epochs": 2,
+    "recipes.mmode.input_size": 48,
+    "recipes.mmode.batch_size": 4,
+    "recipes.mmode.epochs": 2,
+    "recipes.mmode.model.filters": 4,
+}
+"""Settings with which every stage takes seconds."""
+
+
+def set_params(place: Path, values: dict[str, Any]) -> None:
+    """Change params.yaml; keys with dots between their levels, which must exist."""
+    path = place / "params.yaml"
+    content = yaml.safe_load(path.read_text())
+    for key, value in values.items():
+        *parents, last = key.split(".")
+        section = content
+        for parent in parents:
+            section = section[parent]
+        assert last in section, key
+        section[last] = value
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def commit(place: Path, message: str) -> None:
+    run(["git", "add", "--all"], place)
+    run(["git", "commit", "--quiet", "--message", message], place)
+
+
+def environment(place: Path) -> dict[str, str]:
+    """Of a person who works in `place` with the environment activated."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "RAY_", "GIT_"))}
+    return kept | {
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(place),
+        "GIT_AUTHOR_NAME": "test",
+        "GIT_AUTHOR_EMAIL": "test@localhost",
+        "GIT_COMMITTER_NAME": "test",
+        "GIT_COMMITTER_EMAIL": "test@localhost",
+    }
+
+
+def run(command: list[str] | str, place: Path, timeout: float = 600) -> str:
+    """Run a command, which must succeed; what it printed on standard output."""
+    done = subprocess.run(
+        command,
+        cwd=place,
+        env=environment(place),
+        shell=isinstance(command, str),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout

@@ -1,0 +1,118 @@
+"""The README's commands and `dvc repro`, in a copy of the repository with tiny settings."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from heartseg.data.prepared import read_metadata, read_prepared
+from heartseg.tracking.mlflow import connect
+from tests.clones import TINY, commit, copy_repository, run, set_params
+from tests.examples import ROOT
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+NOT_RUN = {"source"}  # the tests' environment is active already
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory) -> Path:
+    """After `dvc repro`."""
+    place = copy_repository(tmp_path_factory.mktemp("clone"))
+    set_params(place, TINY)
+    commit(place, "tiny settings")
+    run(["dvc", "repro"], place)
+    commit(place, "results")
+    return place
+
+
+def stages_out_of_date(place: Path) -> set[str]:
+    return set(json.loads(run(["dvc", "status", "--json"], place)))
+
+
+def test_raw_data_become_registered_models(clone):
+    client = connect(f"sqlite:///{clone}/mlflow.db")
+    for dataset in ("camus", "mmode"):
+        registered = json.loads((clone / f"results/{dataset}/registered.json").read_text())
+        metrics = json.loads((clone / f"results/{dataset}/metrics.json").read_text())
+        version = client.get_model_version_by_alias(f"heartseg-{dataset}", "champion")
+        assert (version.version, version.run_id) == (registered["version"], registered["run_id"])
+        run_of_it = client.get_run(registered["run_id"])
+        lock = yaml.safe_load((clone / "dvc.lock").read_text())["stages"]
+        (prepared,) = lock[f"prepare@{dataset}"]["outs"]
+        tags = run_of_it.data.tags
+        assert run_of_it.info.status == "FINISHED"
+        assert tags["dvc.prepared_md5"] == prepared["md5"] == metrics["data_digest"]
+        assert tags["dvc.prepared_in_lock"] == "true"
+        assert tags["git.commit"] == run(["git", "rev-parse", "HEAD~1"], clone).strip()
+        assert tags["git.dirty"] == "false"
+        assert run_of_it.inputs.dataset_inputs[0].dataset.digest == prepared["md5"]
+        history = client.get_metric_history(registered["run_id"], "dice_mean")
+        assert [point.step for point in history] == [1, 2]
+        folders = {file.path for file in client.list_artifacts(registered["run_id"])}
+        assert {"recipe.yaml", "overlays", "evaluation", "model_card.md"} <= folders
+    frames = read_prepared(clone / "data/prepared/camus.parquet")
+    assert frames.groupby("patient")["split"].nunique().max() == 1
+
+
+def test_an_unchanged_pipeline_does_nothing(clone):
+    assert "Data and pipelines are up to date." in run(["dvc", "repro"], clone)
+
+
+def test_one_changed_value_concerns_its_own_stages_only(clone):
+    before = (clone / "params.yaml").read_text()
+    set_params(clone, {"register.mmode.metric": "overall.mean.dice"})
+    try:
+        assert stages_out_of_date(clone) == {"register@mmode"}
+    finally:
+        (clone / "params.yaml").write_text(before)
+
+
+def test_data_travel_through_a_remote(clone, tmp_path):
+    """Pushed from one clone, pulled into another, which then has nothing left to do."""
+    run(["dvc", "remote", "add", "--default", "storage", str(tmp_path / "storage")], clone)
+    commit(clone, "remote")
+    run(["dvc", "push"], clone)
+    colleague = tmp_path / "colleague"
+    run(["git", "clone", "--quiet", str(clone), str(colleague)], tmp_path)
+    run(["dvc", "pull"], colleague)
+    name = "data/prepared/camus.parquet"
+    assert (colleague / name).read_bytes() == (clone / name).read_bytes()
+    assert stages_out_of_date(colleague) == set()
+
+
+def test_a_release_of_ones_own_is_one_changed_line(clone, tmp_path):
+    """`dvc add`, set the source, `dvc repro`: the release's hash stands in the lock."""
+    place = tmp_path / "own"
+    run(["git", "clone", "--quiet", str(clone), str(place)], tmp_path)
+    run(["cp", "-r", str(clone / "data/phantoms/camus"), str(place / "data/CAMUS_public")], place)
+    run(["dvc", "add", "data/CAMUS_public"], place)
+    set_params(place, {"datasets.camus.source": "data/CAMUS_public"})
+    run(["dvc", "repro", "prepare@camus"], place)
+    added = yaml.safe_load((place / "data/CAMUS_public.dvc").read_text())["outs"][0]["md5"]
+    stage = yaml.safe_load((place / "dvc.lock").read_text())["stages"]["prepare@camus"]
+    hashes = {entry["path"]: entry["md5"] for entry in stage["deps"]}
+    assert hashes["data/CAMUS_public"] == added
+    assert read_metadata(place / "data/prepared/camus.parquet")["source"] == "data/CAMUS_public"
+
+
+def readme_commands() -> list[str]:
+    """The lines of the README's bash blocks, in order, without comments."""
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line and line.split()[0] not in NOT_RUN]
+
+
+def test_the_readmes_commands(clone):
+    commands = readme_commands()
+    assert len(commands) > 6
+    for command in commands:
+        if command.startswith("make "):
+            command = command.replace("make ", "make --dry-run ", 1)
+        run(command, clone)
+    assert list((clone / "predictions").rglob("*_seg.nii.gz"))
+    assert list((clone / "predictions").rglob("*_overlay.png"))

@@ -1,0 +1,85 @@
+"""`heartseg train` killed in the midst of an epoch, and run again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from heartseg.data.prepared import Sample, file_digest, write_prepared
+from heartseg.tracking.mlflow import connect
+from heartseg.training.journal import read_epochs, read_progress
+from tests.clones import environment, run
+from tests.examples import ROOT, disks, small_recipe
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+EPOCHS = 6
+
+
+@pytest.fixture(scope="module", params=[1, 2])
+def repository(request, tmp_path_factory) -> Path:
+    """Prepared images and params.yaml for so many workers."""
+    from heartseg.config import load_params
+
+    place = tmp_path_factory.mktemp(f"workers{request.param}")
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    recipe = small_recipe(load_params(ROOT / "params.yaml"), epochs=EPOCHS)
+    content["recipes"]["camus"] = recipe.model_dump(mode="json")
+    content["train"]["workers"] = request.param
+    (place / "params.yaml").write_text(yaml.safe_dump(content))
+    splits, samples = {}, []
+    for split, count in (("train", 480), ("val", 4)):
+        for number, (image, mask) in enumerate(zip(*disks(count), strict=True)):
+            name = f"{split}{number:03d}"
+            splits[name] = split
+            samples.append(Sample(name, name, "4CH", "ED", 0, image[0], mask, (1.0, 1.0)))
+    facts = {"source": "disks", "dataset": "camus"}
+    write_prepared(place / "data/prepared/camus.parquet", samples, splits, facts)
+    return place
+
+
+def train(place: Path) -> str:
+    """Run to the end; the digest of the weights."""
+    run([sys.executable, "-m", "heartseg.train", "camus"], place)
+    return file_digest(place / "results/camus/model/weights.safetensors")
+
+
+def test_killed_and_run_again_ends_with_the_same_weights(repository):
+    undisturbed = train(repository)
+    (finished,) = (repository / "runs").iterdir()
+
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "heartseg.train", "camus"],
+        cwd=repository,
+        env=environment(repository),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while True:  # until it is in the midst of an epoch after the second
+        assert driver.poll() is None, "it ended before it could be killed"
+        now = read_progress(finished)
+        if now and now["epoch"] > 2 and 0 < now["step"] < now["steps"]:
+            break
+        time.sleep(0.02)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    before = len(read_epochs(finished))
+    assert 2 <= before < EPOCHS
+    time.sleep(5)  # nothing of the killed training may go on
+    assert len(read_epochs(finished)) <= before + 1
+
+    assert train(repository) == undisturbed
+    client = connect(f"sqlite:///{repository}/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("heartseg-camus").experiment_id])
+    assert [r.info.status for r in runs] == ["FINISHED", "FINISHED"]  # one each, none left over
+    for one in runs:
+        history = client.get_metric_history(one.info.run_id, "val_loss")
+        assert [point.step for point in history] == list(range(1, EPOCHS + 1))
+    assert len({r.data.metrics["val_loss"] for r in runs}) == 1
