@@ -24,10 +24,11 @@ repro: $(INSTALLED) ## raw data to registered models: all stages of dvc.yaml tha
 	dvc repro
 
 test: $(INSTALLED) ## all tests that can run on this machine
-	pytest
+	pytest -n 2 --dist loadfile -m "not slow"
+	pytest -m slow
 
 test-fast: $(INSTALLED) ## the tests that start neither Ray nor servers
-	pytest -m "not slow"
+	pytest -n 2 --dist loadfile -m "not slow"
 
 lint: $(INSTALLED) ## ruff (rules and format) and mypy
 	ruff check .

@@ -6,9 +6,10 @@ The same command goes on with a training that was cut off.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from heartseg.config import Params, Recipe, Train, load_params
 from heartseg.data.prepared import file_digest, read_metadata
@@ -16,6 +17,9 @@ from heartseg.errors import InputError, run_command
 from heartseg.paths import model_dir, prepared_path, results_dir
 from heartseg.tracking.mlflow import repository_root
 from heartseg.training.run_dir import RUNS, open_run_dir, read_state, update_state
+
+if TYPE_CHECKING:
+    from heartseg.data.resident import Resident
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -35,35 +39,47 @@ def main(argv: Sequence[str] | None = None) -> None:
     digest = file_digest(prepared)
     runs = repository_root(Path.cwd()) / RUNS
     run_dir = open_run_dir(runs, options.recipe, recipe, digest)
-    if not options.in_process:
-        from heartseg.training import ray_train
+    if options.in_process:
+        from heartseg.training.in_process import train_here
 
-        ray_train.start_ray(run_dir / "ray.log")
-    try:
-        _train(options.recipe, params, recipe, prepared, digest, run_dir, options.in_process)
-    finally:
-        if not options.in_process:
+        _train(options.recipe, params, prepared, digest, run_dir, train_here)
+        return
+
+    from heartseg.training import ray_train
+
+    with ThreadPoolExecutor(1) as pool:  # images and MLflow get ready while Ray's processes start
+        starting = pool.submit(ray_train.start_ray, run_dir / "ray.log")
+
+        def train_on_cluster(*arguments: Any) -> Path:
+            starting.result()
+            return ray_train.train_on_ray(*arguments)
+
+        try:
+            _train(options.recipe, params, prepared, digest, run_dir, train_on_cluster)
+        finally:
+            wait([starting])
             ray_train.shutdown()
 
 
 def _train(
     name: str,
     params: Params,
-    recipe: Recipe,
     prepared: Path,
     digest: str,
     run_dir: Path,
-    in_process: bool,
+    train: Callable[[Recipe, Train, dict[str, Resident], Path], Path],
 ) -> None:
+    """Open the run, train, and leave the model; `train` gives the last checkpoint's folder."""
     from heartseg.data.resident import load_resident
     from heartseg.models.trained import save_trained
     from heartseg.tracking.lineage import lineage_tags
     from heartseg.tracking.mlflow import connect, open_run, tracking_uri, without_password
     from heartseg.tracking.tracker import RunTracker
+    from heartseg.training.checkpoint import load_checkpoint, selected_weights
     from heartseg.training.display import Display
     from heartseg.training.journal import write_history
-    from heartseg.training.loop import selected_weights
 
+    recipe = params.recipe(name)
     data = {split: load_resident(prepared, split, recipe.input_size) for split in ("train", "val")}
     for split, images in data.items():
         if not len(images):
@@ -90,11 +106,8 @@ def _train(
         run_id, run_dir, uri, recipe.dataset, system_metrics=params.tracking.system_metrics
     )
     with tracker, Display(run_dir, name, recipe.epochs):
-        if in_process:
-            state = train_here(recipe, params.train, data, run_dir)
-        else:
-            state = train_on_cluster(recipe, params.train, data, run_dir)
-    epoch, weights = selected_weights(state)
+        checkpoint = train(recipe, params.train, data, run_dir)
+    epoch, weights = selected_weights(load_checkpoint(checkpoint))
     training = {
         "recipe_name": name,
         "recipe": recipe.model_dump(mode="json"),
@@ -109,44 +122,6 @@ def _train(
     save_trained(model_dir(recipe.dataset), weights, training)
     update_state(run_dir, finished=tracker.arrived)
     print(f"{model_dir(recipe.dataset)}: epoch {epoch}; MLflow run {run_dir.name} ({run_id})")
-
-
-def train_on_cluster(
-    recipe: Recipe, train: Train, data: dict[str, Any], run_dir: Path
-) -> dict[str, Any]:
-    """Train with Ray Train; the state after the last epoch."""
-    from heartseg.training.checkpoint import load_checkpoint
-    from heartseg.training.ray_train import train_on_ray
-
-    return load_checkpoint(train_on_ray(recipe, train, data, run_dir))
-
-
-def train_here(recipe: Recipe, train: Train, data: dict[str, Any], run_dir: Path) -> dict[str, Any]:
-    """Train in this process; the state after the last epoch."""
-    import torch
-
-    from heartseg.training.checkpoint import FILE_NAME, load_checkpoint, save_checkpoint
-    from heartseg.training.journal import Journal
-    from heartseg.training.loop import Epoch, fit
-
-    journal = Journal(run_dir, data["val"], train.overlay_every, train.overlay_cases)
-
-    def report(epoch: Epoch) -> None:
-        assert epoch.state is not None  # this is rank 0
-        journal.write_epoch(epoch)  # before the checkpoint: told twice rather than never
-        save_checkpoint(run_dir, epoch.state)
-
-    fit(
-        recipe,
-        data["train"],
-        data["val"],
-        report=report,
-        device="cuda" if torch.cuda.is_available() else "cpu",
-        resume_from=load_checkpoint(run_dir) if (run_dir / FILE_NAME).exists() else None,
-        device_memory_fraction=train.device_memory_fraction,
-        on_step=journal.write_step,
-    )
-    return load_checkpoint(run_dir)
 
 
 if __name__ == "__main__":

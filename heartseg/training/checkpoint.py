@@ -45,3 +45,14 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
             f"{path} is no readable checkpoint ({error}); "
             "delete it to start anew, or put back a copy"
         ) from error
+
+
+def selected_weights(state: dict[str, Any]) -> tuple[int, dict[str, torch.Tensor]]:
+    """Epoch and weights that become the model, from the state of the last epoch."""
+    if state["recipe"]["select"] == "best":
+        return state["best"]["epoch"], state["best"]["model"]
+    if state["ema"] is not None:
+        weights = state["ema"].items()
+        own = {k.removeprefix("module."): v for k, v in weights if k.startswith("module.")}
+        return state["next_epoch"] - 1, own
+    return state["next_epoch"] - 1, state["model"]

@@ -198,17 +198,6 @@ def fit(
             break
 
 
-def selected_weights(state: State) -> tuple[int, dict[str, torch.Tensor]]:
-    """Epoch and weights that become the model, from the state of the last epoch."""
-    if state["recipe"]["select"] == "best":
-        return state["best"]["epoch"], state["best"]["model"]
-    if state["ema"] is not None:
-        weights = state["ema"].items()
-        own = {k.removeprefix("module."): v for k, v in weights if k.startswith("module.")}
-        return state["next_epoch"] - 1, own
-    return state["next_epoch"] - 1, state["model"]
-
-
 def be_repeatable() -> None:
     """Same seed, same result, where the device has such operations.
 
