@@ -1,5 +1,6 @@
 # `make repro` and `make test` need Python >= 3.11, git and make; everything else they fetch.
 PYTHON ?= python3
+PORT ?= 5000
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -8,7 +9,7 @@ export PATH := $(BIN):$(PATH)
 .PHONY: help env repro test test-fast lint bench ui lock clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: $(INSTALLED) ## build .venv from the lock, if it is absent or stale
 
@@ -21,28 +22,28 @@ $(INSTALLED): requirements.lock pyproject.toml
 	touch $@
 
 repro: $(INSTALLED) ## raw data to registered models: all stages of dvc.yaml that are out of date
-	dvc repro
+	$(BIN)/dvc repro
 
 test: $(INSTALLED) ## all tests that can run on this machine
-	pytest -n 2 --dist loadfile -m "not slow"
-	pytest -m slow
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/pytest -m slow
 
 test-fast: $(INSTALLED) ## the tests that start neither Ray nor servers
-	pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
 lint: $(INSTALLED) ## ruff (rules and format) and mypy
-	ruff check .
-	ruff format --check .
-	mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 bench: $(INSTALLED) ## the ratios of tests/bench
-	pytest -s tests/bench/bench_*.py
+	$(BIN)/pytest -s tests/bench/bench_*.py
 
 ui: $(INSTALLED) ## compare runs and models in the browser
-	mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1 --port 5000
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1 --port $(PORT)
 
 lock: $(INSTALLED) ## pin the whole stack anew
-	uv pip compile --quiet --universal --upgrade --python-version 3.11 --all-extras --no-emit-index-url --custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --all-extras --no-emit-index-url --custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
 
 clean: ## remove what the pipeline and the tests made, not the data
 	rm -rf runs results .pytest_cache .mypy_cache .ruff_cache

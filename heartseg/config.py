@@ -20,6 +20,7 @@ DatasetName = Literal["camus", "mmode"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Section(BaseModel):
@@ -42,7 +43,7 @@ class Split(Section):
     """kfold: number of folds."""
     fold: Annotated[int, Field(ge=0)]
     """kfold: the fold that is held out for evaluation, from 0."""
-    seed: int
+    seed: Seed
 
     @model_validator(mode="after")
     def _check(self) -> Split:
@@ -56,12 +57,16 @@ class Split(Section):
 class CamusDataset(Section):
     source: Path
     """Folder of the release: database_nifti/ and, optionally, database_split/."""
+    skip_bad: bool
+    """Leave bad cases out and list them in the metadata, as --skip-bad does; false: refuse."""
     split: Split
 
 
 class MmodeDataset(Section):
     source: Path
     """Folder with img/ and mask/ of equal file names, optionally windows.csv beside them."""
+    skip_bad: bool
+    """Leave bad cases out and list them in the metadata, as --skip-bad does; false: refuse."""
     animal_pattern: str
     """Regular expression with a group `animal`: windows of one animal stay in one split."""
     mm_per_row: Positive
@@ -80,7 +85,7 @@ class CamusPhantoms(Section):
     patients: Count
     half_sequences: Annotated[int, Field(ge=0)]
     """Number of patients that also get half sequences (3-D NIfTI, time last)."""
-    seed: int
+    seed: Seed
 
 
 class MmodePhantoms(Section):
@@ -88,7 +93,7 @@ class MmodePhantoms(Section):
     windows_per_animal: Count
     window: Annotated[int, Field(ge=64)]
     """Rows and columns of a square window."""
-    seed: int
+    seed: Seed
 
 
 class Phantoms(Section):
@@ -209,7 +214,7 @@ class Recipe(Section):
     """auto: bf16 on a GPU, fp32 on CPU."""
     channels_last: bool
     compile: bool
-    seed: int
+    seed: Seed
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:
@@ -252,7 +257,7 @@ class Evaluate(Section):
     split: Literal["test", "val"]
     """Where test is empty, val is evaluated and the metrics say so."""
     bootstrap_samples: Annotated[int, Field(ge=100)]
-    bootstrap_seed: int
+    bootstrap_seed: Seed
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
 
 

@@ -25,7 +25,8 @@ class BadFilesError(InputError):
         super().__init__(
             f"{len(self.problems)} problem(s) in the {dataset} source, nothing was written:\n"
             f"{listing}\n"
-            "Mend or remove these files, or leave them out with --skip-bad "
+            "Mend or remove these files, or leave them out with --skip-bad or with "
+            f"datasets.{dataset}.skip_bad: true in params.yaml "
             "(they are then listed in the prepared dataset's metadata)."
         )
 

@@ -55,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     import torch
 
     from heartseg.models.trained import WEIGHTS, load_trained
+    from heartseg.tracking.mlflow import connect, tracking_uri
 
     model, recipe, training = load_trained(model_dir(dataset))
     digest = file_digest(prepared)
@@ -68,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{prepared} is not what {model_dir(dataset)} was trained on, so held-out patients "
             f"may have been trained on; run `heartseg train {name}` first"
         )
+    client = connect(tracking_uri(Path.cwd()))  # a store that is down is told before the work
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     predict = predictor(model.to(device), recipe.model.in_channels, device)
     cases, clinical = measure_cases(held_out, dataset, predict)
@@ -85,14 +87,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     _write(results / "cases.csv", cases.to_csv(index=False))
     _write(results / "clinical.csv", clinical.to_csv(index=False))
     _write(results / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
-    _log(metrics, results, training["mlflow_run_id"])
+    _log(client, training["mlflow_run_id"], metrics, results)
     print(_report(metrics, results))
 
 
-def _log(metrics: dict[str, Any], results: Path, run_id: str) -> None:
-    from heartseg.tracking.mlflow import connect, is_active, log_evaluation, tracking_uri
+def _log(client: Any, run_id: str, metrics: dict[str, Any], results: Path) -> None:
+    from heartseg.tracking.mlflow import is_active, log_evaluation
 
-    client = connect(tracking_uri(Path.cwd()))
     if is_active(client, run_id):
         files = [
             results / name for name in ("metrics.json", "cases.csv", "clinical.csv", "figures")
@@ -152,18 +153,20 @@ def measure_cases(
                 about = {"case_id": frame["case_id"], "patient": patient}
                 clinical.append(about | measured | _truth_mmode(frame))
         if dataset == "camus" and (volumes := ef_row(masks)) is not None:
-            about = {"patient": patient, "quality": own["quality"].iloc[0]}
-            clinical.append(about | volumes | _truth_camus(own.iloc[0]))
+            quality = "/".join(filter(None, own["quality"].unique()))  # views may differ
+            about = {"patient": patient, "quality": quality}
+            clinical.append(about | volumes | _truth_camus(own))
     columns = EF_COLUMNS if dataset == "camus" else None
     return pd.DataFrame(cases), pd.DataFrame(clinical, columns=columns)
 
 
-def _truth_camus(frame: pd.Series) -> dict[str, float]:
-    """The values that came with a patient; NaN where there are none."""
+def _truth_camus(frames: pd.DataFrame) -> dict[str, float]:
+    """The values that came with any of a patient's frames; NaN where there are none."""
+    first = frames[["reference_ef", "reference_edv", "reference_esv"]].bfill().iloc[0]
     return {
-        "ef_cfg": frame["reference_ef"],
-        "edv_true": frame["reference_edv"],
-        "esv_true": frame["reference_esv"],
+        "ef_cfg": first["reference_ef"],
+        "edv_true": first["reference_edv"],
+        "esv_true": first["reference_esv"],
     }
 
 
@@ -264,6 +267,8 @@ def _write_figures(folder: Path, figures: dict[str, Figure]) -> None:
 
 def _report(metrics: dict[str, Any], results: Path) -> str:
     """A few lines for the terminal."""
+    from heartseg.metrics.summary import CLINICAL
+
     lines = [
         f"{results / 'metrics.json'}: {metrics['n_cases']} cases of {metrics['n_patients']} "
         f"patients ({metrics['evaluated_on']})"
@@ -274,6 +279,12 @@ def _report(metrics: dict[str, Any], results: Path) -> str:
         if "hd95_mm" in values:
             line += f"  HD95 {values['hd95_mm']:.2f} mm  MSD {values['msd_mm']:.2f} mm"
         lines.append(line)
+    clinical = metrics.get("ef") or {key: metrics[key] for key in CLINICAL}
+    for quantity, values in clinical.items():
+        line = f"  {quantity:<10}"
+        if values["n"]:
+            line += f" bias {values['bias']:.2f}  MAE {values['mae']:.2f}"
+        lines.append(f"{line}  n {values['n']}  not measured {values['missing']}")
     return "\n".join(lines)
 
 

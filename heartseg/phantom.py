@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from heartseg.config import Phantoms, load_params
-from heartseg.data.phantoms.camus import VIEWS, make_patient, make_view, write_camus
+from heartseg.data.camus_tables import VIEWS
+from heartseg.data.phantoms.camus import make_patient, make_view, write_camus
 from heartseg.data.phantoms.mmode import make_animal, write_mmode
+from heartseg.data.source import one_line
 from heartseg.errors import InputError, run_command
+from heartseg.paths import phantom_dir
 
-ROOT = Path("data/phantoms")
 PICTURE_ROWS = 4  # patients, and animals beside them
 COLORS = {2: "tab:green", 3: "tab:cyan", 1: "tab:red", 255: "tab:red"}  # by value in the mask
 
@@ -29,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("name a dataset (camus or mmode), or give --picture FILE")
     phantoms = load_params().phantoms
     if arguments.dataset:
-        folder = write_phantoms(arguments.dataset, phantoms, ROOT / arguments.dataset)
+        folder = write_phantoms(arguments.dataset, phantoms, phantom_dir(arguments.dataset))
         print(f"wrote {folder}")
     if arguments.picture:
         draw_picture(phantoms, arguments.picture)
@@ -40,32 +42,44 @@ def write_phantoms(dataset: str, phantoms: Phantoms, folder: Path) -> Path:
     """Write a dataset's phantoms to `folder`, whole or not at all, in place of what was there.
 
     Raises:
-        InputError: `folder` exists and is no folder.
+        InputError: `folder` exists and is no folder, or cannot be written.
     """
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not os.path.isdir(folder):
         raise InputError(f"{folder} is not a folder; move it away, the phantoms go there")
     workers = os.cpu_count() or 1
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     replaced = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    temporary.mkdir(parents=True)
     try:
+        temporary.mkdir(parents=True)
         if dataset == "camus":
             write_camus(temporary, phantoms.camus, workers)
         else:
             write_mmode(temporary, phantoms.mmode, workers)
-    except BaseException:
+        if folder.exists():
+            folder.rename(replaced)
+        temporary.rename(folder)
+    except OSError as error:
+        raise _cannot_write(folder, error) from None
+    finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    if folder.exists():
-        folder.rename(replaced)
-    temporary.rename(folder)
     shutil.rmtree(replaced, ignore_errors=True)
     return folder
 
 
+def _cannot_write(path: Path, error: OSError) -> InputError:
+    return InputError(
+        f"{path}: cannot be written ({one_line(error)}). "
+        "Free space or mend the folder's permissions."
+    )
+
+
 def draw_picture(phantoms: Phantoms, path: Path) -> None:
     """PNG for the README: patients in rows (4CH and 2CH, each with its contours beside it, at
-    ED), and an animal's window with its mask's contour at the end of every row."""
+    ED), and an animal's window with its mask's contour at the end of every row.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(15, 2.6 * PICTURE_ROWS), layout="constrained", facecolor="black")
@@ -88,8 +102,11 @@ def draw_picture(phantoms: Phantoms, path: Path) -> None:
             for label, color in COLORS.items():
                 if label in labels:
                     axes[row, 2 * column + 1].contour(labels == label, [0.5], colors=color)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=80, facecolor="black", metadata={"Software": None})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=80, facecolor="black", metadata={"Software": None})
+    except OSError as error:
+        raise _cannot_write(path, error) from None
 
 
 if __name__ == "__main__":

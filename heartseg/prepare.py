@@ -16,7 +16,7 @@ from heartseg.config import CamusDataset, MmodeDataset, load_params
 from heartseg.data import camus, mmode
 from heartseg.data.labels import LABELS
 from heartseg.data.prepared import SPLITS, map_in_order, write_prepared
-from heartseg.data.source import Case, Survey, one_line
+from heartseg.data.source import PHANTOM_MARKER, Case, Survey, one_line
 from heartseg.data.splits import split_patients
 from heartseg.errors import BadFilesError, InputError, run_command
 from heartseg.paths import prepared_path
@@ -78,6 +78,7 @@ def prepare(
         "labels": {label.name: label.value for label in LABELS[dataset]},
         "units": UNITS[dataset],
         "source": str(config.source),
+        "synthetic": os.path.isfile(config.source / PHANTOM_MARKER),
         "split": {
             "method": config.split.method,
             "lists": survey.official is not None,
@@ -111,7 +112,10 @@ def _check(case: Case) -> tuple[list[str], list[str]]:
         sample = case.read()
     except BadFilesError as error:
         return error.problems, []
-    return [], [] if sample.mask.any() else [f"{case.case_id}: its mask is empty"]
+    notes = list(sample.notes)
+    if not sample.mask.any():
+        notes.append(f"{case.case_id}: its mask is empty")
+    return [], notes
 
 
 def _counts(splits: Iterable[str]) -> dict[str, int]:
@@ -127,7 +131,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = getattr(load_params().datasets, arguments.dataset)
     path = prepared_path(arguments.dataset)
     facts = prepare(
-        arguments.dataset, config, path, skip_bad=arguments.skip_bad, threads=os.cpu_count() or 1
+        arguments.dataset,
+        config,
+        path,
+        skip_bad=arguments.skip_bad or config.skip_bad,
+        threads=os.cpu_count() or 1,
     )
     for note in facts["notes"]:
         print(f"note: {note}")

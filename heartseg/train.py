@@ -16,7 +16,7 @@ from heartseg.data.prepared import file_digest, read_metadata
 from heartseg.errors import InputError, run_command
 from heartseg.paths import model_dir, prepared_path, results_dir
 from heartseg.tracking.mlflow import repository_root
-from heartseg.training.run_dir import RUNS, open_run_dir, read_state, update_state
+from heartseg.training.run_dir import RUNS, code_digest, open_run_dir, read_state, update_state
 
 if TYPE_CHECKING:
     from heartseg.data.resident import Resident
@@ -38,24 +38,28 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError(f"{prepared} does not exist; run `heartseg prepare {recipe.dataset}`")
     digest = file_digest(prepared)
     runs = repository_root(Path.cwd()) / RUNS
-    run_dir = open_run_dir(runs, options.recipe, recipe, digest)
-    if options.in_process:
-        from heartseg.training.in_process import train_here
+    engine = "in-process" if options.in_process else "ray"
+    with open_run_dir(runs, options.recipe, recipe, digest, engine) as run_dir:
+        if options.in_process:
+            from heartseg.training.in_process import train_here
 
-        _train(options.recipe, params, prepared, digest, run_dir, train_here)
-        return
+            _train(options.recipe, params, prepared, digest, run_dir, train_here)
+        else:
+            _train_on_ray(options.recipe, params, prepared, digest, run_dir)
 
+
+def _train_on_ray(name: str, params: Params, prepared: Path, digest: str, run_dir: Path) -> None:
     from heartseg.training import ray_train
 
     with ThreadPoolExecutor(1) as pool:  # images and MLflow get ready while Ray's processes start
         starting = pool.submit(ray_train.start_ray, run_dir / "ray.log")
 
-        def train_on_cluster(*arguments: Any) -> Path:
+        def train(*arguments: Any) -> Path:
             starting.result()
             return ray_train.train_on_ray(*arguments)
 
         try:
-            _train(options.recipe, params, prepared, digest, run_dir, train_on_cluster)
+            _train(name, params, prepared, digest, run_dir, train)
         finally:
             wait([starting])
             ray_train.shutdown()
@@ -88,7 +92,8 @@ def _train(
             )
     uri = tracking_uri(Path.cwd())
     client = connect(uri)
-    tags = lineage_tags(Path.cwd(), recipe.dataset, prepared) | {"heartseg.recipe": name}
+    tags = lineage_tags(Path.cwd(), recipe.dataset, prepared)
+    tags |= {"heartseg.recipe": name, "heartseg.code_md5": code_digest()}
     experiment = params.tracking.experiment_prefix + recipe.dataset
     run_id = open_run(
         client,

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +68,12 @@ def commit(place: Path, message: str) -> None:
 
 def environment(place: Path) -> dict[str, str]:
     """Of a person who works in `place` with the environment activated."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "RAY_", "GIT_"))}
+    foreign = ("MLFLOW_", "RAY_", "GIT_", "PYTHON")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
     return kept | {
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(place),
+        "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_AUTHOR_NAME": "test",
         "GIT_AUTHOR_EMAIL": "test@localhost",
         "GIT_COMMITTER_NAME": "test",
@@ -78,12 +81,17 @@ def environment(place: Path) -> dict[str, str]:
     }
 
 
-def run(command: list[str] | str, place: Path, timeout: float = 600) -> str:
+def run(
+    command: list[str] | str,
+    place: Path,
+    timeout: float = 600,
+    extra: Mapping[str, str] | None = None,
+) -> str:
     """Run a command, which must succeed; what it printed on standard output."""
     done = subprocess.run(
         command,
         cwd=place,
-        env=environment(place),
+        env=environment(place) | dict(extra or {}),
         shell=isinstance(command, str),
         capture_output=True,
         text=True,

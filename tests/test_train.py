@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -53,8 +55,9 @@ def train(place: Path) -> str:
 
 def test_killed_and_run_again_ends_with_the_same_weights(repository):
     undisturbed = train(repository)
-    (finished,) = (repository / "runs").iterdir()
+    (finished,) = (repository / "runs").glob("*/")
 
+    (finished / "progress.json").unlink()
     driver = subprocess.Popen(
         [sys.executable, "-m", "heartseg.train", "camus"],
         cwd=repository,
@@ -83,3 +86,47 @@ def test_killed_and_run_again_ends_with_the_same_weights(repository):
         history = client.get_metric_history(one.info.run_id, "val_loss")
         assert [point.step for point in history] == list(range(1, EPOCHS + 1))
     assert len({r.data.metrics["val_loss"] for r in runs}) == 1
+
+
+@pytest.fixture
+def address(tmp_path) -> Iterator[str]:
+    """A Ray cluster of its own, as `ray start` makes it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = ["ray", "start", "--head", "--block", f"--port={port}", "--num-cpus=2",
+               "--include-dashboard=false", "--disable-usage-stats"]  # fmt: skip
+    head = subprocess.Popen(
+        command, env=environment(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    yield f"127.0.0.1:{port}"
+    head.send_signal(signal.SIGTERM)
+    head.wait(60)
+
+
+@pytest.mark.parametrize("repository", [1], indirect=True)
+def test_ray_address_names_the_cluster_to_join(repository, address):
+    """The cluster's own list of jobs tells that the training ran there."""
+    out = run(
+        [sys.executable, "-m", "heartseg.train", "camus"],
+        repository,
+        extra={"RAY_ADDRESS": address},
+    )
+    assert "results/camus/model: epoch" in out
+    log = max((repository / "runs").glob("*/ray.log"), key=os.path.getmtime).read_text()
+    assert f"Connecting to existing Ray cluster at address: {address}" in log
+
+
+@pytest.mark.parametrize("repository", [1], indirect=True)
+def test_a_cluster_that_does_not_answer_is_named(repository):
+    done = subprocess.run(
+        [sys.executable, "-m", "heartseg.train", "camus"],
+        cwd=repository,
+        env=environment(repository) | {"RAY_ADDRESS": "127.0.0.1:1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "no Ray cluster answers at RAY_ADDRESS=127.0.0.1:1" in done.stderr
+    assert "Traceback" not in done.stderr

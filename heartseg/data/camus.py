@@ -13,14 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from heartseg.data.camus_tables import PHASES, read_info, read_split_lists, read_truth
+from heartseg.data.camus_tables import PHASES, VIEWS, read_info, read_split_lists, read_truth
 from heartseg.data.labels import Camus
 from heartseg.data.nifti import RESTORE, Frame, read_frame, to_uint8
 from heartseg.data.prepared import Sample
 from heartseg.data.source import Survey, one_line
 from heartseg.errors import BadFilesError, InputError
 
-VIEWS = ("2CH", "4CH")
 NIFTI = (".nii.gz", ".nii")
 
 
@@ -123,26 +122,27 @@ def survey(source: Path, use_lists: bool) -> Survey:
             f"{source} has no folder database_nifti; "
             "point datasets.camus.source at the folder of the CAMUS release"
         )
-    patients = [name for name in _listing(database) if os.path.isdir(database / name)]
-    if not patients:
+    folders = [name for name in _listing(database) if os.path.isdir(database / name)]
+    if not folders:
         raise InputError(f"{database} holds no patient folder; unpack the CAMUS release there")
 
     problems: list[str] = []
     notes: list[str] = []
+    files_of: dict[str, list[str]] = {}
+    for folder in folders:
+        try:
+            files_of[folder] = _listing(database / folder)
+        except InputError as error:
+            problems.append(str(error))
     volumes = read_truth(source / "truth.csv", problems)
     official = None
     unlisted: dict[str, str] = {}
     if use_lists:
-        official, unlisted = read_split_lists(
-            source / "database_split", set(patients), problems, notes
-        )
+        # A stray or an emptied folder is no patient whom the lists would have to name.
+        patients = {name for name, files in files_of.items() if any(map(_is_nifti, files))}
+        official, unlisted = read_split_lists(source / "database_split", patients, problems, notes)
     cases: list[CamusCase] = []
-    for patient in patients:
-        try:
-            files = _listing(database / patient)
-        except InputError as error:
-            problems.append(str(error))
-            continue
+    for patient, files in files_of.items():
         known = (unlisted[patient],) if patient in unlisted else ()
         found = _cases_of(database / patient, files, volumes.get(patient, {}), known)
         cases += found
@@ -160,6 +160,10 @@ def _listing(folder: Path) -> list[str]:
         ) from None
 
 
+def _is_nifti(name: str) -> bool:
+    return name.endswith(NIFTI)
+
+
 def _gaps(patient: str, files: list[str], cases: list[CamusCase]) -> list[str]:
     """Notes on what a patient lacks, and on images that no case takes."""
     notes = []
@@ -170,7 +174,7 @@ def _gaps(patient: str, files: list[str], cases: list[CamusCase]) -> list[str]:
     other = [
         name
         for name in files
-        if name.endswith(NIFTI) and name not in taken and "_half_sequence" not in name
+        if _is_nifti(name) and name not in taken and "_half_sequence" not in name
     ]
     if other:
         notes.append(f"{patient}: not used: {', '.join(other)}")

@@ -12,6 +12,7 @@ from heartseg.data.nifti import RESTORE
 from heartseg.data.source import one_line
 from heartseg.errors import InputError
 
+VIEWS = ("2CH", "4CH")
 PHASES = ("ED", "ES")
 SPLIT_LISTS = {"training": "train", "validation": "val", "testing": "test"}
 
@@ -23,7 +24,7 @@ def read_info(path: Path) -> dict[str, str]:
         InputError: "path: reason. Remedy."
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         raise InputError(f"{path}: is missing. {RESTORE}") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -43,24 +44,37 @@ def read_info(path: Path) -> dict[str, str]:
 
 
 def read_truth(path: Path, problems: list[str]) -> dict[str, dict[str, float]]:
-    """True volumes by patient, {} where the source has no truth.csv."""
+    """True volumes by patient, {} where the source has no truth.csv.
+
+    A patient whose volumes cannot be right, or who is named twice, is a problem and left out.
+    """
     try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            return {
-                row["patient"]: {
-                    "reference_edv": float(row["edv_ml"]),
-                    "reference_esv": float(row["esv_ml"]),
-                }
-                for row in csv.DictReader(stream)
-            }
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            rows = [
+                (row["patient"].strip(), float(row["edv_ml"]), float(row["esv_ml"]))
+                for row in csv.DictReader(stream, restval="")
+            ]
     except FileNotFoundError:
         return {}
-    except (OSError, csv.Error, KeyError, TypeError, ValueError) as error:
+    except (OSError, csv.Error, KeyError, ValueError) as error:
         problems.append(
             f"{path}: cannot be read ({one_line(error)}). "
             "Give the columns patient, edv_ml, esv_ml, or remove the file."
         )
         return {}
+    truth: dict[str, dict[str, float]] = {}
+    times = Counter(patient for patient, _, _ in rows)
+    for patient in (patient for patient in times if times[patient] > 1):
+        problems.append(f"{path}: names {patient} more than once. Keep one row.")
+    for patient, edv, esv in rows:
+        if not 0 < esv < edv < math.inf:
+            problems.append(
+                f"{path}: {patient} has edv_ml {edv:g} and esv_ml {esv:g}. "
+                "Give volumes in mL, esv_ml above 0 and below edv_ml."
+            )
+        elif times[patient] == 1:
+            truth[patient] = {"reference_edv": edv, "reference_esv": esv}
+    return truth
 
 
 def read_split_lists(

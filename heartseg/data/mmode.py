@@ -1,13 +1,9 @@
-"""Reader for M-mode windows: folders img/ and mask/ with PNG files of equal names.
-
-windows.csv beside them may give, for each window: name, mm_per_row, s_per_column, quality and the
-known lvidd_mm, lvids_mm, heart_rate_bpm. Only name is required; an empty cell means unknown.
+"""Reader for M-mode windows: folders img/ and mask/ with PNG files of equal names, and
+windows.csv beside them where more is known (`heartseg.data.mmode_table`).
 """
 
 from __future__ import annotations
 
-import csv
-import math
 import os
 import re
 from collections import Counter
@@ -19,16 +15,11 @@ from PIL import Image
 
 from heartseg.config import MmodeDataset
 from heartseg.data.labels import Mmode
+from heartseg.data.mmode_table import REFERENCES, read_numbers, read_windows_csv
 from heartseg.data.prepared import Sample
 from heartseg.data.source import Survey, one_line
 from heartseg.errors import BadFilesError, InputError
 
-SPACINGS = ("mm_per_row", "s_per_column")
-REFERENCES = {
-    "lvidd_mm": "reference_lvidd",
-    "lvids_mm": "reference_lvids",
-    "heart_rate_bpm": "reference_hr",
-}
 SHORTEST_SIDE = 16
 
 
@@ -39,7 +30,7 @@ class MmodeCase:
     Attributes:
         case_id: the file name without its ending.
         patient: the animal.
-        frame: 0-based number of the window among those of its animal.
+        frame: 0-based number of the window among those of its animal, w2 before w10.
         spacing: (mm per row, s per column).
         problems: known before the images are opened.
     """
@@ -62,9 +53,9 @@ class MmodeCase:
         """
         problems = list(self.problems)
         loaded = []
-        for path in (self.image, self.mask):
+        for path, read in ((self.image, _read_gray), (self.mask, _read_mask)):
             try:
-                loaded.append(_read_gray(path))
+                loaded.append(read(path))
             except InputError as error:
                 problems.append(str(error))
         if len(loaded) == 2 and loaded[0].shape != loaded[1].shape:
@@ -76,6 +67,12 @@ class MmodeCase:
             raise BadFilesError("mmode", problems)
         image, mask = loaded
         inside = mask > mask.max() / 2
+        notes: tuple[str, ...] = ()
+        if (levels := len(np.unique(mask))) > 2:
+            notes = (
+                f"{self.case_id}: its mask has {levels} gray levels; "
+                "those above half of the maximum count as LV",
+            )
         return Sample(
             case_id=self.case_id,
             patient=self.patient,
@@ -87,6 +84,7 @@ class MmodeCase:
             spacing=self.spacing,
             quality=self.quality,
             reference=self.reference,
+            notes=notes,
         )
 
 
@@ -114,6 +112,20 @@ def _read_gray(path: Path) -> np.ndarray:
     return pixels
 
 
+def _read_mask(path: Path) -> np.ndarray:
+    """As `_read_gray`; what is drawn in the alpha channel would be lost, so it is refused."""
+    pixels = _read_gray(path)
+    with Image.open(path, formats=["PNG"]) as picture:
+        if picture.has_transparency_data:
+            lowest, highest = picture.convert("RGBA").getchannel("A").getextrema()
+            if lowest != highest:
+                raise InputError(
+                    f"{path}: is transparent in parts, so its mask may be in the alpha channel. "
+                    "Export it as 8-bit gray without transparency."
+                )
+    return pixels
+
+
 # --- what the source holds ----------------------------------------------------------------
 
 
@@ -136,25 +148,27 @@ def survey(config: MmodeDataset) -> Survey:
                 f"{source} has no folder {name}; "
                 "put PNG files of equal names into its folders img and mask"
             )
-    images, masks = _pngs(source / "img"), _pngs(source / "mask")
+    notes: list[str] = []
+    images, masks = _pngs(source / "img", notes), _pngs(source / "mask", notes)
     if not images and not masks:
         raise InputError(f"{source}: img and mask hold no PNG file; put the windows there")
 
-    notes: list[str] = []
     rows: dict[str, dict[str, str]] = {}
     unusable: list[str] = []  # without windows.csv the scale of every window is in doubt
     stems = sorted(images.keys() | masks.keys())
     try:
-        rows = _read_sidecar(source / "windows.csv", set(stems), notes)
+        rows = read_windows_csv(source / "windows.csv", set(stems), notes)
     except InputError as error:
         unusable.append(str(error))
 
     seen: Counter[str] = Counter()
     cases = []
-    for stem in stems:
-        image = images.get(stem, source / "img" / f"{stem}.png")
-        mask = masks.get(stem, source / "mask" / f"{stem}.png")
+    for stem in sorted(stems, key=_natural):
+        image = images.get(stem, [source / "img" / f"{stem}.png"])[0]
+        mask = masks.get(stem, [source / "mask" / f"{stem}.png"])[0]
         faults = list(unusable)
+        for second in images.get(stem, [])[1:] + masks.get(stem, [])[1:]:
+            faults.append(f"{second}: is another file of the name {stem}. Remove one of them.")
         match = pattern.search(stem)
         animal = (match["animal"] or "") if match else ""
         if not animal:
@@ -163,7 +177,7 @@ def survey(config: MmodeDataset) -> Survey:
                 "Rename it or change datasets.mmode.animal_pattern."
             )
         row = rows.get(stem, {})
-        numbers = _numbers(row, source / "windows.csv", faults)
+        numbers = read_numbers(row, source / "windows.csv", faults)
         cases.append(
             MmodeCase(
                 case_id=stem,
@@ -175,13 +189,19 @@ def survey(config: MmodeDataset) -> Survey:
                     numbers.get("mm_per_row", config.mm_per_row),
                     numbers.get("s_per_column", config.s_per_column),
                 ),
-                quality=row.get("quality") or "",
+                quality=row.get("quality", ""),
                 reference={REFERENCES[k]: v for k, v in numbers.items() if k in REFERENCES},
                 problems=tuple(faults),
             )
         )
         seen[animal] += 1
-    return Survey(cases, [], notes)
+    return Survey(sorted(cases, key=lambda case: case.case_id), [], notes)
+
+
+def _natural(name: str) -> list[str | int]:
+    """Sorting key that counts: w2 comes before w10."""
+    parts = re.split(r"(\d+)", name)
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)]
 
 
 def _animal_pattern(text: str) -> re.Pattern[str]:
@@ -198,50 +218,21 @@ def _animal_pattern(text: str) -> re.Pattern[str]:
     return pattern
 
 
-def _pngs(folder: Path) -> dict[str, Path]:
+def _pngs(folder: Path, notes: list[str]) -> dict[str, list[Path]]:
+    """PNG files by name without ending; more than one where a.png and a.PNG are there."""
     try:
         names = sorted(os.listdir(folder))
     except OSError as error:
         raise InputError(f"{folder}: cannot be read ({one_line(error)}); mend it") from None
     paths = [folder / name for name in names if not name.startswith(".")]
-    return {path.stem: path for path in paths if path.suffix.lower() == ".png"}
-
-
-def _read_sidecar(path: Path, stems: set[str], notes: list[str]) -> dict[str, dict[str, str]]:
-    """Rows of windows.csv by window, {} where there is no such file."""
-    remedy = "Give it a row per window with a column name, or remove it."
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            listed = list(csv.DictReader(stream, restval=""))
-        names = [row["name"].removesuffix(".png") for row in listed]
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
-        raise InputError(f"{path}: cannot be read ({one_line(error)}). {remedy}") from None
-    if twice := sorted(name for name, times in Counter(names).items() if times > 1):
-        raise InputError(f"{path}: names {twice[0]} more than once. {remedy}")
-    if not stems & set(names):
-        raise InputError(f"{path}: names none of the windows. {remedy}")
-    if absent := set(names) - stems:
-        notes.append(f"{path.name}: {len(absent)} of its {len(names)} windows are absent")
-    if unnamed := stems - set(names):
-        notes.append(f"{path.name}: {len(unnamed)} windows have no row, so params.yaml counts")
-    return dict(zip(names, listed, strict=True))
-
-
-def _numbers(row: dict[str, str], path: Path, faults: list[str]) -> dict[str, float]:
-    """The positive numbers of a row; an empty cell is left out, anything else is a fault."""
-    numbers = {}
-    for column in (*SPACINGS, *REFERENCES):
-        if text := (row.get(column) or "").strip():
-            try:
-                value = float(text)
-            except ValueError:
-                value = math.nan
-            if 0 < value < math.inf:
-                numbers[column] = value
-            else:
-                faults.append(
-                    f"{path}: {column} of {row['name']} is {text!r}. Give a positive number."
-                )
-    return numbers
+    found: dict[str, list[Path]] = {}
+    other = []
+    for path in paths:
+        if path.suffix.lower() == ".png":
+            found.setdefault(path.stem, []).append(path)
+        else:
+            other.append(path.name)
+    if other:
+        more = f" and {len(other) - 5} more" if len(other) > 5 else ""
+        notes.append(f"{folder.name}: not used: {', '.join(other[:5])}{more}")
+    return found

@@ -73,6 +73,7 @@ class Sample:
         spacing: (row, column); mm for CAMUS; mm per row and s per column for M-mode.
         quality: the dataset's own word for image quality, "" where unknown.
         reference: known clinical values, keys from REFERENCES.
+        notes: what is odd about the files but no fault.
     """
 
     case_id: str
@@ -85,6 +86,7 @@ class Sample:
     spacing: tuple[float, float]
     quality: str = ""
     reference: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def map_in_order(

@@ -12,6 +12,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from heartseg.data.prepared import decode_png, map_in_order, read_prepared
+from heartseg.data.resize import resize_images
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,6 @@ def load_resident(
     Raises:
         InputError: the file is missing or was not written by `heartseg prepare`.
     """
-    from heartseg.models.packaged import resize_images
-
     table = read_prepared(path, split)
     images = torch.empty((len(table), 1, input_size, input_size), dtype=torch.uint8)
     masks = torch.empty((len(table), input_size, input_size), dtype=torch.uint8)

@@ -8,6 +8,9 @@ from typing import Protocol
 
 from heartseg.data.prepared import Sample
 
+PHANTOM_MARKER = "PHANTOM"
+"""File at a source's root that says: this dataset is synthetic."""
+
 
 class Case(Protocol):
     """One frame or window whose files nobody has opened yet."""

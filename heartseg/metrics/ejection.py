@@ -14,8 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from heartseg.data.labels import Camus
-
-Spacing = tuple[float, float]
+from heartseg.metrics import Spacing
 
 BORDER_MM = 1.0
 """The LV's contour up to this much farther from the atrium than its closest point is the base."""
@@ -26,6 +25,8 @@ HINGE_MM = 1.0
 BASE_PART = 0.05
 """Without an atrium: this lowest part of the LV's principal axis is taken for the base."""
 SAMPLES_PER_PIXEL = 4
+SHORTEST_MM = 5.0
+"""No ventricle has a shorter long axis: stray pixels taken for one would give an absurd EF."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def long_axis_length(labels: np.ndarray, spacing: Spacing) -> float:
     The apex is the contour's point farthest from the base's midpoint.
 
     Raises:
-        ValueError: `labels` has no LV.
+        ValueError: `labels` has no LV, or one too small to have a long axis (`SHORTEST_MM`).
     """
     return _ventricle(labels, spacing).length
 
@@ -73,7 +74,7 @@ def biplane_volume(
     length is the longer of these two views' long axes.
 
     Raises:
-        ValueError: a view has no LV; the caller counts this as a failure.
+        ValueError: a view has no LV, or one too small; the caller counts this as a failure.
     """
     two, four = _ventricle(labels_2ch, spacing_2ch), _ventricle(labels_4ch, spacing_4ch)
     return _volume(two, four, disks, max(two.length, four.length) if length is None else length)
@@ -107,7 +108,7 @@ def release_ejection_fraction(
     2019, and the script that comes with the release).
 
     Raises:
-        ValueError: an image has no LV.
+        ValueError: an image has no LV, or one too small.
     """
     two = [_ventricle(labels, spacing_2ch) for labels in (ed_2ch, es_2ch)]
     four = [_ventricle(labels, spacing_4ch) for labels in (ed_4ch, es_4ch)]
@@ -135,7 +136,10 @@ def _ventricle(labels: np.ndarray, spacing: Spacing) -> Ventricle:
     border = points[away <= away.min() + BORDER_MM] if at_atrium else _lower_end(points)
     base = _middle_of_ends(border)
     apex = points[np.argmax(np.linalg.norm(points - base, axis=1))]
-    return Ventricle(cavity, spacing, apex, base)
+    ventricle = Ventricle(cavity, spacing, apex, base)
+    if ventricle.length < SHORTEST_MM:
+        raise ValueError("the LV is too small to have a long axis")
+    return ventricle
 
 
 def _contour(mask: np.ndarray) -> np.ndarray:
@@ -160,6 +164,8 @@ def _lower_end(points: np.ndarray) -> np.ndarray:
 
 
 def _middle_of_ends(points: np.ndarray) -> np.ndarray:
+    if len(points) == 1:
+        return points[0]
     apart = np.linalg.norm(points[:, None] - points[None], axis=2)
     one, other = np.unravel_index(np.argmax(apart), apart.shape)
     along = points @ (points[other] - points[one]) / apart[one, other]

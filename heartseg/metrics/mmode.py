@@ -11,6 +11,8 @@ import numpy as np
 from scipy import ndimage
 from scipy.signal import find_peaks, savgol_filter
 
+from heartseg.metrics import Spacing
+
 MOUSE_RATES = (200.0, 900.0)
 """Slowest and fastest plausible heart rate of a mouse, anaesthetised or awake, in beats per
 minute."""
@@ -49,7 +51,7 @@ def diameter_trace(mask: np.ndarray, mm_per_row: float) -> np.ndarray:
 
 def measure(
     mask: np.ndarray,
-    spacing: tuple[float, float],
+    spacing: Spacing,
     *,
     minimal_rate: float,
     maximal_rate: float,

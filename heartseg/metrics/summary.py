@@ -1,13 +1,13 @@
 """Tables of an evaluation (a row per case, patient or window) and their summary.
 
-The summary is what metrics.json holds: means over cases with bootstrap intervals over patients,
-plain means by subgroup, and the agreement of clinical values. Units are in the keys.
+The summary is what metrics.json holds: means over all cases and by subgroup, and the agreement
+of clinical values, with bootstrap intervals over patients. Units are in the keys.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,10 @@ import pandas as pd
 
 from heartseg.config import Evaluate
 from heartseg.data.labels import STRUCTURES, structure_mask
+from heartseg.metrics import Spacing
 from heartseg.metrics.agreement import agreement
 from heartseg.metrics.bootstrap import mean_interval
 from heartseg.metrics.ejection import (
-    Spacing,
     biplane_volume,
     ejection_fraction,
     release_ejection_fraction,
@@ -76,7 +76,7 @@ def ef_row(frames: Mapping[tuple[str, str], Frame]) -> dict[str, float] | None:
 
     Columns edv_, esv_, ef_ with each phase's own long axis, and ef_release_ with the disk
     height that the CAMUS release used; each for the reference and the predicted masks. NaN
-    where a mask has no LV.
+    where a mask that the value needs has no LV, or one too small.
 
     Args:
         frames: prediction, reference and spacing by (view, phase).
@@ -98,19 +98,23 @@ def _volumes(
 ) -> dict[str, float]:
     ed_2ch, es_2ch, ed_4ch, es_4ch = masks
     two, four = spacings
-    try:
-        edv = biplane_volume(ed_2ch, two, ed_4ch, four)
-        esv = biplane_volume(es_2ch, two, es_4ch, four)
-        ef = ejection_fraction(edv, esv)
-        release = release_ejection_fraction(ed_2ch, es_2ch, two, ed_4ch, es_4ch, four)
-    except ValueError:  # no LV in a mask: a failure, counted as missing in the summary
-        edv = esv = ef = release = np.nan
+    edv = _or_nan(biplane_volume, ed_2ch, two, ed_4ch, four)
+    esv = _or_nan(biplane_volume, es_2ch, two, es_4ch, four)
+    release = (ed_2ch, es_2ch, two, ed_4ch, es_4ch, four)
     return {
         f"edv_{name}": edv,
         f"esv_{name}": esv,
-        f"ef_{name}": ef,
-        f"ef_release_{name}": release,
+        f"ef_{name}": _or_nan(ejection_fraction, edv, esv),
+        f"ef_release_{name}": _or_nan(release_ejection_fraction, *release),
     }
+
+
+def _or_nan(measurement: Callable[..., float], *arguments: Any) -> float:
+    """NaN where a mask has no LV to measure: the summary counts it as missing."""
+    try:
+        return measurement(*arguments)
+    except ValueError:
+        return np.nan
 
 
 def window_row(prediction: np.ndarray, reference: np.ndarray, spacing: Spacing) -> dict[str, float]:
@@ -136,15 +140,16 @@ def window_row(prediction: np.ndarray, reference: np.ndarray, spacing: Spacing) 
 def summarise_camus(cases: pd.DataFrame, ef: pd.DataFrame, evaluate: Evaluate) -> dict[str, Any]:
     """metrics.json for CAMUS.
 
-    ef.masks compares predicted with reference masks, each phase with its own long axis, and so
-    do ef.edv_ml and ef.esv_ml. ef.cfg compares predicted masks with the ejection fraction that
-    comes with the data, by that one's method: with the release's common disk height, unless
-    volumes come with it (as with phantoms), which have own long axes. The two methods are
-    8 points apart on average on the release's own masks.
+    Patients whose value could not be measured count as `missing`, not into the errors. ef.masks
+    compares predicted with reference masks, each phase with its own long axis, and so do ef.edv_ml
+    and ef.esv_ml. ef.cfg compares predicted masks with the ejection fraction that comes with the
+    data, by that one's method: with the release's common disk height, unless volumes come with it
+    (as with phantoms), which have own long axes. The two methods are 8 points apart on average on
+    the release's own masks.
 
     Args:
         cases: rows of `case_metrics` with patient, view, phase and quality.
-        ef: rows of `ef_row` with ef_cfg, edv_true and esv_true; may be empty.
+        ef: rows of `ef_row` with patient, ef_cfg, edv_true and esv_true; may be empty.
         evaluate: the section of params.yaml.
 
     Returns:
@@ -153,14 +158,14 @@ def summarise_camus(cases: pd.DataFrame, ef: pd.DataFrame, evaluate: Evaluate) -
     known = ef[ef["ef_cfg"].notna()]
     measured = known["ef_predicted"].where(known["edv_true"].notna(), known["ef_release_predicted"])
     summary = _summarise_cases(cases, "camus", evaluate) | {
-        "by_view": _by(cases, "view", "camus"),
-        "by_phase": _by(cases, "phase", "camus"),
-        "by_quality": _by(cases, "quality", "camus"),
+        "by_view": _by(cases, "view", "camus", evaluate),
+        "by_phase": _by(cases, "phase", "camus", evaluate),
+        "by_quality": _by(cases, "quality", "camus", evaluate),
         "ef": {
-            "masks": agreement(ef["ef_reference"], ef["ef_predicted"]),
-            "edv_ml": agreement(ef["edv_reference"], ef["edv_predicted"]),
-            "esv_ml": agreement(ef["esv_reference"], ef["esv_predicted"]),
-            "cfg": agreement(known["ef_cfg"], measured),
+            "masks": _agreement(ef, ef["ef_reference"], ef["ef_predicted"], evaluate),
+            "edv_ml": _agreement(ef, ef["edv_reference"], ef["edv_predicted"], evaluate),
+            "esv_ml": _agreement(ef, ef["esv_reference"], ef["esv_predicted"], evaluate),
+            "cfg": _agreement(known, known["ef_cfg"], measured, evaluate),
         },
     }
     return tidy(summary)
@@ -172,24 +177,25 @@ def summarise_mmode(
     """metrics.json for M-mode.
 
     Clinical values of predicted masks against those of the reference masks, and under `truth`
-    against the values that came with the data, where there are any.
+    against the values that came with the data, where there are any. Windows whose value could
+    not be measured count as `missing`, not into the errors.
 
     Args:
         cases: rows of `case_metrics` with patient and quality.
-        windows: rows of `window_row` with lvidd_true, lvids_true, fs_true and hr_true.
+        windows: rows of `window_row` with patient, lvidd_true, lvids_true, fs_true and hr_true.
         evaluate: the section of params.yaml.
     """
     summary = _summarise_cases(cases, "mmode", evaluate)
-    summary["by_quality"] = _by(cases, "quality", "mmode")
+    summary["by_quality"] = _by(cases, "quality", "mmode", evaluate)
     summary["truth"] = {}
     for quantity in CLINICAL:
         name = quantity.split("_")[0]
-        predicted, known = windows[f"{name}_predicted"], windows[f"{name}_true"].notna()
-        summary[quantity] = agreement(windows[f"{name}_reference"], predicted)
-        if known.any():
-            summary["truth"][quantity] = agreement(
-                windows.loc[known, f"{name}_true"], predicted[known]
-            )
+        reference, predicted = windows[f"{name}_reference"], windows[f"{name}_predicted"]
+        summary[quantity] = _agreement(windows, reference, predicted, evaluate)
+        known = windows[windows[f"{name}_true"].notna()]
+        if len(known):
+            true, predicted = known[f"{name}_true"], known[f"{name}_predicted"]
+            summary["truth"][quantity] = _agreement(known, true, predicted, evaluate)
     return tidy(summary)
 
 
@@ -209,21 +215,54 @@ def mean_dice(cases: pd.DataFrame, dataset: str) -> pd.Series:
 
 
 def _summarise_cases(cases: pd.DataFrame, dataset: str, evaluate: Evaluate) -> dict[str, Any]:
-    overall: dict[str, dict[str, float]] = {}
-    for structure, rows in cases.groupby("structure", sort=False):
-        overall[str(structure)] = {}
-        for metric in CASE_METRICS[dataset]:
-            overall[str(structure)] |= _interval(metric, rows[metric], rows["patient"], evaluate)
-        overall[str(structure)]["missed"] = int(rows["missed"].sum())
-    if len(overall) > 1:
-        dice = mean_dice(cases, dataset)
-        patients = cases.groupby("case_id")["patient"].first()
-        overall["mean"] = _interval("dice", dice, patients[dice.index], evaluate)
     return {
         "n_patients": int(cases["patient"].nunique()),
         "n_cases": int(cases["case_id"].nunique()),
-        "overall": overall,
+        "overall": _structures(cases, dataset, evaluate),
     }
+
+
+def _by(cases: pd.DataFrame, column: str, dataset: str, evaluate: Evaluate) -> dict[str, Any]:
+    """The same as `overall` by the values of a column; cases without one are left out."""
+    return {
+        str(value): {"n": int(group["case_id"].nunique()), **_structures(group, dataset, evaluate)}
+        for value, group in cases[cases[column] != ""].groupby(column)
+    }
+
+
+def _structures(
+    cases: pd.DataFrame, dataset: str, evaluate: Evaluate
+) -> dict[str, dict[str, float]]:
+    """Means with their intervals by structure, and the mean Dice of those that count."""
+    found: dict[str, dict[str, float]] = {}
+    for structure, rows in cases.groupby("structure", sort=False):
+        found[str(structure)] = {}
+        for metric in CASE_METRICS[dataset]:
+            found[str(structure)] |= _interval(metric, rows[metric], rows["patient"], evaluate)
+        found[str(structure)]["missed"] = int(rows["missed"].sum())
+    if len(found) > 1:
+        dice = mean_dice(cases, dataset)
+        patients = cases.groupby("case_id")["patient"].first()
+        found["mean"] = _interval("dice", dice, patients[dice.index], evaluate)
+    return found
+
+
+def _agreement(
+    rows: pd.DataFrame, reference: pd.Series, measured: pd.Series, evaluate: Evaluate
+) -> dict[str, float]:
+    """`agreement` with intervals of bias and mean absolute error over the rows' patients."""
+    found = agreement(reference, measured)
+    difference = (measured - reference).astype(float)
+    usable = np.isfinite(difference)
+    if not usable.any():
+        nothing = ("bias_low", "bias_high", "mae_low", "mae_high")
+        return found | dict.fromkeys(nothing, np.nan)
+    patients, difference = rows.loc[usable, "patient"], difference[usable]
+    return (
+        found
+        | _interval("bias", difference, patients, evaluate)
+        | _interval("mae", difference.abs(), patients, evaluate)
+    )
 
 
 def _interval(
@@ -237,15 +276,3 @@ def _interval(
         confidence=evaluate.confidence,
     )
     return {metric: mean, f"{metric}_low": low, f"{metric}_high": high}
-
-
-def _by(cases: pd.DataFrame, column: str, dataset: str) -> dict[str, Any]:
-    """Plain means by the values of a column; cases without one are left out."""
-    groups: dict[str, Any] = {}
-    for value, group in cases[cases[column] != ""].groupby(column):
-        means = group.groupby("structure", sort=False)[list(CASE_METRICS[dataset])].mean()
-        groups[str(value)] = {"n": int(group["case_id"].nunique())}
-        groups[str(value)] |= {str(name): dict(row) for name, row in means.iterrows()}
-        if len(means) > 1:
-            groups[str(value)]["mean"] = {"dice": mean_dice(group, dataset).mean()}
-    return groups

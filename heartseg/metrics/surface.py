@@ -13,12 +13,11 @@ import numpy as np
 import torch
 from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
 
+from heartseg.metrics import Spacing
 from heartseg.metrics.overlap import check_masks
 
 # MONAI 1.5 and later warn about a call of their own.
 warnings.filterwarnings("ignore", r"(?s).*always_return_as_numpy", FutureWarning)
-
-Spacing = tuple[float, float]
 
 
 def hd95_mm(predicted: np.ndarray, reference: np.ndarray, spacing: Spacing) -> float:

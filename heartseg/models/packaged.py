@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from heartseg.data.resize import resize_images
 from heartseg.models.outputs import predicted_labels
 
 if TYPE_CHECKING:
@@ -29,14 +30,6 @@ MEAN, STD = 255 * 0.449, 255 * 0.226
 REQUIREMENTS = ("mlflow", "numpy", "torch")  # what running a packaged model takes
 
 EXAMPLE_SIZE = (2, 72, 88)  # batch, height, width; export would take a 1 for a constant
-
-
-def resize_images(images: torch.Tensor, size: int) -> torch.Tensor:
-    """uint8 (N, C, H, W) to uint8 (N, C, size, size): bilinear, antialiased, rounded."""
-    resized = F.interpolate(
-        images.float(), size=(size, size), mode="bilinear", align_corners=False, antialias=True
-    )
-    return resized.round().to(torch.uint8)
 
 
 def normalise(images: torch.Tensor) -> torch.Tensor:

@@ -32,7 +32,9 @@ def save_trained(folder: Path, weights: dict[str, torch.Tensor], training: dict[
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    save_file({key: value.contiguous() for key, value in weights.items()}, temporary / WEIGHTS)
+    # Copies: MONAI's DynUNet holds a layer under two names, and safetensors wants no sharing.
+    own = {key: w.clone(memory_format=torch.contiguous_format) for key, w in weights.items()}
+    save_file(own, temporary / WEIGHTS)
     (temporary / TRAINING).write_text(json.dumps(training, indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(temporary, folder)

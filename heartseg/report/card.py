@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from heartseg.data.labels import LABELS, STRUCTURES
 from heartseg.nested import leaves
-from heartseg.paths import phantom_dir
 
 TASKS = {
     "camus": "segments the left ventricle's cavity and myocardium and the left atrium in apical "
@@ -75,7 +73,7 @@ def model_card(
         registered: name, version, alias, reason, weights_md5.
     """
     dataset, network = recipe["dataset"], recipe["model"]["name"]
-    synthetic = Path(dataset_metadata["source"]) == phantom_dir(dataset)
+    synthetic = bool(dataset_metadata.get("synthetic"))
     sections = [
         f"# {registered['name']} version {registered['version']} ({registered['alias']})",
         f"A {network} network that {TASKS[dataset]}. When registered it became "
@@ -123,7 +121,11 @@ def _usage(recipe: dict[str, Any], registered: dict[str, Any]) -> str:
 def _results(dataset: str, metrics: dict[str, Any]) -> str:
     overall = metrics.get("overall") or {}
     structures = [*STRUCTURES[dataset], *(["mean"] if "mean" in overall else [])]
-    columns = {k: v for k, v in SURFACE.items() if any(_get(overall, s, k) for s in structures)}
+    columns = {
+        key: text
+        for key, text in SURFACE.items()
+        if any(_get(overall, name, key) is not None for name in structures)
+    }
     rows = [
         (name, *(_with_interval(overall.get(name) or {}, key) for key in columns))
         for name in structures
@@ -131,25 +133,30 @@ def _results(dataset: str, metrics: dict[str, Any]) -> str:
     parts = [
         f"## Results\n\n{_number(metrics.get('n_cases'))} images of "
         f"{_number(metrics.get('n_patients'))} {PATIENTS[dataset]} of the "
-        f"{metrics['evaluated_on']} split, at native resolution; mean, in brackets its bootstrap "
-        f"interval over {PATIENTS[dataset]}.",
+        f"{metrics['evaluated_on']} split, at native resolution. In brackets: bootstrap "
+        f"intervals over {PATIENTS[dataset]}.",
         _table(("structure", *columns.values()), rows),
     ]
     clinical = [
         (
             text,
-            *(_number(found.get(name), 2) for name in ("bias", "mae", "r")),
+            *(_with_interval(found, name) for name in ("bias", "mae")),
+            _number(found.get("r"), 2),
             _interval(found.get("loa_low"), found.get("loa_high"), 2),
             _number(found.get("n")),
+            _number(found.get("missing")),
         )
         for key, text in CLINICAL[dataset].items()
         if (found := _get(metrics, *key.split(".")))
     ]
     if clinical:
-        head = ("measurement", "bias", "mean absolute error", "r", "95 % limits of agreement", "n")
-        parts.append(_table(head, clinical))
+        head = ("measurement", "bias", "mean absolute error", "r", "95 % limits of agreement")
+        parts.append(_table((*head, "n", "not measured"), clinical))
     groups = [
-        (f"{title} {name}", *(_number(_get(found, s, "dice"), 3) for s in STRUCTURES[dataset]))
+        (
+            f"{title} {name}",
+            *(_with_interval(found.get(part) or {}, "dice") for part in STRUCTURES[dataset]),
+        )
         for key, title in GROUPS.items()
         for name, found in (metrics.get(key) or {}).items()
         if found
@@ -186,10 +193,8 @@ def _limits(dataset: str, metrics: dict[str, Any], synthetic: bool) -> str:
     else:
         lines.append("Lengths and heart rate depend on the mm per row and s per column given.")
     lines.append("The model does not say how sure it is.")
-    if metrics.get("evaluated_on") == "val":
-        lines.append(
-            "Evaluated on the validation split, by which training was watched: optimistic."
-        )
+    if metrics.get("selected_on_it"):
+        lines.append("Evaluated on the split by which training chose its epoch: optimistic.")
     if synthetic:
         lines.append("The results are those on phantoms and say nothing about patients.")
     elif dataset == "camus":

@@ -32,9 +32,10 @@ def lineage_tags(root: Path, dataset: str, prepared: Path) -> dict[str, str]:
         prepared: the prepared dataset's Parquet file.
 
     Returns:
-        git.commit, git.branch, git.dirty (tracked changes other than dvc.lock and the outputs
-        of stages: "true" or "false"), dvc.source (path), dvc.source_md5 (as DVC recorded it
-        for the prepare stage or for `dvc add`), dvc.prepared_md5 (of the file itself),
+        git.commit, git.branch, git.dirty ("true" or "false": tracked changes other than
+        dvc.lock and the outputs of stages, or untracked code), dvc.source (path),
+        dvc.source_md5 (as DVC recorded it for the prepare stage or for `dvc add`),
+        dvc.prepared_md5 (of the file itself),
         dvc.prepared_in_lock ("true" where dvc.lock names that very file), dvc.experiment,
         heartseg.dataset, heartseg.lock_md5 (of requirements.lock), version.python and those of
         the main libraries, and the tags by which MLflow itself shows commit and user.
@@ -65,6 +66,8 @@ def _git_tags(root: Path, stages: dict[str, Any]) -> dict[str, str]:
     else:
         names = (_git(root, "diff", "--name-only", "--no-renames", "-z", "HEAD") or "").split("\0")
         changed = {(Path(top) / name).resolve() for name in names if name}
+        new = _git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", "heartseg")
+        changed |= {root.resolve() / name for name in (new or "").split("\0") if name}
         dirty = any(not _is_written_by_dvc(path, root.resolve(), stages) for path in changed)
     return {
         "git.commit": commit or NONE,

@@ -208,7 +208,22 @@ def log_evaluation(
         run_id: the training's run.
         metrics: nested; {"overall": {"LV": {"dice": 0.9}}} becomes eval/overall/LV/dice.
         files: files and folders, which go to the artifact folder "evaluation".
+
+    Raises:
+        InputError: the store does not answer, or cannot be written.
     """
+    try:
+        _log_evaluation(client, run_id, metrics, files)
+    except Exception as error:  # each kind of store has its own
+        raise InputError(
+            f"the evaluation could not be logged to {without_password(client.tracking_uri)}: "
+            f"{first_line(error)}. Run the same command when the store answers"
+        ) from None
+
+
+def _log_evaluation(
+    client: MlflowClient, run_id: str, metrics: dict[str, Any], files: Sequence[Path]
+) -> None:
     from mlflow.entities import Metric, RunTag
 
     now, numbers, tags = int(time.time() * 1000), [], []

@@ -222,7 +222,12 @@ def pull(uri: str, model_uri: str) -> Pulled:
             f"Registered there: {', '.join(names) or 'nothing yet'}; another store is chosen by "
             "MLFLOW_TRACKING_URI"
         ) from None
-    return Pulled(model.predict, dict(model.metadata.metadata or {}))
+    metadata = dict(model.metadata.metadata or {})
+    if not {"dataset", "recipe"} <= metadata.keys():
+        raise InputError(
+            f"{model_uri} was not registered by heartseg; take one of `make ui`'s list"
+        )
+    return Pulled(model.predict, metadata)
 
 
 def read_value(metrics: dict[str, Any], key: str, path: Path) -> float:

@@ -72,7 +72,7 @@ class RunTracker:
 
     def start(self) -> None:
         """Follow the journal from where the last tracker of this run stopped."""
-        self._start_monitor()
+        self._try(self._start_monitor)
         self._thread.start()
 
     def close(self, status: str) -> bool:
@@ -123,7 +123,8 @@ class RunTracker:
                 wait = POLL_S
                 if not answered:
                     _log.warning("MLflow answers again; its points are up to date")
-                    self._start_monitor()  # MLflow's own monitor ends with the first failure
+                    # MLflow's own monitor ended with the first failure.
+                    self._try(self._start_monitor)
             else:
                 wait = min(2 * wait, MAX_WAIT_S)
                 if answered:

@@ -125,13 +125,6 @@ def apply(images: Tensor, masks: Tensor, changes: Changes) -> tuple[Tensor, Tens
     return out.clamp_(0, 255), masks
 
 
-def augment_batch(
-    images: Tensor, masks: Tensor, config: Augment, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """`draw` and `apply` in one, where the batch is not shared between workers."""
-    return apply(images, masks, draw(len(images), config, generator))
-
-
 def _source_grid(images: Tensor, changes: Changes) -> Tensor | None:
     """For each output pixel the place it comes from, (N, H, W, 2) as grid_sample takes it.
 

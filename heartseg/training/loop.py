@@ -227,15 +227,16 @@ def validate(
     result does not depend on the number of workers.
     """
     network.eval()
-    mine = torch.arange(rank, len(val), world_size)
+    mine = torch.arange(len(val))[rank::world_size]
     sums = torch.zeros(2 + 3 * labels, dtype=torch.float64, device=device)
-    for chosen in mine.split(recipe.eval_batch_size):
+    for chosen in mine.split(recipe.eval_batch_size) if len(mine) else ():
         images, masks = val.batch(chosen, device)
         with autocast(recipe, device):
             logits = network(_as_input(images, recipe))
         counts = confusion_counts(predicted_labels(logits), masks, labels).sum(0)
-        batch = torch.stack([loss(logits, masks) * len(chosen), torch.tensor(float(len(chosen)))])
-        sums += torch.cat([batch.to(sums), counts.flatten().to(sums)])
+        sums[0] += loss(logits, masks) * len(chosen)
+        sums[1] += len(chosen)
+        sums[2:] += counts.flatten()
     if world_size > 1:
         distributed.all_reduce(sums)
     dice = dice_from_counts(sums[2:].reshape(labels, 3).long()).tolist()
@@ -272,7 +273,8 @@ def _wrap(network: nn.Module, recipe: Recipe, device: torch.device, world_size: 
 
 def _as_input(images: torch.Tensor, recipe: Recipe) -> torch.Tensor:
     layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-    return normalise(images).contiguous(memory_format=layout)
+    channels = normalise(images).expand(-1, recipe.model.in_channels, -1, -1)
+    return channels.contiguous(memory_format=layout)
 
 
 @torch.no_grad()

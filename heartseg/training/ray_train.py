@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from heartseg.data.resident import Resident
 
 FAULT = "fault.txt"
+OUT_OF_MEMORY = "the GPU's memory is too small for this recipe; lower batch_size or input_size"
 
 
 def start_ray(log: Path) -> None:
@@ -59,11 +61,37 @@ def start_ray(log: Path) -> None:
         ) from None
 
 
-def count_workers(train: Train) -> int:
-    """The configured number of workers; auto is one per GPU that the cluster has, else one."""
-    if train.workers != "auto":
-        return train.workers
-    return max(1, int(ray.cluster_resources().get("GPU", 0)))
+def count_workers(train: Train, recipe: Recipe) -> int:
+    """The configured number of workers.
+
+    auto is one per GPU that the cluster has, or as many of them as can share the batch
+    equally; without a GPU it is one.
+
+    Raises:
+        InputError: the cluster has fewer GPUs, or the workers cannot share the batch equally.
+    """
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    if train.workers == "auto":
+        return max(n for n in range(1, max(gpus, 1) + 1) if recipe.batch_size % n == 0)
+    if 0 < gpus < train.workers:
+        raise InputError(f"train.workers is {train.workers}, but the cluster has {gpus} GPU(s)")
+    recipe.worker_batch(train.workers)
+    return train.workers
+
+
+def share_of_node(workers: int) -> tuple[int, dict[str, float]]:
+    """CPU threads of a worker, and what Ray must have free for it, so that all of them fit."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    with_gpu = [resources for resources in alive if resources.get("GPU")]
+    if with_gpu:
+        cpus = min(resources.get("CPU", 0) / resources["GPU"] for resources in with_gpu)
+    else:
+        useful = [resources["CPU"] for resources in alive if resources.get("CPU")]
+        cpus = min(useful) / math.ceil(workers / len(useful))
+    threads = max(1, math.floor(cpus))
+    # Ray counts in ten thousandths; less than one CPU lets several workers share a core.
+    wanted = {"CPU": float(threads) if cpus >= 1 else math.floor(cpus * 1e4) / 1e4}
+    return threads, wanted | ({"GPU": 1.0} if with_gpu else {})
 
 
 def train_on_ray(
@@ -90,10 +118,8 @@ def train_on_ray(
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    workers = count_workers(train)
-    recipe.worker_batch(workers)  # refuse before any worker starts
-    gpu = ray.cluster_resources().get("GPU", 0) > 0
-    threads = _threads_per_worker(workers)
+    workers = count_workers(train, recipe)  # an impossible number is refused before any starts
+    threads, resources = share_of_node(workers)
     (run_dir / FAULT).unlink(missing_ok=True)
     trainer = TorchTrainer(
         _work,
@@ -105,7 +131,7 @@ def train_on_ray(
             "threads": threads,
         },
         scaling_config=ScalingConfig(
-            num_workers=workers, use_gpu=gpu, resources_per_worker=_resources(threads, gpu)
+            num_workers=workers, use_gpu="GPU" in resources, resources_per_worker=resources
         ),
         run_config=RunConfig(
             name="ray",
@@ -118,17 +144,6 @@ def train_on_ray(
     if (run_dir / FAULT).exists():
         raise InputError((run_dir / FAULT).read_text(encoding="utf-8"))
     return Path(result.checkpoint.path)
-
-
-def _threads_per_worker(workers: int) -> int:
-    """CPU threads that a worker may use when the workers spread over the nodes."""
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    cores = min(int(node["Resources"].get("CPU", 1)) for node in nodes)
-    return max(1, cores // -(-workers // len(nodes)))
-
-
-def _resources(threads: int, gpu: bool) -> dict[str, float]:
-    return {"CPU": threads, "GPU": 1} if gpu else {"CPU": threads}
 
 
 def _work(config: dict[str, Any]) -> None:
@@ -178,10 +193,10 @@ def _work(config: dict[str, Any]) -> None:
             device_memory_fraction=how.device_memory_fraction,
             on_step=journal.write_step if rank == 0 else None,
         )
-    except InputError as error:
-        # Found by all workers alike. Raised, it would count as a lost worker and be tried again.
-        if rank == 0:
-            (run_dir / FAULT).write_text(str(error), encoding="utf-8")
+    except (InputError, torch.OutOfMemoryError) as error:
+        # Raised, it would count as a lost worker and be tried again, to end the same.
+        text = str(error) if isinstance(error, InputError) else OUT_OF_MEMORY
+        (run_dir / FAULT).write_text(text, encoding="utf-8")
 
 
 def shutdown() -> None:

@@ -2,37 +2,69 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from heartseg.config import Recipe
+from heartseg.errors import InputError
 
 RUNS = "runs"
 STATE = "run.json"
+PACKAGE = Path(__file__).parents[1]
+CODE = ("data", "metrics", "models", "training")
+"""Rooms whose code decides about a training's result."""
 
 
-def open_run_dir(runs: Path, name: str, recipe: Recipe, data_digest: str) -> Path:
-    """The folder for training `recipe` on the data of that digest.
+@contextmanager
+def open_run_dir(
+    runs: Path, name: str, recipe: Recipe, data_digest: str, engine: str
+) -> Iterator[Path]:
+    """The folder for training `recipe` on the data of that digest by the present code.
 
-    The same recipe on the same data finds the folder of the run that was cut off; a finished
-    one is emptied, since asking again for a finished training means to do it again.
+    The same recipe, data and code find the folder of the run that was cut off. A finished one
+    is emptied, since asking again for a finished training means to do it again.
 
     Args:
         runs: folder of all runs, absolute.
         name: of the recipe.
         recipe: what is trained.
         data_digest: of the prepared dataset.
+        engine: what runs it; each keeps its checkpoints in its own way.
+
+    Raises:
+        InputError: another process works in that folder.
     """
-    content = json.dumps([recipe.model_dump(mode="json"), data_digest], sort_keys=True)
-    folder = runs / f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:10]}"
-    if read_state(folder).get("finished"):
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    made_of = [recipe.model_dump(mode="json"), data_digest, code_digest(), engine]
+    key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+    folder = runs / f"{name}-{key[:10]}"
+    runs.mkdir(parents=True, exist_ok=True)
+    with open(runs / f"{folder.name}.lock", "w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"another process is training this very run in {folder}; wait for it or stop it"
+            ) from None
+        if read_state(folder).get("finished"):
+            shutil.rmtree(folder)
+        folder.mkdir(exist_ok=True)
+        yield folder
+
+
+def code_digest() -> str:
+    """MD5 of the code that decides about a training's result."""
+    digest = hashlib.md5(usedforsecurity=False)
+    for room in CODE:
+        for path in sorted((PACKAGE / room).rglob("*.py")):
+            digest.update(str(path.relative_to(PACKAGE)).encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def read_state(folder: Path) -> dict[str, Any]:

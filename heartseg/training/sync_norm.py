@@ -21,7 +21,8 @@ class SyncBatchNorm2d(torch.nn.BatchNorm2d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training:
             return super().forward(x)
-        local = torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))])
+        wide = x.float()  # under autocast x has too few digits for a difference of squares
+        local = torch.stack([wide.mean((0, 2, 3)), wide.square().mean((0, 2, 3))])
         mean, square = all_reduce(local) / distributed.get_world_size()
         variance = (square - mean.square()).clamp_min(0)
         self._update(mean.detach(), variance.detach(), x)
@@ -29,7 +30,7 @@ class SyncBatchNorm2d(torch.nn.BatchNorm2d):
         shift = -mean * scale
         if self.weight is not None:
             scale, shift = scale * self.weight, shift * self.weight + self.bias
-        return x * scale[:, None, None] + shift[:, None, None]
+        return (wide * scale[:, None, None] + shift[:, None, None]).to(x.dtype)
 
     @torch.no_grad()
     def _update(self, mean: torch.Tensor, variance: torch.Tensor, x: torch.Tensor) -> None:

@@ -110,15 +110,48 @@ def test_gaps_are_notes(source: Path) -> None:
     (database / "patient0003/patient0003_2CH_half_sequence.nii.gz").write_bytes(b"")
     (database / "patient0004").rename(database / ".hidden")
     (database / "README.txt").write_text("no patient")
+    (database / "__MACOSX").mkdir()  # stray folders are in no list, and need not be
+    (database / "patient0999").mkdir()
+    (database / "patient0999/Info_2CH.cfg").write_text(INFO)
     survey = camus.survey(source, use_lists=True)
     assert faults(survey) == []
     assert len(survey.cases) == 4 + 2 + 3
     assert survey.notes == [
         "subgroup_testing.txt: 1 of its 1 patients are absent",
+        "__MACOSX: no 2CH ED, 2CH ES, 4CH ED, 4CH ES",
         "patient0002: no 4CH ED, 4CH ES",
         "patient0003: no 2CH ES",
         "patient0003: not used: patient0001_2CH_ES.nii.gz",
+        "patient0999: no 2CH ED, 2CH ES, 4CH ED, 4CH ES",
     ]
+
+
+def test_text_files_may_begin_with_a_byte_order_mark(source: Path) -> None:
+    for name, text in {
+        CFG: INFO,
+        "truth.csv": "patient,edv_ml,esv_ml\npatient0001,90,40\n",
+    }.items():
+        (source / name).write_text(text, encoding="utf-8-sig")
+    survey = camus.survey(source, use_lists=True)
+    assert faults(survey) == []
+    assert survey.cases[0].read().reference["reference_edv"] == 90
+
+
+def test_only_the_patients_with_wrong_volumes_lose_them(source: Path) -> None:
+    (source / "truth.csv").write_text(
+        "patient,edv_ml,esv_ml\npatient0001,90,40\npatient0002,90,95\n"
+        "patient0003,90,40\npatient0003,80,40\npatient0004,inf,40\n"
+    )
+    survey = camus.survey(source, use_lists=True)
+    assert survey.problems == [
+        f"{source}/truth.csv: names patient0003 more than once. Keep one row.",
+        f"{source}/truth.csv: patient0002 has edv_ml 90 and esv_ml 95. "
+        "Give volumes in mL, esv_ml above 0 and below edv_ml.",
+        f"{source}/truth.csv: patient0004 has edv_ml inf and esv_ml 40. "
+        "Give volumes in mL, esv_ml above 0 and below edv_ml.",
+    ]
+    known = {case.patient for case in survey.cases if "reference_edv" in case.read().reference}
+    assert known == {"patient0001"}
 
 
 # --- faults -------------------------------------------------------------------------------
@@ -239,6 +272,18 @@ FAULTS = {
         lambda s: (s / "truth.csv").write_text("patient,edv_ml,esv_ml\npatient0001,big,1\n"),
         "truth.csv",
         "could not convert",
+        0,
+    ),
+    "truth.csv with a volume of 0": Fault(
+        lambda s: (s / "truth.csv").write_text("patient,edv_ml,esv_ml\npatient0001,90,0\n"),
+        "truth.csv",
+        "esv_ml 0",
+        0,
+    ),
+    "truth.csv with NaN": Fault(
+        lambda s: (s / "truth.csv").write_text("patient,edv_ml,esv_ml\npatient0001,nan,40\n"),
+        "truth.csv",
+        "edv_ml nan",
         0,
     ),
 }

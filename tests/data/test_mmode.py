@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +15,9 @@ from heartseg.config import MmodeDataset, Params
 from heartseg.data import mmode
 from heartseg.data.source import Survey
 from heartseg.errors import BadFilesError, InputError
+from heartseg.metrics.mmode import diameter_trace
 from tests.data.raw import DEPTH, WIDTH, echo, write_windows
+from tests.examples import real_data
 
 
 @pytest.fixture
@@ -69,8 +73,37 @@ def test_masks_are_cut_at_half_of_their_maximum(
 ) -> None:
     inside = echo()[1] == 1
     save(config.source / "mask/a0_w0.png", np.where(inside, levels[1], levels[0]).astype(np.uint8))
-    mask = mmode.survey(config).cases[0].read().mask
-    assert (mask == inside).all()
+    sample = mmode.survey(config).cases[0].read()
+    assert (sample.mask == inside).all()
+    assert sample.notes == ()
+
+
+def test_a_mask_of_more_than_two_levels_is_noted(config: MmodeDataset) -> None:
+    levels = np.array([0, 120, 255, 130], np.uint8)[echo()[1]]
+    save(config.source / "mask/a0_w0.png", levels)
+    sample = mmode.survey(config).cases[0].read()
+    assert (sample.mask == (levels >= 130)).all()
+    assert sample.notes == (
+        "a0_w0: its mask has 4 gray levels; those above half of the maximum count as LV",
+    )
+
+
+@pytest.mark.parametrize("kind", ["RGBA", "LA", "palette"])
+def test_a_mask_in_the_alpha_channel_is_a_fault_and_an_opaque_one_is_not(
+    config: MmodeDataset, kind: str
+) -> None:
+    inside = np.where(echo()[1] == 1, 255, 0).astype(np.uint8)
+    path = config.source / "mask/a0_w0.png"
+    if kind == "palette":
+        Image.fromarray(inside // 255).convert("P").save(path, transparency=0)
+    else:
+        picture = Image.fromarray(inside).convert(kind)
+        picture.save(path)
+        assert (mmode.survey(config).cases[0].read().mask == (inside > 0)).all()
+        picture.putalpha(Image.fromarray(inside))
+        picture.save(path)
+    (fault,) = faults(mmode.survey(config))
+    assert fault.startswith(f"{path}: is transparent in parts")
 
 
 def test_windows_csv_says_more_than_the_parameters(config: MmodeDataset) -> None:
@@ -97,6 +130,41 @@ def test_windows_csv_says_more_than_the_parameters(config: MmodeDataset) -> None
         "windows.csv: 1 of its 3 windows are absent",
         "windows.csv: 4 windows have no row, so params.yaml counts",
     ]
+
+
+def test_windows_csv_may_have_spaces_and_needs_no_spacing(config: MmodeDataset) -> None:
+    (config.source / "windows.csv").write_text(
+        'name, mm_per_row ,quality,frame\n"a0_w0" , "0.05", Good ,7\n'
+    )
+    survey = mmode.survey(config)
+    sample = survey.cases[0].read()
+    assert (sample.spacing, sample.quality) == ((0.05, 0.002), "Good")
+    assert survey.notes == [
+        "windows.csv: no column s_per_column, so params.yaml counts",
+        "windows.csv: 5 windows have no row, so params.yaml counts",
+    ]
+
+
+def test_files_that_are_no_png_are_noted(config: MmodeDataset) -> None:
+    (config.source / "img/a7_w0.jpg").touch()
+    for number in range(7):
+        (config.source / f"mask/{number}.txt").touch()
+    (config.source / "mask/.hidden").touch()
+    survey = mmode.survey(config)
+    assert survey.notes == [
+        "img: not used: a7_w0.jpg",
+        "mask: not used: 0.txt, 1.txt, 2.txt, 3.txt, 4.txt and 2 more",
+    ]
+    assert len(survey.cases) == 6
+
+
+def test_windows_of_an_animal_are_counted_in_their_order(config: MmodeDataset) -> None:
+    for kind in ("img", "mask"):
+        shutil.copy(config.source / kind / "a0_w0.png", config.source / kind / "a0_w10.png")
+        (config.source / kind / "a0_w0.png").rename(config.source / kind / "a0_w2.png")
+    frames = {case.case_id: case.read().frame for case in mmode.survey(config).cases[:4]}
+    assert list(frames) == ["a0_w1", "a0_w10", "a0_w2", "a1_w0"]
+    assert frames == {"a0_w1": 0, "a0_w2": 1, "a0_w10": 2, "a1_w0": 0}
 
 
 def test_the_pattern_tells_the_animal(config: MmodeDataset) -> None:
@@ -168,8 +236,34 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str, str, int]] = {
         "heart_rate_bpm of a0_w0 is 'fast'",
         1,
     ),
-    "no name column": (sidecar("file\na0_w0\n"), "windows.csv", "KeyError", 6),
-    "empty sidecar": (sidecar(""), "windows.csv", "names none", 6),
+    "no name column": (sidecar("file\na0_w0\n"), "windows.csv", "has no column name", 6),
+    "empty sidecar": (sidecar(""), "windows.csv", "has no column name", 6),
+    "no rows": (sidecar("name\n"), "windows.csv", "names none", 6),
+    "misspelt column": (
+        sidecar("name,mm_per_rows\na0_w0,0.05\n"),
+        "windows.csv",
+        "no column 'mm_per_rows'; did you mean 'mm_per_row'?",
+        6,
+    ),
+    "capitals": (sidecar("name,MM_PER_ROW\na0_w0,0.05\n"), "windows.csv", "'MM_PER_ROW'", 6),
+    "column twice": (
+        sidecar("name,mm_per_row,mm_per_row\na0_w0,0.05,0.1\n"),
+        "windows.csv",
+        "has the column mm_per_row more than once",
+        6,
+    ),
+    "decimal comma": (
+        sidecar("name,mm_per_row\na0_w0,1,5\n"),
+        "windows.csv",
+        "row 1 below the header has 3 cells for 2 columns",
+        6,
+    ),
+    "two files of a name": (
+        lambda s: shutil.copy(s / "mask/a0_w0.png", s / "mask/a0_w0.PNG"),
+        "mask/a0_w0.png",
+        "is another file of the name a0_w0",
+        1,
+    ),
     "sidecar of others": (sidecar("name\nb0_w0\n"), "windows.csv", "names none", 6),
     "twice in the sidecar": (
         sidecar("name\na0_w0\na0_w0.png\n"),
@@ -230,3 +324,21 @@ def test_sources_that_are_no_dataset_are_refused(config: MmodeDataset, tmp_path:
     refuse("no folder mask")
     (tmp_path / "other/mask").mkdir()
     refuse("no PNG")
+
+
+def test_real_annotation_comes_back_as_its_traces(config: MmodeDataset, tmp_path: Path) -> None:
+    real = real_data("HEARTSEG_MMODE_ROOT")
+    source = tmp_path / "real"
+    for kind in ("img", "mask"):
+        (source / kind).mkdir(parents=True)
+        shutil.copy(real / f"annotation_example_{kind}.png", source / kind / "rec_w0.png")
+    survey = mmode.survey(config.model_copy(update={"source": source}))
+    assert survey.notes == []
+    sample = survey.cases[0].read()
+    assert sample.patient == "rec"
+    with (real / "annotation_example_traces.csv").open(newline="") as stream:
+        traces = list(csv.DictReader(stream))
+    assert [int(line["col"]) for line in traces] == list(range(sample.mask.shape[1]))
+    drawn = np.array([float(line["lower_row"]) - float(line["upper_row"]) for line in traces])
+    read = diameter_trace(sample.mask, 1)
+    assert (np.abs(read - drawn) <= 2).mean() >= 0.95

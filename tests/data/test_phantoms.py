@@ -363,18 +363,22 @@ def test_command_replaces_whole_or_leaves_what_was_there(tmp_path, monkeypatch):
 
     with monkeypatch.context() as context:
         context.setattr(phantom, "write_mmode", fail)
-        with pytest.raises(OSError, match="disk full"):
+        with pytest.raises(InputError, match=r"mmode: cannot be written \(OSError: disk full\)"):
             phantom.write_phantoms("mmode", phantoms, folder)
     assert [p.name for p in folder.parent.rglob("*")] == ["mmode", "old.txt"]
 
     phantom.write_phantoms("mmode", phantoms, folder)
-    assert sorted(p.name for p in folder.iterdir()) == ["img", "mask", "windows.csv"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "PHANTOM", "img", "mask", "windows.csv",
+    ]  # fmt: skip
     assert [p.name for p in folder.parent.iterdir()] == ["mmode"]
 
     file = tmp_path / "file"
     file.touch()
     with pytest.raises(InputError, match="is not a folder"):
         phantom.write_phantoms("mmode", phantoms, file)
+    with pytest.raises(InputError, match="cannot be written"):
+        phantom.write_phantoms("mmode", phantoms, file / "mmode")
 
 
 def test_command_needs_something_to_do():
@@ -387,6 +391,8 @@ def test_picture_shows_both_datasets(tmp_path, monkeypatch):
     monkeypatch.setattr(phantom, "PICTURE_ROWS", 1)
     phantoms = Phantoms(camus=CAMUS, mmode=MMODE)
     phantom.draw_picture(phantoms, tmp_path / "docs" / "picture.png")
+    with pytest.raises(InputError, match="cannot be written"):
+        phantom.draw_picture(phantoms, tmp_path / "docs/picture.png/below.png")
     picture = np.array(Image.open(tmp_path / "docs" / "picture.png").convert("RGB")).astype(int)
     right = picture[:, int(0.75 * picture.shape[1]) :]
     for half in (picture[:, : picture.shape[1] // 2], right):

@@ -11,8 +11,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from heartseg.config import CamusDataset, MmodeDataset, Params
+from heartseg.config import CamusDataset, CamusPhantoms, MmodeDataset, MmodePhantoms, Params
 from heartseg.data import camus
+from heartseg.data.phantoms.camus import write_camus
+from heartseg.data.phantoms.mmode import write_mmode
 from heartseg.data.prepared import decode_png, file_digest, read_metadata, read_prepared
 from heartseg.errors import BadFilesError, InputError
 from heartseg.prepare import main, prepare
@@ -82,6 +84,7 @@ def test_camus(camus_config: CamusDataset, tmp_path: Path) -> None:
     assert facts["patients"] == {"train": 2, "val": 1, "test": 1}
     assert facts["skipped"] == facts["notes"] == []
     assert facts["source"] == str(camus_config.source)
+    assert facts["synthetic"] is False
 
 
 def test_all_faults_are_told_in_one_pass_and_nothing_is_written(
@@ -93,6 +96,7 @@ def test_all_faults_are_told_in_one_pass_and_nothing_is_written(
     path.write_bytes(b"older")
     with pytest.raises(BadFilesError) as caught:
         prepare("camus", camus_config, path, skip_bad=False, threads=2)
+    assert "or with datasets.camus.skip_bad: true in params.yaml" in str(caught.value)
     problems = caught.value.problems
     assert len(problems) == len(expected)
     for broken, reason in expected.items():
@@ -160,6 +164,7 @@ def test_mmode_keeps_the_windows_of_an_animal_together(
 ) -> None:
     black = np.zeros((24, 40), np.uint8)
     Image.fromarray(black).save(mmode_config.source / "mask/a2_w1.png")
+    Image.fromarray(60 * echo()[1]).save(mmode_config.source / "mask/a1_w0.png")
     facts = prepare("mmode", mmode_config, tmp_path / "d", skip_bad=False, threads=2)
     table = read_prepared(tmp_path / "d")
     assert set(table.groupby("patient")["split"].nunique()) == {1}
@@ -167,7 +172,10 @@ def test_mmode_keeps_the_windows_of_an_animal_together(
     assert (decode_png(table["mask"][0]) == (echo(0)[1] == 1)).all()
     assert (table["spacing_row"] == mmode_config.mm_per_row).all()
     assert (table["spacing_col"] == mmode_config.s_per_column).all()
-    assert facts["notes"] == ["a2_w1: its mask is empty"]
+    assert facts["notes"] == [
+        "a1_w0: its mask has 4 gray levels; those above half of the maximum count as LV",
+        "a2_w1: its mask is empty",
+    ]
     assert facts["labels"] == {"BACKGROUND": 0, "LV": 1}
 
 
@@ -190,6 +198,30 @@ def test_the_command(
     said = capsys.readouterr().out
     assert "left out: mmode/mask/a0_w0.png: is missing" in said
     assert "data/prepared/mmode.parquet" in said
+
+    Path("data/prepared/mmode.parquet").unlink()  # without the option, as a pipeline runs it
+    params["datasets"]["mmode"]["skip_bad"] = True
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    main(["mmode"])
+    assert len(read_prepared("data/prepared/mmode.parquet")) == 5
+
+
+def test_phantoms_are_known_as_synthetic_wherever_they_are(params: Params, tmp_path: Path) -> None:
+    for folder in ("camus", "mmode"):
+        (tmp_path / folder).mkdir()
+    write_camus(tmp_path / "camus", CamusPhantoms(patients=3, half_sequences=0, seed=5), workers=1)
+    write_mmode(
+        tmp_path / "mmode",
+        MmodePhantoms(animals=3, windows_per_animal=1, window=192, seed=5),
+        workers=1,
+    )
+    for dataset in ("camus", "mmode"):
+        source = (tmp_path / dataset).rename(tmp_path / f"moved_{dataset}")
+        config = getattr(params.datasets, dataset).model_copy(update={"source": source})
+        facts = prepare(dataset, config, tmp_path / "d", skip_bad=False, threads=2)
+        assert facts["synthetic"] is True
+        assert facts["notes"] == []
+        assert "seed 5" in (source / "PHANTOM").read_text()
 
 
 @pytest.mark.slow

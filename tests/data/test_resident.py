@@ -11,7 +11,7 @@ import torch
 
 from heartseg.data.prepared import Sample, write_prepared
 from heartseg.data.resident import Resident, load_resident
-from heartseg.models.packaged import resize_images
+from heartseg.data.resize import resize_images
 from tests.data.raw import echo
 
 SIZE = 32

@@ -96,6 +96,28 @@ def test_missing_ventricle_is_an_error() -> None:
         biplane_volume(there, FINE, absent, FINE)
 
 
+@pytest.mark.parametrize("atrium", [False, True])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 3), (3, 1)])
+def test_a_few_pixels_are_no_ventricle(shape: tuple[int, int], atrium: bool) -> None:
+    there, few = heart(85, 22), np.zeros((50, 50), np.uint8)
+    few[20 : 20 + shape[0], 20 : 20 + shape[1]] = Camus.LV
+    if atrium:
+        few[20 + shape[0] : 40, 15:30] = Camus.LA
+    for views in ((there, FINE, few, UNEQUAL), (few, UNEQUAL, there, FINE)):
+        with pytest.raises(ValueError, match="too small to have a long axis"):
+            biplane_volume(*views)
+    with pytest.raises(ValueError, match="too small to have a long axis"):
+        release_ejection_fraction(there, few, FINE, there, there, FINE)
+
+
+def test_a_base_of_a_single_point() -> None:
+    labels = np.zeros((60, 60), np.uint8)
+    labels[10:30, 10:30] = Camus.LV
+    labels[30:40, 20] = Camus.LA  # one pixel of 4 mm wide: its neighbours are no part of the base
+    expected = 4 * np.hypot(29.5 - 9.5, 20 - 10)  # to the contour's point above the far corner
+    assert long_axis_length(labels, (4.0, 4.0)) == pytest.approx(expected)
+
+
 def test_two_ways_to_the_ejection_fraction() -> None:
     ed_2ch, ed_4ch = heart(90, 24), heart(88, 26, spacing=UNEQUAL)
     es_2ch, es_4ch = heart(75, 18), heart(76, 20, spacing=UNEQUAL)

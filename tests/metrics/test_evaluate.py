@@ -83,8 +83,10 @@ def camus_samples() -> list[Sample]:
                 if (patient, view, phase) == ("p2", "2CH", "ES"):
                     image[mask == Camus.LV] = 150  # seen as myocardium: the model misses the LV
                 case = f"{patient}_{view}_{phase}"
-                sample = Sample(case, patient, view, phase, 0, image, mask, FINE, "Good")
-                sample.reference["reference_ef"] = 36.0  # 1 - 0.8 ** 2
+                quality = "Poor" if (patient, view) == ("p2", "4CH") else "Good"
+                sample = Sample(case, patient, view, phase, 0, image, mask, FINE, quality)
+                if (view, phase) != ("2CH", "ED"):  # not with the patient's first frame
+                    sample.reference["reference_ef"] = 36.0  # 1 - 0.8 ** 2
                 samples.append(sample)
     return samples
 
@@ -138,6 +140,10 @@ def test_camus(place: Path, store: str, capsys: pytest.CaptureFixture[str]) -> N
         2 / 3 * np.pi * 22**2 * 84 / 1000, rel=0.01
     )
     assert np.isnan(ef.loc["p2", "ef_predicted"])
+    assert ef.loc["p2", "edv_predicted"] == ef.loc["p2", "edv_reference"]
+    assert metrics["ef"]["edv_ml"]["missing"] == 0
+    assert list(ef["ef_cfg"]) == [36.0, 36.0]
+    assert list(ef["quality"]) == ["Good", "Good/Poor"]
     names = {path.stem for path in (results / "figures").iterdir()}
     assert names == {
         *("overlay_best", "overlay_median", "overlay_worst", "box_plots"),
@@ -150,11 +156,14 @@ def test_camus(place: Path, store: str, capsys: pytest.CaptureFixture[str]) -> N
     assert files == {
         f"evaluation/{name}" for name in ("metrics.json", "cases.csv", "clinical.csv", "figures")
     }
-    assert "LV    Dice 0.900" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "LV    Dice 0.900" in told
+    assert "masks      bias 0.00  MAE 0.00  n 1  not measured 1" in told
 
 
-def test_mmode(place: Path) -> None:
+def test_mmode(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     evaluate.main(["mmode"])
+    assert "hr_bpm     bias 0.00  MAE 0.00  n 3  not measured 0" in capsys.readouterr().out
     metrics = json.loads((place / "results/mmode/metrics.json").read_text())
     assert metrics["overall"]["LV"]["dice"] == 1.0
     assert metrics["hr_bpm"]["mae"] == 0.0

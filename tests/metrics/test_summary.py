@@ -56,7 +56,8 @@ CASES = table(
     ("a", "4CH", "ED", "Good", 0.1),
     ("b", "2CH", "ES", "Poor", 0.2),
 )
-EF_COLUMNS = [f"{v}_{of}" for v in ("edv", "esv", "ef") for of in ("reference", "predicted")]
+EF_COLUMNS = ["patient"]
+EF_COLUMNS += [f"{v}_{of}" for v in ("edv", "esv", "ef") for of in ("reference", "predicted")]
 EF_COLUMNS += ["ef_release_predicted", "ef_cfg", "edv_true"]
 NO_EF = pd.DataFrame(columns=EF_COLUMNS)
 
@@ -117,6 +118,19 @@ def test_subgroups(settings: Evaluate) -> None:
     assert summary["by_quality"]["Poor"]["mean"]["dice"] == pytest.approx(0.6)
 
 
+def test_subgroups_have_intervals_over_patients(settings: Evaluate) -> None:
+    summary = summarise_camus(CASES, NO_EF, settings)
+    view = summary["by_view"]["2CH"]  # patient a without loss, patient b with 0.2
+    assert (view["LV"]["dice_low"], view["LV"]["dice_high"]) == pytest.approx((0.7, 0.9))
+    assert (view["LA"]["hd95_mm_low"], view["LA"]["hd95_mm_high"]) == pytest.approx((4.0, 4.2))
+    assert (view["mean"]["dice_low"], view["mean"]["dice_high"]) == pytest.approx((0.6, 0.8))
+    assert view["LV"]["missed"] == 0
+    phase = summary["by_phase"]["ED"]["LV"]  # two images of one patient: no width
+    assert (phase["dice_low"], phase["dice"], phase["dice_high"]) == pytest.approx((0.85,) * 3)
+    assert summary["by_quality"]["Good"]["LV"]["dice_low"] == pytest.approx(0.85)
+    assert list(view["LV"]) == list(summary["overall"]["LV"])
+
+
 def test_unknown_quality_is_no_subgroup(settings: Evaluate) -> None:
     summary = summarise_camus(CASES.assign(quality=""), NO_EF, settings)
     assert summary["by_quality"] == {}
@@ -166,13 +180,19 @@ def test_ef_row_without_a_view_or_without_lv() -> None:
     nothing = np.zeros_like(whole["4CH", "ES"][0])
     row = ef_row(whole | {("4CH", "ES"): (nothing, *whole["4CH", "ES"][1:])})
     assert row is not None
-    assert math.isnan(row["ef_predicted"])
-    assert math.isnan(row["edv_predicted"])
+    assert all(math.isnan(row[f"{name}_predicted"]) for name in ("esv", "ef", "ef_release"))
+    assert row["edv_predicted"] == row["edv_reference"]  # end-diastole can still be measured
     assert row["ef_reference"] > 40
+    nothing = np.zeros_like(whole["2CH", "ED"][0])
+    row = ef_row(whole | {("2CH", "ED"): (nothing, *whole["2CH", "ED"][1:])})
+    assert row is not None
+    assert all(math.isnan(row[f"{name}_predicted"]) for name in ("edv", "ef", "ef_release"))
+    assert row["esv_predicted"] == row["esv_reference"]
 
 
 def ef_table(**columns: list[float]) -> pd.DataFrame:
-    return pd.DataFrame({name: columns.get(name, [np.nan] * 3) for name in EF_COLUMNS})
+    known = {"patient": ["a", "b", "c"], **columns}
+    return pd.DataFrame({name: known.get(name, [np.nan] * 3) for name in EF_COLUMNS})
 
 
 def test_ef_agreement_and_failures(settings: Evaluate) -> None:
@@ -180,6 +200,10 @@ def test_ef_agreement_and_failures(settings: Evaluate) -> None:
     masks = summarise_camus(CASES, ef, settings)["ef"]["masks"]
     assert (masks["n"], masks["missing"]) == (2, 1)
     assert (masks["bias"], masks["mae"]) == (0.5, 1.5)
+    assert (masks["bias_low"], masks["bias_high"]) == (-1.0, 2.0)  # one patient alone
+    assert (masks["mae_low"], masks["mae_high"]) == (1.0, 2.0)
+    volumes = summarise_camus(CASES, ef, settings)["ef"]["edv_ml"]
+    assert (volumes["missing"], volumes["mae_low"], volumes["bias_high"]) == (3, None, None)
 
 
 def test_cfg_ef_is_compared_by_its_own_method(settings: Evaluate) -> None:
@@ -202,6 +226,7 @@ def test_mmode_summary(settings: Evaluate) -> None:
             window_row(np.zeros_like(reference), reference, spacing) | truth,
         ]
     )
+    windows["patient"] = ["x", "x", "y"]
     rows = [
         {"patient": str(n), "quality": ""} | row
         for n, found in enumerate((reference, wider, np.zeros_like(reference)))
@@ -214,6 +239,12 @@ def test_mmode_summary(settings: Evaluate) -> None:
     assert "hd95_mm" not in summary["overall"]["LV"]
     assert summary["lvidd_mm"]["bias"] == pytest.approx(0.2, abs=0.03)  # 0 and 0.4 mm
     assert (summary["lvidd_mm"]["n"], summary["lvidd_mm"]["missing"]) == (2, 1)
+    lvidd = summary["lvidd_mm"]  # both measured windows are of one animal: no width
+    assert lvidd["bias_low"] == lvidd["bias"] == lvidd["bias_high"]
+    by_window = summarise_mmode(pd.DataFrame(rows), windows.assign(patient=list("xyz")), settings)
+    assert by_window["lvidd_mm"]["bias_low"] == pytest.approx(0.0, abs=0.03)
+    assert by_window["lvidd_mm"]["bias_high"] == pytest.approx(0.4, abs=0.06)
+    assert by_window["truth"]["hr_bpm"]["mae_high"] >= by_window["truth"]["hr_bpm"]["mae"]
     assert summary["hr_bpm"]["mae"] == pytest.approx(0.0, abs=5.0)
     assert summary["truth"]["lvidd_mm"]["bias"] == pytest.approx(0.2, abs=0.06)
     assert set(summary["truth"]) == {"lvidd_mm", "hr_bpm"}

@@ -24,16 +24,20 @@ CAMUS_METRICS: dict[str, Any] = {
         "LA": {"dice": math.nan, "dice_low": math.nan, "dice_high": math.nan},
         "mean": {"dice": 0.8876},
     },
-    "by_view": {"2CH": {"LV": {"dice": 0.91}, "MYO": {"dice": None}}, "4CH": None},
+    "by_view": {
+        "2CH": {"LV": {"dice": 0.91, "dice_low": 0.89, "dice_high": 0.93}, "MYO": {"dice": None}},
+        "4CH": None,
+    },
     "by_quality": {},
     "ef": {
         "masks": {
-            "bias": -1.234,
-            "mae": 4.5,
+            **{"bias": -1.234, "bias_low": -2.5, "bias_high": 0.1},
+            **{"mae": 4.5, "mae_low": 3.75, "mae_high": 5.25},
             "r": 0.87,
             "loa_low": -10.1,
             "loa_high": 7.6,
             "n": 49,
+            "missing": 1,
         },
         "cfg": None,
     },
@@ -47,13 +51,14 @@ MMODE_METRICS: dict[str, Any] = {
     "lvidd_mm": {"bias": 0.01, "mae": 0.1, "r": 0.99, "loa_low": -0.2, "loa_high": 0.2, "n": 36},
     "hr_bpm": {"bias": None, "mae": None, "r": None, "loa_low": None, "loa_high": None, "n": 0},
     "evaluated_on": "val",
+    "selected_on_it": True,
     "n_patients": 6,
     "n_cases": 36,
     "data_digest": "aaaa1111",
 }
 
 
-def card(dataset: str, metrics: dict[str, Any], source: str = "data/real") -> str:
+def card(dataset: str, metrics: dict[str, Any], **more_facts: Any) -> str:
     recipe = load_params().recipe(dataset).model_dump(mode="json")
     training = {
         "recipe_name": dataset,
@@ -65,11 +70,12 @@ def card(dataset: str, metrics: dict[str, Any], source: str = "data/real") -> st
         "tags": {"git.commit": "c0ffee", "dvc.source_md5": "beef.dir", "mlflow.user": "somebody"},
     }
     facts = {
-        "source": source,
+        "source": "data/phantoms/camus",  # a path says nothing about what lies there
         "split": {"method": "auto", "lists": True, "seed": 0},
         "patients": {"train": 225, "val": 25, "test": 50},
         "cases": {"train": 898, "val": 100, "test": 198},
         "skipped": ["x.nii.gz: truncated"],
+        **more_facts,
     }
     registered = {
         "name": f"heartseg-{dataset}",
@@ -95,14 +101,16 @@ def test_results_with_intervals_units_and_gaps():
     assert found["LA"] == ["–", "–", "–"]
     assert found["mean"] == ["0.888", "–", "–"]
     assert found["EF against the reference masks' (points)"] == [
-        "-1.23",
-        "4.50",
+        "-1.23 [-2.50 to 0.10]",
+        "4.50 [3.75 to 5.25]",
         "0.87",
         "-10.10 to 7.60",
         "49",
+        "1",
     ]
+    assert found["measurement"][-1] == "not measured"
     assert "EF against the recorded one (points)" not in found
-    assert found["view 2CH"] == ["0.910", "–", "–", "–"]
+    assert found["view 2CH"] == ["0.910 [0.890 to 0.930]", "–", "–", "–"]
     assert "view 4CH" not in found
 
 
@@ -110,12 +118,25 @@ def test_mmode_card():
     text = card("mmode", MMODE_METRICS)
     found = rows(text)
     assert found["structure"] == ["Dice (0 to 1)"]
-    assert found["LVIDd (mm)"] == ["0.01", "0.10", "0.99", "-0.20 to 0.20", "36"]
-    assert found["heart rate (1/min)"] == ["–", "–", "–", "–", "0"]
+    assert found["LVIDd (mm)"] == ["0.01", "0.10", "0.99", "-0.20 to 0.20", "36", "–"]
+    assert found["heart rate (1/min)"] == ["–", "–", "–", "–", "0", "–"]
     assert "36 images of 6 animals of the val split" in text
-    assert "optimistic" in text  # evaluated on val
+    assert "optimistic" in text  # evaluated on the split that chose the epoch
+    assert "optimistic" not in card("mmode", MMODE_METRICS | {"selected_on_it": False})
     assert "QuickNAT, NeuroImage" in text
     assert "LVepi" not in text
+
+
+def test_a_metric_that_is_zero_everywhere_is_shown():
+    zero = {"dice": 0.0, "dice_low": 0.0, "dice_high": 0.0}
+    metrics = MMODE_METRICS | {"overall": {"LV": zero}}
+    found = rows(card("mmode", metrics))
+    assert found["structure"] == ["Dice (0 to 1)"]
+    assert found["LV"] == ["0.000 [0.000 to 0.000]"]
+    perfect = {name: {"dice": 1.0, "hd95_mm": 0.0} for name in CAMUS_METRICS["overall"]}
+    found = rows(card("camus", CAMUS_METRICS | {"overall": perfect}))
+    assert found["structure"] == ["Dice (0 to 1)", "HD95 (mm)"]
+    assert found["MYO"] == ["1.000", "0.00"]
 
 
 def test_labels_usage_and_lineage():
@@ -147,9 +168,9 @@ def test_recipe_is_whole():
 
 def test_phantoms_and_other_evaluation_data_are_said_aloud():
     real = card("camus", CAMUS_METRICS)
-    assert "phantoms" not in real
+    assert "synthetic" not in real
     assert "non-commercial" in real
-    synthetic = card("camus", CAMUS_METRICS, source="data/phantoms/camus")
+    synthetic = card("camus", CAMUS_METRICS, synthetic=True)
     assert "Trained on synthetic phantoms" in synthetic
     assert "non-commercial" not in synthetic
     assert "Leclerc" not in synthetic

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from heartseg.config import Augment
-from heartseg.training.augment import Changes, apply, augment_batch, draw
+from heartseg.training.augment import Changes, apply, draw
 
 OFF = Augment(
     probability=1.0,
@@ -32,6 +32,10 @@ ALL = Augment(
     speckle=0.2,
     blur=1.0,
 )
+
+
+def augment_batch(images, masks, config, generator):
+    return apply(images, masks, draw(len(images), config, generator))
 
 
 def seeded(seed: int = 0) -> torch.Generator:

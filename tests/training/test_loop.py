@@ -141,6 +141,13 @@ def test_moving_average_lags_behind(params, train, val):
     assert not torch.equal(averaged[key], state["model"][key])
 
 
+def test_a_network_of_several_input_channels_sees_the_image_in_each(params, train, val):
+    model = small_recipe(params).model.model_dump() | {"in_channels": 3}
+    (epoch,) = run(small_recipe(params, model=model, epochs=1), train, val)
+    assert 0 <= epoch[1]["dice_mean"] <= 1
+    assert next(iter(epoch[2]["model"].values())).shape[1] == 3
+
+
 def test_batch_larger_than_the_data_is_refused(params, train, val):
     with pytest.raises(InputError, match="batch_size 16 is larger than the 10 training images"):
         run(small_recipe(params, batch_size=16), train, val)

@@ -43,6 +43,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
+    os.environ.pop("RAY_ADDRESS", None)  # a cluster of our own
     from heartseg.training import ray_train
 
     ray_train.start_ray(tmp_path_factory.mktemp("logs") / "ray.log")
@@ -65,15 +66,18 @@ def largest_difference(a, b):
     return max((a[key].double() - b[key].double()).abs().max().item() for key in a)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [2, 4])
 def test_workers_on_ray_equal_this_process(cluster, params, data, tmp_path, workers):
-    """Same global batch, same result: batch statistics are those of the whole batch."""
+    """Same global batch, same result: batch statistics are those of the whole batch.
+
+    Four workers share two cores, and five validation images unevenly.
+    """
     recipe = small_recipe(params, **EXACT)
     folder = cluster.train_on_ray(recipe, how(params, workers), data, tmp_path)
     weights = load_checkpoint(folder)["model"]
     expected = in_this_process(recipe, data)
     assert weights.keys() == expected.keys()
-    assert largest_difference(weights, expected) < (1e-7 if workers == 1 else 1e-5)
+    assert largest_difference(weights, expected) < 1e-5
     entries = read_epochs(tmp_path)
     assert [entry["epoch"] for entry in entries] == [1, 2, 3]
     assert (tmp_path / "samples" / "epoch_002.npz").exists()
@@ -90,7 +94,8 @@ def test_a_killed_worker_is_replaced_and_changes_nothing(cluster, params, data, 
     def kill_after_the_second_epoch():
         while len(read_epochs(tmp_path / "b")) < 2:
             time.sleep(0.01)
-        victims = [p for p in psutil.process_iter(["cmdline"]) if "RayTrainWorker" in title(p)]
+        children = psutil.Process().children(recursive=True)
+        victims = [p for p in children if "RayTrainWorker" in " ".join(p.cmdline())]
         os.kill(victims[0].pid, signal.SIGKILL)
         killed.append(victims[0].pid)
 
@@ -103,10 +108,6 @@ def test_a_killed_worker_is_replaced_and_changes_nothing(cluster, params, data, 
     assert killed, "the training ended before the kill"
     assert largest_difference(disturbed["model"], undisturbed["model"]) == 0
     assert [entry["epoch"] for entry in read_epochs(tmp_path / "b")] == list(range(1, 9))
-
-
-def title(process):
-    return " ".join(process.info["cmdline"] or [])
 
 
 def test_the_same_folder_goes_on_where_the_run_was_cut_off(cluster, params, data, tmp_path):

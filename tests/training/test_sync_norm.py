@@ -43,3 +43,13 @@ def test_group_of_one_is_plain_batch_norm():
     assert torch.allclose(plain.running_mean, ours.running_mean, atol=1e-6)
     assert torch.allclose(plain.running_var, ours.running_var, atol=1e-5)
     assert torch.allclose(plain.eval()(x), ours.eval()(x), atol=1e-6)
+
+
+@pytest.mark.usefixtures("group")
+def test_half_precision_input_keeps_full_precision_statistics():
+    """As under autocast. A mean far from zero would drown the variance in bf16's three digits."""
+    ours = synchronise_batch_norm(torch.nn.BatchNorm2d(1, momentum=1.0), torch.device("cpu"))
+    x = (torch.randn(8, 1, 16, 16, generator=torch.Generator().manual_seed(0)) + 30).bfloat16()
+    assert ours(x).dtype == torch.bfloat16
+    assert ours.running_var.dtype == torch.float32
+    assert ours.running_var.item() == pytest.approx(x.float().var().item(), rel=1e-2)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import TypeVar
+
+from heartseg.data.source import PHANTOM_MARKER
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -20,3 +23,9 @@ def map_processes(
     context = multiprocessing.get_context("spawn")  # the same on every system, safe beside threads
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         return list(pool.map(function, items))
+
+
+def mark_as_phantom(folder: Path, what: str, seed: int) -> None:
+    """Write the file by which a dataset is known as synthetic wherever it is copied to."""
+    text = f"Synthetic {what}, seed {seed}: nobody's heart is in these images.\n"
+    (folder / PHANTOM_MARKER).write_text(text, encoding="utf-8")

@@ -18,12 +18,11 @@ import nibabel as nib
 import numpy as np
 
 from heartseg.config import CamusPhantoms
-from heartseg.data.phantoms import map_processes
+from heartseg.data.camus_tables import VIEWS
+from heartseg.data.phantoms import map_processes, mark_as_phantom
 from heartseg.data.phantoms.apical import QUALITY, ApicalView
 from heartseg.data.phantoms.ultrasound import Sector
 from heartseg.data.phantoms.ventricle import Ventricle, random_bulge, random_profile, volume_ml
-
-VIEWS = ("2CH", "4CH")
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,7 @@ def write_camus(folder: Path, config: CamusPhantoms, workers: int) -> None:
     The first `config.half_sequences` patients also get half sequences. truth.csv at the root
     holds patient, edv_ml, esv_ml, ef_percent, unrounded.
     """
+    mark_as_phantom(folder, "apical views", config.seed)
     write = partial(_write_patient, folder, config)
     truth = map_processes(write, range(1, config.patients + 1), workers)
     _write_split(folder / "database_split", [row[0] for row in truth], config.seed)

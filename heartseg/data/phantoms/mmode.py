@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from heartseg.config import MmodePhantoms
-from heartseg.data.phantoms import map_processes
+from heartseg.data.phantoms import map_processes, mark_as_phantom
 from heartseg.data.phantoms.strip import QUALITY, form_strip, make_motion
 
 
@@ -45,6 +45,7 @@ class Window:
 
 def write_mmode(folder: Path, config: MmodePhantoms, workers: int) -> None:
     """Write the phantoms into the existing `folder`; the bytes do not depend on `workers`."""
+    mark_as_phantom(folder, "M-mode windows", config.seed)
     for name in ("img", "mask"):
         (folder / name).mkdir()
     write = partial(_write_animal, folder, config)
