@@ -4,6 +4,8 @@ PORT ?= 5000
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Two at once; threads that wait for each other on shared cores would stand in the others' way.
+TEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile
 export PATH := $(BIN):$(PATH)
 
 .PHONY: help env repro test test-fast lint bench ui lock clean
@@ -25,11 +27,10 @@ repro: $(INSTALLED) ## raw data to registered models: all stages of dvc.yaml tha
 	$(BIN)/dvc repro
 
 test: $(INSTALLED) ## all tests that can run on this machine
-	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
-	$(BIN)/pytest -m slow
+	$(TEST)
 
 test-fast: $(INSTALLED) ## the tests that start neither Ray nor servers
-	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+	$(TEST) -m "not slow"
 
 lint: $(INSTALLED) ## ruff (rules and format) and mypy
 	$(BIN)/ruff check .

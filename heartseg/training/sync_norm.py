@@ -6,9 +6,26 @@ with statistics of a fraction of the batch, and so with another result than one 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import distributed
-from torch.distributed.nn.functional import all_reduce
+
+
+class SumOverWorkers(torch.autograd.Function):
+    """Sum of a tensor over the workers; each worker's part gets the gradient of all of them."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        total = x.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        total = gradient.clone()
+        distributed.all_reduce(total)
+        return total
 
 
 class SyncBatchNorm2d(torch.nn.BatchNorm2d):
@@ -23,7 +40,7 @@ class SyncBatchNorm2d(torch.nn.BatchNorm2d):
             return super().forward(x)
         wide = x.float()  # under autocast x has too few digits for a difference of squares
         local = torch.stack([wide.mean((0, 2, 3)), wide.square().mean((0, 2, 3))])
-        mean, square = all_reduce(local) / distributed.get_world_size()
+        mean, square = SumOverWorkers.apply(local) / distributed.get_world_size()
         variance = (square - mean.square()).clamp_min(0)
         self._update(mean.detach(), variance.detach(), x)
         scale = (variance + self.eps).rsqrt()
