@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if not os.environ.get("RAY_ADDRESS"):
-    # Ray's own default for a local cluster, but without its warning; read when ray is imported.
+if not os.environ.get("RAY_ADDRESS") or (Path.home() / ".ray" / "auth_token").exists():
+    # Ray's own defaults for a local cluster, and for `ray start` where there is a token; a driver
+    # must choose before ray is imported.
     os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 import ray
@@ -48,17 +50,25 @@ def start_ray(log: Path) -> None:
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         local = {"include_dashboard": False}
     try:
+        _knock(address)  # Ray itself would wait for minutes
         ray.init(
             address=address or "local",
             log_to_driver=False,
             configure_logging=False,
             **local,
         )
-    except ConnectionError as error:
+    except OSError as error:  # ConnectionError among them
         raise InputError(
             f"no Ray cluster answers at RAY_ADDRESS={address}: {error}; "
             "start one with `ray start --head`, or unset RAY_ADDRESS to train on this machine"
         ) from None
+
+
+def _knock(address: str | None) -> None:
+    """Raise OSError where HOST:PORT does not accept a connection."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def count_workers(train: Train, recipe: Recipe) -> int:
