@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from heartseg.training.run_dir import RUNS, code_digest, open_run_dir, read_stat
 
 if TYPE_CHECKING:
     from heartseg.data.resident import Resident
+    from heartseg.tracking.tracker import RunTracker
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -43,45 +45,47 @@ def main(argv: Sequence[str] | None = None) -> None:
         if options.in_process:
             from heartseg.training.in_process import train_here
 
-            _train(options.recipe, params, prepared, digest, run_dir, train_here)
-        else:
-            _train_on_ray(options.recipe, params, prepared, digest, run_dir)
+            _train(_get_ready(options.recipe, params, prepared, digest, run_dir), train_here)
+            return
 
-
-def _train_on_ray(name: str, params: Params, prepared: Path, digest: str, run_dir: Path) -> None:
-    from heartseg.training import ray_train
-
-    with ThreadPoolExecutor(1) as pool:  # images and MLflow get ready while Ray's processes start
-        starting = pool.submit(ray_train.start_ray, run_dir / "ray.log")
-
-        def train(*arguments: Any) -> Path:
-            starting.result()
-            return ray_train.train_on_ray(*arguments)
+        from heartseg.training import ray_train
 
         try:
-            _train(name, params, prepared, digest, run_dir, train)
+            # Images and MLflow get ready while Ray's processes start, which takes seconds.
+            with ThreadPoolExecutor(1) as pool:
+                ready = pool.submit(_get_ready, options.recipe, params, prepared, digest, run_dir)
+                try:
+                    ray_train.start_ray(run_dir / "ray.log")
+                except BaseException:
+                    ready.result().tracker.close("FAILED")
+                    raise
+            _train(ready.result(), ray_train.train_on_ray)
         finally:
-            wait([starting])
             ray_train.shutdown()
 
 
-def _train(
-    name: str,
-    params: Params,
-    prepared: Path,
-    digest: str,
-    run_dir: Path,
-    train: Callable[[Recipe, Train, dict[str, Resident], Path], Path],
-) -> None:
-    """Open the run, train, and leave the model; `train` gives the last checkpoint's folder."""
+@dataclass(frozen=True)
+class Ready:
+    """All that a training needs.
+
+    Attributes:
+        training: what training.json will hold, but for the epoch.
+    """
+
+    recipe: Recipe
+    how: Train
+    data: dict[str, Resident]
+    run_dir: Path
+    tracker: RunTracker
+    training: dict[str, Any]
+
+
+def _get_ready(name: str, params: Params, prepared: Path, digest: str, run_dir: Path) -> Ready:
+    """Load the images, and start the MLflow run or continue it."""
     from heartseg.data.resident import load_resident
-    from heartseg.models.trained import save_trained
     from heartseg.tracking.lineage import lineage_tags
     from heartseg.tracking.mlflow import connect, open_run, tracking_uri, without_password
     from heartseg.tracking.tracker import RunTracker
-    from heartseg.training.checkpoint import load_checkpoint, selected_weights
-    from heartseg.training.display import Display
-    from heartseg.training.journal import write_history
 
     recipe = params.recipe(name)
     data = {split: load_resident(prepared, split, recipe.input_size) for split in ("train", "val")}
@@ -91,12 +95,11 @@ def _train(
                 f"{prepared} has no {split} images; change datasets.{recipe.dataset}.split"
             )
     uri = tracking_uri(Path.cwd())
-    client = connect(uri)
     tags = lineage_tags(Path.cwd(), recipe.dataset, prepared)
     tags |= {"heartseg.recipe": name, "heartseg.code_md5": code_digest()}
     experiment = params.tracking.experiment_prefix + recipe.dataset
     run_id = open_run(
-        client,
+        connect(uri),
         experiment=experiment,
         name=run_dir.name,
         recipe=recipe.model_dump(mode="json"),
@@ -107,25 +110,36 @@ def _train(
         run_id=read_state(run_dir).get("mlflow_run_id"),
     )
     update_state(run_dir, mlflow_run_id=run_id)
-    tracker = RunTracker(
-        run_id, run_dir, uri, recipe.dataset, system_metrics=params.tracking.system_metrics
-    )
-    with tracker, Display(run_dir, name, recipe.epochs):
-        checkpoint = train(recipe, params.train, data, run_dir)
-    epoch, weights = selected_weights(load_checkpoint(checkpoint))
+    monitored = params.tracking.system_metrics
+    tracker = RunTracker(run_id, run_dir, uri, recipe.dataset, system_metrics=monitored)
     training = {
         "recipe_name": name,
         "recipe": recipe.model_dump(mode="json"),
-        "epoch": epoch,
         "data_digest": digest,
         "tracking_uri": without_password(uri),
         "experiment": experiment,
         "mlflow_run_id": run_id,
         "tags": tags,
     }
+    return Ready(recipe, params.train, data, run_dir, tracker, training)
+
+
+def _train(ready: Ready, train: Callable[[Recipe, Train, dict[str, Resident], Path], Path]) -> None:
+    """Train and leave the model; `train` gives the folder of the last checkpoint."""
+    from heartseg.models.trained import save_trained
+    from heartseg.training.checkpoint import load_checkpoint, selected_weights
+    from heartseg.training.display import Display
+    from heartseg.training.journal import write_history
+
+    recipe, run_dir = ready.recipe, ready.run_dir
+    name, run_id = ready.training["recipe_name"], ready.training["mlflow_run_id"]
+    with ready.tracker, Display(run_dir, name, recipe.epochs):
+        checkpoint = train(recipe, ready.how, ready.data, run_dir)
+    epoch, weights = selected_weights(load_checkpoint(checkpoint))
     write_history(run_dir, results_dir(recipe.dataset) / "history.csv")
-    save_trained(model_dir(recipe.dataset), weights, training)
-    update_state(run_dir, finished=tracker.arrived)
+    save_trained(model_dir(recipe.dataset), weights, ready.training | {"epoch": epoch})
+    # Not finished while points wait for the server: the same command then sends them.
+    update_state(run_dir, finished=ready.tracker.arrived)
     print(f"{model_dir(recipe.dataset)}: epoch {epoch}; MLflow run {run_dir.name} ({run_id})")
 
 
