@@ -40,7 +40,10 @@ def test_raw_data_become_registered_models(clone):
         registered = json.loads((clone / f"results/{dataset}/registered.json").read_text())
         metrics = json.loads((clone / f"results/{dataset}/metrics.json").read_text())
         version = client.get_model_version_by_alias(f"heartseg-{dataset}", "champion")
-        assert (str(version.version), version.run_id) == (registered["version"], registered["run_id"])
+        assert (str(version.version), version.run_id) == (
+            registered["version"],
+            registered["run_id"],
+        )
         run_of_it = client.get_run(registered["run_id"])
         lock = yaml.safe_load((clone / "dvc.lock").read_text())["stages"]
         (prepared,) = lock[f"prepare@{dataset}"]["outs"]

@@ -39,7 +39,7 @@ def repository(request, tmp_path_factory) -> Path:
     content["train"]["workers"] = request.param
     (place / "params.yaml").write_text(yaml.safe_dump(content))
     splits, samples = {}, []
-    for split, count in (("train", 1200), ("val", 4)):
+    for split, count in (("train", 1000), ("val", 4)):
         for number, (image, mask) in enumerate(zip(*disks(count), strict=True)):
             name = f"{split}{number:03d}"
             splits[name] = split

@@ -1,7 +1,7 @@
 """Seconds from `heartseg train` to the first step: with Ray Train over in this process.
 
 `make bench` runs it. Both are the same command on the same data, the second with --in-process,
-three times each in turn. The parts of the Ray start are read from the times of the files that the
+twice each in turn. The parts of the Ray start are read from the times of the files that the
 run leaves, so nothing is instrumented.
 """
 
@@ -19,7 +19,7 @@ from heartseg.data.prepared import Sample, write_prepared
 from tests.clones import environment, set_params
 from tests.examples import ROOT, disks
 
-REPEATS = 3
+REPEATS = 2
 MARKS = {
     "Python, params.yaml, digest of the data": "ray.log",
     "Ray's processes, torch, images, MLflow run": "run.json",
