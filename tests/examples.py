@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from heartseg.config import Params, Recipe
+from heartseg.data.prepared import Sample, write_prepared
 
 ROOT = Path(__file__).parents[1]
 
@@ -54,3 +55,15 @@ def disks(count: int, size: int = 32, seed: int = 0) -> tuple[np.ndarray, np.nda
     levels = np.array([40, 90, 200, 120])
     images = np.clip(levels[masks] + rng.normal(0, 20, masks.shape), 0, 255).astype(np.uint8)
     return images[:, None], masks
+
+
+def write_disks(place: Path, train: int, val: int, size: int = 32) -> None:
+    """data/prepared/camus.parquet below `place`, of so many `disks` in each split."""
+    splits, samples = {}, []
+    for split, count in (("train", train), ("val", val)):
+        for number, (image, mask) in enumerate(zip(*disks(count, size), strict=True)):
+            name = f"{split}{number:03d}"
+            splits[name] = split
+            samples.append(Sample(name, name, "4CH", "ED", 0, image[0], mask, (1.0, 1.0)))
+    facts = {"source": "disks", "dataset": "camus"}
+    write_prepared(place / "data/prepared/camus.parquet", samples, splits, facts)

@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from heartseg.data.prepared import Sample, file_digest, write_prepared
+from heartseg.data.prepared import file_digest
 from heartseg.tracking.mlflow import connect
 from heartseg.training.journal import read_epochs, read_progress
 from tests.clones import environment, run
-from tests.examples import ROOT, disks, small_recipe
+from tests.examples import ROOT, small_recipe, write_disks
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -38,14 +38,7 @@ def repository(request, tmp_path_factory) -> Path:
     content["recipes"]["camus"] = recipe.model_dump(mode="json")
     content["train"]["workers"] = request.param
     (place / "params.yaml").write_text(yaml.safe_dump(content))
-    splits, samples = {}, []
-    for split, count in (("train", 1000), ("val", 4)):
-        for number, (image, mask) in enumerate(zip(*disks(count), strict=True)):
-            name = f"{split}{number:03d}"
-            splits[name] = split
-            samples.append(Sample(name, name, "4CH", "ED", 0, image[0], mask, (1.0, 1.0)))
-    facts = {"source": "disks", "dataset": "camus"}
-    write_prepared(place / "data/prepared/camus.parquet", samples, splits, facts)
+    write_disks(place, train=1000, val=4)
     return place
 
 

@@ -15,9 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from heartseg.data.prepared import Sample, write_prepared
 from tests.clones import environment, set_params
-from tests.examples import ROOT, disks
+from tests.examples import ROOT, write_disks
 
 REPEATS = 2
 MARKS = {
@@ -32,14 +31,7 @@ MARKS = {
 def repository(place: Path) -> Path:
     (place / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     set_params(place, {"recipes.camus.epochs": 1, "tracking.system_metrics": False})
-    samples, splits = [], {}
-    for split, count in (("train", 24), ("val", 4)):
-        for number, (image, mask) in enumerate(zip(*disks(count, 128), strict=True)):
-            name = f"{split}{number}"
-            splits[name] = split
-            samples.append(Sample(name, name, "4CH", "ED", 0, image[0], mask, (1.0, 1.0)))
-    facts = {"source": "disks", "dataset": "camus"}
-    write_prepared(place / "data/prepared/camus.parquet", samples, splits, facts)
+    write_disks(place, train=24, val=4, size=128)
     return place
 
 
