@@ -109,7 +109,7 @@ def _run_trials(job: Job, trials: SweepTrials, folder: Path) -> None:
             ray_tune.count_slots(resources)
             data = loading.result()
         with _interruptible(trials), SweepDisplay(trials):
-            ray_tune.run_trials(trials, job.params.train, resources, data, folder)
+            ray_tune.run_trials(trials, job.train, resources, data, folder)
     finally:
         trials.cut_off()
         ray_train.shutdown()

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from heartseg.config import PARAMS_FILE, Params
+from heartseg.config import PARAMS_FILE, Params, Train
 from heartseg.data.prepared import file_digest, read_metadata
 from heartseg.errors import InputError
 from heartseg.paths import prepared_path, sweep_results_dir
-from heartseg.sweeps.file import RECIPE, SweepFile
+from heartseg.sweeps.file import CLINICAL, RECIPE, SweepFile
 from heartseg.training.run_dir import code_digest, read_state, update_state
 
 if TYPE_CHECKING:
@@ -50,6 +50,13 @@ class Job:
     def results(self) -> Path:
         return sweep_results_dir(self.name)
 
+    @property
+    def train(self) -> Train:
+        """How trials train: with the clinical metric if it decides."""
+        clinical = self.sweep.metric in CLINICAL[self.dataset]
+        wanted = clinical or self.params.train.clinical_metrics
+        return self.params.train.model_copy(update={"clinical_metrics": wanted})
+
     def recipes(self) -> list[str]:
         """Names of all recipes that trials may start from."""
         if RECIPE not in self.sweep.space:
@@ -78,9 +85,11 @@ def load_images(job: Job) -> dict[int, dict[str, Resident]]:
     """ "train" and "val" at each input size.
 
     Raises:
-        InputError: a split is empty, or a batch would be larger than the training split.
+        InputError: a split is empty, a batch would be larger than the training split, or no
+            validation patient can be measured by the sweep's metric.
     """
     from heartseg.data.resident import load_resident
+    from heartseg.metrics.validation import ClinicalValidation
 
     data: dict[int, dict[str, Resident]] = {}
     for size in job.values_of("input_size"):
@@ -96,6 +105,15 @@ def load_images(job: Job) -> dict[int, dict[str, Resident]]:
                 f"{job.path}: batch_size {largest} is larger than the {count} training images; "
                 "lower it"
             )
+    val = data[size]["val"]
+    if (
+        job.train.clinical_metrics
+        and not ClinicalValidation(job.dataset, val.masks.numpy(), val.about).count()
+    ):
+        raise InputError(
+            f"{job.path}: metric {job.sweep.metric}: no validation patient of {job.prepared} has "
+            "all that it needs; take another metric"
+        )
     return data
 
 

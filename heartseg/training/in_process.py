@@ -50,6 +50,7 @@ def train_here(
         device="cuda" if torch.cuda.is_available() else "cpu",
         resume_from=load_checkpoint(run_dir) if (run_dir / FILE_NAME).exists() else None,
         device_memory_fraction=train.device_memory_fraction,
+        clinical=train.clinical_metrics,
         on_step=journal.write_step,
     )
     return run_dir

@@ -228,6 +228,7 @@ def _work(config: dict[str, Any]) -> None:
             world_size=context.get_world_size(),
             resume_from=resume_from,
             device_memory_fraction=how.device_memory_fraction,
+            clinical=how.clinical_metrics,
             on_step=journal.write_step if rank == 0 else None,
         )
     except (InputError, torch.OutOfMemoryError) as error:

@@ -38,7 +38,9 @@ def images(count: int, size: int) -> Resident:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (count, 1, size, size), dtype=np.uint8)
     masks = rng.integers(0, 4, (count, size, size), dtype=np.uint8)
-    return Resident.from_numpy(pixels, masks, [str(i) for i in range(count)])
+    return Resident(
+        torch.from_numpy(pixels), torch.from_numpy(masks), [str(i) for i in range(count)]
+    )
 
 
 @dataclass(frozen=True)
