@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from heartseg.data.resident import Resident
 
 FAULT = "fault.txt"
+STOP = "stop"
+"""A file of this name in the run's folder ends the training after the epoch."""
 OUT_OF_MEMORY = "the GPU's memory is too small for this recipe; lower batch_size or input_size"
 
 
@@ -156,7 +158,8 @@ def train_on_ray(
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    (run_dir / FAULT).unlink(missing_ok=True)
+    for name in (FAULT, STOP):
+        (run_dir / name).unlink(missing_ok=True)
     trainer = TorchTrainer(
         _work,
         train_loop_config={
@@ -183,6 +186,10 @@ def train_on_ray(
     return Path(result.checkpoint.path)
 
 
+class _Stopped(Exception):
+    """The training was told to end."""
+
+
 def _work(config: dict[str, Any]) -> None:
     """One worker's part, in a process of its own."""
     import torch
@@ -203,15 +210,23 @@ def _work(config: dict[str, Any]) -> None:
     data = {split: Resident.from_numpy(*parts) for split, parts in arrays.items()}
     journal = Journal(run_dir, data["val"], how.overlay_every, how.overlay_cases)
 
+    device = ray_train.torch.get_device()
+
     def report(epoch: Epoch) -> None:
         if epoch.state is None:
             ray_train.report({"epoch": epoch.number})
-            return
-        journal.write_epoch(epoch)  # before the checkpoint: an epoch may be told twice, never lost
-        with tempfile.TemporaryDirectory() as folder:
-            save_checkpoint(Path(folder), epoch.state)
-            kept = ray_train.Checkpoint.from_directory(folder)
-            ray_train.report({"epoch": epoch.number, **epoch.metrics}, checkpoint=kept)
+        else:
+            journal.write_epoch(epoch)  # before the checkpoint: an epoch told twice, never lost
+            with tempfile.TemporaryDirectory() as folder:
+                save_checkpoint(Path(folder), epoch.state)
+                kept = ray_train.Checkpoint.from_directory(folder)
+                ray_train.report({"epoch": epoch.number, **epoch.metrics}, checkpoint=kept)
+        # One worker looks for all: the file may appear while they look.
+        told = torch.tensor(float(rank == 0 and (run_dir / STOP).exists()), device=device)
+        if context.get_world_size() > 1:
+            torch.distributed.all_reduce(told)
+        if told:
+            raise _Stopped
 
     resume_from = None
     if (checkpoint := ray_train.get_checkpoint()) is not None:
@@ -223,7 +238,7 @@ def _work(config: dict[str, Any]) -> None:
             data["train"],
             data["val"],
             report=report,
-            device=ray_train.torch.get_device(),
+            device=device,
             rank=rank,
             world_size=context.get_world_size(),
             resume_from=resume_from,
@@ -231,6 +246,8 @@ def _work(config: dict[str, Any]) -> None:
             clinical=how.clinical_metrics,
             on_step=journal.write_step if rank == 0 else None,
         )
+    except _Stopped:
+        return
     except (InputError, torch.OutOfMemoryError) as error:
         # Raised, it would count as a lost worker and be tried again, to end the same.
         text = str(error) if isinstance(error, InputError) else OUT_OF_MEMORY

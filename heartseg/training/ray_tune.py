@@ -24,7 +24,7 @@ from heartseg.config import Recipe, Train
 from heartseg.data.resident import Resident
 from heartseg.errors import InputError
 from heartseg.sweeps.file import Resources
-from heartseg.training.ray_train import OUT_OF_MEMORY, put, train_on_ray
+from heartseg.training.ray_train import OUT_OF_MEMORY, STOP, put, train_on_ray
 
 FAULT = "fault"
 
@@ -107,8 +107,10 @@ def run_trials(
     slots = count_slots(resources)
     shared = {size: put(parts) for size, parts in data.items()}
     run = _run_trial if resources.workers == 1 else _run_nested_trial
-    needs = _of_worker(resources) if resources.workers == 1 else {"CPU": 0.001}
-    ears = _Ears(trials)
+    # The process that starts a trial's workers only waits for them: a CPU of its own could keep
+    # them from ever fitting. Tune wants it to take something: a byte of memory.
+    needs = _of_worker(resources) if resources.workers == 1 else {"memory": 1}
+    ears = _Ears(trials, nested=resources.workers > 1)
     with _quiet_tune(folder):
         tune.Tuner(
             tune.with_resources(tune.with_parameters(run, shared=shared), needs),
@@ -147,6 +149,7 @@ def _quiet_tune(folder: Path) -> Iterator[None]:
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "100000"
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # paths of a recipe are relative to the repository
     shutil.rmtree(folder / "tune", ignore_errors=True)
     try:
         yield
@@ -160,9 +163,11 @@ def _quiet_tune(folder: Path) -> Iterator[None]:
 class _Ears:
     """Knows which of our trials a trial of Tune is, and tells each end once."""
 
-    def __init__(self, trials: Trials):
+    def __init__(self, trials: Trials, nested: bool):
         self.trials = trials
+        self.nested = nested
         self.numbers: dict[str, int] = {}
+        self.stopped: set[int] = set()
 
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
         """Tune pickles all it is given, for a restore that we do not use."""
@@ -209,7 +214,16 @@ class _Stop(tune.Stopper):
         if FAULT in result:
             return True
         number = self.ears.numbers.get(trial_id)
-        return number is not None and self.ears.trials.epoch_done(number)
+        if number is None or number in self.ears.stopped:
+            return False
+        if not self.ears.trials.epoch_done(number):
+            return False
+        self.ears.stopped.add(number)
+        if self.ears.nested:
+            # Killed, it would leave its workers' placement group behind; so it ends by itself.
+            (Path(result["config"]["run_dir"]) / STOP).touch()
+            return False
+        return True
 
     def stop_all(self) -> bool:
         return self.ears.trials.should_stop()
