@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from heartseg.config import Count, Params, Positive, Recipe, Section, Seed
 from heartseg.data.labels import LABELS
@@ -39,7 +39,7 @@ class Choice(Section):
         return self.choice
 
     def __contains__(self, value: Scalar) -> bool:
-        return any(value == one and type(value) is type(one) for one in self.choice)
+        return any(_same(value, one) for one in self.choice)
 
 
 class Uniform(Section):
@@ -81,10 +81,24 @@ class Integers(Section):
         return list(range(self.integers[0], self.integers[1] + 1, self.step))
 
     def __contains__(self, value: Scalar) -> bool:
-        return isinstance(value, int) and value in self.values()
+        return any(_same(value, one) for one in self.values())
 
 
-Range = Choice | Uniform | LogUniform | Integers
+def _kind_of(content: Any) -> str | None:
+    kinds = {
+        kind.__name__.lower(): kind.__name__ for kind in (Choice, Uniform, LogUniform, Integers)
+    }
+    found = [kinds[key] for key in content if key in kinds] if isinstance(content, dict) else []
+    return found[0] if len(found) == 1 else None
+
+
+Range = Annotated[
+    Annotated[Choice, Tag("Choice")]
+    | Annotated[Uniform, Tag("Uniform")]
+    | Annotated[LogUniform, Tag("LogUniform")]
+    | Annotated[Integers, Tag("Integers")],
+    Discriminator(_kind_of, "range", "give one of choice, uniform, loguniform and integers"),
+]
 
 
 class TPE(Section):
@@ -332,6 +346,11 @@ def _set(content: dict[str, Any], field: str, value: Scalar) -> None:
     for parent in parents:
         content = content[parent]
     content[last] = value
+
+
+def _same(value: Scalar, other: Scalar) -> bool:
+    """Equal, where 10 is 10.0 but true is not 1."""
+    return value == other and isinstance(value, bool) == isinstance(other, bool)
 
 
 def _is_within(value: Scalar, low: float, high: float) -> bool:
