@@ -15,16 +15,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from heartseg.config import Params
-from heartseg.sweeps.file import (
-    Choice,
-    Integers,
-    LogUniform,
-    Range,
-    Scalar,
-    SweepFile,
-    Uniform,
-    Values,
-)
+from heartseg.sweeps.file import SweepFile, Values
+from heartseg.sweeps.ranges import Choice, Integers, LogUniform, Range, Scalar, Uniform
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner

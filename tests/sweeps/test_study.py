@@ -7,7 +7,7 @@ import math
 import pytest
 from optuna.trial import TrialState
 
-from tests.sweeps.small import ASHA, TPE, small_sweep
+from tests.sweeps.small import ASHA, TPE
 
 MEDIAN = {"name": "median", "startup_trials": 1, "min_epochs": 2}
 EPOCHS = 5
@@ -113,7 +113,7 @@ def test_pruning_is_that_of_a_search_that_was_never_killed(open_search, pruner):
 
 
 def test_asha_keeps_the_best_of_each_rung(open_search):
-    """By hand: of values 4, 3, 2, 1 at the first rung all but the first are not in the best half."""
+    """By hand: of 0.4, 0.3, 0.2 and 0.1 none but the first is in the best half so far."""
     search = open_search(pruner=ASHA, trials=4)
     stopped = []
     for value in (0.4, 0.3, 0.2, 0.1):
