@@ -26,8 +26,13 @@ def _cold_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def open_search(params: Params, tmp_path: Path, _cold_study: Path) -> Callable[..., Search]:
+def open_search(
+    params: Params, tmp_path: Path, _cold_study: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Search]:
     """Opens the search in a folder; a second time as the next session would."""
+    # To read the history of its tables takes Optuna longer than all the rest.
+    check = "_VersionManager.check_table_schema_compatibility"
+    monkeypatch.setattr(f"optuna.storages._rdb.storage.{check}", lambda _: None)
 
     def open_it(folder: str = "sweep", **changes: object) -> Search:
         place = tmp_path / folder
