@@ -22,10 +22,9 @@ from heartseg.tracking.mlflow import repository_root
 from heartseg.training.run_dir import RUNS, read_state
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
     from heartseg.sweeps.study import Search
     from heartseg.sweeps.trials import SweepTrials
+    from heartseg.tracking.mlflow import MlflowClient
     from heartseg.tracking.sweep_tracker import SweepRun
 
 
@@ -137,20 +136,13 @@ def _report(
     client: MlflowClient, job: Job, run: SweepRun, search: Search, trials: SweepTrials
 ) -> None:
     """Optuna's plots and the table of trials, in the results and in MLflow."""
-    from mlflow.entities import Metric
-
     from heartseg.report.sweep import trials_table, write_plots
+    from heartseg.tracking.sweep_tracker import log_results
 
     plots = write_plots(search.study, job.sweep.metric, job.results / "plots")
     table = job.results / "trials.csv"
     trials_table(list(trials.rows.values()), job.sweep.metric).to_csv(table, index=False)
-    for path in plots:
-        client.log_artifact(run.run_id, str(path), "plots")
-    client.log_artifact(run.run_id, str(table))
-    if (best := search.best()) is not None and best.datetime_complete is not None:
-        when = int(best.datetime_complete.timestamp() * 1000)
-        client.log_batch(run.run_id, metrics=[Metric("best_value", best.value, when, 0)])
-        client.set_tag(run.run_id, "heartseg.best_trial", str(best.number))
+    log_results(client, run.run_id, plots, table, search.best())
 
 
 def apply(path: Path) -> None:

@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from heartseg.sweeps.trials import Row
 
 PLOTS = {
-    "history": "plot_optimization_history",
-    "importances": "plot_param_importances",
-    "parallel_coordinate": "plot_parallel_coordinate",
-    "slice": "plot_slice",
+    "history": ("plot_optimization_history", 1),
+    "importances": ("plot_param_importances", 2),
+    "parallel_coordinate": ("plot_parallel_coordinate", 1),
+    "slice": ("plot_slice", 1),
 }
-"""Of optuna.visualization, by the name of our file."""
+"""Functions of optuna.visualization, by the name of our file, and the fewest complete trials for
+which they draw more than empty axes."""
 
 _log = logging.getLogger(__name__)
 
@@ -55,10 +56,14 @@ def write_plots(study: optuna.Study, metric: str, folder: Path) -> list[Path]:
     import optuna.visualization as interactive
     import optuna.visualization.matplotlib as still
     from matplotlib import pyplot as plt
+    from optuna.trial import TrialState
 
     folder.mkdir(parents=True, exist_ok=True)
-    files = []
-    for name, function in PLOTS.items():
+    files: list[Path] = []
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    for name, (function, fewest) in PLOTS.items():
+        if len(complete) < fewest:
+            continue
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

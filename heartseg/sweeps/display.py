@@ -72,7 +72,7 @@ class SweepDisplay:
         shown = [row for row in rows if row is best or row.state == "running"]
         others = [row for row in rows if row not in shown]
         room = max(0, height - len(shown))
-        shown = sorted(shown + others[len(others) - room :], key=lambda row: row.number)
+        shown = sorted(shown + others[max(0, len(others) - room) :], key=lambda row: row.number)
         table = Table(title=self._summary(rows), title_justify="left", expand=False)
         for name in ("trial", "state", "epoch", sweep.metric):
             table.add_column(name, no_wrap=True, overflow="ellipsis")

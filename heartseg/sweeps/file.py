@@ -5,7 +5,6 @@ Every key stands in the file; the classes below carry no default, but for `when`
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
@@ -17,9 +16,9 @@ from heartseg.config import Count, Params, Positive, Recipe, Section, Seed
 from heartseg.data.labels import LABELS
 from heartseg.errors import InputError
 from heartseg.nested import leaves
+from heartseg.sweeps.ranges import Choice, LogUniform, Range, Scalar, Uniform
 from heartseg.yaml_file import no_such, read_yaml_as
 
-Scalar = bool | int | float | str | None
 Values = dict[str, Scalar]
 """Sampled values by field; a field of the recipe with dots between its levels."""
 
@@ -27,64 +26,6 @@ CLINICAL = {"camus": ("ef_mae",), "mmode": ("lvid_mae",)}
 """Clinical validation metrics of each dataset; see `heartseg.metrics.validation`."""
 RECIPE = "recipe"
 """The field that chooses among whole recipes, and so among models."""
-
-
-class Choice(Section):
-    choice: Annotated[list[Scalar], Field(min_length=1)]
-    when: dict[str, list[Scalar]] = Field(default_factory=dict)
-    """Searched only where each of these fields, which stand above, has one of these values."""
-
-    def values(self) -> list[Scalar]:
-        """All values that a check must try; of a continuous range some."""
-        return self.choice
-
-    def __contains__(self, value: Scalar) -> bool:
-        return any(value == one and type(value) is type(one) for one in self.choice)
-
-
-class Uniform(Section):
-    uniform: tuple[float, float]
-    when: dict[str, list[Scalar]] = Field(default_factory=dict)
-
-    def values(self) -> list[Scalar]:
-        return _probes(*self.uniform)
-
-    def __contains__(self, value: Scalar) -> bool:
-        return _is_within(value, *self.uniform)
-
-
-class LogUniform(Section):
-    loguniform: tuple[Positive, Positive]
-    when: dict[str, list[Scalar]] = Field(default_factory=dict)
-
-    def values(self) -> list[Scalar]:
-        return _probes(*self.loguniform)
-
-    def __contains__(self, value: Scalar) -> bool:
-        return _is_within(value, *self.loguniform)
-
-
-class Integers(Section):
-    integers: tuple[int, int]
-    """Smallest and largest value, both possible."""
-    step: Count
-    when: dict[str, list[Scalar]] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _check(self) -> Integers:
-        low, high = self.integers
-        if (high - low) % self.step:
-            raise ValueError(f"{high} is not {low} plus a multiple of step {self.step}")
-        return self
-
-    def values(self) -> list[Scalar]:
-        return list(range(self.integers[0], self.integers[1] + 1, self.step))
-
-    def __contains__(self, value: Scalar) -> bool:
-        return isinstance(value, int) and value in self.values()
-
-
-Range = Choice | Uniform | LogUniform | Integers
 
 
 class TPE(Section):
@@ -332,12 +273,3 @@ def _set(content: dict[str, Any], field: str, value: Scalar) -> None:
     for parent in parents:
         content = content[parent]
     content[last] = value
-
-
-def _is_within(value: Scalar, low: float, high: float) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
-
-
-def _probes(low: float, high: float) -> list[Scalar]:
-    """The ends and one between, which a field of whole numbers refuses."""
-    return [low, low + (high - low) / math.pi, high]

@@ -49,9 +49,8 @@ def open_sweep_dir(
                 "by --fresh"
             )
         folder.mkdir(exist_ok=True)
-        if not begun:
-            update_state(folder, id=uuid.uuid4().hex[:8], seconds=0.0)
-        update_state(folder, made_of=made_of)
+        new = {} if begun else {"id": uuid.uuid4().hex[:8], "seconds": 0.0}
+        update_state(folder, made_of=made_of, **new)
         yield folder
 
 

@@ -14,9 +14,8 @@ from heartseg.sweeps.file import CLINICAL, RECIPE, SweepFile
 from heartseg.training.run_dir import code_digest, read_state, update_state
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
     from heartseg.data.resident import Resident
+    from heartseg.tracking.mlflow import MlflowClient
     from heartseg.tracking.sweep_tracker import SweepRun
 
 
@@ -120,7 +119,7 @@ def load_images(job: Job) -> dict[int, dict[str, Resident]]:
 def open_sweep_run(client: MlflowClient, job: Job, folder: Path, identity: str) -> SweepRun:
     """The sweep's own run in MLflow, new or continued."""
     from heartseg.tracking.lineage import lineage_tags
-    from heartseg.tracking.mlflow import open_run
+    from heartseg.tracking.mlflow import delete_runs, open_run
     from heartseg.tracking.sweep_tracker import SweepRun
 
     tags = lineage_tags(Path.cwd(), job.dataset, job.prepared)
@@ -128,6 +127,9 @@ def open_sweep_run(client: MlflowClient, job: Job, folder: Path, identity: str) 
     experiment = job.params.tracking.experiment_prefix + job.dataset
     content = job.sweep.model_dump(mode="json", by_alias=True)
     source, digest = read_metadata(job.prepared)["source"], file_digest(job.prepared)
+    known = read_state(folder).get("mlflow_run_id")
+    if known is None:
+        delete_runs(client, experiment, {"heartseg.sweep": identity})
     run_id = open_run(
         client,
         experiment=experiment,
@@ -138,7 +140,7 @@ def open_sweep_run(client: MlflowClient, job: Job, folder: Path, identity: str) 
         data_source=source,
         data_digest=digest,
         tags=tags,
-        run_id=read_state(folder).get("mlflow_run_id"),
+        run_id=known,
     )
     update_state(folder, mlflow_run_id=run_id)
     return SweepRun(run_id, experiment, job.dataset, source, digest, tags)

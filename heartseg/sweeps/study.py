@@ -15,16 +15,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from heartseg.config import Params
-from heartseg.sweeps.file import (
-    Choice,
-    Integers,
-    LogUniform,
-    Range,
-    Scalar,
-    SweepFile,
-    Uniform,
-    Values,
-)
+from heartseg.sweeps.file import SweepFile, Values
+from heartseg.sweeps.ranges import Choice, Integers, LogUniform, Range, Scalar, Uniform
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -42,10 +34,12 @@ class Suggestion:
     Attributes:
         number: from 0, for good: it names the trial's folder and run.
         values: sampled values by field.
+        epoch: the last one that was reported before the trial was cut off; 0 for a new trial.
     """
 
     number: int
     values: Values
+    epoch: int = 0
 
 
 class Search:
@@ -74,14 +68,17 @@ class Search:
 
     def next(self) -> Suggestion | None:
         """A trial that was cut off, else a new one; None where all were given out."""
+        epoch = 0
         if self._cut_off:
-            trial = optuna.Trial(self.study, self._cut_off.pop(0)._trial_id)
+            begun = self._cut_off.pop(0)
+            epoch = begun.last_step or 0
+            trial = optuna.Trial(self.study, begun._trial_id)
         elif self.count is not None and self._begun() >= self.count:
             return None
         else:
             trial = self.study.ask()
         self._running[trial.number] = trial
-        return Suggestion(trial.number, self._sample(trial))
+        return Suggestion(trial.number, self._sample(trial), epoch)
 
     def anything_left(self) -> bool:
         """Whether `next` would give a trial."""

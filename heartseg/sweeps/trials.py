@@ -87,29 +87,29 @@ class SweepTrials:
                 continue
             self.rows[number].epochs = recipe.epochs
             self.tracker.begin(number, run_dir, values, recipe.model_dump(mode="json"))
-            for entry in read_epochs(run_dir):  # epochs of which a killed driver did not hear
-                self._hear(number, entry)
-            return TrialPlan(number, recipe, run_dir)
+            for entry in read_epochs(run_dir):  # of some of them a killed driver did not hear
+                self._hear(number, entry, known=entry["epoch"] < suggestion.epoch)
+            if number not in self._pruned:
+                return TrialPlan(number, recipe, run_dir)
+            self.ended(number, None)
         return None
 
     def epoch_done(self, number: int) -> bool:
         row = self.rows[number]
-        entry = read_epochs(row.run_dir)[-1]
-        self._hear(number, entry)
+        for entry in read_epochs(row.run_dir):  # several workers may be epochs ahead of Tune
+            if entry["epoch"] > row.epoch:
+                self._hear(number, entry)
         self.save_time()
-        if entry["epoch"] < row.epochs and self.search.should_prune(number):
-            self._pruned.add(number)
         return number in self._pruned
 
     def ended(self, number: int, fault: str | None) -> None:
         row = self.rows[number]
-        if fault is not None:
-            self.search.fail(number, fault)
-            outcome = Outcome("failed", reason=fault)
-        elif number in self._pruned:
-            self.search.prune(number)
+        if number in self._pruned:  # whatever came after that
             reason = f"{self.sweep.pruner.name} at epoch {row.epoch}"
             outcome = Outcome("pruned", row.value, reason)
+        elif fault is not None:
+            self.search.fail(number, fault)
+            outcome = Outcome("failed", reason=fault)
         else:
             recipe = self.sweep.recipe_for(row.values, self.params)
             value = selected_entry(read_epochs(row.run_dir), recipe)["metrics"][self.sweep.metric]
@@ -144,10 +144,17 @@ class SweepTrials:
             if row.state == "running":
                 self._close(number, CUT_OFF)
 
-    def _hear(self, number: int, entry: dict[str, Any]) -> None:
+    def _hear(self, number: int, entry: dict[str, Any], known: bool = False) -> None:
+        """Note an epoch, and whether the trial ends after it; of a `known` one that is decided."""
+        if number in self._pruned:
+            return
         row = self.rows[number]
         row.epoch, row.value = entry["epoch"], entry["metrics"][self.sweep.metric]
         self.search.report(number, row.epoch, row.value)
+        if not known and row.epoch < row.epochs and self.search.should_prune(number):
+            # At once: ASHA, asked again after a kill, would not decide on this rung any more.
+            self.search.prune(number)
+            self._pruned.add(number)
 
     def _close(self, number: int, outcome: Outcome) -> None:
         row = self.rows[number]
@@ -161,11 +168,11 @@ class SweepTrials:
         values: Values = dict(trial.params)
         run_dir = trial_dir(self.folder, trial.number)
         epoch = trial.last_step or 0
-        value = trial.value if trial.value is not None else trial.intermediate_values.get(epoch)
         state = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned"}.get(
             trial.state, "failed"
         )
         reason = trial.user_attrs.get(REASON, "")
+        value = trial.value  # of a pruned trial that of its last epoch
         if state == "pruned":
             reason = f"{self.sweep.pruner.name} at epoch {epoch}"
         self.rows[trial.number] = Row(
@@ -173,7 +180,11 @@ class SweepTrials:
         )
         if read_state(run_dir).get("closed") != state:
             run_dir.mkdir(parents=True, exist_ok=True)
-            self.tracker.begin(trial.number, run_dir, values, {})
+            try:
+                recipe = self.sweep.recipe_for(values, self.params).model_dump(mode="json")
+            except InputError:  # which is why it failed
+                recipe = {}
+            self.tracker.begin(trial.number, run_dir, values, recipe)
             self.tracker.end(trial.number, Outcome(state, value, reason))
 
 

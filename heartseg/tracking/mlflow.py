@@ -201,6 +201,16 @@ def open_run(
     return run_id
 
 
+def delete_runs(client: MlflowClient, experiment: str, tags: dict[str, str]) -> None:
+    """Delete the runs that have these tags: a killed driver opened them and did not note their id.
+
+    Nothing was sent to them: that begins when the id is noted.
+    """
+    having = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+    for run in client.search_runs([find_experiment(client, experiment)], having):
+        client.delete_run(run.info.run_id)
+
+
 def log_evaluation(
     client: MlflowClient, run_id: str, metrics: dict[str, Any], files: Sequence[Path]
 ) -> None:

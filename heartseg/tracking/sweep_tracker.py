@@ -15,12 +15,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from heartseg.tracking.mlflow import connect, first_line, open_run, without_password
+from heartseg.tracking.mlflow import (
+    connect,
+    delete_runs,
+    first_line,
+    open_run,
+    without_password,
+)
 from heartseg.tracking.sender import JournalSender
 from heartseg.training.journal import read_epochs
 from heartseg.training.run_dir import read_state, update_state
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from optuna.trial import FrozenTrial
+
     from heartseg.sweeps.file import Values
 
 POLL_S = 1.0
@@ -72,7 +81,7 @@ class SweepRun:
         dataset: the dataset's name.
         data_source: of the prepared dataset.
         data_digest: MD5 of the prepared dataset.
-        tags: lineage.
+        tags: lineage; "heartseg.sweep" tells the sweep from all others.
     """
 
     run_id: str
@@ -180,6 +189,11 @@ class SweepTracker:
             del self._trials[trial.number]
 
     def _open(self, trial: _Trial) -> str:
+        known = read_state(trial.run_dir).get("mlflow_run_id")
+        tags = self.sweep.tags | {"heartseg.trial": str(trial.number)}
+        if known is None:
+            its = {key: tags[key] for key in ("heartseg.sweep", "heartseg.trial")}
+            delete_runs(self.client, self.sweep.experiment, its)
         run_id = open_run(
             self.client,
             experiment=self.sweep.experiment,
@@ -189,12 +203,26 @@ class SweepTracker:
             dataset=self.sweep.dataset,
             data_source=self.sweep.data_source,
             data_digest=self.sweep.data_digest,
-            tags=self.sweep.tags
-            | {"mlflow.parentRunId": self.sweep.run_id, "heartseg.trial": str(trial.number)},
-            run_id=read_state(trial.run_dir).get("mlflow_run_id"),
+            tags=tags | {"mlflow.parentRunId": self.sweep.run_id},
+            run_id=known,
         )
         update_state(trial.run_dir, mlflow_run_id=run_id)
         return run_id
+
+
+def log_results(
+    client: MlflowClient, run_id: str, plots: list[Path], table: Path, best: FrozenTrial | None
+) -> None:
+    """Add a sweep's plots, its table of trials and its best trial to its run."""
+    from mlflow.entities import Metric
+
+    for path in plots:
+        client.log_artifact(run_id, str(path), "plots")
+    client.log_artifact(run_id, str(table))
+    if best is not None and best.datetime_complete is not None:
+        when = int(best.datetime_complete.timestamp() * 1000)
+        client.log_batch(run_id, metrics=[Metric("best_value", best.value, when, 0)])
+        client.set_tag(run_id, "heartseg.best_trial", str(best.number))
 
 
 def trial_name(number: int, values: Values) -> str:
