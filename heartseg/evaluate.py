@@ -31,6 +31,16 @@ if TYPE_CHECKING:
 Predict = Callable[[np.ndarray], np.ndarray]
 
 CASE_COLUMNS = ["case_id", "patient", "view", "phase", "quality"]
+CHARTS = {
+    "camus": {
+        "ef": ("ejection fraction", "%"),
+        "ef_cfg": ("ejection fraction, recorded", "%"),
+        "edv": ("end-diastolic volume", "mL"),
+        "esv": ("end-systolic volume", "mL"),
+    },
+    "mmode": {"lvidd": ("LVIDd", "mm"), "fs": ("fractional shortening", "%")},
+}
+"""Whose agreement is drawn, and its unit."""
 SHOWN = {"worst": 0.0, "median": 0.5, "best": 1.0}
 """Cases drawn as overlays, by the quantile of their mean Dice."""
 
@@ -264,6 +274,7 @@ def _overlays(
 def _charts(
     cases: pd.DataFrame, clinical: pd.DataFrame, dataset: str, history: Path
 ) -> dict[str, Figure]:
+    from heartseg.metrics.clinical import comparisons
     from heartseg.report.figures import (
         agreement_scatter,
         bland_altman,
@@ -272,17 +283,14 @@ def _charts(
     )
 
     figures = {"box_plots": box_plots(cases, dataset)}
-    quantities = {
-        "camus": {
-            "ef": ("ejection fraction", "%"),
-            "edv": ("end-diastolic volume", "mL"),
-            "esv": ("end-systolic volume", "mL"),
-        },
-        "mmode": {"lvidd": ("LVIDd", "mm"), "fs": ("fractional shortening", "%")},
-    }
-    qualities = clinical["quality"] if dataset == "camus" else None
-    for key, (quantity, unit) in quantities[dataset].items():
-        pair = clinical[f"{key}_reference"], clinical[f"{key}_predicted"]
+    recorded = comparisons(clinical)["cfg"] if dataset == "camus" else pd.DataFrame()
+    for key, (quantity, unit) in CHARTS[dataset].items():
+        pair = (
+            (recorded["reference"], recorded["measured"])
+            if key == "ef_cfg"
+            else (clinical[f"{key}_reference"], clinical[f"{key}_predicted"])
+        )
+        qualities = clinical.loc[pair[0].index, "quality"] if dataset == "camus" else None
         figures[f"{key}_bland_altman"] = bland_altman(*pair, quantity, unit, qualities)
         figures[f"{key}_scatter"] = agreement_scatter(*pair, quantity, unit)
     if history.exists():

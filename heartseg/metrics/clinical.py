@@ -154,11 +154,11 @@ def summarise_clinical(rows: pd.DataFrame, evaluate: Evaluate) -> dict[str, Any]
         evaluate: the section of params.yaml.
 
     Returns:
-        ef: agreement of masks (EF), edv_ml, esv_ml and cfg (see `_comparisons`) over all
+        ef: agreement of masks (EF), edv_ml, esv_ml and cfg (see `comparisons`) over all
         patients; ef_by_quality: the same by image quality, the poorer of the two views';
         ef_classes: `classification` at `EF_THRESHOLDS`, for masks and cfg.
     """
-    compared = _comparisons(rows)
+    compared = comparisons(rows)
     quality = rows["quality"].map(poorer_quality)
     return {
         "ef": {
@@ -170,7 +170,7 @@ def summarise_clinical(rows: pd.DataFrame, evaluate: Evaluate) -> dict[str, Any]
         "ef_by_quality": {
             str(value): {
                 name: agreement(pair["reference"], pair["measured"])
-                for name, pair in _comparisons(group).items()
+                for name, pair in comparisons(group).items()
             }
             for value, group in rows[quality != ""].groupby(quality)
         },
@@ -183,7 +183,7 @@ def summarise_clinical(rows: pd.DataFrame, evaluate: Evaluate) -> dict[str, Any]
     }
 
 
-def _comparisons(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def comparisons(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Pairs of reference and measured value by what is compared.
 
     masks, edv_ml, esv_ml: predicted against reference masks, each phase with its own long axis.

@@ -32,7 +32,7 @@ BOX_METRICS = {
     "mmode": {"dice": "Dice (0 to 1)"},
 }
 POINTS = "#0072B2"
-QUALITY_COLOURS = (POINTS, "#E69F00", "#D55E00", "#CC79A7")
+QUALITY_MARKS = ((POINTS, "o"), ("#E69F00", "s"), ("#CC79A7", "^"), ("#000000", "D"))
 AXIS_UNITS = {"camus": ("mm", "mm"), "mmode": ("depth (mm)", "time (s)")}  # rows, columns
 
 
@@ -191,12 +191,14 @@ def bland_altman(
     figure = _figure(5.0, 3.6)
     axes = figure.subplots()
     words = np.full(len(first), "") if qualities is None else np.asarray(qualities, dtype=str)
-    for word, colour in zip(sorted(set(words)), cycle(QUALITY_COLOURS), strict=False):
+    for word, (colour, mark) in zip(sorted(set(words)), cycle(QUALITY_MARKS), strict=False):
         one, other = first[words == word], second[words == word]
         label = f"{word} ({np.isfinite(one + other).sum()})" if word else None
-        axes.scatter((one + other) / 2, other - one, s=14, color=colour, alpha=0.7, label=label)
+        axes.scatter(
+            (one + other) / 2, other - one, s=14, color=colour, marker=mark, alpha=0.7, label=label
+        )
     if any(words):
-        axes.legend(title="image quality", title_fontsize=7, fontsize=7)
+        figure.legend(title="image\nquality", title_fontsize=8, fontsize=8, loc="outside right")
     _level(axes, found["bias"], "bias", "solid")
     _level(axes, found["loa_high"], "+1.96 SD", "dashed")
     _level(axes, found["loa_low"], "−1.96 SD", "dashed")

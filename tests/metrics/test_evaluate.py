@@ -166,7 +166,7 @@ def test_camus(place: Path, store: str, capsys: pytest.CaptureFixture[str]) -> N
     names = {path.stem for path in (results / "figures").iterdir()}
     assert names == {
         *("overlay_best", "overlay_median", "overlay_worst", "box_plots"),
-        *(f"{name}_{kind}" for name in ("ef", "edv", "esv") for kind in KINDS),
+        *(f"{name}_{kind}" for name in ("ef", "ef_cfg", "edv", "esv") for kind in KINDS),
         "training_curves",
     }
     assert not list(results.glob(".*"))  # no temporary file stays

@@ -126,8 +126,9 @@ def test_bland_altman_by_hand():
 def test_bland_altman_is_coloured_by_image_quality():
     qualities = ["Good", "Poor", "Good", "", "Poor"]
     measured = [11, 23, 29, 45, NAN]
-    axes = figures.bland_altman([10, 20, 30, 40, 50], measured, "EDV", "mL", qualities).axes[0]
-    words = [text.get_text() for text in axes.get_legend().get_texts()]
+    figure = figures.bland_altman([10, 20, 30, 40, 50], measured, "EDV", "mL", qualities)
+    (axes,), (legend,) = figure.axes, figure.legends
+    words = [text.get_text() for text in legend.get_texts()]
     assert words == ["Good (2)", "Poor (1)"]  # measured ones
     points = {part.get_label(): len(part.get_offsets()) for part in axes.collections}
     assert points["Good (2)"] == 2
