@@ -72,8 +72,10 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
 
     import torch
 
+    from heartseg.metrics.plausibility import area_ranges
     from heartseg.models.trained import WEIGHTS, load_trained
     from heartseg.tracking.mlflow import connect, tracking_uri
+    from heartseg.training.postprocess import decide
 
     model, recipe, training = load_trained(model_folder)
     digest = file_digest(prepared)
@@ -90,9 +92,11 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
     client = connect(tracking_uri(Path.cwd()))  # a store that is down is told before the work
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     predict = predictor(model.to(device), recipe.model.in_channels, device)
-    postprocess = _postprocess(dataset, params, prepared, predict)
+    camus = dataset == "camus"
+    wanted = params.evaluate.postprocess if camus else "none"
+    postprocess = decide(wanted, read_prepared(prepared, "val"), predict)
     model.largest_component = postprocess["chosen"] == "largest_component"
-    ranges = _area_ranges(dataset, prepared)
+    ranges = area_ranges(read_prepared(prepared, "train")) if camus else {}
     cases, clinical = measure_cases(held_out, dataset, predict, ranges)
     selected = recipe.select == "best" or recipe.early_stopping > 0 or "sweep" in training
     selected |= postprocess["chosen_on"] == "val"
@@ -138,21 +142,6 @@ def _held_out(prepared: Path, wanted: str) -> tuple[str, pd.DataFrame]:
     raise InputError(f"{prepared} has neither {wanted} nor val patients; change its split")
 
 
-def _postprocess(dataset: str, params: Params, prepared: Path, predict: Predict) -> dict[str, Any]:
-    """What becomes of the label maps; see `heartseg.training.postprocess.decide`."""
-    from heartseg.training.postprocess import decide
-
-    wanted = params.evaluate.postprocess if dataset == "camus" else "none"
-    return decide(wanted, read_prepared(prepared, "val"), predict)
-
-
-def _area_ranges(dataset: str, prepared: Path) -> Ranges:
-    """Plausible areas, of the training patients' reference masks; M-mode has none."""
-    from heartseg.metrics.plausibility import area_ranges
-
-    return area_ranges(read_prepared(prepared, "train")) if dataset == "camus" else {}
-
-
 def predictor(model: nn.Module, channels: int, device: Any) -> Predict:
     """A function from a uint8 image (H, W) to its uint8 label map (H, W)."""
     import torch
@@ -168,14 +157,7 @@ def predictor(model: nn.Module, channels: int, device: Any) -> Predict:
 def measure_cases(
     frames: pd.DataFrame, dataset: str, predict: Predict, ranges: Ranges
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Predict every frame; the rows of cases.csv and of clinical.csv.
-
-    Args:
-        frames: rows of the prepared dataset.
-        dataset: "camus" or "mmode".
-        predict: from `predictor`.
-        ranges: plausible areas, from `heartseg.metrics.plausibility.area_ranges`.
-    """
+    """Predict every frame; the rows of cases.csv, with flags for CAMUS, and of clinical.csv."""
     from rich.console import Console
     from rich.progress import track
 

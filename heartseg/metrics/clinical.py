@@ -116,6 +116,14 @@ def indices(masks: Masks) -> dict[str, float]:
     return found
 
 
+def biplane_ef(masks: Masks) -> float:
+    """Ejection fraction in percent alone, as `indices` has it; NaN also without a view or phase."""
+    if any((view, phase) not in masks for view in VIEWS for phase in PHASES):
+        return np.nan
+    lv = {key: _or_none(left_ventricle, *mask) for key, mask in masks.items()}
+    return _or_nan(ejection_fraction, *(_biplane(lv, phase) for phase in PHASES))
+
+
 def _biplane(
     lv: Mapping[tuple[str, str], Chamber | None], phase: str, length: float | None = None
 ) -> float:

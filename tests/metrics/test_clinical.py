@@ -12,6 +12,7 @@ from heartseg.config import Evaluate, Params
 from heartseg.data.labels import Camus
 from heartseg.metrics.clinical import (
     SUMMARISED,
+    biplane_ef,
     clinical_row,
     indices,
     poorer_quality,
@@ -61,6 +62,15 @@ def test_indices_of_a_half_ellipsoid() -> None:
     area_length = 8 * (30 * 36) * (30 * 40) / (3 * np.pi * 30) / 1000
     assert found["la_volume_ml"] == pytest.approx(area_length, rel=0.03)
     assert found["la_volume_disks_ml"] == pytest.approx(np.pi / 4 * 36 * 40 * 30 / 1000, rel=0.03)
+
+
+def test_ef_alone_is_the_same() -> None:
+    masks = {key: (heart(*size), FINE) for key, size in SIZES.items()}
+    assert biplane_ef(masks) == indices(masks)["ef"]
+    labels, spacing = masks["4CH", "ES"]
+    assert math.isnan(biplane_ef(masks | {("4CH", "ES"): (np.zeros_like(labels), spacing)}))
+    del masks["4CH", "ES"]
+    assert math.isnan(biplane_ef(masks))
 
 
 def test_row_compares_prediction_with_reference() -> None:
