@@ -34,7 +34,7 @@ CASE_COLUMNS = ["case_id", "patient", "view", "phase", "quality"]
 CHARTS = {
     "camus": {
         "ef": ("ejection fraction", "%"),
-        "ef_cfg": ("ejection fraction, recorded", "%"),
+        "ef_cfg": ("recorded EF", "%"),
         "edv": ("end-diastolic volume", "mL"),
         "esv": ("end-systolic volume", "mL"),
     },

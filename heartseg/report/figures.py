@@ -198,7 +198,7 @@ def bland_altman(
             (one + other) / 2, other - one, s=14, color=colour, marker=mark, alpha=0.7, label=label
         )
     if any(words):
-        figure.legend(title="image\nquality", title_fontsize=8, fontsize=8, loc="outside right")
+        figure.legend(title="image quality", loc="outside lower center", ncols=4, fontsize=8)
     _level(axes, found["bias"], "bias", "solid")
     _level(axes, found["loa_high"], "+1.96 SD", "dashed")
     _level(axes, found["loa_low"], "−1.96 SD", "dashed")
