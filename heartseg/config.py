@@ -259,6 +259,9 @@ class Train(Section):
 class Evaluate(Section):
     split: Literal["test", "val"]
     """Where test is empty, val is evaluated and the metrics say so."""
+    postprocess: Literal["none", "largest_component", "auto"]
+    """CAMUS: largest_component keeps each structure's largest connected part only; auto: whichever
+    of the two gives the validation patients the better mean Dice. The packaged model does it."""
     bootstrap_samples: Annotated[int, Field(ge=100)]
     bootstrap_seed: Seed
     confidence: Annotated[float, Field(gt=0.5, lt=1)]

@@ -56,6 +56,8 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
             f"{model_folder} was trained by recipe {training['recipe_name']}, not {name}; "
             f"train and evaluate {name} first"
         )
+    postprocess = metrics["postprocess"]["chosen"]
+    model.largest_component = postprocess == "largest_component"
     client = registry.use_store(tracking_uri(Path.cwd()))
     registered_name = params.tracking.experiment_prefix + dataset
     weights_md5 = file_digest(model_folder / WEIGHTS)
@@ -67,6 +69,7 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
     tags = {
         registry.WEIGHTS_TAG: weights_md5,
         registry.TRAINING_TAG: training["mlflow_run_id"],
+        registry.POSTPROCESS_TAG: postprocess,
         registry.METRIC_TAG: gate.metric,
         registry.VALUE_TAG: repr(value),
         registry.DATA_TAG: metrics["data_digest"],
@@ -75,7 +78,7 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
         "heartseg.recipe": name,
     }
 
-    found = registry.find_version(client, registered_name, weights_md5, training["mlflow_run_id"])
+    found = registry.find_version(client, registered_name, tags)
     if found is None:
         run_id = registry.find_run(client, training, prepared_path(dataset))
         model_uri = log_packaged(
@@ -83,7 +86,11 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
             recipe.model.in_channels,
             name=recipe.model.name,
             run_id=run_id,
-            metadata={"dataset": dataset, "recipe": training["recipe"]},
+            metadata={
+                "dataset": dataset,
+                "recipe": training["recipe"],
+                "postprocess": postprocess,
+            },
         ).model_uri
         version = registry.register_version(client, registered_name, run_id, model_uri, tags)
     else:

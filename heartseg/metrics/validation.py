@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from heartseg.metrics.summary import ef_row, window_row
+from heartseg.metrics.clinical import biplane_ef
+from heartseg.metrics.summary import window_row
 
 NO_EF_ERROR = 100.0
 """Error, in points, of an ejection fraction that the predicted masks do not allow to measure."""
@@ -59,13 +60,16 @@ class ClinicalValidation:
 
     def _ejection(self, predicted: np.ndarray) -> Iterator[float]:
         for _, own in self.about.groupby("patient"):
-            frames = {
-                (str(view), str(phase)): (predicted[i], self.reference[i], self._spacing(i))
+            places = {
+                (str(view), str(phase)): i
                 for i, view, phase in zip(own.index, own["view"], own["phase"], strict=True)
             }
-            row = ef_row(frames)
-            if row is not None and np.isfinite(row["ef_reference"]):
-                error = abs(row["ef_predicted"] - row["ef_reference"])
+            reference, found = (
+                biplane_ef({key: (masks[i], self._spacing(i)) for key, i in places.items()})
+                for masks in (self.reference, predicted)
+            )
+            if np.isfinite(reference):
+                error = abs(found - reference)
                 yield error if np.isfinite(error) else NO_EF_ERROR
 
     def _diameters(self, predicted: np.ndarray) -> Iterator[float]:
