@@ -14,6 +14,8 @@ COMMANDS = {
     "evaluate": "measure a trained model on held-out patients",
     "register": "package a trained model and put it in the registry",
     "predict": "segment images with a registered model",
+    "test": "measure a registered model on a folder with masks",
+    "windows": "cut M-mode recordings into windows to train on",
 }
 
 

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 # rounding up as AdamW's division by tiny gradients does.
 EXACT = {
     "model": {"name": "quicknat", "in_channels": 1, "filters": 4, "kernel": 3,
-              "squeeze_excite": "none", "dropout": 0.0},
+              "squeeze_excite": "none", "dropout": 0.0, "weights": None},
     "optimizer": "sgd",
     "learning_rate": 0.05,
 }  # fmt: skip
