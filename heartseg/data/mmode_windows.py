@@ -15,6 +15,7 @@ from scipy.signal import find_peaks
 
 from heartseg.config import Windows
 from heartseg.data.mmode_recordings import Strip
+from heartseg.data.mmode_traces import fill_between
 
 LIKENESS = 0.03
 """Least prominence of a beat's peak in the autocorrelation. Real recordings have 0.06 to 1.2."""
@@ -49,7 +50,10 @@ class Window:
     @property
     def mask(self) -> np.ndarray:
         """uint8 (size, size), 255 inside the LV."""
-        return np.where(self.strip.mask[self.cut], np.uint8(255), np.uint8(0))
+        rows, columns = self.cut
+        upper, lower = self.strip.upper[columns], self.strip.lower[columns]
+        inside = fill_between(upper, lower, len(self.strip.image))[rows]
+        return np.where(inside, np.uint8(255), np.uint8(0))
 
 
 def cut_windows(strip: Strip, wanted: np.ndarray, size: int, overlap: float) -> list[Window]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from pydicom import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels.utils import expand_ybr422
-from pydicom.uid import JPEGLSLossless, RLELossless
+from pydicom.uid import JPEGBaseline8Bit, JPEGLSLossless, RLELossless
 
 from heartseg.data.mmode_dicom import is_dicom, read_dicom
 from heartseg.data.phantoms.recording import make_dicom, make_recording, scroll
@@ -139,6 +141,22 @@ def test_every_way_to_store_gray_values(
     store(dataset, np.ascontiguousarray(dataset.pixel_array[..., 0]))
     recording = read_dicom(save(dataset, tmp_path))
     assert np.array_equal(recording.strips[0], strip)
+
+
+def test_jpeg_frames_join_in_spite_of_the_loss(
+    dataset: Dataset, strip: np.ndarray, tmp_path: Path
+) -> None:
+    gray = dataset.pixel_array[..., 0]
+    set_pixels(dataset, gray, "MONOCHROME2")
+    streams = [io.BytesIO() for _ in gray]
+    for picture, stream in zip(gray, streams, strict=True):
+        Image.fromarray(picture).save(stream, "JPEG", quality=85)
+    dataset.PixelData = encapsulate([stream.getvalue() for stream in streams])
+    dataset["PixelData"].is_undefined_length = True
+    dataset.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    (joined,) = read_dicom(save(dataset, tmp_path)).strips
+    assert joined.shape == strip.shape
+    assert np.abs(joined.astype(int) - strip).mean() < 4
 
 
 def test_colour_becomes_luminance(dataset: Dataset, tmp_path: Path) -> None:

@@ -76,8 +76,8 @@ def write_recordings(folder: Path, seed: int) -> None:
         ]
         pd.concat(points).to_csv(folder / f"{name}_traces.csv", index=False)
     table = pd.DataFrame({"recording": names, "animal": ANIMALS})
-    table["mm_per_row"] = ["", "", MM_PER_ROW]  # a DICOM file knows its own
-    table["s_per_column"] = ["", "", S_PER_COLUMN]
+    table["mm_per_row"] = [np.nan, np.nan, MM_PER_ROW]  # a DICOM file knows its own
+    table["s_per_column"] = [np.nan, np.nan, S_PER_COLUMN]
     table.to_csv(folder / "recordings.csv", index=False)
     spans = [(names[0], 0.0, 1.8, "good"), (names[0], 1.8, 3.0, "bad")]
     spans_table = pd.DataFrame(spans, columns=["recording", "start_s", "end_s", "quality"])
