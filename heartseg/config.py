@@ -263,6 +263,9 @@ class Train(Section):
     """So many lost workers are replaced before the training gives up."""
     device_memory_fraction: Annotated[float, Field(gt=0, le=1)]
     """Images stay on the device while they take at most this part of its memory."""
+    clinical_metrics: bool
+    """Also measure the validation patients' clinical error after each epoch (ef_mae, lvid_mae);
+    a sweep by such a metric does so in any case."""
     overlay_every: Annotated[int, Field(ge=0)]
     """Epochs between sample overlays in MLflow; 0 = none."""
     overlay_cases: Count

@@ -20,7 +20,7 @@ import pandas as pd
 from heartseg.config import Params, load_params
 from heartseg.data.prepared import decode_png, file_digest, read_prepared
 from heartseg.errors import InputError, run_command
-from heartseg.paths import model_dir, prepared_path, results_dir
+from heartseg.paths import MODEL, prepared_path, results_dir
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,7 +49,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     name = parser.parse_args(argv).recipe
     params = load_params()
     dataset = params.recipe(name).dataset
-    prepared, results = prepared_path(dataset), results_dir(dataset)
+    evaluate_model(name, dataset, results_dir(dataset), params)
+
+
+def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> None:
+    """Measure the model in `results`/model and leave tables, metrics and figures beside it.
+
+    Args:
+        name: of the recipe, or of the sweep's trial, that is to have trained it.
+        dataset: that it segments.
+        results: folder.
+        params: params.yaml.
+
+    Raises:
+        InputError: there is no such model, or it was trained on other data.
+    """
+    prepared = prepared_path(dataset)
+    model_folder = results / MODEL
     split, held_out = _held_out(prepared, params.evaluate.split)
 
     import torch
@@ -57,16 +73,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     from heartseg.models.trained import WEIGHTS, load_trained
     from heartseg.tracking.mlflow import connect, tracking_uri
 
-    model, recipe, training = load_trained(model_dir(dataset))
+    model, recipe, training = load_trained(model_folder)
     digest = file_digest(prepared)
     if training["recipe_name"] != name:
         raise InputError(
-            f"{model_dir(dataset)} was trained by recipe {training['recipe_name']}, not {name}; "
+            f"{model_folder} was trained by recipe {training['recipe_name']}, not {name}; "
             f"run `heartseg train {name}` first"
         )
     if training["data_digest"] != digest:
         raise InputError(
-            f"{prepared} is not what {model_dir(dataset)} was trained on, so held-out patients "
+            f"{prepared} is not what {model_folder} was trained on, so held-out patients "
             f"may have been trained on; run `heartseg train {name}` first"
         )
     client = connect(tracking_uri(Path.cwd()))  # a store that is down is told before the work
@@ -75,9 +91,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     cases, clinical = measure_cases(held_out, dataset, predict)
     metrics = {
         "evaluated_on": split,
-        "selected_on_it": split == "val" and (recipe.select == "best" or recipe.early_stopping > 0),
+        "selected_on_it": split == "val"
+        and (recipe.select == "best" or recipe.early_stopping > 0 or "sweep" in training),
         "data_digest": digest,
-        "weights_md5": file_digest(model_dir(dataset) / WEIGHTS),
+        "weights_md5": file_digest(model_folder / WEIGHTS),
         **_summarise(dataset, cases, clinical, params),
     }
     figures = _overlays(held_out, cases, dataset, predict)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
 
 from heartseg.errors import InputError
 
@@ -27,6 +29,28 @@ def read_yaml_as(kind: type[Model], path: Path) -> Model:
         return kind.model_validate(content)
     except ValidationError as error:
         raise InputError(_explain(error, kind, path)) from None
+
+
+def change_yaml(path: Path, changes: Mapping[tuple[str, ...], Any]) -> None:
+    """Set values in a file that exists, whole or not at all; comments and order are kept.
+
+    Args:
+        path: of the file.
+        changes: new values by the keys that lead to them; each key but the last exists.
+    """
+    yaml_file = YAML()  # PyYAML would lose the comments
+    yaml_file.preserve_quotes = True
+    yaml_file.width = 4096
+    content = yaml_file.load(path.read_text(encoding="utf-8"))
+    for keys, value in changes.items():
+        place = content
+        for key in keys[:-1]:
+            place = place[key]
+        place[keys[-1]] = value
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "w", encoding="utf-8") as stream:
+        yaml_file.dump(content, stream)
+    os.replace(temporary, path)
 
 
 def _read_yaml(path: Path) -> Any:

@@ -7,6 +7,7 @@ import math
 import os
 import socket
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +22,21 @@ from heartseg.config import Recipe, Train
 from heartseg.errors import InputError
 
 if TYPE_CHECKING:
+    from ray.train import UserCallback
+
     from heartseg.data.resident import Resident
 
 FAULT = "fault.txt"
 OUT_OF_MEMORY = "the GPU's memory is too small for this recipe; lower batch_size or input_size"
 
 
-def start_ray(log: Path) -> None:
+def start_ray(log: Path, *, dashboard: bool = False) -> None:
     """Join the cluster at RAY_ADDRESS, or start a local one; Ray's messages go to `log`.
+
+    Args:
+        log: file.
+        dashboard: start a local one with the State API, by which Ray frees what the workers
+            of a stopped trial held.
 
     Raises:
         InputError: no cluster answers at RAY_ADDRESS.
@@ -48,7 +56,7 @@ def start_ray(log: Path) -> None:
         # Preemption notices and the dashboard's pages concern clusters; each would be another
         # process to start before the first step.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-        local = {"include_dashboard": False}
+        local = {"include_dashboard": dashboard}
     try:
         _knock(address)  # Ray itself would wait for minutes
         ray.init(
@@ -89,8 +97,8 @@ def count_workers(train: Train, recipe: Recipe) -> int:
     return train.workers
 
 
-def share_of_node(workers: int) -> tuple[int, dict[str, float]]:
-    """CPU threads of a worker, and what Ray must have free for it, so that all of them fit."""
+def share_of_node(workers: int) -> dict[str, float]:
+    """What Ray must have free for a worker, so that all of them fit."""
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     with_gpu = [resources for resources in alive if resources.get("GPU")]
     if with_gpu:
@@ -98,25 +106,45 @@ def share_of_node(workers: int) -> tuple[int, dict[str, float]]:
     else:
         useful = [resources["CPU"] for resources in alive if resources.get("CPU")]
         cpus = min(useful) / math.ceil(workers / len(useful))
-    threads = max(1, math.floor(cpus))
     # Ray counts in ten thousandths; less than one CPU lets several workers share a core.
-    wanted = {"CPU": float(threads) if cpus >= 1 else math.floor(cpus * 1e4) / 1e4}
-    return threads, wanted | ({"GPU": 1.0} if with_gpu else {})
+    wanted = {"CPU": float(math.floor(cpus)) if cpus >= 1 else math.floor(cpus * 1e4) / 1e4}
+    return wanted | ({"GPU": 1.0} if with_gpu else {})
+
+
+def train_on_cluster(
+    recipe: Recipe, train: Train, data: dict[str, Resident], run_dir: Path
+) -> Path:
+    """Train on all of the cluster; see `train_on_ray`."""
+    workers = count_workers(train, recipe)  # an impossible number is refused before any starts
+    resources = share_of_node(workers)
+    return train_on_ray(recipe, train, put(data), run_dir, workers=workers, resources=resources)
+
+
+def put(data: dict[str, Resident]) -> ray.ObjectRef:
+    """Images in the object store, from where every process of a node reads the same copy."""
+    return ray.put({split: part.arrays() for split, part in data.items()})
 
 
 def train_on_ray(
     recipe: Recipe,
     train: Train,
-    data: dict[str, Resident],
+    data: ray.ObjectRef,
     run_dir: Path,
+    *,
+    workers: int,
+    resources: dict[str, float],
+    callbacks: Sequence[UserCallback] = (),
 ) -> Path:
-    """Train on the cluster; a run that was cut off goes on from its last checkpoint.
+    """Train with some workers; a run that was cut off goes on from its last checkpoint.
 
     Args:
         recipe: what to train.
         train: how to train.
-        data: "train" and "val"; shared through the object store, not copied per worker.
+        data: from `put`, "train" and "val".
         run_dir: folder of this run; on several nodes a folder that all of them see.
+        workers: processes that train together.
+        resources: what each of them takes of the cluster.
+        callbacks: of Ray Train's controller.
 
     Returns:
         The folder of the last checkpoint.
@@ -128,17 +156,15 @@ def train_on_ray(
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    workers = count_workers(train, recipe)  # an impossible number is refused before any starts
-    threads, resources = share_of_node(workers)
     (run_dir / FAULT).unlink(missing_ok=True)
     trainer = TorchTrainer(
         _work,
         train_loop_config={
             "recipe": recipe.model_dump(mode="json"),
             "train": train.model_dump(mode="json"),
-            "arrays": ray.put({split: part.arrays() for split, part in data.items()}),
+            "arrays": data,
             "run_dir": str(run_dir),
-            "threads": threads,
+            "threads": max(1, math.floor(resources.get("CPU", 1))),
         },
         scaling_config=ScalingConfig(
             num_workers=workers, use_gpu="GPU" in resources, resources_per_worker=resources
@@ -148,6 +174,7 @@ def train_on_ray(
             storage_path=str(run_dir),
             failure_config=FailureConfig(max_failures=train.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
+            callbacks=list(callbacks),
         ),
     )
     result = trainer.fit()
@@ -201,6 +228,7 @@ def _work(config: dict[str, Any]) -> None:
             world_size=context.get_world_size(),
             resume_from=resume_from,
             device_memory_fraction=how.device_memory_fraction,
+            clinical=how.clinical_metrics,
             on_step=journal.write_step if rank == 0 else None,
         )
     except (InputError, torch.OutOfMemoryError) as error:
