@@ -105,7 +105,8 @@ def measure_image(dataset: str, sample: Sample, labels: np.ndarray) -> list[dict
 
 
 def overall(table: pd.DataFrame) -> pd.DataFrame:
-    """Each structure's mean over the images, and its value over all their pixels together."""
+    """Dice, IoU and MSE of each structure: two rows, the mean of the images and the value over
+    all their pixels together."""
     import pandas as pd
 
     together = table.groupby("structure", sort=False)
@@ -118,8 +119,9 @@ def overall(table: pd.DataFrame) -> pd.DataFrame:
             "mse": wrong / sums["pixels"],
         }
     )
-    means = together[list(METRICS)].mean()
-    return means.add_suffix(" (mean of images)").join(of_pixels.add_suffix(" (all pixels)"))
+    of_images = together[list(METRICS)].mean()
+    both = pd.concat({"mean of images": of_images, "all pixels": of_pixels}, names=["over"])
+    return both.swaplevel().sort_index(level=0, sort_remaining=False)
 
 
 def write(table: pd.DataFrame, path: Path) -> None:
