@@ -57,6 +57,9 @@ class Split(Section):
 class CamusDataset(Section):
     source: Path
     """Folder of the release: database_nifti/ and, optionally, database_split/."""
+    frames: Count
+    """1: an image is the ED or the ES frame. More: the half sequence from that frame to the other,
+    resampled to so many frames, which the network takes as channels."""
     skip_bad: bool
     """Leave bad cases out and list them in the metadata, as --skip-bad does; false: refuse."""
     split: Split
@@ -222,6 +225,20 @@ class Recipe(Section):
         if self.class_weights is not None and len(self.class_weights) != labels:
             raise ValueError(f"class_weights: {self.dataset} has {labels} labels")
         return self
+
+    def check_channels(self, frames: int) -> None:
+        """Images of one frame fit a network of one channel or, as grey, of three; others exactly.
+
+        Raises:
+            InputError: the network takes another number of frames.
+        """
+        channels = self.model.in_channels
+        if frames != channels and (frames, channels) != (1, 3):
+            raise InputError(
+                f"the prepared images have {frames} frame(s) and the recipe's network takes "
+                f"{channels} channel(s); prepare images of {channels} frame(s) "
+                "(datasets.camus.frames), or change the recipe's model.in_channels"
+            )
 
     def worker_batch(self, workers: int) -> int:
         """Images per step and worker.

@@ -89,3 +89,15 @@ def test_worker_batch(params):
     assert [recipe.worker_batch(n) for n in (1, 2, 3, 12)] == [12, 6, 4, 1]
     with pytest.raises(InputError, match=r"one of \[1, 2, 3, 4, 6, 12\] workers"):
         recipe.worker_batch(5)
+
+
+def test_check_channels(params):
+    one = params.recipe("camus")
+    model = one.model.model_copy(update={"in_channels": 3})
+    grey = one.model_copy(update={"model": model})
+    twenty = params.recipe("camus-source")
+    for recipe, frames in ((one, 1), (grey, 1), (grey, 3), (twenty, 20)):
+        recipe.check_channels(frames)
+    for recipe, frames in ((one, 20), (twenty, 1), (twenty, 19)):
+        with pytest.raises(InputError, match=r"datasets\.camus\.frames"):
+            recipe.check_channels(frames)

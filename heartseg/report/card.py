@@ -84,7 +84,7 @@ def model_card(
         "proposing contours that a person then checks.\n\n"
         "**Not a medical device.** Not for diagnosis, treatment or any decision about a patient; "
         "not for other views, species, devices or structures without an evaluation of your own.",
-        _usage(recipe, registered),
+        _usage(recipe, registered, dataset_metadata.get("frames", 1)),
         _results(dataset, metrics),
         _data(dataset, metrics, training, dataset_metadata),
         _limits(dataset, metrics, synthetic),
@@ -97,7 +97,11 @@ def model_card(
     return "\n\n".join(sections) + "\n"
 
 
-def _usage(recipe: dict[str, Any], registered: dict[str, Any]) -> str:
+def _usage(recipe: dict[str, Any], registered: dict[str, Any], frames: int) -> str:
+    stacked = (
+        f"- The {frames} channels are a half sequence, resampled to {frames} frames: first the "
+        "frame to segment (ED or ES), last the other end of the half cycle.\n"
+    )
     channels = recipe["model"]["in_channels"]
     uri = f"models:/{registered['name']}/{registered['version']}"
     rows = [
@@ -107,7 +111,8 @@ def _usage(recipe: dict[str, Any], registered: dict[str, Any]) -> str:
         "## Inputs, outputs and how to use it\n\n"
         f"- Input: ultrasound images, uint8 (N, {channels}, H, W), grey values 0 to 255, any H and "
         f"W; the model itself resizes to {recipe['input_size']} pixels and normalises.\n"
-        "- Output: label maps, uint8 (N, H, W), on the same grid:\n\n"
+        + (stacked if frames > 1 else "")
+        + "- Output: label maps, uint8 (N, H, W), on the same grid:\n\n"
         + _table(("value", "name", "meaning"), rows)
         + "\n\nWith MLFLOW_TRACKING_URI naming the store; heartseg need not be installed:\n\n"
         "```python\n"

@@ -83,10 +83,12 @@ def fit(
         on_step: called after each step with (epoch, step, steps, loss).
 
     Raises:
-        InputError: batch size and data or workers do not fit together, or the loss is not finite.
+        InputError: batch size, channels, data and workers do not fit together, or the loss is
+            not finite.
     """
     device = torch.device(device)
     worker_batch = recipe.worker_batch(world_size)
+    recipe.check_channels(train.images.shape[1])
     steps = len(train) // recipe.batch_size
     if steps == 0:
         raise InputError(

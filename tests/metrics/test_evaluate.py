@@ -146,7 +146,7 @@ def test_camus(place: Path, store: str, capsys: pytest.CaptureFixture[str]) -> N
     assert list(ef["quality"]) == ["Good", "Good/Poor"]
     names = {path.stem for path in (results / "figures").iterdir()}
     assert names == {
-        *("overlay_best", "overlay_median", "overlay_worst", "box_plots"),
+        *("overlay_best", "overlay_median", "overlay_worst", "targets_median", "box_plots"),
         *("ef_bland_altman", "ef_scatter", "training_curves"),
     }
     assert not list(results.glob(".*"))  # no temporary file stays

@@ -157,6 +157,12 @@ def test_labels_usage_and_lineage():
     assert "Left out as faulty: 1" in text
 
 
+def test_stacked_frames_are_explained():
+    assert "half sequence" not in card("camus", CAMUS_METRICS)
+    text = card("camus", CAMUS_METRICS, frames=20)
+    assert "20 channels are a half sequence, resampled to 20" in text
+
+
 def test_recipe_is_whole():
     recipe = load_params().recipe("camus").model_dump(mode="json")
     found = rows(card("camus", CAMUS_METRICS))
