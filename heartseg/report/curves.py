@@ -29,10 +29,11 @@ def curve_figure(curves: pd.DataFrame, title: str) -> Figure:
     figure = Figure(figsize=(3.6 * (2 + bool(dice)), 3.4), dpi=100, layout="constrained")
     panels = figure.subplots(1, 2 + bool(dice))
     for axes, (column, label) in zip(panels, PANELS.items(), strict=False):
-        _curve(axes, x, curves, column, "", "prediction", "-")
         if dice:
-            _curve(axes, x, curves, column, "_reference", "reference", "--")
+            _curve(axes, x, curves, column, "_reference", "reference")
+        _curve(axes, x, curves, column, "", "prediction")
         axes.set_ylabel(label)
+        axes.margins(y=0.12)  # room for the marks
         axes.set_ylim(bottom=0)
     if dice:
         for name in dice:
@@ -50,14 +51,17 @@ def curve_figure(curves: pd.DataFrame, title: str) -> Figure:
 
 
 def _curve(
-    axes: Axes, x: pd.Series, curves: pd.DataFrame, column: str, ending: str, name: str, style: str
+    axes: Axes, x: pd.Series, curves: pd.DataFrame, column: str, ending: str, name: str
 ) -> None:
-    colour = "black" if ending else COLOURS["LV"]
+    """The reference dashed with hollow marks, so that both can be seen where they meet."""
+    colour, style, size = ("black", "--", 9) if ending else (COLOURS["LV"], "-", 6)
     y = curves[column + ending]
     axes.plot(x, y, style, color=colour, label=name, linewidth=1.2)
     for phase, marker in MARKERS.items():
         at = curves[f"phase{ending}"] == phase
-        axes.plot(x[at], y[at], marker, color=colour, markersize=7, label=f"{phase}, {name}")
+        fill = "none" if ending else colour
+        label = f"{phase} of {name}"
+        axes.plot(x[at], y[at], marker, color=colour, mfc=fill, markersize=size, label=label)
 
 
 def _summary(curves: pd.DataFrame) -> str:

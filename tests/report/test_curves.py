@@ -26,8 +26,8 @@ def test_area_and_volume_over_time_with_both_phases_marked():
     assert [axes.get_ylabel() for axes in figure.axes] == ["LV area (cm²)", "LV volume (mL)"]
     drawn = lines(volume)
     assert drawn["prediction"] == ([0, 0.02, 0.04], list(curves["lv_volume_ml"]))
-    assert drawn["ED, prediction"] == ([0], [curves["lv_volume_ml"][0]])
-    assert drawn["ES, prediction"] == ([0.04], [curves["lv_volume_ml"][2]])
+    assert drawn["ED of prediction"] == ([0], [curves["lv_volume_ml"][0]])
+    assert drawn["ES of prediction"] == ([0.04], [curves["lv_volume_ml"][2]])
     assert lines(area)["prediction"][1] == list(curves["lv_area_cm2"])
     title = figure.get_suptitle()
     assert title.startswith("patient0001\nprediction: EDV 85 mL, ESV 49 mL, EF 43 %")
