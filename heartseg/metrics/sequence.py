@@ -49,7 +49,7 @@ def lv_curves(
     spacing: Spacing,
     *,
     reference: np.ndarray | None = None,
-    numbers: Sequence[int] | None = None,
+    numbers: Sequence[int] | np.ndarray | None = None,
     frame_rate: float | None = None,
 ) -> pd.DataFrame:
     """A row per frame of a sequence.
@@ -127,5 +127,7 @@ def summarise_curves(curves: pd.DataFrame) -> dict[str, float]:
         edv, esv = (at[phase][f"lv_volume_ml{ending}"].max() for phase in ("ED", "ES"))
         summary[f"edv_ml{ending}"], summary[f"esv_ml{ending}"] = edv, esv
         summary[f"ef_percent{ending}"] = ejection_fraction(edv, esv) if edv > 0 else np.nan
-    dice = [name for name in curves if name.startswith("dice_")]
-    return summary | curves[dice].mean().to_dict()
+    for name in STRUCTURES["camus"]:
+        if f"dice_{name}" in curves:
+            summary[f"dice_{name}"] = float(curves[f"dice_{name}"].mean())
+    return summary

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from heartseg.data.labels import STRUCTURES
 from heartseg.metrics.sequence import summarise_curves
 from heartseg.report.figures import COLOURS
 
@@ -23,7 +24,7 @@ def curve_figure(curves: pd.DataFrame, title: str) -> Figure:
         curves: rows of `heartseg.metrics.sequence.lv_curves`.
         title: names the sequence.
     """
-    dice = [name for name in curves if name.startswith("dice_")]
+    dice = {name: f"dice_{name}" for name in STRUCTURES["camus"] if f"dice_{name}" in curves}
     timed = curves["time_s"].notna().all()
     x = curves["time_s" if timed else "frame"]
     figure = Figure(figsize=(3.6 * (2 + bool(dice)), 3.4), dpi=100, layout="constrained")
@@ -36,10 +37,9 @@ def curve_figure(curves: pd.DataFrame, title: str) -> Figure:
         axes.margins(y=0.12)  # room for the marks
         axes.set_ylim(bottom=0)
     if dice:
-        for name in dice:
-            structure = name.removeprefix("dice_")
-            panels[2].plot(x, curves[name], color=COLOURS[structure], label=structure, marker=".")
-        panels[2].set_ylim(min(0.5, curves[dice].min().min()), 1)
+        for name, column in dice.items():
+            panels[2].plot(x, curves[column], color=COLOURS[name], label=name, marker=".")
+        panels[2].set_ylim(min(0.5, curves[list(dice.values())].min().min()), 1)
         panels[2].set_ylabel("Dice (0 to 1)")
     for axes in panels:
         axes.set_xlabel("time (s)" if timed else "frame")
