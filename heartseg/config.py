@@ -23,6 +23,12 @@ Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
+def frames_of(channels: int) -> int:
+    """Frames that a network of so many input channels sees: three stand for one grey frame, in
+    the colours that pretrained weights want."""
+    return 1 if channels == 3 else channels
+
+
 class Section(BaseModel):
     """A part of params.yaml: unknown keys are refused, values never change after reading."""
 
@@ -63,6 +69,12 @@ class CamusDataset(Section):
     skip_bad: bool
     """Leave bad cases out and list them in the metadata, as --skip-bad does; false: refuse."""
     split: Split
+
+    @model_validator(mode="after")
+    def _check(self) -> CamusDataset:
+        if frames_of(self.frames) != self.frames:
+            raise ValueError("frames: three channels stand for one grey frame; take another number")
+        return self
 
 
 class MmodeDataset(Section):
@@ -227,16 +239,16 @@ class Recipe(Section):
         return self
 
     def check_channels(self, frames: int) -> None:
-        """Images of one frame fit a network of one channel or, as grey, of three; others exactly.
+        """Refuse images of another number of frames than the network takes.
 
         Raises:
-            InputError: the network takes another number of frames.
+            InputError: with the remedy.
         """
         channels = self.model.in_channels
-        if frames != channels and (frames, channels) != (1, 3):
+        if frames != frames_of(channels):
             raise InputError(
                 f"the prepared images have {frames} frame(s) and the recipe's network takes "
-                f"{channels} channel(s); prepare images of {channels} frame(s) "
+                f"{channels} channel(s); prepare images of {frames_of(channels)} frame(s) "
                 "(datasets.camus.frames), or change the recipe's model.in_channels"
             )
 

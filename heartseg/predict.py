@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from heartseg.config import PARAMS_FILE
+from heartseg.config import PARAMS_FILE, frames_of
 from heartseg.errors import InputError, run_command
 
 if TYPE_CHECKING:
@@ -210,7 +210,8 @@ def _predict(pulled: Pulled, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray
     Raises:
         InputError: the model takes sequences and this is a single image.
     """
-    stacked = pulled.metadata.get("frames", 1)
+    channels = pulled.metadata["recipe"]["model"]["in_channels"]
+    stacked = frames_of(channels)
     if stacked > 1:
         from heartseg.data.sequences import resample_frames
 
@@ -218,7 +219,6 @@ def _predict(pulled: Pulled, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray
             raise InputError("the model takes sequences; give a 3-D NIfTI file, time last")
         forward = resample_frames(frames, stacked)
         return pulled.predict(np.stack([forward, forward[::-1]])), np.array([0, len(frames) - 1])
-    channels = pulled.metadata["recipe"]["model"]["in_channels"]
     batch = np.repeat(frames[:, None], channels, axis=1)
     starts = range(0, len(batch), FRAMES_AT_ONCE)
     labels = [pulled.predict(batch[i : i + FRAMES_AT_ONCE]) for i in starts]

@@ -67,11 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             recipe.model.in_channels,
             name=recipe.model.name,
             run_id=run_id,
-            metadata={
-                "dataset": dataset,
-                "recipe": training["recipe"],
-                "frames": training.get("frames", 1),
-            },
+            metadata={"dataset": dataset, "recipe": training["recipe"]},
         ).model_uri
         version = registry.register_version(client, registered_name, run_id, model_uri, tags)
     else:

@@ -116,7 +116,6 @@ def _get_ready(name: str, params: Params, prepared: Path, digest: str, run_dir: 
         "recipe_name": name,
         "recipe": recipe.model_dump(mode="json"),
         "data_digest": digest,
-        "frames": data["train"].images.shape[1],
         "tracking_uri": without_password(uri),
         "experiment": experiment,
         "mlflow_run_id": run_id,

@@ -203,7 +203,7 @@ def test_a_model_of_sequences_segments_both_ends(tmp_path, monkeypatch):
         assert (stacks[1] == stacks[0, ::-1]).all()
         return (stacks[:, 0] > 100).astype(np.uint8)
 
-    metadata = {"dataset": "camus", "recipe": {"model": {"in_channels": 20}}, "frames": 20}
+    metadata = {"dataset": "camus", "recipe": {"model": {"in_channels": 20}}}
     pulled = registry.Pulled(predict_stacks, metadata)
     monkeypatch.setattr(registry, "pull", lambda *_: pulled)
     save_sequence(tmp_path / f"{STEM}.nii.gz", shrinking(220), (2.0, 1.0))

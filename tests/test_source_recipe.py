@@ -118,7 +118,8 @@ def test_from_half_sequences_to_a_registered_model(place: Path, store: str) -> N
 
 
 def test_single_frames_are_no_sequence(params: Params) -> None:
-    frames = Resident.from_numpy(*disks(12), [str(number) for number in range(12)])
+    images, masks = (torch.from_numpy(array) for array in disks(12))
+    frames = Resident(images, masks, [str(number) for number in range(12)])
     with pytest.raises(InputError, match=r"1 frame\(s\) and the recipe's network takes 20"):
         fit(params.recipe("camus-source"), frames, frames, report=lambda epoch: None)
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from heartseg.config import frames_of
 from heartseg.data.labels import LABELS, STRUCTURES
 from heartseg.nested import leaves
 
@@ -84,7 +85,7 @@ def model_card(
         "proposing contours that a person then checks.\n\n"
         "**Not a medical device.** Not for diagnosis, treatment or any decision about a patient; "
         "not for other views, species, devices or structures without an evaluation of your own.",
-        _usage(recipe, registered, dataset_metadata.get("frames", 1)),
+        _usage(recipe, registered),
         _results(dataset, metrics),
         _data(dataset, metrics, training, dataset_metadata),
         _limits(dataset, metrics, synthetic),
@@ -97,7 +98,8 @@ def model_card(
     return "\n\n".join(sections) + "\n"
 
 
-def _usage(recipe: dict[str, Any], registered: dict[str, Any], frames: int) -> str:
+def _usage(recipe: dict[str, Any], registered: dict[str, Any]) -> str:
+    frames = frames_of(recipe["model"]["in_channels"])
     stacked = (
         f"- The {frames} channels are a half sequence, resampled to {frames} frames: first the "
         "frame to segment (ED or ES), last the other end of the half cycle.\n"

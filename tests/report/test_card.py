@@ -58,11 +58,13 @@ MMODE_METRICS: dict[str, Any] = {
 }
 
 
-def card(dataset: str, metrics: dict[str, Any], **more_facts: Any) -> str:
-    recipe = load_params().recipe(dataset).model_dump(mode="json")
+def card(
+    dataset: str, metrics: dict[str, Any], recipe: str | None = None, **more_facts: Any
+) -> str:
+    values = load_params().recipe(recipe or dataset).model_dump(mode="json")
     training = {
         "recipe_name": dataset,
-        "recipe": recipe,
+        "recipe": values,
         "epoch": 17,
         "mlflow_run_id": "run123",
         "experiment": f"heartseg-{dataset}",
@@ -84,7 +86,7 @@ def card(dataset: str, metrics: dict[str, Any], **more_facts: Any) -> str:
         "reason": "there was no champion",
         "weights_md5": "feed",
     }
-    return model_card(recipe, metrics, training, facts, registered)
+    return model_card(values, metrics, training, facts, registered)
 
 
 def rows(text: str) -> dict[str, list[str]]:
@@ -159,8 +161,9 @@ def test_labels_usage_and_lineage():
 
 def test_stacked_frames_are_explained():
     assert "half sequence" not in card("camus", CAMUS_METRICS)
-    text = card("camus", CAMUS_METRICS, frames=20)
+    text = card("camus", CAMUS_METRICS, recipe="camus-source")
     assert "20 channels are a half sequence, resampled to 20" in text
+    assert "uint8 (N, 20, H, W)" in text
 
 
 def test_recipe_is_whole():
