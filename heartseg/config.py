@@ -23,12 +23,6 @@ Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
-def frames_of(channels: int) -> int:
-    """Frames that a network of so many input channels sees: three stand for one grey frame, in
-    the colours that pretrained weights want."""
-    return 1 if channels == 3 else channels
-
-
 class Section(BaseModel):
     """A part of params.yaml: unknown keys are refused, values never change after reading."""
 
@@ -63,18 +57,12 @@ class Split(Section):
 class CamusDataset(Section):
     source: Path
     """Folder of the release: database_nifti/ and, optionally, database_split/."""
-    frames: Count
+    frames: Literal[1] | Annotated[int, Field(ge=4)]
     """1: an image is the ED or the ES frame. More: the half sequence from that frame to the other,
-    resampled to so many frames, which the network takes as channels."""
+    resampled to so many frames, which the network takes as channels (three are a grey image)."""
     skip_bad: bool
     """Leave bad cases out and list them in the metadata, as --skip-bad does; false: refuse."""
     split: Split
-
-    @model_validator(mode="after")
-    def _check(self) -> CamusDataset:
-        if frames_of(self.frames) != self.frames:
-            raise ValueError("frames: three channels stand for one grey frame; take another number")
-        return self
 
 
 class MmodeDataset(Section):
@@ -238,20 +226,6 @@ class Recipe(Section):
             raise ValueError(f"class_weights: {self.dataset} has {labels} labels")
         return self
 
-    def check_channels(self, frames: int) -> None:
-        """Refuse images of another number of frames than the network takes.
-
-        Raises:
-            InputError: with the remedy.
-        """
-        channels = self.model.in_channels
-        if frames != frames_of(channels):
-            raise InputError(
-                f"the prepared images have {frames} frame(s) and the recipe's network takes "
-                f"{channels} channel(s); prepare images of {frames_of(channels)} frame(s) "
-                "(datasets.camus.frames), or change the recipe's model.in_channels"
-            )
-
     def worker_batch(self, workers: int) -> int:
         """Images per step and worker.
 
@@ -277,6 +251,9 @@ class Train(Section):
     """So many lost workers are replaced before the training gives up."""
     device_memory_fraction: Annotated[float, Field(gt=0, le=1)]
     """Images stay on the device while they take at most this part of its memory."""
+    clinical_metrics: bool
+    """Also measure the validation patients' clinical error after each epoch (ef_mae, lvid_mae);
+    a sweep by such a metric does so in any case."""
     overlay_every: Annotated[int, Field(ge=0)]
     """Epochs between sample overlays in MLflow; 0 = none."""
     overlay_cases: Count
@@ -285,6 +262,9 @@ class Train(Section):
 class Evaluate(Section):
     split: Literal["test", "val"]
     """Where test is empty, val is evaluated and the metrics say so."""
+    postprocess: Literal["none", "largest_component", "auto"]
+    """CAMUS: largest_component keeps each structure's largest connected part only; auto: whichever
+    of the two gives the validation patients the better mean Dice. The packaged model does it."""
     bootstrap_samples: Annotated[int, Field(ge=100)]
     bootstrap_seed: Seed
     confidence: Annotated[float, Field(gt=0.5, lt=1)]

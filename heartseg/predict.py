@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from heartseg.config import PARAMS_FILE, frames_of
+from heartseg.config import PARAMS_FILE
 from heartseg.errors import InputError, run_command
 
 if TYPE_CHECKING:
@@ -210,6 +210,8 @@ def _predict(pulled: Pulled, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray
     Raises:
         InputError: the model takes sequences and this is a single image.
     """
+    from heartseg.models.inputs import frames_of
+
     channels = pulled.metadata["recipe"]["model"]["in_channels"]
     stacked = frames_of(channels)
     if stacked > 1:

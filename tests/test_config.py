@@ -58,7 +58,7 @@ def test_wrong_keys_are_named_with_the_nearest_right_one(tmp_path, values):
         ("recipes.camus.class_weights", [1.0, 2.0], "4 labels"),
         ("datasets.camus.split.fold", 5, "fold 5 does not exist"),
         ("datasets.camus.split.test_fraction", 0.95, "leave no patient to train on"),
-        ("datasets.camus.frames", 3, "three channels stand for one grey frame"),
+        ("datasets.camus.frames", 3, "greater than or equal to 4"),
         ("pipeline.camus", "camuss", "did you mean 'camus'?"),
         ("pipeline.camus", "mmode", "recipe mmode trains on mmode"),
     ],
@@ -90,15 +90,3 @@ def test_worker_batch(params):
     assert [recipe.worker_batch(n) for n in (1, 2, 3, 12)] == [12, 6, 4, 1]
     with pytest.raises(InputError, match=r"one of \[1, 2, 3, 4, 6, 12\] workers"):
         recipe.worker_batch(5)
-
-
-def test_check_channels(params):
-    one = params.recipe("camus")
-    model = one.model.model_copy(update={"in_channels": 3})
-    grey = one.model_copy(update={"model": model})
-    twenty = params.recipe("camus-source")
-    for recipe, frames in ((one, 1), (grey, 1), (twenty, 20)):
-        recipe.check_channels(frames)
-    for recipe, frames in ((one, 20), (grey, 3), (twenty, 1), (twenty, 19)):
-        with pytest.raises(InputError, match=r"datasets\.camus\.frames"):
-            recipe.check_channels(frames)

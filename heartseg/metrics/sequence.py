@@ -7,41 +7,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from skimage.measure import label, regionprops
 
-from heartseg.data.labels import STRUCTURES, Camus, structure_mask
+from heartseg.data.labels import STRUCTURES, structure_mask
 from heartseg.metrics import Spacing
-from heartseg.metrics.ejection import ejection_fraction, long_axis_length
+from heartseg.metrics.ejection import (
+    area_length_volume,
+    ejection_fraction,
+    long_axis_length,
+    lv_area,
+)
 from heartseg.metrics.overlap import mask_dice
-
-
-def lv_area_mm2(labels: np.ndarray, spacing: Spacing) -> float:
-    """Area in mm² of the LV's largest part, holes filled, in a label map (H, W).
-
-    Raises:
-        ValueError: `labels` has no LV.
-    """
-    parts = regionprops(label(labels == Camus.LV, connectivity=1))
-    if not parts:
-        raise ValueError("no LV in the label map, so it has no area")
-    return float(max(part.area_filled for part in parts)) * spacing[0] * spacing[1]
-
-
-def area_length_volume(labels: np.ndarray, spacing: Spacing) -> float:
-    """LV volume in mL from one view: 8 A² / (3 pi L), A the area and L the long axis.
-
-    Single-plane area-length method: Lang et al., JASE 18(12), 2005, section "left ventricular
-    volumes". It takes the LV to be round about its axis, and is exact for a half ellipsoid.
-
-    Args:
-        labels: label map (H, W).
-        spacing: (row, column) in mm.
-
-    Raises:
-        ValueError: `labels` has no LV, or one too small to have a long axis.
-    """
-    length = long_axis_length(labels, spacing)
-    return 8 * lv_area_mm2(labels, spacing) ** 2 / (3 * np.pi * length) / 1000  # mm³ to mL
 
 
 def lv_curves(
@@ -93,7 +68,7 @@ def _measured(maps: np.ndarray, spacing: Spacing, ending: str) -> dict[str, Any]
         phases[np.nanargmin(volumes)] = "ES"
         phases[np.nanargmax(volumes)] = "ED"
     return {
-        f"lv_area_cm2{ending}": [_or_nan(lv_area_mm2, one, spacing) / 100 for one in maps],
+        f"lv_area_cm2{ending}": [_or_nan(lv_area, one, spacing) / 100 for one in maps],
         f"lv_length_mm{ending}": [_or_nan(long_axis_length, one, spacing) for one in maps],
         f"lv_volume_ml{ending}": volumes,
         f"phase{ending}": phases,

@@ -72,7 +72,9 @@ def test_workers_on_ray_equal_this_process(cluster, params, data, tmp_path):
     Four workers share two cores, and five validation images unevenly.
     """
     recipe = small_recipe(params, **EXACT)
-    weights = load_checkpoint(cluster.train_on_ray(recipe, how(params, 4), data, tmp_path))["model"]
+    weights = load_checkpoint(cluster.train_on_cluster(recipe, how(params, 4), data, tmp_path))[
+        "model"
+    ]
     expected = in_this_process(recipe, data)
     assert weights.keys() == expected.keys()
     assert largest_difference(weights, expected) < 1e-5
@@ -94,7 +96,7 @@ def test_a_killed_worker_is_replaced_and_changes_nothing(cluster, params, data, 
 
     killer = threading.Thread(target=kill_after_the_second_epoch, daemon=True)
     killer.start()
-    end = load_checkpoint(cluster.train_on_ray(recipe, how(params, 2), data, tmp_path))
+    end = load_checkpoint(cluster.train_on_cluster(recipe, how(params, 2), data, tmp_path))
     assert killed, "the training ended before the kill"
     assert largest_difference(end["model"], in_this_process(recipe, data)) < 1e-5
     assert [entry["epoch"] for entry in read_epochs(tmp_path)] == list(range(1, 9))
@@ -103,12 +105,12 @@ def test_a_killed_worker_is_replaced_and_changes_nothing(cluster, params, data, 
 def test_a_users_fault_in_a_worker_ends_at_once(cluster, params, data, tmp_path: Path):
     recipe = small_recipe(params, learning_rate=1e30, schedule="constant")
     with pytest.raises(InputError, match="lower learning_rate"):
-        cluster.train_on_ray(recipe, how(params, 1), data, tmp_path)
+        cluster.train_on_cluster(recipe, how(params, 1), data, tmp_path)
 
 
 def test_a_batch_that_workers_cannot_share_is_refused_before_they_start(
     cluster, params, data, tmp_path
 ):
     with pytest.raises(InputError, match="cannot be shared equally by 3 workers"):
-        cluster.train_on_ray(small_recipe(params), how(params, 3), data, tmp_path)
+        cluster.train_on_cluster(small_recipe(params), how(params, 3), data, tmp_path)
     assert not (tmp_path / "ray").exists()
