@@ -72,6 +72,7 @@ def place(tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> Path:
             "recipes.camus-source.batch_size": 4,
             "recipes.camus-source.epochs": 2,
             "recipes.camus-source.channels_last": False,
+            "evaluate.postprocess": "none",
             "tracking.system_metrics": False,
         },
     )  # fmt: skip
