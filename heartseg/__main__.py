@@ -15,6 +15,8 @@ COMMANDS = {
     "register": "package a trained model and put it in the registry",
     "sweep": "search the best values of a recipe and register the winner",
     "predict": "segment images with a registered model",
+    "test": "measure a registered model on a folder with masks",
+    "windows": "cut M-mode recordings into windows to train on",
 }
 
 

@@ -84,6 +84,19 @@ class Datasets(Section):
     mmode: MmodeDataset
 
 
+class Windows(Section):
+    """How `heartseg windows` cuts M-mode recordings into square windows."""
+
+    beats: Positive
+    """Length of a window in heart beats; its size follows from the recording's heart rate."""
+    size: Annotated[int, Field(ge=32)] | None
+    """Rows and columns of every window instead, in pixels."""
+    overlap: Annotated[float, Field(ge=0, lt=1)]
+    """Least part of a window that the next one shows again."""
+    margin: Annotated[float, Field(ge=0)]
+    """Least room above and below the LV, as a part of its height (not with a fixed size)."""
+
+
 class CamusPhantoms(Section):
     patients: Count
     half_sequences: Annotated[int, Field(ge=0)]
@@ -134,6 +147,8 @@ class QuickNATConfig(Section):
     kernel: Literal[3, 5, 7]
     squeeze_excite: Literal["none", "channel", "spatial", "both"]
     dropout: Fraction
+    weights: str | None
+    """Trained weights to start from: weights.safetensors of a model's folder, or a state dict."""
 
 
 class UNetConfig(Section):
@@ -294,6 +309,7 @@ class Params(Section):
     """The recipe that the stages of dvc.yaml train for each dataset."""
     phantoms: Phantoms
     datasets: Datasets
+    windows: Windows
     recipes: dict[str, Recipe]
     train: Train
     evaluate: Evaluate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -167,6 +168,7 @@ def train_on_ray(
             "train": train.model_dump(mode="json"),
             "arrays": data,
             "run_dir": str(run_dir),
+            "directory": os.getcwd(),
             "threads": max(1, math.floor(resources.get("CPU", 1))),
         },
         scaling_config=ScalingConfig(
@@ -206,6 +208,8 @@ def _work(config: dict[str, Any]) -> None:
     how = Train.model_validate(config["train"])
     run_dir = Path(config["run_dir"])
     torch.set_num_threads(config["threads"])
+    with contextlib.suppress(OSError):  # Ray changed it; a recipe's weights may be relative to it
+        os.chdir(config["directory"])
     arrays = ray.get(config["arrays"])
     data = {split: Resident.from_numpy(*parts) for split, parts in arrays.items()}
     journal = Journal(run_dir, data["val"], how.overlay_every, how.overlay_cases)

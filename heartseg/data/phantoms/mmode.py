@@ -30,7 +30,7 @@ class Window:
         lvidd_mm, lvids_mm: mean LV inner diameter over the window's end-diastoles (starts of
             contraction) and end-systoles.
         heart_rate_bpm: from the mean interval between the window's end-diastoles.
-        animal: number of the animal, from 1.
+        animal: name of the animal, with which its windows' names begin.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Window:
     lvidd_mm: float
     lvids_mm: float
     heart_rate_bpm: float
-    animal: int
+    animal: str
 
 
 def write_mmode(folder: Path, config: MmodePhantoms, workers: int) -> None:
@@ -83,6 +83,7 @@ def make_animal(config: MmodePhantoms, animal: int) -> list[tuple[Window, np.nda
     rows = (np.arange(size)[:, None] + 0.5) * mm_per_row
     mask = np.where((rows >= motion.upper) & (rows < motion.lower), 255, 0).astype(np.uint8)
 
+    name = f"animal{animal:02d}"
     windows = []
     for number, start in enumerate(starts, start=1):
         cut = slice(start, start + size)
@@ -90,14 +91,14 @@ def make_animal(config: MmodePhantoms, animal: int) -> list[tuple[Window, np.nda
         in_systole = (motion.systoles >= start) & (motion.systoles < start + size)
         interval = float(np.diff(motion.diastoles[in_diastole]).mean()) * s_per_column
         window = Window(
-            name=f"animal{animal:02d}_w{number}",
+            name=f"{name}_w{number}",
             mm_per_row=mm_per_row,
             s_per_column=s_per_column,
             quality=quality,
             lvidd_mm=round(float(motion.diastolic[in_diastole].mean()), 4),
             lvids_mm=round(float(motion.systolic[in_systole].mean()), 4),
             heart_rate_bpm=round(60 / interval, 2),
-            animal=animal,
+            animal=name,
         )
         windows.append((window, strip[:, cut], mask[:, cut]))
     return windows
