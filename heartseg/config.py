@@ -57,6 +57,9 @@ class Split(Section):
 class CamusDataset(Section):
     source: Path
     """Folder of the release: database_nifti/ and, optionally, database_split/."""
+    frames: Literal[1] | Annotated[int, Field(ge=4)]
+    """1: an image is the ED or the ES frame. More: the half sequence from that frame to the other,
+    resampled to so many frames, which the network takes as channels (three are a grey image)."""
     skip_bad: bool
     """Leave bad cases out and list them in the metadata, as --skip-bad does; false: refuse."""
     split: Split

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from heartseg.config import Params, load_params
-from heartseg.data.prepared import decode_png, file_digest, read_prepared
+from heartseg.data.prepared import decode_image, decode_png, file_digest, read_prepared
 from heartseg.errors import InputError, run_command
 from heartseg.paths import MODEL, prepared_path, results_dir
 
@@ -143,11 +143,14 @@ def _held_out(prepared: Path, wanted: str) -> tuple[str, pd.DataFrame]:
 
 
 def predictor(model: nn.Module, channels: int, device: Any) -> Predict:
-    """A function from a uint8 image (H, W) to its uint8 label map (H, W)."""
+    """A function from a uint8 image (C, H, W) to its uint8 label map (H, W).
+
+    C is 1, repeated for a network of several channels, or `channels`.
+    """
     import torch
 
     def predict(image: np.ndarray) -> np.ndarray:
-        batch = torch.from_numpy(image)[None, None].expand(-1, channels, -1, -1)
+        batch = torch.from_numpy(image)[None].expand(-1, channels, -1, -1)
         with torch.inference_mode():
             return model(batch.to(device))[0].cpu().numpy()
 
@@ -172,7 +175,8 @@ def measure_cases(
     for patient, own in track(patients, "evaluating", len(patients), disable=quiet):
         masks = {}
         for frame in own.to_dict("records"):
-            prediction, reference = predict(decode_png(frame["image"])), decode_png(frame["mask"])
+            prediction = predict(decode_image(frame["image"], frame["height"]))
+            reference = decode_png(frame["mask"])
             spacing = (frame["spacing_row"], frame["spacing_col"])
             about = {column: frame[column] for column in CASE_COLUMNS}
             rows = case_metrics(dataset, frame["case_id"], prediction, reference, spacing)
@@ -232,24 +236,26 @@ def _summarise(
 def _overlays(
     frames: pd.DataFrame, cases: pd.DataFrame, dataset: str, predict: Predict
 ) -> dict[str, Figure]:
-    """The worst, the median and the best case by mean Dice."""
+    """The worst, the median and the best case by mean Dice, and the median case's targets."""
     from heartseg.metrics.summary import mean_dice
     from heartseg.report.figures import overlay_panel
+    from heartseg.report.targets import target_panels
 
     ranked = mean_dice(cases, dataset).sort_values(kind="stable")
     figures = {}
     for name, part in SHOWN.items():
         case_id = ranked.index[round(part * (len(ranked) - 1))]
         frame = frames[frames["case_id"] == case_id].iloc[0]
-        image = decode_png(frame["image"])
+        image = decode_image(frame["image"], frame["height"])
+        reference, prediction = decode_png(frame["mask"]), predict(image)
+        title = f"{name}: {case_id}, Dice {ranked[case_id]:.3f}"
+        spacing = (frame["spacing_row"], frame["spacing_col"])
         figures[f"overlay_{name}"] = overlay_panel(
-            image,
-            decode_png(frame["mask"]),
-            predict(image),
-            dataset,
-            f"{name}: {case_id}, Dice {ranked[case_id]:.3f}",
-            (frame["spacing_row"], frame["spacing_col"]),
+            image[0], reference, prediction, dataset, title, spacing
         )
+        if name == "median":
+            maps = {"reference": reference, "prediction": prediction}
+            figures["targets_median"] = target_panels(image[0], maps, dataset, title, spacing)
     return figures
 
 

@@ -2,6 +2,9 @@
 
 NIfTI files may be 2-D or 3-D with time last. Folders are searched for *.nii, *.nii.gz and *.png;
 ground truth and earlier output (*_gt, *_seg, *_overlay) are passed over there.
+
+An apical sequence also gets the left ventricle's area and volume over time, as table and figure,
+compared with NAME_gt where that stands beside it; sequences.csv has EDV, ESV and EF of each.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,9 +26,10 @@ if TYPE_CHECKING:
     from heartseg.tracking.registry import Pulled
 
 SUFFIXES = (".nii.gz", ".nii", ".png")
-NOT_IMAGES = ("_gt", "_seg", "_overlay")
+NOT_IMAGES = ("_gt", "_seg", "_overlay", "_curves")
 FRAMES_AT_ONCE = 8  # bounds the memory for long sequences
 OVERLAY_FRAMES = 6
+SEQUENCES = "sequences.csv"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -46,16 +50,29 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         pulled = pull(tracking_uri(Path.cwd()), options.model)
     done = 0
+    sequences: list[dict[str, Any]] = []
     for file, name in files.items():
         try:
             images = read_images(file)
         except InputError as error:
             problems.append(str(error))
             continue
-        labels = _predict(pulled, images.frames)
-        _write(images, labels, options.out / name, pulled.metadata["dataset"])
+        place, dataset = options.out / name, pulled.metadata["dataset"]
+        try:
+            labels, shown = _predict(pulled, images.frames)
+        except InputError as error:
+            problems.append(f"{file}: {error}")
+            continue
+        _write(images, labels, shown, place, dataset)
         done += 1
+        if dataset == "camus" and len(images.frames) > 1 and images.spacing is not None:
+            reference, fault = _read_reference(file, images.frames.shape)
+            problems += fault
+            row = _write_curves(file, images.spacing, labels, shown, reference, place)
+            sequences.append({"sequence": str(name)} | row)
     print(f"{done} file(s) segmented into {options.out}")
+    if sequences:
+        _write_sequences(sequences, options.out / SEQUENCES)
     if problems:
         listing = "\n".join(f"  - {problem}" for problem in problems)
         raise InputError(f"{len(problems)} input(s) could not be segmented:\n{listing}")
@@ -173,7 +190,9 @@ def _read_nifti(path: Path) -> Images:
         header.set_data_dtype(np.uint8)
         header.set_slope_inter(1, 0)
         header["cal_min"], header["cal_max"] = 0, 0  # the display range of the gray values
-        stored = np.ascontiguousarray(labels.transpose(2, 1, 0)).reshape(data.shape)
+        stored = np.ascontiguousarray(labels.transpose(2, 1, 0))
+        if stored.size == data.size:  # not only the ends of a sequence
+            stored = stored.reshape(data.shape)
         nib.save(type(image)(stored, image.affine, header), f"{place}_seg.nii.gz")
 
     # stored as (lateral W, depth H, time...), wanted as (T, H, W)
@@ -183,31 +202,107 @@ def _read_nifti(path: Path) -> Images:
     return Images(frames, spacing, save)
 
 
-def _predict(pulled: Pulled, frames: np.ndarray) -> np.ndarray:
-    """Label maps uint8 (T, H, W) of frames uint8 (T, H, W)."""
+def _predict(pulled: Pulled, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Label maps uint8 (K, H, W) of frames uint8 (T, H, W), and which frames they are, from 0.
+
+    A model that takes whole half sequences segments their two ends, any other each frame.
+
+    Raises:
+        InputError: the model takes sequences and this is a single image.
+    """
+    from heartseg.models.inputs import frames_of
+
     channels = pulled.metadata["recipe"]["model"]["in_channels"]
+    stacked = frames_of(channels)
+    if stacked > 1:
+        from heartseg.data.sequences import resample_frames
+
+        if len(frames) < 2:
+            raise InputError("the model takes sequences; give a 3-D NIfTI file, time last")
+        forward = resample_frames(frames, stacked)
+        return pulled.predict(np.stack([forward, forward[::-1]])), np.array([0, len(frames) - 1])
     batch = np.repeat(frames[:, None], channels, axis=1)
     starts = range(0, len(batch), FRAMES_AT_ONCE)
-    return np.concatenate([pulled.predict(batch[i : i + FRAMES_AT_ONCE]) for i in starts])
+    labels = [pulled.predict(batch[i : i + FRAMES_AT_ONCE]) for i in starts]
+    return np.concatenate(labels), np.arange(len(frames))
 
 
-def _write(images: Images, labels: np.ndarray, place: Path, dataset: str) -> None:
-    """The label maps, and one overlay picture of up to OVERLAY_FRAMES frames."""
+def _write(
+    images: Images, labels: np.ndarray, numbers: np.ndarray, place: Path, dataset: str
+) -> None:
+    """The label maps of these frames, and one overlay picture of up to OVERLAY_FRAMES of them."""
     from heartseg.report import figures
 
     place.parent.mkdir(parents=True, exist_ok=True)
     images.save(labels, place)
-    count = len(labels)
-    shown = np.unique(np.linspace(0, count - 1, min(count, OVERLAY_FRAMES)).round().astype(int))
+    count, last = len(images.frames), len(labels) - 1
+    chosen = np.unique(np.linspace(0, last, min(last + 1, OVERLAY_FRAMES)).round().astype(int))
+    shown = numbers[chosen]
     overlay = figures.overlay_grid(
         images.frames[shown],
         [None] * len(shown),
-        labels[shown],
+        labels[chosen],
         dataset,
         [place.name if count == 1 else f"{place.name} frame {i + 1}/{count}" for i in shown],
         None if images.spacing is None else [images.spacing] * len(shown),
     )
     figures.save(overlay, f"{place}_overlay.png")
+
+
+# --- sequences ----------------------------------------------------------------------------
+
+
+def _read_reference(file: Path, shape: tuple[int, ...]) -> tuple[np.ndarray | None, list[str]]:
+    """Label maps (T, H, W) of NAME_gt beside a file, None where there is none; what is wrong."""
+    path = file.with_name(f"{_stem(file)}_gt{_suffix(file)}")
+    if not path.exists():
+        return None, []
+    try:
+        reference = read_images(path).frames
+    except InputError as error:
+        return None, [str(error)]
+    if reference.shape != shape:
+        return None, [f"{path}: is {reference.shape}, its image {shape}; export it on that grid"]
+    return reference, []
+
+
+def _write_curves(
+    file: Path,
+    spacing: tuple[float, float],
+    labels: np.ndarray,
+    numbers: np.ndarray,
+    reference: np.ndarray | None,
+    place: Path,
+) -> dict[str, float]:
+    """NAME_curves.csv and NAME_curves.png; returns the sequence's row of sequences.csv."""
+    from heartseg.data.sequences import frame_rate
+    from heartseg.metrics.sequence import lv_curves, summarise_curves
+    from heartseg.report.curves import curve_figure
+    from heartseg.report.figures import save
+
+    curves = lv_curves(
+        labels,
+        spacing,
+        reference=None if reference is None else reference[numbers],
+        numbers=numbers + 1,
+        frame_rate=frame_rate(file),
+    )
+    curves.to_csv(f"{place}_curves.csv", index=False)
+    save(curve_figure(curves, place.name), f"{place}_curves.png")
+    return summarise_curves(curves)
+
+
+def _write_sequences(rows: list[dict[str, Any]], path: Path) -> None:
+    import pandas as pd
+
+    table = pd.DataFrame(rows)
+    table.to_csv(path, index=False)
+    print(f"{path}: LV volumes of {len(table)} sequence(s) by area-length")
+    for row in rows:
+        print(
+            f"  {row['sequence']}: EDV {row['edv_ml']:.1f} mL, ESV {row['esv_ml']:.1f} mL, "
+            f"EF {row['ef_percent']:.1f} %"
+        )
 
 
 if __name__ == "__main__":

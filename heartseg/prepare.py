@@ -16,6 +16,7 @@ from heartseg.config import CamusDataset, MmodeDataset, load_params
 from heartseg.data import camus, mmode
 from heartseg.data.labels import LABELS
 from heartseg.data.prepared import SPLITS, map_in_order, write_prepared
+from heartseg.data.sequences import stack_sequences
 from heartseg.data.source import PHANTOM_MARKER, Case, Survey, one_line
 from heartseg.data.splits import split_patients
 from heartseg.errors import BadFilesError, InputError, run_command
@@ -77,6 +78,7 @@ def prepare(
         "dataset": dataset,
         "labels": {label.name: label.value for label in LABELS[dataset]},
         "units": UNITS[dataset],
+        "frames": config.frames if isinstance(config, CamusDataset) else 1,
         "source": str(config.source),
         "synthetic": os.path.isfile(config.source / PHANTOM_MARKER),
         "split": {
@@ -103,7 +105,8 @@ def prepare(
 def _survey(config: CamusDataset | MmodeDataset) -> Survey:
     if isinstance(config, MmodeDataset):
         return mmode.survey(config)
-    return camus.survey(config.source, use_lists=config.split.method in ("auto", "official"))
+    survey = camus.survey(config.source, use_lists=config.split.method in ("auto", "official"))
+    return survey if config.frames == 1 else stack_sequences(survey, config.frames)
 
 
 def _check(case: Case) -> tuple[list[str], list[str]]:

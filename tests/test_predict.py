@@ -8,6 +8,7 @@ from pathlib import Path
 import mlflow
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -134,6 +135,91 @@ def test_a_sequence_is_segmented_frame_by_frame(tmp_path):
     values = np.asanyarray(labels.dataobj)
     for step, frame in enumerate(frames):
         assert agreement(values[:, :, step].T, frame) > 0.9
+
+
+# --- curves of a sequence -------------------------------------------------------------------
+
+STEM = "patient0001_2CH_half_sequence"
+HEIGHTS = (14, 12, 10, 6)  # rows of the bright block in each frame
+
+
+def shrinking(value: int) -> np.ndarray:
+    """Frames (T, H, W): a block ten columns wide that gets shorter, of `value` on black."""
+    frames = np.zeros((len(HEIGHTS), DEPTH, WIDTH), np.uint8)
+    for frame, height in zip(frames, HEIGHTS, strict=True):
+        frame[4 : 4 + height, 12:22] = value
+    return frames
+
+
+def save_sequence(path: Path, frames: np.ndarray, spacing: tuple[float, float]) -> None:
+    nib.save(nib.Nifti1Image(frames.T, np.diag([-spacing[1], -spacing[0], 1, 1])), path)
+
+
+def test_curves_of_a_sequence_and_its_reference(tmp_path, capsys):
+    for name, value in ((STEM, 220), (f"{STEM}_gt", 1)):
+        save_sequence(tmp_path / f"{name}.nii.gz", shrinking(value), (2.0, 1.0))
+    (tmp_path / "Info_2CH.cfg").write_text("ED: 1\nES: 4\nNbFrame: 4\nFrameRate: 50\n")
+
+    out = run(tmp_path)
+
+    assert sorted(path.name for path in out.iterdir()) == [
+        *(f"{STEM}_curves.csv", f"{STEM}_curves.png", f"{STEM}_overlay.png"),
+        *(f"{STEM}_seg.nii.gz", "sequences.csv"),
+    ]
+    curves = pd.read_csv(out / f"{STEM}_curves.csv", keep_default_na=False)
+    assert list(curves["frame"]) == [1, 2, 3, 4]
+    assert list(curves["time_s"]) == pytest.approx([0, 0.02, 0.04, 0.06])
+    areas = [0.2 * height for height in HEIGHTS]  # ten columns, 2 mm² a pixel
+    assert list(curves["lv_area_cm2_reference"]) == pytest.approx(areas)
+    assert list(curves["lv_area_cm2"]) == pytest.approx(areas, rel=0.15)
+    assert list(curves["phase_reference"]) == ["ED", "", "", "ES"]
+    assert curves["dice_LV"].min() > 0.85
+    (row,) = pd.read_csv(out / "sequences.csv").to_dict("records")
+    assert row["sequence"] == STEM
+    assert (row["ed_frame"], row["es_frame"]) == (1, 4)
+    edv, esv = row["edv_ml_reference"], row["esv_ml_reference"]
+    assert row["ef_percent_reference"] == pytest.approx(100 * (edv - esv) / edv)
+    assert f"{STEM}: EDV" in capsys.readouterr().out
+
+
+def test_a_reference_on_another_grid_is_told_and_left_out(tmp_path):
+    save_sequence(tmp_path / f"{STEM}.nii.gz", shrinking(220), (2.0, 1.0))
+    save_sequence(tmp_path / f"{STEM}_gt.nii.gz", shrinking(1)[:, :-1], (2.0, 1.0))
+
+    with pytest.raises(InputError, match=rf"{STEM}_gt\.nii\.gz: is \(4, 23, 40\)"):
+        run(tmp_path)
+
+    curves = pd.read_csv(Path("out") / f"{STEM}_curves.csv")
+    assert "dice_LV" not in curves
+    assert len(curves) == 4
+
+
+def test_a_model_of_sequences_segments_both_ends(tmp_path, monkeypatch):
+    """Its first channel is the frame to segment; each channel is brighter than the one before."""
+
+    def predict_stacks(stacks: np.ndarray) -> np.ndarray:
+        assert stacks.shape == (2, 20, DEPTH, WIDTH)
+        assert stacks.dtype == np.uint8
+        assert (stacks[1] == stacks[0, ::-1]).all()
+        return (stacks[:, 0] > 100).astype(np.uint8)
+
+    metadata = {"dataset": "camus", "recipe": {"model": {"in_channels": 20}}}
+    pulled = registry.Pulled(predict_stacks, metadata)
+    monkeypatch.setattr(registry, "pull", lambda *_: pulled)
+    save_sequence(tmp_path / f"{STEM}.nii.gz", shrinking(220), (2.0, 1.0))
+    save_sequence(tmp_path / f"{STEM}_gt.nii.gz", shrinking(1), (2.0, 1.0))
+    Image.fromarray(blob()).save(tmp_path / "single.png")
+
+    with pytest.raises(InputError, match=r"single\.png: the model takes sequences"):
+        run(tmp_path)
+
+    labels = nib.load(Path("out") / f"{STEM}_seg.nii.gz")
+    assert labels.shape == (WIDTH, DEPTH, 2)
+    values = np.asanyarray(labels.dataobj).transpose(2, 1, 0)
+    assert (values == shrinking(1)[[0, -1]]).all()
+    curves = pd.read_csv(Path("out") / f"{STEM}_curves.csv")
+    assert list(curves["frame"]) == [1, 4]
+    assert list(curves["dice_LV"]) == [1, 1]
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "I;16"])

@@ -21,6 +21,7 @@ from heartseg.data.source import Survey, one_line
 from heartseg.errors import BadFilesError, InputError
 
 NIFTI = (".nii.gz", ".nii")
+OTHER = {"ED": "ES", "ES": "ED"}
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class CamusCase:
 
     Attributes:
         image, mask: NIfTI files.
-        frame: 0-based number of the frame in its half sequence.
+        frame, other_frame: 0-based numbers of this and of the other phase's frame in the half
+            sequence.
         problems: known before the images are opened.
     """
 
@@ -39,6 +41,7 @@ class CamusCase:
     image: Path
     mask: Path
     frame: int = 0
+    other_frame: int = 0
     quality: str = ""
     reference: dict[str, float] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
@@ -208,6 +211,7 @@ def _cases_of(
                         image=pair[0],
                         mask=pair[1],
                         frame=int(info.get(phase, 1)) - 1,
+                        other_frame=int(info.get(OTHER[phase], 1)) - 1,
                         quality=info.get("ImageQuality", ""),
                         reference=reference,
                         problems=tuple(problems),

@@ -1,4 +1,4 @@
-"""2-D NIfTI files: (lateral, depth) on disk, (H, W) in memory."""
+"""NIfTI files: (lateral, depth[, time]) on disk, (H, W) or (T, H, W) in memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ RESTORE = "Restore it from the release."
 
 @dataclass(frozen=True)
 class Frame:
-    """A 2-D NIfTI file: pixels (H, W) as stored, spacing (row, column) in mm, affine (4, 4)."""
+    """A NIfTI file: pixels (H, W) or (T, H, W) as stored, spacing (row, column) in mm, affine
+    (4, 4)."""
 
     pixels: np.ndarray
     spacing: tuple[float, float]
@@ -37,6 +38,19 @@ def read_frame(path: Path) -> Frame:
     Raises:
         InputError: "path: reason. Remedy."
     """
+    return _read(path, 2, "those of one frame. Give one 2-D frame of (lateral, depth).")
+
+
+def read_sequence(path: Path) -> Frame:
+    """Read a 3-D NIfTI file of (lateral, depth, time) with two frames or more.
+
+    Raises:
+        InputError: "path: reason. Remedy."
+    """
+    return _read(path, 3, "those of a sequence. Give one of (lateral, depth, time).")
+
+
+def _read(path: Path, axes: int, wanted: str) -> Frame:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
             data = stream.read(MOST_BYTES)  # to the end, where gzip checks its sum
@@ -52,12 +66,10 @@ def read_frame(path: Path) -> Frame:
         raise InputError(f"{path}: cannot be read ({one_line(error)}). {RESTORE}") from None
 
     shape = nifti.shape
-    flat = shape[:2] if all(side == 1 for side in shape[2:]) else shape
-    if len(flat) != 2 or any(side not in SIDES for side in flat):
-        raise InputError(
-            f"{path}: has the dimensions {shape}, not those of one frame. "
-            "Give one 2-D frame of (lateral, depth)."
-        )
+    last = max((n for n, side in enumerate(shape) if side > 1), default=0)
+    flat = shape[: max(last + 1, 2)]  # without the trailing axes of one
+    if len(flat) != axes or any(side not in SIDES for side in flat[:2]):
+        raise InputError(f"{path}: has the dimensions {shape}, not {wanted}")
     if nifti.get_data_dtype().kind not in "biuf":
         raise InputError(
             f"{path}: holds {nifti.get_data_dtype()}, not gray values. Convert it to gray."

@@ -68,7 +68,7 @@ class Sample:
         view: "2CH" or "4CH"; "" for M-mode.
         phase: "ED" or "ES"; "" for M-mode.
         frame: 0-based frame or window number within its recording.
-        image: uint8 (H, W).
+        image: uint8 (H, W), or (C, H, W) for frames of a sequence, the first one segmented.
         mask: uint8 (H, W), label values of `heartseg.data.labels`.
         spacing: (row, column); mm for CAMUS; mm per row and s per column for M-mode.
         quality: the dataset's own word for image quality, "" where unknown.
@@ -142,7 +142,7 @@ def write_prepared(
 
 
 def _row(sample: Sample, split: str) -> dict[str, Any]:
-    height, width = sample.image.shape
+    height, width = sample.mask.shape
     return {
         "case_id": sample.case_id,
         "patient": sample.patient,
@@ -156,7 +156,7 @@ def _row(sample: Sample, split: str) -> dict[str, Any]:
         "split": split,
         "quality": sample.quality,
         **{name: sample.reference.get(name) for name in REFERENCES},
-        "image": encode_png(sample.image),
+        "image": encode_png(sample.image.reshape(-1, width)),  # frames below one another
         "mask": encode_png(sample.mask),
     }
 
@@ -204,6 +204,12 @@ def encode_png(pixels: np.ndarray) -> bytes:
     # Level 1 takes a fifth of the default's time for files a seventh larger.
     Image.fromarray(pixels).save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()
+
+
+def decode_image(data: bytes, height: int) -> np.ndarray:
+    """A row's image as uint8 (C, H, W): C frames of `height` rows each."""
+    pixels = decode_png(data)
+    return pixels.reshape(-1, height, pixels.shape[1])
 
 
 def decode_png(data: bytes) -> np.ndarray:

@@ -12,7 +12,13 @@ import pandas as pd
 import torch
 from torch.nn.functional import interpolate
 
-from heartseg.data.prepared import decode_png, map_in_order, read_prepared
+from heartseg.data.prepared import (
+    decode_image,
+    decode_png,
+    map_in_order,
+    read_metadata,
+    read_prepared,
+)
 from heartseg.data.resize import resize_images
 
 ABOUT = ["patient", "view", "phase", "height", "width", "spacing_row", "spacing_col"]
@@ -23,7 +29,7 @@ class Resident:
     """All images of a split at one input size S; the tensors are never written in place.
 
     Attributes:
-        images: uint8 (N, C, S, S), C = 1 for echo.
+        images: uint8 (N, C, S, S), C = 1, or the frames of a stacked sequence.
         masks: uint8 (N, S, S), label values.
         case_ids: N, in the order of the prepared dataset.
         about: N rows of the prepared dataset without the pixels (ABOUT), for clinical metrics.
@@ -90,11 +96,13 @@ def load_resident(
         InputError: the file is missing or was not written by `heartseg prepare`.
     """
     table = read_prepared(path, split)
-    images = torch.empty((len(table), 1, input_size, input_size), dtype=torch.uint8)
+    frames = read_metadata(path).get("frames", 1)
+    images = torch.empty((len(table), frames, input_size, input_size), dtype=torch.uint8)
     masks = torch.empty((len(table), input_size, input_size), dtype=torch.uint8)
 
     def fill(row: int) -> None:
-        image = torch.from_numpy(decode_png(table["image"].iloc[row]))[None, None]
+        pixels = decode_image(table["image"].iloc[row], table["height"].iloc[row])
+        image = torch.from_numpy(pixels)[None]
         mask = torch.from_numpy(decode_png(table["mask"].iloc[row]))[None, None]
         images[row] = resize_images(image, input_size)[0]
         masks[row] = interpolate(mask, size=(input_size, input_size), mode="nearest-exact")[0, 0]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from heartseg.data.labels import LABELS, STRUCTURES
+from heartseg.models.inputs import frames_of
 from heartseg.nested import leaves
 from heartseg.report.clinical import clinical_section
 from heartseg.report.markdown import get, interval, number, table, with_interval
@@ -102,6 +103,11 @@ def model_card(
 
 
 def _usage(recipe: dict[str, Any], metrics: dict[str, Any], registered: dict[str, Any]) -> str:
+    frames = frames_of(recipe["model"]["in_channels"])
+    stacked = (
+        f"- The {frames} channels are a half sequence, resampled to {frames} frames: first the "
+        "frame to segment (ED or ES), last the other end of the half cycle.\n"
+    )
     largest = get(metrics, "postprocess", "chosen") == "largest_component"
     cleaned = ", of each structure its largest connected part" if largest else ""
     channels = recipe["model"]["in_channels"]
@@ -113,7 +119,8 @@ def _usage(recipe: dict[str, Any], metrics: dict[str, Any], registered: dict[str
         "## Inputs, outputs and how to use it\n\n"
         f"- Input: ultrasound images, uint8 (N, {channels}, H, W), grey values 0 to 255, any H and "
         f"W; the model itself resizes to {recipe['input_size']} pixels and normalises.\n"
-        f"- Output: label maps, uint8 (N, H, W), on the same grid{cleaned}:\n\n"
+        + (stacked if frames > 1 else "")
+        + f"- Output: label maps, uint8 (N, H, W), on the same grid{cleaned}:\n\n"
         + table(("value", "name", "meaning"), rows)
         + "\n\nWith MLFLOW_TRACKING_URI naming the store; heartseg need not be installed:\n\n"
         "```python\n"

@@ -23,6 +23,7 @@ from heartseg.errors import InputError
 from heartseg.metrics.overlap import confusion_counts, dice_from_counts
 from heartseg.metrics.validation import ClinicalValidation
 from heartseg.models import build_network
+from heartseg.models.inputs import check_frames
 from heartseg.models.outputs import output_channels, predicted_labels
 from heartseg.models.packaged import normalise
 from heartseg.training.augment import apply, draw
@@ -88,10 +89,12 @@ def fit(
         on_step: called after each step with (epoch, step, steps, loss).
 
     Raises:
-        InputError: batch size and data or workers do not fit together, or the loss is not finite.
+        InputError: batch size, channels, data and workers do not fit together, or the loss is
+            not finite.
     """
     device = torch.device(device)
     worker_batch = recipe.worker_batch(world_size)
+    check_frames(recipe, train.images.shape[1])
     steps = len(train) // recipe.batch_size
     if steps == 0:
         raise InputError(

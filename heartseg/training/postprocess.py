@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from heartseg.data.labels import Camus
-from heartseg.data.prepared import decode_png
+from heartseg.data.prepared import decode_image, decode_png
 from heartseg.metrics.overlap import mask_dice
 from heartseg.models.components import keep_largest
 
@@ -25,7 +25,7 @@ def decide(
     Args:
         wanted: "none", "largest_component" or "auto", as in params.yaml.
         frames: the validation patients' rows of the prepared dataset.
-        predict: uint8 image (H, W) to label map, without post-processing.
+        predict: uint8 image (C, H, W) to label map (H, W), without post-processing.
 
     Returns:
         chosen: "none" or "largest_component"; chosen_on: "val" or "params.yaml"; where auto
@@ -35,7 +35,8 @@ def decide(
         return {"chosen": "none" if wanted == "auto" else wanted, "chosen_on": "params.yaml"}
     scores: dict[str, list[float]] = {"none": [], "largest_component": []}
     for frame in frames.to_dict("records"):
-        reference, labels = decode_png(frame["mask"]), predict(decode_png(frame["image"]))
+        reference = decode_png(frame["mask"])
+        labels = predict(decode_image(frame["image"], frame["height"]))
         largest = keep_largest(torch.from_numpy(labels)[None], len(Camus))[0].numpy()
         scores["none"].append(_mean_dice(labels, reference))
         scores["largest_component"].append(_mean_dice(largest, reference))

@@ -6,6 +6,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from hypothesis.extra import numpy as arrays
 from heartseg.data.prepared import (
     ROW_GROUP,
     Sample,
+    decode_image,
     decode_png,
     encode_png,
     file_digest,
@@ -71,6 +73,16 @@ def test_round_trip(tmp_path: Path) -> None:
     assert table["reference_hr"].isna().all()
     assert read_metadata(path) == {"dataset": "camus"}
     assert pq.ParquetFile(path).num_row_groups == 3
+
+
+def test_stacked_frames_come_back_in_their_order(tmp_path: Path) -> None:
+    (sample,) = samples(1)
+    stack = np.random.default_rng(0).integers(0, 256, (7, 20, 30), dtype=np.uint8)
+    write_prepared(tmp_path / "d.parquet", [replace(sample, image=stack)], {"p0": "train"}, {})
+    (row,) = read_prepared(tmp_path / "d.parquet").itertuples()
+    assert (row.height, row.width) == (20, 30)
+    assert (decode_image(row.image, row.height) == stack).all()
+    assert (decode_image(row.mask, row.height) == sample.mask[None]).all()
 
 
 def test_one_split_is_read_alone(tmp_path: Path) -> None:

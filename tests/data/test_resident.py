@@ -47,6 +47,19 @@ def test_images_and_masks_at_the_input_size(prepared: Path) -> None:
         assert (data.masks[number].numpy() == mask[np.ix_(rows, columns)]).all()
 
 
+def test_stacked_frames_become_channels(tmp_path: Path) -> None:
+    """Each frame is resized by itself."""
+    stack = np.stack([echo(number)[0] for number in range(5)])
+    sample = Sample("a", "a", "2CH", "ED", 0, stack, echo()[1], spacing=(0.3, 0.3))
+    write_prepared(tmp_path / "d.parquet", [sample], {"a": "train"}, {"frames": 5})
+    data = load_resident(tmp_path / "d.parquet", "train", SIZE)
+    assert data.images.shape == (1, 5, SIZE, SIZE)
+    assert data.nbytes == SIZE * SIZE * (5 + 1)
+    for channel, frame in zip(data.images[0], stack, strict=True):
+        assert torch.equal(channel, resize_images(torch.from_numpy(frame)[None, None], SIZE)[0, 0])
+    assert load_resident(tmp_path / "d.parquet", "val", SIZE).images.shape == (0, 5, SIZE, SIZE)
+
+
 def test_threads_change_nothing(prepared: Path) -> None:
     one, many = (load_resident(prepared, "train", SIZE, threads=count) for count in (1, 4))
     assert torch.equal(one.images, many.images)

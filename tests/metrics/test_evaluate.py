@@ -165,7 +165,7 @@ def test_camus(place: Path, store: str, capsys: pytest.CaptureFixture[str]) -> N
     assert ef.loc["p1", "la_volume_ml_predicted"] == ef.loc["p1", "la_volume_ml_reference"]
     names = {path.stem for path in (results / "figures").iterdir()}
     assert names == {
-        *("overlay_best", "overlay_median", "overlay_worst", "box_plots"),
+        *("overlay_best", "overlay_median", "overlay_worst", "targets_median", "box_plots"),
         *(f"{name}_{kind}" for name in ("ef", "ef_cfg", "edv", "esv") for kind in KINDS),
         "training_curves",
     }

@@ -83,11 +83,13 @@ MMODE_METRICS: dict[str, Any] = {
 }
 
 
-def card(dataset: str, metrics: dict[str, Any], **more_facts: Any) -> str:
-    recipe = load_params().recipe(dataset).model_dump(mode="json")
+def card(
+    dataset: str, metrics: dict[str, Any], recipe: str | None = None, **more_facts: Any
+) -> str:
+    values = load_params().recipe(recipe or dataset).model_dump(mode="json")
     training = {
         "recipe_name": dataset,
-        "recipe": recipe,
+        "recipe": values,
         "epoch": 17,
         "mlflow_run_id": "run123",
         "experiment": f"heartseg-{dataset}",
@@ -109,7 +111,7 @@ def card(dataset: str, metrics: dict[str, Any], **more_facts: Any) -> str:
         "reason": "there was no champion",
         "weights_md5": "feed",
     }
-    return model_card(recipe, metrics, training, facts, registered)
+    return model_card(values, metrics, training, facts, registered)
 
 
 def rows(text: str) -> dict[str, list[str]]:
@@ -198,6 +200,13 @@ def test_labels_usage_and_lineage():
     assert "somebody" not in text
     assert found["test"] == ["50", "198"]
     assert "Left out as faulty: 1" in text
+
+
+def test_stacked_frames_are_explained():
+    assert "half sequence" not in card("camus", CAMUS_METRICS)
+    text = card("camus", CAMUS_METRICS, recipe="camus-source")
+    assert "20 channels are a half sequence, resampled to 20" in text
+    assert "uint8 (N, 20, H, W)" in text
 
 
 def test_recipe_is_whole():

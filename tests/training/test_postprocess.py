@@ -13,14 +13,15 @@ from tests.metrics.shapes import heart
 
 
 def frames(image: np.ndarray, mask: np.ndarray) -> pd.DataFrame:
-    return pd.DataFrame([{"image": encode_png(image), "mask": encode_png(mask)}])
+    row = {"image": encode_png(image), "mask": encode_png(mask), "height": len(mask)}
+    return pd.DataFrame([row])
 
 
 def test_islands_make_auto_choose_the_largest_component() -> None:
     mask = heart(60, 18)
     seen = mask.copy()
     seen[5:25, 5:25] = Camus.LV
-    found = decide("auto", frames(seen, mask), lambda image: image)
+    found = decide("auto", frames(seen, mask), lambda image: image[0])
     assert (found["chosen"], found["chosen_on"]) == ("largest_component", "val")
     cavity, extra = (mask == Camus.LV).sum(), 400
     expected = (2 + 2 * cavity / (2 * cavity + extra)) / 3
@@ -32,10 +33,10 @@ def test_parts_that_belong_there_make_auto_choose_none() -> None:
     seen = mask.copy()
     middle = int(np.median(np.flatnonzero((mask == Camus.LV).any(1))))
     seen[middle : middle + 2] = Camus.BACKGROUND  # halves the ventricle
-    found = decide("auto", frames(seen, mask), lambda image: image)
+    found = decide("auto", frames(seen, mask), lambda image: image[0])
     assert found["chosen"] == "none"
     assert found["val_dice"]["none"] > found["val_dice"]["largest_component"]
-    same = decide("auto", frames(mask, mask), lambda image: image)
+    same = decide("auto", frames(mask, mask), lambda image: image[0])
     assert same["chosen"] == "none"  # no better: left out
 
 

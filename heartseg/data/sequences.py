@@ -1,0 +1,150 @@
+"""Half sequences of CAMUS: the frames from end-diastole (ED) to end-systole (ES) of one view.
+
+As input of a network a half sequence becomes a fixed number of frames stacked as channels. The
+first channel is the frame to be segmented and the last one the other end of the half cycle: an ED
+sample goes forward in time, an ES sample backward. So each sequence gives two samples, each with
+one label map.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from heartseg.data.camus import NIFTI, CamusCase
+from heartseg.data.camus_tables import read_info
+from heartseg.data.nifti import RESTORE, read_sequence, to_uint8
+from heartseg.data.prepared import Sample
+from heartseg.data.source import Case, Survey
+from heartseg.errors import BadFilesError, InputError
+
+
+def resample_frames(frames: np.ndarray, count: int) -> np.ndarray:
+    """uint8 (T, H, W) to uint8 (count, H, W) by linear interpolation over normalised time.
+
+    The frames lie at the times 0, 1 / (T - 1), ..., 1, the results at 0, 1 / (count - 1), ..., 1:
+    the first and the last frame stay as they are. Half values round to even.
+
+    Raises:
+        ValueError: T or `count` is below 2.
+    """
+    if len(frames) < 2 or count < 2:
+        raise ValueError(f"need two frames or more, got {len(frames)} for {count}")
+    places = np.linspace(0, len(frames) - 1, count)
+    before = np.minimum(places.astype(int), len(frames) - 2)
+    resampled = np.empty((count, *frames.shape[1:]), np.uint8)
+    for k, (place, left) in enumerate(zip(places, before, strict=True)):
+        weight = place - left
+        resampled[k] = np.rint((1 - weight) * frames[left] + weight * frames[left + 1])
+    return resampled
+
+
+@dataclass(frozen=True)
+class SequenceCase:
+    """A half sequence with the frame and the label map of one of its ends.
+
+    Attributes:
+        case: the ED or ES frame.
+        path: the NIfTI file of the sequence.
+        count: frames after resampling.
+    """
+
+    case: CamusCase
+    path: Path
+    count: int
+
+    @property
+    def case_id(self) -> str:
+        return self.case.case_id
+
+    @property
+    def patient(self) -> str:
+        return self.case.patient
+
+    def read(self) -> Sample:
+        """The frame's own sample, with the stack uint8 (count, H, W) for its image.
+
+        Raises:
+            BadFilesError: with every problem of the case.
+        """
+        problems: list[str] = []
+        try:
+            sample = self.case.read()
+        except BadFilesError as error:
+            problems += error.problems
+        try:
+            sequence = read_sequence(self.path)
+        except InputError as error:
+            problems.append(str(error))
+        if problems:
+            raise BadFilesError("camus", problems)
+
+        frames, shape = sequence.pixels, sample.mask.shape
+        first, last = sorted((self.case.frame, self.case.other_frame))
+        if frames.shape[1:] != shape or not np.allclose(sequence.spacing, sample.spacing, 1e-3):
+            problems.append(f"{self.path}: is not on the grid of its ED and ES frames. {RESTORE}")
+        if not first < last < len(frames):
+            problems.append(
+                f"{self.path}: has {len(frames)} frames, where Info_{self.case.view}.cfg has ED "
+                f"and ES as frames {first + 1} and {last + 1}. {RESTORE}"
+            )
+        if problems:
+            raise BadFilesError("camus", problems)
+        stack = resample_frames(to_uint8(frames)[first : last + 1], self.count)
+        return replace(sample, image=stack if self.case.frame == first else stack[::-1].copy())
+
+
+def stack_sequences(survey: Survey, frames: int) -> Survey:
+    """The same survey with half sequences for images; views that have none are left out.
+
+    Args:
+        survey: of `heartseg.data.camus.survey`.
+        frames: count after resampling, from 2.
+
+    Raises:
+        InputError: no view has a half sequence.
+    """
+    cases: list[Case] = []
+    lacking: dict[str, set[str]] = {}
+    for case in survey.cases:
+        assert isinstance(case, CamusCase)
+        path = _half_sequence(case)
+        if path is None:
+            lacking.setdefault(case.patient, set()).add(case.view)
+        else:
+            cases.append(SequenceCase(case, path, frames))
+    if not cases:
+        raise InputError(
+            "the source has no file PATIENT_VIEW_half_sequence.nii.gz; get the whole release, "
+            "or set datasets.camus.frames to 1"
+        )
+    notes = [
+        f"{patient}: no half sequence of {', '.join(sorted(views))}, so not used"
+        for patient, views in lacking.items()
+    ]
+    patients = {case.patient for case in survey.cases}
+    complete = len(patients) - len(lacking)
+    notes.append(f"{complete} of {len(patients)} patients have the half sequences of their views")
+    return replace(survey, cases=cases, notes=[*survey.notes, *notes])
+
+
+def _half_sequence(case: CamusCase) -> Path | None:
+    stem = case.image.parent / f"{case.patient}_{case.view}_half_sequence"
+    paths = [stem.with_name(stem.name + ending) for ending in NIFTI]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def frame_rate(path: Path) -> float | None:
+    """Frames per second that Info_VIEW.cfg beside a half sequence gives; None where it is unknown.
+
+    Args:
+        path: PATIENT_VIEW_half_sequence.nii.gz; any other name gives None.
+    """
+    parts = path.name.split("_half_sequence")[0].split("_")
+    try:
+        rate = float(read_info(path.with_name(f"Info_{parts[-1]}.cfg"))["FrameRate"])
+    except (InputError, KeyError, ValueError):
+        return None
+    return rate if 0 < rate < np.inf else None
