@@ -79,5 +79,7 @@ def write_disks(place: Path, train: int, val: int, size: int = 32) -> None:
             name = f"{split}{number:03d}"
             splits[name] = split
             samples.append(Sample(name, name, "4CH", "ED", 0, image[0], mask, (1.0, 1.0)))
-    facts = {"source": "disks", "dataset": "camus"}
+    counts = {"train": train, "val": val, "test": 0}
+    facts = {"source": "disks", "dataset": "camus", "synthetic": True, "patients": counts}
+    facts |= {"cases": counts, "split": {"method": "by hand"}, "notes": [], "skipped": []}
     write_prepared(place / "data/prepared/camus.parquet", samples, splits, facts)
