@@ -1,0 +1,171 @@
+"""The beats of an M-mode trace: end-diastoles, end-systoles, intervals and their variability."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.signal import find_peaks, savgol_filter
+
+from heartseg.metrics.walls import Walls
+
+SMOOTHING = 0.25
+"""Length of the smoothing window as a part of the shortest plausible beat."""
+PROMINENCE = 0.3
+"""A beat's extremum stands out by at least this part of the trace's range."""
+CONTRACTION = (0.25, 0.75)
+"""Parts of the contraction between which the diameter falls in a straight line."""
+
+
+@dataclass(frozen=True)
+class Beat:
+    """From an end-diastole to the next one; NaN for what the trace does not show of it.
+
+    Attributes:
+        diastole_s, systole_s: time from the strip's beginning of the greatest and of the
+            smallest LV diameter.
+        onset_s: beginning of the contraction.
+        lvidd_mm, lvids_mm: LV inner diameter at end-diastole and at end-systole.
+        interval_s: until the next beat; NaN where none follows or where its rate is implausible.
+    """
+
+    diastole_s: float
+    systole_s: float
+    onset_s: float
+    lvidd_mm: float
+    lvids_mm: float
+    interval_s: float
+
+
+def smooth_pieces(walls: Walls, shortest_beat: float) -> list[np.ndarray]:
+    """Diameter in mm of each piece, smoothed; `shortest_beat` in columns.
+
+    Savitzky-Golay: parabolas keep the height of an extremum, a moving mean would not.
+    """
+    smoothed = []
+    for piece in walls.pieces:
+        trace = walls.bridged(piece)
+        window = min(int(SMOOTHING * shortest_beat), len(trace))
+        window -= 1 - window % 2  # odd
+        smoothed.append(savgol_filter(trace, window, polyorder=2) if window > 2 else trace)
+    return smoothed
+
+
+def find_beats(
+    walls: Walls,
+    mm_per_row: float,
+    s_per_column: float,
+    minimal_rate: float,
+    maximal_rate: float,
+) -> list[list[Beat]]:
+    """The beats of every piece of the trace, in order of time.
+
+    End-diastoles are the maxima of the smoothed diameter that stand out and are at least the
+    shortest plausible beat apart; end-systole is the minimum between two of them. A piece may
+    begin or end within a beat, which is then incomplete. Intervals are those between onsets of
+    contraction, else between end-diastoles, else between end-systoles.
+
+    Args:
+        walls: of the strip.
+        mm_per_row: a step of one row is no beat, the mask resolves nothing finer.
+        s_per_column: time of a column.
+        minimal_rate: slowest plausible heart rate in beats per minute; in a longer interval a
+            beat was overlooked.
+        maximal_rate: fastest plausible one.
+    """
+    shortest = 60.0 / maximal_rate / s_per_column  # columns
+    traces = smooth_pieces(walls, shortest)
+    if not traces:
+        return []
+    low, high = np.percentile(np.concatenate(traces), (5, 95))
+    prominence = max(PROMINENCE * float(high - low), mm_per_row)
+    plausible = 60.0 / maximal_rate, 60.0 / minimal_rate
+    found = []
+    for (first, _), trace in zip(walls.pieces, traces, strict=True):
+        landmarks = [
+            _landmarks(trace, ed, es) for ed, es in _extrema(trace, shortest, prominence)
+        ]
+        times = [(np.array(row[:3]) + first + 0.5) * s_per_column for row in landmarks]
+        beats = []
+        for k, (_, _, _, lvidd, lvids) in enumerate(landmarks):
+            interval = np.nan
+            if k + 1 < len(times):
+                candidates = (times[k + 1] - times[k])[[2, 0, 1]]  # onset, diastole, systole
+                known = candidates[np.isfinite(candidates)]
+                if len(known) and plausible[0] <= known[0] <= plausible[1]:
+                    interval = float(known[0])
+            beats.append(Beat(*(float(t) for t in times[k]), lvidd, lvids, interval))
+        found.append(beats)
+    return found
+
+
+def sdnn_ms(pieces: Sequence[Sequence[Beat]]) -> float:
+    """Standard deviation (n - 1) of the intervals between beats in ms; NaN for less than two.
+
+    Task Force of the ESC and NASPE, Circulation 93:1043-1065, 1996; there of normal beats by
+    ECG, here of all mechanical beats.
+    """
+    intervals = [b.interval_s for beats in pieces for b in beats if np.isfinite(b.interval_s)]
+    return float(np.std(intervals, ddof=1)) * 1000 if len(intervals) > 1 else np.nan
+
+
+def rmssd_ms(pieces: Sequence[Sequence[Beat]]) -> float:
+    """Root mean square of the differences of successive intervals in ms (Task Force 1996).
+
+    NaN where no two successive intervals are known.
+    """
+    differences = np.concatenate([np.diff([b.interval_s for b in beats]) for beats in [*pieces, []]])
+    known = differences[np.isfinite(differences)]
+    return float(np.sqrt(np.mean(known**2))) * 1000 if len(known) else np.nan
+
+
+def _extrema(
+    trace: np.ndarray, distance: float, prominence: float
+) -> list[tuple[int | None, int | None]]:
+    """(end-diastole, end-systole) of each beat; None where the piece begins or ends between."""
+    diastoles = _inner_peaks(trace, distance, prominence)
+    systoles = _inner_peaks(-trace, distance, prominence)
+    if not len(diastoles):
+        return [(None, int(s)) for s in systoles]
+    before, after = systoles[systoles < diastoles[0]], systoles[systoles > diastoles[-1]]
+    beats: list[tuple[int | None, int | None]] = [(None, int(s)) for s in before[-1:]]
+    for ed, following in zip(diastoles[:-1], diastoles[1:], strict=True):
+        beats.append((int(ed), int(ed + np.argmin(trace[ed:following]))))
+    beats.append((int(diastoles[-1]), int(after[0]) if len(after) else None))
+    return beats
+
+
+def _landmarks(
+    trace: np.ndarray, ed: int | None, es: int | None
+) -> tuple[float, float, float, float, float]:
+    """Columns of end-diastole, end-systole and onset, and the two diameters."""
+    lvidd = np.nan if ed is None else float(trace[ed])
+    lvids = np.nan if es is None else float(trace[es])
+    onset = np.nan if ed is None or es is None else _onset(trace, ed, es)
+    return np.nan if ed is None else ed, np.nan if es is None else es, onset, lvidd, lvids
+
+
+def _onset(trace: np.ndarray, ed: int, es: int) -> float:
+    """Where the straight line through the contraction leaves the end-diastolic diameter.
+
+    The maximum itself is flat, so its column is not known well enough for intervals; this is
+    how the foot of a pulse wave is found (intersecting tangents).
+    """
+    fallen = (trace[ed] - trace[ed : es + 1]) / (trace[ed] - trace[es])
+    inside = np.flatnonzero((fallen >= CONTRACTION[0]) & (fallen <= CONTRACTION[1]))
+    if len(inside) < 2:
+        return float(ed)
+    slope, at_zero = np.polyfit(inside, fallen[inside], 1)
+    return ed - at_zero / slope if slope > 0 else float(ed)
+
+
+def _inner_peaks(trace: np.ndarray, distance: float, prominence: float) -> np.ndarray:
+    """Columns of the maxima that stand out, apart from the trace's first and last column.
+
+    With its ends pulled down, a beat that the window cuts keeps its full prominence.
+    """
+    padded = np.pad(trace, 1, constant_values=float(trace.min()))
+    peaks, _ = find_peaks(padded, distance=max(distance, 1.0), prominence=prominence)
+    peaks = peaks - 1
+    return peaks[(peaks > 0) & (peaks < len(trace) - 1)]
