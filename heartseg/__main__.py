@@ -14,6 +14,7 @@ COMMANDS = {
     "evaluate": "measure a trained model on held-out patients",
     "register": "package a trained model and put it in the registry",
     "predict": "segment images with a registered model",
+    "recording": "segment and measure whole M-mode recordings",
 }
 
 

@@ -261,6 +261,17 @@ class Evaluate(Section):
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
 
 
+class RecordingConfig(Section):
+    """How `heartseg recording` segments and measures whole M-mode strips."""
+
+    species: Literal["mouse", "human"]
+    """Plausible heart rates, and the unit of the Teichholz volumes (uL or mL)."""
+    window: Positive
+    """Columns of a window over the strip's rows; 1 is square, as the training's windows are."""
+    overlap: Annotated[float, Field(ge=0, lt=1)]
+    """Part of a window that the next one covers too."""
+
+
 class Register(Section):
     metric: str
     """Key of metrics.json, dots between levels, that decides about the champion."""
@@ -288,6 +299,7 @@ class Params(Section):
     recipes: dict[str, Recipe]
     train: Train
     evaluate: Evaluate
+    recording: RecordingConfig
     register_: Annotated[Registers, Field(alias="register")]
     tracking: Tracking
 

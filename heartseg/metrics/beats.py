@@ -14,6 +14,9 @@ SMOOTHING = 0.25
 """Length of the smoothing window as a part of the shortest plausible beat."""
 PROMINENCE = 0.3
 """A beat's extremum stands out by at least this part of the trace's range."""
+PREMATURE = 0.75
+"""A premature beat may follow sooner than at the fastest steady rate: after this part of its
+interval."""
 CONTRACTION = (0.25, 0.75)
 """Parts of the contraction between which the diameter falls in a straight line."""
 
@@ -62,7 +65,7 @@ def find_beats(
     """The beats of every piece of the trace, in order of time.
 
     End-diastoles are the maxima of the smoothed diameter that stand out and are at least the
-    shortest plausible beat apart; end-systole is the minimum between two of them. A piece may
+    shortest plausible time apart; end-systole is the minimum between two of them. A piece may
     begin or end within a beat, which is then incomplete. Intervals are those between onsets of
     contraction, else between end-diastoles, else between end-systoles.
 
@@ -72,7 +75,7 @@ def find_beats(
         s_per_column: time of a column.
         minimal_rate: slowest plausible heart rate in beats per minute; in a longer interval a
             beat was overlooked.
-        maximal_rate: fastest plausible one.
+        maximal_rate: fastest plausible steady one.
     """
     shortest = 60.0 / maximal_rate / s_per_column  # columns
     traces = smooth_pieces(walls, shortest)
@@ -80,11 +83,12 @@ def find_beats(
         return []
     low, high = np.percentile(np.concatenate(traces), (5, 95))
     prominence = max(PROMINENCE * float(high - low), mm_per_row)
-    plausible = 60.0 / maximal_rate, 60.0 / minimal_rate
+    plausible = PREMATURE * 60.0 / maximal_rate, 60.0 / minimal_rate
     found = []
     for (first, _), trace in zip(walls.pieces, traces, strict=True):
         landmarks = [
-            _landmarks(trace, ed, es) for ed, es in _extrema(trace, shortest, prominence)
+            _landmarks(trace, ed, es)
+            for ed, es in _extrema(trace, PREMATURE * shortest, prominence)
         ]
         times = [(np.array(row[:3]) + first + 0.5) * s_per_column for row in landmarks]
         beats = []
@@ -115,7 +119,9 @@ def rmssd_ms(pieces: Sequence[Sequence[Beat]]) -> float:
 
     NaN where no two successive intervals are known.
     """
-    differences = np.concatenate([np.diff([b.interval_s for b in beats]) for beats in [*pieces, []]])
+    differences = np.concatenate(
+        [np.diff([b.interval_s for b in beats]) for beats in [*pieces, []]]
+    )
     known = differences[np.isfinite(differences)]
     return float(np.sqrt(np.mean(known**2))) * 1000 if len(known) else np.nan
 

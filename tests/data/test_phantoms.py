@@ -277,6 +277,20 @@ def test_mmode_masks_bear_out_diameters_and_heart_rate(mmode_root):
         assert (np.abs(runs).sum(axis=0) == 2).all()  # one piece per column
 
 
+def test_mmode_recordings_are_the_strips_that_the_windows_are_cut_from(mmode_root):
+    rows = {row["name"]: row for row in table(mmode_root / "recordings/windows.csv")}
+    assert list(rows) == [f"animal{a:02d}" for a in range(1, 5)]
+    for window in table(mmode_root / "windows.csv"):
+        whole = rows[window["name"].split("_")[0]]
+        assert [whole[key] for key in ("mm_per_row", "s_per_column", "quality")] == [
+            window[key] for key in ("mm_per_row", "s_per_column", "quality")
+        ]
+        strip = np.array(Image.open(mmode_root / "recordings" / f"{whole['name']}.png"))
+        image, _ = read_window(mmode_root, window["name"])
+        starts = range(strip.shape[1] - image.shape[1] + 1)
+        assert any(np.array_equal(strip[:, s : s + image.shape[1]], image) for s in starts)
+
+
 def test_contraction_is_quicker_than_relaxation():
     motion = mmode.make_motion(np.random.default_rng(0), 2000, 100.0, 10.0)
     next_diastole = motion.diastoles[1:]

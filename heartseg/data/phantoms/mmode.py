@@ -1,7 +1,8 @@
 """Phantoms in the layout of M-mode windows of mouse hearts: img/, mask/ and windows.csv.
 
-An animal is one strip, depth down and time to the right, cut into square windows. Tissue is
-layers of scatterers that move with the walls, which gives the streaks along the traces.
+An animal is one strip, depth down and time to the right, cut into square windows; recordings/
+holds the whole strips, with a windows.csv of their own. Tissue is layers of scatterers that move
+with the walls, which gives the streaks along the traces.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from PIL import Image
 
 from heartseg.config import MmodePhantoms
 from heartseg.data.phantoms import map_processes, mark_as_phantom
-from heartseg.data.phantoms.strip import QUALITY, form_strip, make_motion
+from heartseg.data.phantoms.strip import QUALITY, Motion, form_strip, make_motion
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Window:
     """A line of windows.csv.
 
     Attributes:
-        name: of the files in img/ and mask/, without ".png".
+        name: of the files in img/ and mask/, or in recordings/, without ".png".
         mm_per_row, s_per_column: spacing.
         quality: "Good", "Medium" or "Poor".
         lvidd_mm, lvids_mm: mean LV inner diameter over the window's end-diastoles (starts of
@@ -43,30 +44,70 @@ class Window:
     animal: int
 
 
+@dataclass(frozen=True)
+class Recording:
+    """An animal's whole strip, and the windows cut from it.
+
+    Attributes:
+        image: uint8 (rows, columns).
+        mask: 0 or 255, uint8 (rows, columns).
+        motion: of the walls.
+        truth: of the whole strip.
+        windows: of the animal, in order of time.
+        starts: first column of each window.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    motion: Motion
+    truth: Window
+    windows: list[Window]
+    starts: np.ndarray
+
+
 def write_mmode(folder: Path, config: MmodePhantoms, workers: int) -> None:
     """Write the phantoms into the existing `folder`; the bytes do not depend on `workers`."""
     mark_as_phantom(folder, "M-mode windows", config.seed)
-    for name in ("img", "mask"):
+    for name in ("img", "mask", "recordings"):
         (folder / name).mkdir()
     write = partial(_write_animal, folder, config)
     animals = map_processes(write, range(1, config.animals + 1), workers)
-    with open(folder / "windows.csv", "w", newline="", encoding="utf-8") as stream:
+    _write_table(folder / "windows.csv", [row for _, windows in animals for row in windows])
+    _write_table(folder / "recordings/windows.csv", [truth for truth, _ in animals])
+
+
+def _write_table(path: Path, rows: list[Window]) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow([field.name for field in fields(Window)])
-        writer.writerows(astuple(window) for windows in animals for window in windows)
+        writer.writerows(astuple(row) for row in rows)
 
 
-def _write_animal(folder: Path, config: MmodePhantoms, animal: int) -> list[Window]:
-    windows = []
-    for window, image, mask in make_animal(config, animal):
+def _write_animal(folder: Path, config: MmodePhantoms, animal: int) -> tuple[Window, list[Window]]:
+    recording = make_recording(config, animal)
+    for window, image, mask in cut_windows(recording):
         for kind, pixels in (("img", image), ("mask", mask)):
             Image.fromarray(pixels).save(folder / kind / f"{window.name}.png")
-        windows.append(window)
-    return windows
+    Image.fromarray(recording.image).save(folder / f"recordings/{recording.truth.name}.png")
+    return recording.truth, recording.windows
 
 
 def make_animal(config: MmodePhantoms, animal: int) -> list[tuple[Window, np.ndarray, np.ndarray]]:
     """An animal's windows with image and mask (0 or 255), uint8 (window, window)."""
+    return cut_windows(make_recording(config, animal))
+
+
+def cut_windows(recording: Recording) -> list[tuple[Window, np.ndarray, np.ndarray]]:
+    """The square windows of a strip with image and mask."""
+    cuts = [slice(start, start + len(recording.image)) for start in recording.starts]
+    return [
+        (window, recording.image[:, cut], recording.mask[:, cut])
+        for window, cut in zip(recording.windows, cuts, strict=True)
+    ]
+
+
+def make_recording(config: MmodePhantoms, animal: int) -> Recording:
+    """An animal's strip, which ends with its last window."""
     rng = np.random.default_rng([config.seed, animal])
     size = config.window
     quality = str(rng.choice(list(QUALITY), p=[0.4, 0.4, 0.2]))
@@ -83,14 +124,12 @@ def make_animal(config: MmodePhantoms, animal: int) -> list[tuple[Window, np.nda
     rows = (np.arange(size)[:, None] + 0.5) * mm_per_row
     mask = np.where((rows >= motion.upper) & (rows < motion.lower), 255, 0).astype(np.uint8)
 
-    windows = []
-    for number, start in enumerate(starts, start=1):
-        cut = slice(start, start + size)
-        in_diastole = (motion.diastoles >= start) & (motion.diastoles < start + size)
-        in_systole = (motion.systoles >= start) & (motion.systoles < start + size)
+    def truth(name: str, start: int, end: int) -> Window:
+        in_diastole = (motion.diastoles >= start) & (motion.diastoles < end)
+        in_systole = (motion.systoles >= start) & (motion.systoles < end)
         interval = float(np.diff(motion.diastoles[in_diastole]).mean()) * s_per_column
-        window = Window(
-            name=f"animal{animal:02d}_w{number}",
+        return Window(
+            name=name,
             mm_per_row=mm_per_row,
             s_per_column=s_per_column,
             quality=quality,
@@ -99,5 +138,10 @@ def make_animal(config: MmodePhantoms, animal: int) -> list[tuple[Window, np.nda
             heart_rate_bpm=round(60 / interval, 2),
             animal=animal,
         )
-        windows.append((window, strip[:, cut], mask[:, cut]))
-    return windows
+
+    name = f"animal{animal:02d}"
+    windows = [
+        truth(f"{name}_w{number}", start, start + size)
+        for number, start in enumerate(starts, start=1)
+    ]
+    return Recording(strip, mask, motion, truth(name, 0, columns), windows, starts)
