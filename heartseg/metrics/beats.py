@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy.signal import find_peaks, savgol_filter
@@ -67,7 +68,8 @@ def find_beats(
     End-diastoles are the maxima of the smoothed diameter that stand out and are at least the
     shortest plausible time apart; end-systole is the minimum between two of them. A piece may
     begin or end within a beat, which is then incomplete. Intervals are those between onsets of
-    contraction, else between end-diastoles, else between end-systoles.
+    contraction; a piece that shows no two of them gives those between end-systoles, else
+    end-diastoles, whose times are less sharp.
 
     Args:
         walls: of the strip.
@@ -90,17 +92,16 @@ def find_beats(
             _landmarks(trace, ed, es)
             for ed, es in _extrema(trace, PREMATURE * shortest, prominence)
         ]
-        times = [(np.array(row[:3]) + first + 0.5) * s_per_column for row in landmarks]
-        beats = []
-        for k, (_, _, _, lvidd, lvids) in enumerate(landmarks):
-            interval = np.nan
-            if k + 1 < len(times):
-                candidates = (times[k + 1] - times[k])[[2, 0, 1]]  # onset, diastole, systole
-                known = candidates[np.isfinite(candidates)]
-                if len(known) and plausible[0] <= known[0] <= plausible[1]:
-                    interval = float(known[0])
-            beats.append(Beat(*(float(t) for t in times[k]), lvidd, lvids, interval))
-        found.append(beats)
+        times = np.array([row[:3] for row in landmarks]).reshape(-1, 3)
+        times = (times + first + 0.5) * s_per_column
+        intervals = _intervals(times)
+        intervals[(intervals < plausible[0]) | (intervals > plausible[1])] = np.nan
+        found.append(
+            [
+                Beat(*(float(t) for t in at), *row[3:], float(interval))
+                for at, row, interval in zip(times, landmarks, intervals, strict=True)
+            ]
+        )
     return found
 
 
@@ -136,7 +137,7 @@ def _extrema(
         return [(None, int(s)) for s in systoles]
     before, after = systoles[systoles < diastoles[0]], systoles[systoles > diastoles[-1]]
     beats: list[tuple[int | None, int | None]] = [(None, int(s)) for s in before[-1:]]
-    for ed, following in zip(diastoles[:-1], diastoles[1:], strict=True):
+    for ed, following in pairwise(diastoles):
         beats.append((int(ed), int(ed + np.argmin(trace[ed:following]))))
     beats.append((int(diastoles[-1]), int(after[0]) if len(after) else None))
     return beats
@@ -150,6 +151,17 @@ def _landmarks(
     lvids = np.nan if es is None else float(trace[es])
     onset = np.nan if ed is None or es is None else _onset(trace, ed, es)
     return np.nan if ed is None else ed, np.nan if es is None else es, onset, lvidd, lvids
+
+
+def _intervals(times: np.ndarray) -> np.ndarray:
+    """Time from each beat to the next one, (beats,), from (end-diastole, end-systole, onset)."""
+    intervals = np.full(len(times), np.nan)
+    for kind in (2, 1, 0):
+        between = np.diff(times[:, kind])
+        if np.isfinite(between).any():
+            intervals[:-1] = between
+            break
+    return intervals
 
 
 def _onset(trace: np.ndarray, ed: int, es: int) -> float:

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+import pandas as pd
 from scipy import ndimage
 
 from heartseg.metrics import Spacing
 from heartseg.metrics.beats import SMOOTHING, Beat, find_beats, rmssd_ms, sdnn_ms, smooth_pieces
 from heartseg.metrics.walls import Walls, longest_runs, trace_walls
+
+Value = TypeVar("Value", float, pd.Series)
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class Measurements:
     """Root mean square of the differences of successive intervals."""
 
 
-def teichholz_volume(diameter_mm: float, species: Species) -> float:
+def teichholz_volume(diameter_mm: Value, species: Species) -> Value:
     """LV volume 7 / (2.4 + D) * D^3 (Teichholz et al., Am J Cardiol 37:7-11, 1976).
 
     Human: D in cm gives mL, as published. Mouse: the same numbers with D in mm give uL, as
@@ -77,12 +81,12 @@ def teichholz_volume(diameter_mm: float, species: Species) -> float:
     return 7.0 / (2.4 + diameter) * diameter**3
 
 
-def fractional_shortening(lvidd_mm: float, lvids_mm: float) -> float:
+def fractional_shortening(lvidd_mm: Value, lvids_mm: Value) -> Value:
     """(LVIDd - LVIDs) / LVIDd in percent."""
     return 100.0 * (lvidd_mm - lvids_mm) / lvidd_mm
 
 
-def teichholz_ef(lvidd_mm: float, lvids_mm: float, species: Species) -> float:
+def teichholz_ef(lvidd_mm: Value, lvids_mm: Value, species: Species) -> Value:
     """(EDV - ESV) / EDV in percent, both volumes by Teichholz."""
     edv = teichholz_volume(lvidd_mm, species)
     return 100.0 * (edv - teichholz_volume(lvids_mm, species)) / edv

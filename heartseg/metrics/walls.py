@@ -15,7 +15,8 @@ NARROWEST, WIDEST = 0.2, 1.5
 """Plausible diameters as parts of the trace's 90th percentile, which lies near end-diastole: no
 heart shortens by more than 80 %."""
 STEP = 0.15
-"""Walls move continuously: from one column to the next by less than this part of that percentile."""
+"""A wall moves continuously: between neighbouring columns by less than this part of that
+percentile."""
 
 
 class Column(IntEnum):

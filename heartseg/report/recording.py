@@ -1,13 +1,11 @@
-"""The figure of a measured M-mode recording, and its tables."""
+"""The figure of a measured M-mode recording."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -15,13 +13,6 @@ from matplotlib.patches import Patch
 
 from heartseg.metrics import Spacing
 from heartseg.metrics.beats import Beat
-from heartseg.metrics.mmode import (
-    Measurements,
-    Species,
-    fractional_shortening,
-    teichholz_ef,
-    teichholz_volume,
-)
 from heartseg.metrics.walls import Column, Walls
 
 UPPER, LOWER, DIASTOLE, SYSTOLE = "#E69F00", "#56B4E9", "#009E73", "#D55E00"
@@ -32,62 +23,7 @@ NAMES = {
     Column.BAD_QUALITY: "bad quality, excluded",
 }
 COLUMNS_PER_ROW = 2200
-
-
-def beat_table(pieces: Sequence[Sequence[Beat]], species: Species) -> pd.DataFrame:
-    """A row per beat; units are in the column names."""
-    unit = species.volume_unit
-    rows = []
-    for number, piece in enumerate(pieces, start=1):
-        for beat in piece:
-            edv = teichholz_volume(beat.lvidd_mm, species)
-            esv = teichholz_volume(beat.lvids_mm, species)
-            rows.append(
-                {
-                    "piece": number,
-                    "diastole_s": beat.diastole_s,
-                    "systole_s": beat.systole_s,
-                    "contraction_onset_s": beat.onset_s,
-                    "lvidd_mm": beat.lvidd_mm,
-                    "lvids_mm": beat.lvids_mm,
-                    "fs_percent": fractional_shortening(beat.lvidd_mm, beat.lvids_mm),
-                    f"edv_teichholz_{unit}": edv,
-                    f"esv_teichholz_{unit}": esv,
-                    f"stroke_volume_teichholz_{unit}": edv - esv,
-                    "ef_teichholz_percent": teichholz_ef(beat.lvidd_mm, beat.lvids_mm, species),
-                    "interval_to_next_beat_ms": 1000 * beat.interval_s,
-                    "heart_rate_bpm": 60 / beat.interval_s,
-                }
-            )
-    columns = list(rows[0]) if rows else ["piece", "diastole_s", "systole_s"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def summary_row(
-    values: Measurements, walls: Walls, pieces: Sequence[Sequence[Beat]], species: Species
-) -> dict[str, Any]:
-    """Medians over the beats, and what was counted; units are in the keys."""
-    named = asdict(values)
-    unit = species.volume_unit
-    edv, esv, ef = named.pop("edv"), named.pop("esv"), named.pop("ef_percent")
-    rate = named.pop("hr_bpm")
-    beats = [beat for piece in pieces for beat in piece]
-    return {
-        "lvidd_mm": named.pop("lvidd_mm"),
-        "lvids_mm": named.pop("lvids_mm"),
-        "fs_percent": named.pop("fs_percent"),
-        f"edv_teichholz_{unit}": edv,
-        f"esv_teichholz_{unit}": esv,
-        "ef_teichholz_percent": ef,
-        "heart_rate_bpm": rate,
-        **named,
-        "complete_beats": sum(np.isfinite(b.lvidd_mm) and np.isfinite(b.lvids_mm) for b in beats),
-        "intervals": sum(np.isfinite(b.interval_s) for b in beats),
-        "used_fraction": walls.fraction(Column.USED),
-        "missing_fraction": walls.fraction(Column.MISSING),
-        "implausible_fraction": walls.fraction(Column.IMPLAUSIBLE),
-        "bad_quality_fraction": walls.fraction(Column.BAD_QUALITY),
-    }
+MOST_ROWS = 40  # matplotlib draws no picture higher than 2^16 pixels
 
 
 def recording_figure(
@@ -110,7 +46,7 @@ def recording_figure(
     """
     height, columns = image.shape
     mm_per_row, s_per_column = spacing
-    rows = max(-(-columns // COLUMNS_PER_ROW), 1)
+    rows = min(-(-columns // COLUMNS_PER_ROW), MOST_ROWS)
     shown = -(-columns // rows)
     strip_height = max(11.0 * height / max(shown, height), 1.6)
     figure = Figure(
@@ -118,54 +54,47 @@ def recording_figure(
     )
     grid = figure.subplots(2 * rows, 1, squeeze=False, height_ratios=[strip_height, 1.3] * rows)
     time = (np.arange(columns) + 0.5) * s_per_column
+    white = max(float(np.percentile(image, 99.5)), 1.0)  # recordings are often dark
     top = 1.1 * np.nanmax(walls.diameter) if (walls.columns == Column.USED).any() else 1.0
-    for row in range(rows):
-        above, below = grid[2 * row : 2 * row + 2, 0]
-        start, end = row * shown * s_per_column, (row + 1) * shown * s_per_column
-        extent = (0, columns * s_per_column, height * mm_per_row, 0)
-        above.imshow(image, cmap="gray", vmin=0, vmax=_white(image), extent=extent, aspect="auto")
-        above.plot(time, walls.upper, color=UPPER, linewidth=1)
-        above.plot(time, walls.lower, color=LOWER, linewidth=1)
-        below.plot(time, walls.diameter, color="black", linewidth=0.8)
-        _mark_beats(above, below, walls, pieces, s_per_column)
-        _shade(below, walls, s_per_column)
+    for row, (above, below) in enumerate(grid.reshape(rows, 2)):
+        cut = slice(row * shown, min((row + 1) * shown, columns))
+        start, end = cut.start * s_per_column, cut.stop * s_per_column
+        extent = (start, end, height * mm_per_row, 0)
+        above.imshow(image[:, cut], cmap="gray", vmin=0, vmax=white, extent=extent, aspect="auto")
+        above.plot(time[cut], walls.upper[cut], color=UPPER, linewidth=1)
+        above.plot(time[cut], walls.lower[cut], color=LOWER, linewidth=1)
+        below.plot(time[cut], walls.diameter[cut], color="black", linewidth=0.8)
+        _shade(below, walls.columns[cut], start, s_per_column)
+        for piece in pieces:
+            for beat in piece:
+                for at, diameter, colour in (
+                    (beat.diastole_s, beat.lvidd_mm, DIASTOLE),
+                    (beat.systole_s, beat.lvids_mm, SYSTOLE),
+                ):
+                    if start <= at < end:
+                        column = int(at / s_per_column)
+                        ends = walls.upper[column], walls.lower[column]
+                        above.vlines(at, *ends, color=colour, linewidth=1.2)
+                        below.plot(at, diameter, ".", color=colour, markersize=6)
         above.set_ylabel("depth (mm)", fontsize=8)
         below.set_ylabel("LVID (mm)", fontsize=8)
         below.set_xlabel("time (s)", fontsize=8)
         below.set_ylim(0, top)
         for axes in (above, below):
-            axes.set_xlim(start, end)
+            axes.set_xlim(start, row * shown * s_per_column + shown * s_per_column)
             axes.tick_params(labelsize=7)
     figure.suptitle(title, fontsize=10)
     figure.legend(handles=_legend(walls), loc="outside lower center", ncols=7, fontsize=8)
     return figure
 
 
-def _white(image: np.ndarray) -> float:
-    """The grey value drawn white: recordings are often dark."""
-    return max(float(np.percentile(image, 99.5)), 1.0)
-
-
-def _mark_beats(
-    above: Axes, below: Axes, walls: Walls, pieces: Sequence[Sequence[Beat]], s_per_column: float
-) -> None:
-    beats = [beat for piece in pieces for beat in piece]
-    for colour, events in (
-        (DIASTOLE, [(b.diastole_s, b.lvidd_mm) for b in beats if np.isfinite(b.diastole_s)]),
-        (SYSTOLE, [(b.systole_s, b.lvids_mm) for b in beats if np.isfinite(b.systole_s)]),
-    ):
-        for at, diameter in events:
-            below.plot(at, diameter, ".", color=colour, markersize=6)
-            column = int(at / s_per_column)
-            above.vlines(at, walls.upper[column], walls.lower[column], color=colour, linewidth=1.2)
-
-
-def _shade(axes: Axes, walls: Walls, s_per_column: float) -> None:
+def _shade(axes: Axes, columns: np.ndarray, start: float, s_per_column: float) -> None:
     """Colour the stretches that are not counted."""
     for kind, colour in SHADES.items():
-        edges = np.flatnonzero(np.diff(np.pad(walls.columns == kind, 1).astype(np.int8)))
+        edges = np.flatnonzero(np.diff(np.pad(columns == kind, 1).astype(np.int8)))
         for first, end in zip(edges[::2], edges[1::2], strict=True):
-            axes.axvspan(first * s_per_column, end * s_per_column, color=colour, alpha=0.5, lw=0)
+            span = start + first * s_per_column, start + end * s_per_column
+            axes.axvspan(*span, color=colour, alpha=0.5, lw=0)
 
 
 def _legend(walls: Walls) -> list[Any]:
