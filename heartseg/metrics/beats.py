@@ -98,8 +98,10 @@ def find_beats(
         intervals[(intervals < plausible[0]) | (intervals > plausible[1])] = np.nan
         found.append(
             [
-                Beat(*(float(t) for t in at), *row[3:], float(interval))
-                for at, row, interval in zip(times, landmarks, intervals, strict=True)
+                Beat(ed_s, es_s, onset_s, lvidd, lvids, interval)
+                for (ed_s, es_s, onset_s), (*_, lvidd, lvids), interval in zip(
+                    times.tolist(), landmarks, intervals.tolist(), strict=True
+                )
             ]
         )
     return found

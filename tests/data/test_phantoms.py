@@ -383,7 +383,7 @@ def test_command_replaces_whole_or_leaves_what_was_there(tmp_path, monkeypatch):
 
     phantom.write_phantoms("mmode", phantoms, folder)
     assert sorted(p.name for p in folder.iterdir()) == [
-        "PHANTOM", "img", "mask", "windows.csv",
+        "PHANTOM", "img", "mask", "recordings", "windows.csv",
     ]  # fmt: skip
     assert [p.name for p in folder.parent.iterdir()] == ["mmode"]
 
