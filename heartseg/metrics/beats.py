@@ -18,8 +18,6 @@ PROMINENCE = 0.3
 PREMATURE = 0.75
 """A premature beat may follow sooner than at the fastest steady rate: after this part of its
 interval."""
-CONTRACTION = (0.25, 0.75)
-"""Parts of the contraction between which the diameter falls in a straight line."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +27,14 @@ class Beat:
     Attributes:
         diastole_s, systole_s: time from the strip's beginning of the greatest and of the
             smallest LV diameter.
-        onset_s: beginning of the contraction.
+        contraction_s: when half of the contraction is done, the trace's sharpest point in time.
         lvidd_mm, lvids_mm: LV inner diameter at end-diastole and at end-systole.
         interval_s: until the next beat; NaN where none follows or where its rate is implausible.
     """
 
     diastole_s: float
     systole_s: float
-    onset_s: float
+    contraction_s: float
     lvidd_mm: float
     lvids_mm: float
     interval_s: float
@@ -67,8 +65,8 @@ def find_beats(
 
     End-diastoles are the maxima of the smoothed diameter that stand out and are at least the
     shortest plausible time apart; end-systole is the minimum between two of them. A piece may
-    begin or end within a beat, which is then incomplete. Intervals are those between onsets of
-    contraction; a piece that shows no two of them gives those between end-systoles, else
+    begin or end within a beat, which is then incomplete. Intervals are those between half
+    contractions; a piece that shows no two of them gives those between end-systoles, else
     end-diastoles, whose times are less sharp.
 
     Args:
@@ -98,8 +96,8 @@ def find_beats(
         intervals[(intervals < plausible[0]) | (intervals > plausible[1])] = np.nan
         found.append(
             [
-                Beat(ed_s, es_s, onset_s, lvidd, lvids, interval)
-                for (ed_s, es_s, onset_s), (*_, lvidd, lvids), interval in zip(
+                Beat(ed_s, es_s, half_s, lvidd, lvids, interval)
+                for (ed_s, es_s, half_s), (*_, lvidd, lvids), interval in zip(
                     times.tolist(), landmarks, intervals.tolist(), strict=True
                 )
             ]
@@ -148,15 +146,19 @@ def _extrema(
 def _landmarks(
     trace: np.ndarray, ed: int | None, es: int | None
 ) -> tuple[float, float, float, float, float]:
-    """Columns of end-diastole, end-systole and onset, and the two diameters."""
+    """Columns of end-diastole, end-systole and half contraction, and the two diameters."""
     lvidd = np.nan if ed is None else float(trace[ed])
     lvids = np.nan if es is None else float(trace[es])
-    onset = np.nan if ed is None or es is None else _onset(trace, ed, es)
-    return np.nan if ed is None else ed, np.nan if es is None else es, onset, lvidd, lvids
+    half = np.nan if ed is None or es is None else _half_contraction(trace, ed, es)
+    return np.nan if ed is None else ed, np.nan if es is None else es, half, lvidd, lvids
 
 
 def _intervals(times: np.ndarray) -> np.ndarray:
-    """Time from each beat to the next one, (beats,), from (end-diastole, end-systole, onset)."""
+    """Time from each beat to the next one, (beats,); NaN where not known.
+
+    Args:
+        times: of end-diastole, end-systole and half contraction, (beats, 3).
+    """
     intervals = np.full(len(times), np.nan)
     for kind in (2, 1, 0):
         between = np.diff(times[:, kind])
@@ -166,18 +168,16 @@ def _intervals(times: np.ndarray) -> np.ndarray:
     return intervals
 
 
-def _onset(trace: np.ndarray, ed: int, es: int) -> float:
-    """Where the straight line through the contraction leaves the end-diastolic diameter.
+def _half_contraction(trace: np.ndarray, ed: int, es: int) -> float:
+    """Where the diameter last falls through the middle of its two extrema, between columns.
 
-    The maximum itself is flat, so its column is not known well enough for intervals; this is
-    how the foot of a pulse wave is found (intersecting tangents).
+    The extrema themselves are flat, and on a predicted mask their columns jump about.
     """
-    fallen = (trace[ed] - trace[ed : es + 1]) / (trace[ed] - trace[es])
-    inside = np.flatnonzero((fallen >= CONTRACTION[0]) & (fallen <= CONTRACTION[1]))
-    if len(inside) < 2:
-        return float(ed)
-    slope, at_zero = np.polyfit(inside, fallen[inside], 1)
-    return ed - at_zero / slope if slope > 0 else float(ed)
+    middle = (trace[ed] + trace[es]) / 2
+    if not trace[es] < middle:
+        return np.nan
+    above = ed + int(np.flatnonzero(trace[ed:es] > middle)[-1])
+    return above + (trace[above] - middle) / (trace[above] - trace[above + 1])
 
 
 def _inner_peaks(trace: np.ndarray, distance: float, prominence: float) -> np.ndarray:

@@ -34,7 +34,7 @@ def beat_table(pieces: Sequence[Sequence[Beat]], species: Species) -> pd.DataFra
                     "piece": number,
                     "diastole_s": beat.diastole_s,
                     "systole_s": beat.systole_s,
-                    "contraction_onset_s": beat.onset_s,
+                    "half_contraction_s": beat.contraction_s,
                     "lvidd_mm": beat.lvidd_mm,
                     "lvids_mm": beat.lvids_mm,
                     "fs_percent": fractional_shortening(beat.lvidd_mm, beat.lvids_mm),
