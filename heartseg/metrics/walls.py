@@ -9,11 +9,11 @@ import numpy as np
 from scipy import ndimage
 
 AMBIGUOUS = 0.5
-"""A column whose second run, or whose filled holes, exceed this part of its longest run does not
-tell where the cavity is."""
-NARROWEST, WIDEST = 0.2, 1.5
+"""A column whose second run in the cavity's component, or whose filled holes, exceed this part of
+its longest run does not tell where the walls are."""
+NARROWEST, WIDEST = 0.1, 1.5
 """Plausible diameters as parts of the trace's 90th percentile, which lies near end-diastole: no
-heart shortens by more than 80 %."""
+heart shortens by more than 90 %."""
 STEP = 0.15
 """A wall moves continuously: between neighbouring columns by less than this part of that
 percentile."""
@@ -69,10 +69,11 @@ def trace_walls(
 ) -> Walls:
     """Follow the walls through a mask that may have faults.
 
-    Enclosed holes are filled, and a column's longest run of LV pixels is its cavity, so a stray
-    island does not count. A column is IMPLAUSIBLE where the run is ambiguous, is cut off by the
-    image's upper or lower edge, is far too narrow or wide, or belongs to a stretch shorter than
-    `bridge` that a jump of a wall severs from its neighbours.
+    Enclosed holes are filled. Where a column meets several components of the mask, the one of the
+    largest area is the cavity: at end-systole a stray island may be thicker than the cavity. Its
+    longest run gives the walls. A column is IMPLAUSIBLE where the run is ambiguous, is cut off by
+    the image's upper or lower edge, is far too narrow or wide, or belongs to a stretch shorter
+    than `bridge` that a jump of a wall severs from its neighbours.
 
     Args:
         mask: boolean (H, W).
@@ -81,7 +82,11 @@ def trace_walls(
         excluded: boolean (W,), columns of bad quality; never bridged.
     """
     filled = ndimage.binary_fill_holes(mask)
-    top, length, second = longest_runs(filled)
+    labels, _ = ndimage.label(filled)
+    area = np.bincount(labels.ravel(), minlength=1)
+    area[0] = 0
+    size = area[labels]
+    top, length, second = longest_runs(filled & (size == size.max(axis=0, initial=0)))
     holes = filled.sum(axis=0) - mask.sum(axis=0)
     cut = (top == 0) | (top + length == len(mask))
     seen = length > 0
