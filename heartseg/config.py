@@ -81,6 +81,19 @@ class Datasets(Section):
     mmode: MmodeDataset
 
 
+class Windows(Section):
+    """How `heartseg windows` cuts M-mode recordings into square windows."""
+
+    beats: Positive
+    """Length of a window in heart beats; its size follows from the recording's heart rate."""
+    size: Annotated[int, Field(ge=32)] | None
+    """Rows and columns of every window instead, in pixels."""
+    overlap: Annotated[float, Field(ge=0, lt=1)]
+    """Least part of a window that the next one shows again."""
+    margin: Annotated[float, Field(ge=0)]
+    """Least room above and below the LV, as a part of its height (not with a fixed size)."""
+
+
 class CamusPhantoms(Section):
     patients: Count
     half_sequences: Annotated[int, Field(ge=0)]
@@ -131,6 +144,8 @@ class QuickNATConfig(Section):
     kernel: Literal[3, 5, 7]
     squeeze_excite: Literal["none", "channel", "spatial", "both"]
     dropout: Fraction
+    weights: str | None
+    """Trained weights to start from: weights.safetensors of a model's folder, or a state dict."""
 
 
 class UNetConfig(Section):
@@ -248,6 +263,9 @@ class Train(Section):
     """So many lost workers are replaced before the training gives up."""
     device_memory_fraction: Annotated[float, Field(gt=0, le=1)]
     """Images stay on the device while they take at most this part of its memory."""
+    clinical_metrics: bool
+    """Also measure the validation patients' clinical error after each epoch (ef_mae, lvid_mae);
+    a sweep by such a metric does so in any case."""
     overlay_every: Annotated[int, Field(ge=0)]
     """Epochs between sample overlays in MLflow; 0 = none."""
     overlay_cases: Count
@@ -256,6 +274,9 @@ class Train(Section):
 class Evaluate(Section):
     split: Literal["test", "val"]
     """Where test is empty, val is evaluated and the metrics say so."""
+    postprocess: Literal["none", "largest_component", "auto"]
+    """CAMUS: largest_component keeps each structure's largest connected part only; auto: whichever
+    of the two gives the validation patients the better mean Dice. The packaged model does it."""
     bootstrap_samples: Annotated[int, Field(ge=100)]
     bootstrap_seed: Seed
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
@@ -266,10 +287,8 @@ class RecordingConfig(Section):
 
     species: Literal["mouse", "human"]
     """Plausible heart rates, and the unit of the Teichholz volumes (uL or mL)."""
-    window: Positive
-    """Columns of a window over the strip's rows; 1 is square, as the training's windows are."""
     overlap: Annotated[float, Field(ge=0, lt=1)]
-    """Part of a window that the next one covers too."""
+    """Part of a window that the next one covers too; a window is as long as `windows` says."""
 
 
 class Register(Section):
@@ -296,6 +315,7 @@ class Params(Section):
     """The recipe that the stages of dvc.yaml train for each dataset."""
     phantoms: Phantoms
     datasets: Datasets
+    windows: Windows
     recipes: dict[str, Recipe]
     train: Train
     evaluate: Evaluate

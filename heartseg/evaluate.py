@@ -20,25 +20,27 @@ import pandas as pd
 from heartseg.config import Params, load_params
 from heartseg.data.prepared import decode_png, file_digest, read_prepared
 from heartseg.errors import InputError, run_command
-from heartseg.paths import model_dir, prepared_path, results_dir
+from heartseg.paths import MODEL, prepared_path, results_dir
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import nn
 
+    from heartseg.metrics.plausibility import Ranges
+
 Predict = Callable[[np.ndarray], np.ndarray]
 
 CASE_COLUMNS = ["case_id", "patient", "view", "phase", "quality"]
-EF_COLUMNS = [
-    "patient",
-    "quality",
-    *[f"{value}_{of}" for of in ("reference", "predicted") for value in ("edv", "esv", "ef")],
-    "ef_release_reference",
-    "ef_release_predicted",
-    "ef_cfg",
-    "edv_true",
-    "esv_true",
-]
+CHARTS = {
+    "camus": {
+        "ef": ("ejection fraction", "%"),
+        "ef_cfg": ("recorded EF", "%"),
+        "edv": ("end-diastolic volume", "mL"),
+        "esv": ("end-systolic volume", "mL"),
+    },
+    "mmode": {"lvidd": ("LVIDd", "mm"), "fs": ("fractional shortening", "%")},
+}
+"""Whose agreement is drawn, and its unit."""
 SHOWN = {"worst": 0.0, "median": 0.5, "best": 1.0}
 """Cases drawn as overlays, by the quantile of their mean Dice."""
 
@@ -49,35 +51,61 @@ def main(argv: Sequence[str] | None = None) -> None:
     name = parser.parse_args(argv).recipe
     params = load_params()
     dataset = params.recipe(name).dataset
-    prepared, results = prepared_path(dataset), results_dir(dataset)
+    evaluate_model(name, dataset, results_dir(dataset), params)
+
+
+def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> None:
+    """Measure the model in `results`/model and leave tables, metrics and figures beside it.
+
+    Args:
+        name: of the recipe, or of the sweep's trial, that is to have trained it.
+        dataset: that it segments.
+        results: folder.
+        params: params.yaml.
+
+    Raises:
+        InputError: there is no such model, or it was trained on other data.
+    """
+    prepared = prepared_path(dataset)
+    model_folder = results / MODEL
     split, held_out = _held_out(prepared, params.evaluate.split)
 
     import torch
 
+    from heartseg.metrics.plausibility import area_ranges
     from heartseg.models.trained import WEIGHTS, load_trained
     from heartseg.tracking.mlflow import connect, tracking_uri
+    from heartseg.training.postprocess import decide
 
-    model, recipe, training = load_trained(model_dir(dataset))
+    model, recipe, training = load_trained(model_folder)
     digest = file_digest(prepared)
     if training["recipe_name"] != name:
         raise InputError(
-            f"{model_dir(dataset)} was trained by recipe {training['recipe_name']}, not {name}; "
+            f"{model_folder} was trained by recipe {training['recipe_name']}, not {name}; "
             f"run `heartseg train {name}` first"
         )
     if training["data_digest"] != digest:
         raise InputError(
-            f"{prepared} is not what {model_dir(dataset)} was trained on, so held-out patients "
+            f"{prepared} is not what {model_folder} was trained on, so held-out patients "
             f"may have been trained on; run `heartseg train {name}` first"
         )
     client = connect(tracking_uri(Path.cwd()))  # a store that is down is told before the work
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     predict = predictor(model.to(device), recipe.model.in_channels, device)
-    cases, clinical = measure_cases(held_out, dataset, predict)
+    camus = dataset == "camus"
+    wanted = params.evaluate.postprocess if camus else "none"
+    postprocess = decide(wanted, read_prepared(prepared, "val"), predict)
+    model.largest_component = postprocess["chosen"] == "largest_component"
+    ranges = area_ranges(read_prepared(prepared, "train")) if camus else {}
+    cases, clinical = measure_cases(held_out, dataset, predict, ranges)
+    selected = recipe.select == "best" or recipe.early_stopping > 0 or "sweep" in training
+    selected |= postprocess["chosen_on"] == "val"
     metrics = {
         "evaluated_on": split,
-        "selected_on_it": split == "val" and (recipe.select == "best" or recipe.early_stopping > 0),
+        "selected_on_it": split == "val" and selected,
+        "postprocess": postprocess,
         "data_digest": digest,
-        "weights_md5": file_digest(model_dir(dataset) / WEIGHTS),
+        "weights_md5": file_digest(model_folder / WEIGHTS),
         **_summarise(dataset, cases, clinical, params),
     }
     figures = _overlays(held_out, cases, dataset, predict)
@@ -127,13 +155,15 @@ def predictor(model: nn.Module, channels: int, device: Any) -> Predict:
 
 
 def measure_cases(
-    frames: pd.DataFrame, dataset: str, predict: Predict
+    frames: pd.DataFrame, dataset: str, predict: Predict, ranges: Ranges
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Predict every frame; the rows of cases.csv and of clinical.csv."""
+    """Predict every frame; the rows of cases.csv, with flags for CAMUS, and of clinical.csv."""
     from rich.console import Console
     from rich.progress import track
 
-    from heartseg.metrics.summary import case_metrics, ef_row, window_row
+    from heartseg.metrics.clinical import SUMMARISED, clinical_row
+    from heartseg.metrics.plausibility import flags
+    from heartseg.metrics.summary import case_metrics, window_row
 
     cases: list[dict[str, Any]] = []
     clinical: list[dict[str, Any]] = []
@@ -146,17 +176,20 @@ def measure_cases(
             spacing = (frame["spacing_row"], frame["spacing_col"])
             about = {column: frame[column] for column in CASE_COLUMNS}
             rows = case_metrics(dataset, frame["case_id"], prediction, reference, spacing)
-            cases += [about | row for row in rows]
+            odd = {}
+            if dataset == "camus":
+                odd = flags(prediction, spacing, ranges.get((frame["view"], frame["phase"])))
+            cases += [about | row | odd for row in rows]
             masks[frame["view"], frame["phase"]] = (prediction, reference, spacing)
             if dataset == "mmode":
                 measured = window_row(prediction, reference, spacing)
                 about = {"case_id": frame["case_id"], "patient": patient}
                 clinical.append(about | measured | _truth_mmode(frame))
-        if dataset == "camus" and (volumes := ef_row(masks)) is not None:
+        if dataset == "camus" and (indices := clinical_row(masks)) is not None:
             quality = "/".join(filter(None, own["quality"].unique()))  # views may differ
             about = {"patient": patient, "quality": quality}
-            clinical.append(about | volumes | _truth_camus(own))
-    columns = EF_COLUMNS if dataset == "camus" else None
+            clinical.append(about | indices | _truth_camus(own))
+    columns = SUMMARISED if dataset == "camus" and not clinical else None
     return pd.DataFrame(cases), pd.DataFrame(clinical, columns=columns)
 
 
@@ -187,10 +220,13 @@ def _truth_mmode(frame: Mapping[Hashable, Any]) -> dict[str, float]:
 def _summarise(
     dataset: str, cases: pd.DataFrame, clinical: pd.DataFrame, params: Params
 ) -> dict[str, Any]:
-    from heartseg.metrics.summary import summarise_camus, summarise_mmode
+    from heartseg.metrics.plausibility import summarise_plausibility
+    from heartseg.metrics.summary import summarise_camus, summarise_mmode, tidy
 
-    summarise = summarise_camus if dataset == "camus" else summarise_mmode
-    return summarise(cases, clinical, params.evaluate)
+    if dataset == "mmode":
+        return summarise_mmode(cases, clinical, params.evaluate)
+    plausibility = tidy(summarise_plausibility(cases, params.evaluate))
+    return summarise_camus(cases, clinical, params.evaluate) | {"plausibility": plausibility}
 
 
 # --- figures ------------------------------------------------------------------------------
@@ -223,6 +259,7 @@ def _overlays(
 def _charts(
     cases: pd.DataFrame, clinical: pd.DataFrame, dataset: str, history: Path
 ) -> dict[str, Figure]:
+    from heartseg.metrics.clinical import comparisons
     from heartseg.report.figures import (
         agreement_scatter,
         bland_altman,
@@ -231,13 +268,15 @@ def _charts(
     )
 
     figures = {"box_plots": box_plots(cases, dataset)}
-    quantities = {
-        "camus": {"ef": ("ejection fraction", "%")},
-        "mmode": {"lvidd": ("LVIDd", "mm"), "fs": ("fractional shortening", "%")},
-    }
-    for key, (quantity, unit) in quantities[dataset].items():
-        pair = clinical[f"{key}_reference"], clinical[f"{key}_predicted"]
-        figures[f"{key}_bland_altman"] = bland_altman(*pair, quantity, unit)
+    recorded = comparisons(clinical)["cfg"] if dataset == "camus" else pd.DataFrame()
+    for key, (quantity, unit) in CHARTS[dataset].items():
+        pair = (
+            (recorded["reference"], recorded["measured"])
+            if key == "ef_cfg"
+            else (clinical[f"{key}_reference"], clinical[f"{key}_predicted"])
+        )
+        qualities = clinical.loc[pair[0].index, "quality"] if dataset == "camus" else None
+        figures[f"{key}_bland_altman"] = bland_altman(*pair, quantity, unit, qualities)
         figures[f"{key}_scatter"] = agreement_scatter(*pair, quantity, unit)
     if history.exists():
         figures["training_curves"] = training_curves(pd.read_csv(history))
@@ -288,6 +327,8 @@ def _report(metrics: dict[str, Any], results: Path) -> str:
         if values["n"]:
             line += f" bias {values['bias']:.2f}  MAE {values['mae']:.2f}"
         lines.append(f"{line}  n {values['n']}  not measured {values['missing']}")
+    if plausibility := metrics.get("plausibility"):
+        lines.append(f"  plausible  {plausibility['fraction']:.3f} of {plausibility['n']} cases")
     return "\n".join(lines)
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+MODEL = "model"
+"""In a folder of results: weights and training.json."""
+
 
 def phantom_dir(dataset: str) -> Path:
     """The synthetic release that the phantom stage writes."""
@@ -22,4 +25,9 @@ def results_dir(dataset: str) -> Path:
 
 def model_dir(dataset: str) -> Path:
     """Weights and training.json, as the train stage leaves them."""
-    return results_dir(dataset) / "model"
+    return results_dir(dataset) / MODEL
+
+
+def sweep_results_dir(name: str) -> Path:
+    """Plots, table, and the winner's model, figures and metrics of the sweep of that name."""
+    return Path("results/sweeps") / name

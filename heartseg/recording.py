@@ -1,8 +1,8 @@
-"""Segment and measure whole M-mode recordings: PNG strips of any length, time to the right.
+"""Segment and measure whole M-mode recordings: DICOM files and PNG strips of any length.
 
 Leaves, for each strip, NAME_beats.csv, NAME_traces.csv, NAME_mask.png and NAME_figure.png, and for
-all of them recordings.csv. Spacing comes from the options, else from a windows.csv beside the
-strip (name, mm_per_row, s_per_column), else from datasets.mmode in params.yaml.
+all of them recordings.csv. Reads recordings.csv (spacing, known values) and quality.csv (bad spans
+are excluded) beside the recordings, as `heartseg windows` does.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from heartseg.config import load_params
+from heartseg.config import Params, load_params
 from heartseg.errors import InputError, run_command
 
 if TYPE_CHECKING:
-    from heartseg.data.recording import Recording
+    from heartseg.data.mmode_recordings import Strip
     from heartseg.metrics.mmode import Species
     from heartseg.tracking.registry import Pulled
 
@@ -31,10 +31,10 @@ Predict = Callable[[np.ndarray], np.ndarray]
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="heartseg recording", description=__doc__)
     parser.add_argument("model", help="for example models:/heartseg-mmode@champion")
-    parser.add_argument("strips", nargs="+", type=Path, metavar="STRIP.png")
+    parser.add_argument("recordings", nargs="+", type=Path, metavar="FILE_OR_FOLDER")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR")
-    parser.add_argument("--mm-per-row", type=_positive, metavar="MM")
-    parser.add_argument("--s-per-column", type=_positive, metavar="S")
+    parser.add_argument("--mm-per-row", type=_positive, metavar="MM", help="of all recordings")
+    parser.add_argument("--s-per-column", type=_positive, metavar="S", help="of all recordings")
     parser.add_argument("--species", choices=("mouse", "human"), help="recording.species otherwise")
     parser.add_argument(
         "--heart-rates",
@@ -43,54 +43,77 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar=("MIN", "MAX"),
         help="plausible ones per minute; the species' own otherwise",
     )
-    parser.add_argument(
-        "--window",
-        type=_positive,
-        metavar="RATIO",
-        help="columns of a window over its rows; recording.window otherwise",
-    )
-    parser.add_argument(
-        "--quality",
-        type=Path,
-        metavar="SPANS.csv",
-        help="start_s, end_s, quality (good or bad)[, name]; bad spans are excluded",
-    )
+    parser.add_argument("--quality", type=Path, metavar="CSV", help="instead of quality.csv")
     options = parser.parse_args(argv)
     params = load_params()
 
-    from heartseg.data.recording import bad_columns, read_recording, read_spans
+    from heartseg.data.mmode_recordings import find_recordings, read_known
     from heartseg.metrics.mmode import SPECIES
-    from heartseg.models.strips import predict_strip
     from heartseg.report.recording_tables import report_text
 
     species = SPECIES[options.species or params.recording.species]
-    rates = tuple(options.heart_rates or species.rates)
-    if not rates[0] < rates[1]:
-        raise InputError(f"--heart-rates {rates[0]:g} {rates[1]:g}: give the slower one first")
-    names = Counter(path.stem for path in options.strips)
-    if twice := sorted(name for name, times in names.items() if times > 1):
-        raise InputError(f"{twice[0]} is the name of several strips; measure them one by one")
-    spans = read_spans(options.quality, list(names)) if options.quality else []
+    slowest, fastest = options.heart_rates or species.rates
+    if not slowest < fastest:
+        raise InputError(f"--heart-rates {slowest:g} {fastest:g}: give the slower one first")
+    found = find_recordings(options.recordings)
     predict = _predictor(options.model)
     rows, problems = [], []
-    for path in options.strips:
+    for name, path in found.items():
         try:
-            strip = read_recording(
-                path, options.mm_per_row, options.s_per_column, params.datasets.mmode
-            )
+            quality = options.quality or path.parent / "quality.csv"
+            for strip, bad in _read(name, path, quality, params, options):
+                mask = _segment(strip, predict, params, (slowest, fastest))
+                row = measure_recording(strip, mask, bad, (slowest, fastest), species, options.out)
+                known = read_known(path, name).items()
+                rows.append(row | {f"reference_{column}": value for column, value in known})
+                print(report_text(row, species))
         except InputError as error:
             problems.append(str(error))
-            continue
-        width = max(round(len(strip.image) * (options.window or params.recording.window)), 1)
-        mask = predict_strip(predict, strip.image, width, params.recording.overlap)
-        bad = bad_columns(spans, strip.name, mask.shape[1], strip.spacing[1])
-        rows.append(measure_recording(strip, mask, bad, rates, species, options.out))
-        print(report_text(rows[-1], species))
     if rows:
         _write_summary(rows, species, options.out)
     if problems:
         listing = "\n".join(f"  - {problem}" for problem in problems)
         raise InputError(f"{len(problems)} recording(s) could not be measured:\n{listing}")
+
+
+def _read(
+    name: str, path: Path, quality: Path, params: Params, options: argparse.Namespace
+) -> list[tuple[Strip, np.ndarray]]:
+    """The strips of a recording, and which of their columns, bool (W,), are of bad quality."""
+    from heartseg.data.mmode_quality import read_quality
+    from heartseg.data.mmode_recordings import read_recording
+
+    if options.quality and not quality.exists():
+        raise InputError(f"{quality}: does not exist. Give recording, start_s, end_s, quality.")
+    labels = read_quality(quality)
+    default = params.datasets.mmode
+    notes: list[str] = []
+    spacing = (
+        options.mm_per_row or default.mm_per_row,
+        options.s_per_column or default.s_per_column,
+    )
+    strips = []
+    for strip in read_recording(name, path, spacing, notes):
+        own = (options.mm_per_row or strip.spacing[0], options.s_per_column or strip.spacing[1])
+        width = strip.image.shape[1]
+        columns = labels.columns(strip.name, width, own[1])
+        bad = np.zeros(width, bool) if columns is None else columns[1]
+        strips.append((replace(strip, spacing=own), bad))
+    if options.mm_per_row is None or options.s_per_column is None:
+        for note in notes:
+            print(f"note: {note}")
+    return strips
+
+
+def _segment(
+    strip: Strip, predict: Predict, params: Params, rates: tuple[float, float]
+) -> np.ndarray:
+    """Mask bool (H, W); windows are as long as those that were trained on."""
+    from heartseg.data.mmode_windows import window_size
+    from heartseg.models.strips import predict_strip
+
+    width, _ = window_size(strip, params.windows, rates)
+    return predict_strip(predict, strip.image, width, params.recording.overlap)
 
 
 def _positive(text: str) -> float:
@@ -115,7 +138,7 @@ def _predictor(model: str) -> Predict:
 
 
 def measure_recording(
-    strip: Recording,
+    strip: Strip,
     mask: np.ndarray,
     bad: np.ndarray,
     rates: tuple[float, float],
@@ -135,13 +158,11 @@ def measure_recording(
     values = summarise_beats(walls, pieces, shortest_beat, species)
     row = {
         "name": strip.name,
+        "animal": strip.animal,
         "seconds": mask.shape[1] * strip.spacing[1],
         **summary_row(values, walls, pieces, species),
         "mm_per_row": strip.spacing[0],
-        "mm_per_row_from": strip.spacing_from[0],
         "s_per_column": strip.spacing[1],
-        "s_per_column_from": strip.spacing_from[1],
-        **{f"reference_{column}": value for column, value in strip.reference.items()},
     }
     figure = recording_figure(strip.image, strip.spacing, walls, pieces, headline(row))
     out.mkdir(parents=True, exist_ok=True)
@@ -154,8 +175,6 @@ def measure_recording(
         save(figure, temporary / f"{strip.name}_figure.png")
         for file in temporary.iterdir():
             os.replace(file, out / file.name)
-    for note in strip.notes:
-        print(f"{strip.name}: {note}")
     return row
 
 

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from heartseg.config import load_params
+from heartseg.config import Params, load_params
 from heartseg.data.prepared import file_digest, read_metadata
 from heartseg.errors import InputError, run_command
-from heartseg.paths import model_dir, prepared_path, results_dir
+from heartseg.paths import MODEL, prepared_path, results_dir
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -23,8 +23,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     name = parser.parse_args(argv).recipe
     params = load_params()
     dataset = params.recipe(name).dataset
+    register_model(name, dataset, results_dir(dataset), params)
+
+
+def register_model(name: str, dataset: str, results: Path, params: Params) -> None:
+    """Package and register the model in `results`/model by the metrics beside it.
+
+    Args:
+        name: of the recipe, or of the sweep's trial, that is to have trained it.
+        dataset: that it segments.
+        results: folder; registered.json and model_card.md are left there.
+        params: params.yaml.
+
+    Raises:
+        InputError: model and metrics are missing or do not belong together.
+    """
+    model_folder = results / MODEL
     gate = getattr(params.register_, dataset)
-    metrics_path = results_dir(dataset) / "metrics.json"
+    metrics_path = results / "metrics.json"
     metrics = _read_metrics(metrics_path)
 
     from heartseg.models.packaged import log_packaged
@@ -34,23 +50,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     from heartseg.tracking.mlflow import tracking_uri
 
     value = registry.read_value(metrics, gate.metric, metrics_path)
-    model, recipe, training = load_trained(model_dir(dataset))
+    model, recipe, training = load_trained(model_folder)
     if training["recipe_name"] != name:
         raise InputError(
-            f"{model_dir(dataset)} was trained by recipe {training['recipe_name']}, not {name}; "
+            f"{model_folder} was trained by recipe {training['recipe_name']}, not {name}; "
             f"train and evaluate {name} first"
         )
+    postprocess = metrics["postprocess"]["chosen"]
+    model.largest_component = postprocess == "largest_component"
     client = registry.use_store(tracking_uri(Path.cwd()))
     registered_name = params.tracking.experiment_prefix + dataset
-    weights_md5 = file_digest(model_dir(dataset) / WEIGHTS)
+    weights_md5 = file_digest(model_folder / WEIGHTS)
     if metrics["weights_md5"] != weights_md5:
         raise InputError(
-            f"{metrics_path} measures another model than {model_dir(dataset)} holds; "
+            f"{metrics_path} measures another model than {model_folder} holds; "
             f"run `heartseg evaluate {name}` first"
         )
     tags = {
         registry.WEIGHTS_TAG: weights_md5,
         registry.TRAINING_TAG: training["mlflow_run_id"],
+        registry.POSTPROCESS_TAG: postprocess,
         registry.METRIC_TAG: gate.metric,
         registry.VALUE_TAG: repr(value),
         registry.DATA_TAG: metrics["data_digest"],
@@ -59,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "heartseg.recipe": name,
     }
 
-    found = registry.find_version(client, registered_name, weights_md5, training["mlflow_run_id"])
+    found = registry.find_version(client, registered_name, tags)
     if found is None:
         run_id = registry.find_run(client, training, prepared_path(dataset))
         model_uri = log_packaged(
@@ -67,7 +86,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             recipe.model.in_channels,
             name=recipe.model.name,
             run_id=run_id,
-            metadata={"dataset": dataset, "recipe": training["recipe"]},
+            metadata={
+                "dataset": dataset,
+                "recipe": training["recipe"],
+                "postprocess": postprocess,
+            },
         ).model_uri
         version = registry.register_version(client, registered_name, run_id, model_uri, tags)
     else:
@@ -89,12 +112,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     facts = read_metadata(prepared_path(dataset))
     card = model_card(training["recipe"], metrics, training, facts, registered)
-    card_path = results_dir(dataset) / "model_card.md"
+    card_path = results / "model_card.md"
     card_path.write_text(card, encoding="utf-8")
     client.update_model_version(registered_name, version, card[: registry.DESCRIPTION_LENGTH])
     client.log_artifact(run_id, str(card_path))
     text = json.dumps(registered, indent=1) + "\n"
-    (results_dir(dataset) / "registered.json").write_text(text, encoding="utf-8")
+    (results / "registered.json").write_text(text, encoding="utf-8")
     known = "" if found is None else " (registered before)"
     print(
         f"{registered_name} version {version}{known} is {promotion.alias}: {promotion.reason}\n"

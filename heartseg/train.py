@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 except BaseException:
                     ready.result().tracker.close("FAILED")
                     raise
-            _train(ready.result(), ray_train.train_on_ray)
+            _train(ready.result(), ray_train.train_on_cluster)
         finally:
             ray_train.shutdown()
 
@@ -102,7 +102,8 @@ def _get_ready(name: str, params: Params, prepared: Path, digest: str, run_dir: 
         connect(uri),
         experiment=experiment,
         name=run_dir.name,
-        recipe=recipe.model_dump(mode="json"),
+        params=recipe.model_dump(mode="json"),
+        texts={"recipe.yaml": recipe.model_dump(mode="json")},
         dataset=recipe.dataset,
         data_source=read_metadata(prepared)["source"],
         data_digest=digest,

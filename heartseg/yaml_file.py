@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML, RoundTripRepresenter, ScalarNode
 
 from heartseg.errors import InputError
 
@@ -27,6 +29,34 @@ def read_yaml_as(kind: type[Model], path: Path) -> Model:
         return kind.model_validate(content)
     except ValidationError as error:
         raise InputError(_explain(error, kind, path)) from None
+
+
+def change_yaml(path: Path, changes: Mapping[tuple[str, ...], Any]) -> None:
+    """Set values in a file that exists, whole or not at all; comments and order are kept.
+
+    Args:
+        path: of the file.
+        changes: new values by the keys that lead to them; each key but the last exists.
+    """
+    yaml_file = YAML()  # PyYAML would lose the comments
+    yaml_file.preserve_quotes = True
+    yaml_file.width = 4096
+    # It would leave an empty place where the file says null.
+    yaml_file.representer.add_representer(type(None), _represent_null)
+    content = yaml_file.load(path.read_text(encoding="utf-8"))
+    for keys, value in changes.items():
+        place = content
+        for key in keys[:-1]:
+            place = place[key]
+        place[keys[-1]] = value
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "w", encoding="utf-8") as stream:
+        yaml_file.dump(content, stream)
+    os.replace(temporary, path)
+
+
+def _represent_null(representer: RoundTripRepresenter, value: None) -> ScalarNode:
+    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
 
 
 def _read_yaml(path: Path) -> Any:
@@ -67,10 +97,16 @@ def _keys_at(kind: Any, location: tuple[int | str, ...]) -> list[str]:
         if part in fields:
             kind = fields[str(part)].annotation
         elif len(models) > 1:  # the part is the tag of a union
-            kind = next(m for m in models if part in get_args(m.model_fields["name"].annotation))
+            kind = next(m for m in models if part in _tags(m))
         else:
             kind = get_args(kind)[-1]  # a mapping: the part is one of its own keys
     return [field.alias or name for m in _models_in(kind) for name, field in m.model_fields.items()]
+
+
+def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
+    """By which the model is told from others: the values of its field `name`, or its own name."""
+    named = model.model_fields.get("name")
+    return (model.__name__,) if named is None else get_args(named.annotation)
 
 
 def _models_in(kind: Any) -> list[type[BaseModel]]:

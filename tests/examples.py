@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,19 @@ def real_data(variable: str) -> Path:
     if not os.environ.get(variable):
         pytest.skip(f"{variable} is not set: it names a folder of real data")
     return Path(os.environ[variable])
+
+
+def camus_reference_masks() -> Iterator[tuple[str, str, str, np.ndarray, tuple[float, float]]]:
+    """(patient, view, phase, label map (H, W), spacing) of the real release, patient by patient."""
+    import nibabel
+
+    for path in sorted(
+        (real_data("HEARTSEG_CAMUS_ROOT") / "database_nifti").glob("*/*_E[DS]_gt.*")
+    ):
+        patient, view, phase, _ = path.name.split("_")
+        image = nibabel.load(path)
+        column, row = (float(step) for step in image.header.get_zooms()[:2])
+        yield patient, view, phase, np.asarray(image.dataobj).T.astype(np.uint8), (row, column)
 
 
 def small_recipe(params: Params, **changes: Any) -> Recipe:

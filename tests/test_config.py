@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 import yaml
 from pydantic import BaseModel
 
 from heartseg.config import load_params
+from heartseg.data.splits import split_patients
 from heartseg.errors import InputError
 from tests.examples import ROOT
 
@@ -89,3 +92,24 @@ def test_worker_batch(params):
     assert [recipe.worker_batch(n) for n in (1, 2, 3, 12)] == [12, 6, 4, 1]
     with pytest.raises(InputError, match=r"one of \[1, 2, 3, 4, 6, 12\] workers"):
         recipe.worker_batch(5)
+
+
+def test_the_source_recipe_is_echo2phenos(params):
+    """heart_segmentation/run.py and trainer.py of Echo2Pheno, and its README's example run."""
+    recipe = params.recipe("mmode-source")
+    model = recipe.model
+    assert (model.filters, model.kernel, model.squeeze_excite, model.dropout) == (
+        64,
+        5,
+        "none",
+        0.2,
+    )
+    assert (recipe.input_size, recipe.batch_size, recipe.epochs) == (256, 4, 20)
+    assert (recipe.learning_rate, recipe.schedule, recipe.weight_decay) == (1e-4, "constant", 0)
+    assert recipe.loss == "one_vs_rest_bce"
+    assert recipe.augment.probability == 0
+    animals = {f"animal{number}" for number in range(50)}
+    split = params.datasets.mmode.split.model_copy(
+        update={"method": "random", "test_fraction": 0.0, "val_fraction": 0.2}
+    )
+    assert Counter(split_patients(animals, split, None).values()) == {"train": 40, "val": 10}

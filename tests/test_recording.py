@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from heartseg import recording
+from heartseg.data.phantoms.recording import make_dicom, scroll
 from heartseg.data.phantoms.strip import make_motion
 from heartseg.errors import InputError
 from heartseg.tracking import registry
@@ -40,7 +41,8 @@ def write_strip(name: str, columns: int = 1500) -> dict[str, float]:
     motion = make_motion(np.random.default_rng(1), columns, 60 / RATE / S, 9.6)
     rows = (np.arange(160)[:, None] + 0.5) * MM
     cavity = (rows >= motion.upper) & (rows < motion.lower)
-    Image.fromarray(np.where(cavity, 20, 180).astype(np.uint8)).save(name)
+    speckle = np.random.default_rng(2).integers(0, 30, cavity.shape)
+    Image.fromarray((np.where(cavity, 20, 180) + speckle).astype(np.uint8)).save(name)
     ed = (motion.diastoles > 0) & (motion.diastoles < columns)
     return {
         "lvidd": float(np.median(motion.diastolic[ed])),
@@ -86,13 +88,17 @@ def test_bad_spans_are_excluded_and_reported() -> None:
     pixels = np.array(Image.open("mouse.png"))
     pixels[30:, 500:800] = 20  # no lower wall
     Image.fromarray(pixels).save("mouse.png")
-    Path("spans.csv").write_text("start_s,end_s,quality\n0.59,0.97,bad\n")
-    row = run("mouse.png", "--quality", "spans.csv").loc["mouse"]
+    Path("quality.csv").write_text("recording,start_s,end_s,quality\nmouse,0.59,0.97,bad\n")
+    row = run("mouse.png").loc["mouse"]
     assert row["bad_quality_fraction"] == pytest.approx(0.38 / (1500 * S), abs=0.001)
     beats = pd.read_csv("out/mouse_beats.csv")
     assert set(beats["piece"]) == {1, 2}
     assert not beats["systole_s"].between(0.59, 0.97).any()
     assert beats["heart_rate_bpm"].dropna().between(420, 540).all()
+    Path("none.csv").write_text("recording,start_s,end_s,quality\n")
+    assert run("mouse.png", "--quality", "none.csv").loc["mouse", "bad_quality_fraction"] == 0
+    with pytest.raises(InputError, match=r"absent\.csv: does not exist"):
+        run("mouse.png", "--quality", "absent.csv")
 
 
 def test_human_hearts_have_human_units(capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,13 +117,13 @@ def test_a_wrong_spacing_is_noticed(capsys: pytest.CaptureFixture[str]) -> None:
     write_strip("mouse.png")
     recording.main([MODEL, "mouse.png", "--out", "out", "--mm-per-row", "0.6",
                     "--s-per-column", str(S)])  # fmt: skip
-    assert "is 0.6 mm per row (from command line) right?" in capsys.readouterr().out
+    assert "are 0.6 mm per row right?" in capsys.readouterr().out
 
 
 def test_errors_against_known_values_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     truth = write_strip("mouse.png")
-    Path("windows.csv").write_text(
-        "name,mm_per_row,s_per_column,lvidd_mm,lvids_mm,heart_rate_bpm\n"
+    Path("recordings.csv").write_text(
+        "recording,mm_per_row,s_per_column,lvidd_mm,lvids_mm,heart_rate_bpm\n"
         f"mouse,{MM},{S},{truth['lvidd']},{truth['lvids']},{truth['rate']}\n"
     )
     recording.main([MODEL, "mouse.png", "--out", "out"])
@@ -125,19 +131,31 @@ def test_errors_against_known_values_are_told(capsys: pytest.CaptureFixture[str]
     for name in ("lvidd_mm", "lvids_mm", "fs_percent", "ef_teichholz_percent", "heart_rate_bpm"):
         assert f"  {name}: bias" in text
     row = pd.read_csv("out/recordings.csv").iloc[0]
-    assert row["mm_per_row_from"] == row["s_per_column_from"] == "windows.csv"
+    assert (row["mm_per_row"], row["s_per_column"]) == (MM, S)
+    assert row["reference_lvidd_mm"] == pytest.approx(truth["lvidd"])
 
 
-@pytest.mark.parametrize("columns", [1, 40])
-def test_strips_without_a_beat_give_no_values(columns: int) -> None:
-    Image.fromarray(np.full((160, columns), 180, np.uint8)).save("empty.png")
-    write_strip("short.png", 1500)
-    Image.open("short.png").crop((0, 0, columns, 160)).save("short.png")
+def test_strips_without_a_beat_give_no_values() -> None:
+    Image.fromarray(np.full((160, 40), 180, np.uint8)).save("empty.png")
+    write_strip("short.png")
+    Image.open("short.png").crop((0, 0, 40, 160)).save("short.png")
     rows = run("empty.png", "short.png")
     assert np.isnan(rows["heart_rate_bpm"]).all()
     assert rows.loc["empty", "missing_fraction"] == 1.0
     assert (rows["complete_beats"] == 0).all()
     assert len(pd.read_csv("out/empty_beats.csv")) == 0
+
+
+def test_a_dicom_file_is_measured_as_its_strip() -> None:
+    write_strip("mouse.png")
+    image = np.array(Image.open("mouse.png"))
+    dataset = make_dicom(scroll(image, 400, 110), MM, S)
+    dataset.save_as("scan.dcm", enforce_file_format=True)
+    recording.main([MODEL, "scan.dcm", "--out", "out"])  # its own spacing
+    scan = pd.read_csv("out/recordings.csv").iloc[0]
+    png = run("mouse.png").loc["mouse"]
+    for column in ("seconds", "lvidd_mm", "lvids_mm", "heart_rate_bpm", "sdnn_ms"):
+        assert scan[column] == pytest.approx(png[column])
 
 
 def test_faults_of_the_user_are_told(metadata: dict[str, Any]) -> None:
@@ -148,7 +166,7 @@ def test_faults_of_the_user_are_told(metadata: dict[str, Any]) -> None:
     assert list(pd.read_csv("out/recordings.csv")["name"]) == ["good"]
     Path("twice").mkdir()
     write_strip("twice/good.png")
-    with pytest.raises(InputError, match="good is the name of several"):
+    with pytest.raises(InputError, match="has the same name"):
         run("good.png", "twice/good.png")
     with pytest.raises(InputError, match="slower one first"):
         run("good.png", "--heart-rates", "900", "200")
@@ -169,7 +187,9 @@ def test_the_real_long_recording_runs_through(monkeypatch: pytest.MonkeyPatch) -
     metadata = {"dataset": "mmode", "recipe": {"model": {"in_channels": 1}}}
     monkeypatch.setattr(registry, "pull", lambda uri, model: Pulled(predict, metadata))
     path = real_data("HEARTSEG_MMODE_ROOT") / "long_recording_unannotated.png"
-    Path("spans.csv").write_text("start_s,end_s,quality\n6.39,7.3,bad\n")  # a legend, no heart
+    Path("spans.csv").write_text(  # a legend, no heart
+        "recording,start_s,end_s,quality\nlong_recording_unannotated,6.39,7.3,bad\n"
+    )
     recording.main([MODEL, str(path), "--out", "out", "--mm-per-row", "0.0206395",
                     "--s-per-column", "0.00083334", "--quality", "spans.csv"])  # fmt: skip
     row = pd.read_csv("out/recordings.csv").iloc[0]

@@ -68,11 +68,12 @@ def train(params: Params, uri: str, seed: int = 0, run_id: str | None = None) ->
     return run_id
 
 
-def evaluate(dice: float, digest: str = "1" * 32) -> None:
+def evaluate(dice: float, digest: str = "1" * 32, postprocess: str = "none") -> None:
     """What the evaluate stage leaves."""
     metrics = {
         "overall": {"mean": {"dice": dice}},
         "evaluated_on": "test",
+        "postprocess": {"chosen": postprocess, "chosen_on": "val"},
         "n_patients": 1,
         "n_cases": 1,
         "data_digest": digest,
@@ -139,6 +140,20 @@ def test_a_worse_model_becomes_challenger_until_it_is_judged_better(params, stor
     assert (worse["version"], worse["alias"]) == ("2", "challenger")
     assert (better["version"], better["alias"]) == ("2", "champion")
     assert connect(store).get_model_version(NAME, "2").tags["eval.value"] == "0.9"
+
+
+@pytest.mark.slow
+def test_another_post_processing_is_another_version(params, store):
+    train(params, store)
+    evaluate(0.8)
+    registered()
+    evaluate(0.8, postprocess="largest_component")
+
+    changed = registered()
+    again = registered()
+
+    assert changed["version"] == again["version"] == "2"
+    assert registry.pull(store, changed["model_uri"]).metadata["postprocess"] == "largest_component"
 
 
 @pytest.mark.slow

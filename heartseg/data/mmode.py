@@ -15,7 +15,12 @@ from PIL import Image
 
 from heartseg.config import MmodeDataset
 from heartseg.data.labels import Mmode
-from heartseg.data.mmode_table import REFERENCES, read_numbers, read_windows_csv
+from heartseg.data.mmode_table import (
+    REFERENCES,
+    read_numbers,
+    read_windows_csv,
+    torn_recordings,
+)
 from heartseg.data.prepared import Sample
 from heartseg.data.source import Survey, one_line
 from heartseg.errors import BadFilesError, InputError
@@ -53,7 +58,7 @@ class MmodeCase:
         """
         problems = list(self.problems)
         loaded = []
-        for path, read in ((self.image, _read_gray), (self.mask, _read_mask)):
+        for path, read in ((self.image, read_gray), (self.mask, read_mask)):
             try:
                 loaded.append(read(path))
             except InputError as error:
@@ -88,7 +93,7 @@ class MmodeCase:
         )
 
 
-def _read_gray(path: Path) -> np.ndarray:
+def read_gray(path: Path) -> np.ndarray:
     """A PNG of 8 bits per channel as uint8 (H, W)."""
     try:
         with Image.open(path, formats=["PNG"]) as picture:
@@ -112,9 +117,9 @@ def _read_gray(path: Path) -> np.ndarray:
     return pixels
 
 
-def _read_mask(path: Path) -> np.ndarray:
-    """As `_read_gray`; what is drawn in the alpha channel would be lost, so it is refused."""
-    pixels = _read_gray(path)
+def read_mask(path: Path) -> np.ndarray:
+    """As `read_gray`; what is drawn in the alpha channel would be lost, so it is refused."""
+    pixels = read_gray(path)
     with Image.open(path, formats=["PNG"]) as picture:
         if picture.has_transparency_data:
             lowest, highest = picture.convert("RGBA").getchannel("A").getextrema()
@@ -161,6 +166,7 @@ def survey(config: MmodeDataset) -> Survey:
     except InputError as error:
         unusable.append(str(error))
 
+    torn = torn_recordings(rows, source / "windows.csv")
     seen: Counter[str] = Counter()
     cases = []
     for stem in sorted(stems, key=_natural):
@@ -169,14 +175,16 @@ def survey(config: MmodeDataset) -> Survey:
         faults = list(unusable)
         for second in images.get(stem, [])[1:] + masks.get(stem, [])[1:]:
             faults.append(f"{second}: is another file of the name {stem}. Remove one of them.")
+        if stem in torn:
+            faults.append(torn[stem])
+        row = rows.get(stem, {})
         match = pattern.search(stem)
-        animal = (match["animal"] or "") if match else ""
+        animal = row.get("animal", "") or ((match["animal"] or "") if match else "")
         if not animal:
             faults.append(
                 f"{image}: animal_pattern {config.animal_pattern!r} finds no animal in its name. "
-                "Rename it or change datasets.mmode.animal_pattern."
+                "Rename it, change datasets.mmode.animal_pattern, or name it in windows.csv."
             )
-        row = rows.get(stem, {})
         numbers = read_numbers(row, source / "windows.csv", faults)
         cases.append(
             MmodeCase(

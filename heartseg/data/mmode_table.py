@@ -1,8 +1,8 @@
 """windows.csv, which may stand beside the folders img/ and mask/ of M-mode windows.
 
-It may give, for each window: name, mm_per_row, s_per_column, quality and the known lvidd_mm,
-lvids_mm, heart_rate_bpm. Only name is required; an empty cell means unknown. Columns of other
-names are ignored, unless they look like a misspelt one of these.
+It may give, for each window: name, animal, recording, mm_per_row, s_per_column, quality and the
+known lvidd_mm, lvids_mm, heart_rate_bpm. Only name is required; an empty cell means unknown.
+Columns of other names are ignored, unless they look like a misspelt one of these.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ REFERENCES = {
     "lvids_mm": "reference_lvids",
     "heart_rate_bpm": "reference_hr",
 }
-COLUMNS = ("name", *SPACINGS, "quality", *REFERENCES)
+COLUMNS = ("name", "animal", "recording", *SPACINGS, "quality", *REFERENCES)
 MISSPELT = 0.8  # likeness (difflib's ratio) from which on a column is taken for a misspelt one
 
 
@@ -84,6 +84,26 @@ def _check_columns(path: Path, header: list[str]) -> None:
             raise InputError(f"{path}: has the column {column} more than once. Keep one.")
     if "name" not in header:
         raise InputError(f"{path}: has no column name. Give it one with the windows' names.")
+
+
+def torn_recordings(rows: dict[str, dict[str, str]], path: Path) -> dict[str, str]:
+    """A fault for every window whose recording has windows of more than one animal.
+
+    Such windows overlap or come from one heart, and yet could fall into different splits.
+    """
+    animals: dict[str, set[str]] = {}
+    for row in rows.values():
+        animals.setdefault(row.get("recording", ""), set()).add(row.get("animal", ""))
+    faults = {}
+    for name, row in rows.items():
+        recording = row.get("recording", "")
+        if recording and len(animals[recording]) > 1:
+            named = ", ".join(sorted(animal or "none" for animal in animals[recording]))
+            faults[name] = (
+                f"{path}: the windows of {recording} have the animals {named}. "
+                "A recording is of one animal; correct the column animal."
+            )
+    return faults
 
 
 def read_numbers(row: dict[str, str], path: Path, faults: list[str]) -> dict[str, float]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch.nn.functional import interpolate
 
 from heartseg.data.prepared import decode_png, map_in_order, read_prepared
 from heartseg.data.resize import resize_images
+
+ABOUT = ["patient", "view", "phase", "height", "width", "spacing_row", "spacing_col"]
 
 
 @dataclass(frozen=True)
@@ -23,11 +26,13 @@ class Resident:
         images: uint8 (N, C, S, S), C = 1 for echo.
         masks: uint8 (N, S, S), label values.
         case_ids: N, in the order of the prepared dataset.
+        about: N rows of the prepared dataset without the pixels (ABOUT), for clinical metrics.
     """
 
     images: torch.Tensor
     masks: torch.Tensor
     case_ids: list[str]
+    about: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=ABOUT))
 
     def __len__(self) -> int:
         return len(self.case_ids)
@@ -54,16 +59,18 @@ class Resident:
             self.masks[rows].to(device, non_blocking=True),
         )
 
-    def arrays(self) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        """(images, masks, case ids) without a copy, for Ray's object store."""
-        return self.images.numpy(), self.masks.numpy(), self.case_ids
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, list[str], pd.DataFrame]:
+        """(images, masks, case ids, about), pixels without a copy, for Ray's object store."""
+        return self.images.numpy(), self.masks.numpy(), self.case_ids, self.about
 
     @classmethod
-    def from_numpy(cls, images: np.ndarray, masks: np.ndarray, case_ids: list[str]) -> Resident:
+    def from_numpy(
+        cls, images: np.ndarray, masks: np.ndarray, case_ids: list[str], about: pd.DataFrame
+    ) -> Resident:
         """The inverse of `arrays`, without a copy."""
         with warnings.catch_warnings():  # arrays from an object store are read-only, and so are we
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            return cls(torch.from_numpy(images), torch.from_numpy(masks), case_ids)
+            return cls(torch.from_numpy(images), torch.from_numpy(masks), case_ids, about)
 
 
 def load_resident(
@@ -94,4 +101,4 @@ def load_resident(
 
     for _ in map_in_order(fill, range(len(table)), threads or os.cpu_count() or 1):
         pass
-    return Resident(images, masks, list(table["case_id"]))
+    return Resident(images, masks, list(table["case_id"]), table[ABOUT].reset_index(drop=True))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from heartseg.config import Evaluate
+
 
 def mean_interval(
     values: ArrayLike, patients: ArrayLike, *, samples: int, seed: int, confidence: float
@@ -41,3 +43,17 @@ def mean_interval(
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(values.mean()), float(low), float(high)
+
+
+def named_interval(
+    name: str, values: ArrayLike, patients: ArrayLike, evaluate: Evaluate
+) -> dict[str, float]:
+    """`mean_interval` as `evaluate` in params.yaml wants it, under name, name_low and name_high."""
+    mean, low, high = mean_interval(
+        values,
+        patients,
+        samples=evaluate.bootstrap_samples,
+        seed=evaluate.bootstrap_seed,
+        confidence=evaluate.confidence,
+    )
+    return {name: mean, f"{name}_low": low, f"{name}_high": high}

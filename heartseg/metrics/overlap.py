@@ -81,6 +81,19 @@ def mask_dice(predicted: np.ndarray, reference: np.ndarray) -> float:
     return 2 * int((predicted & reference).sum()) / size if size else 1.0
 
 
+def mask_iou(predicted: np.ndarray, reference: np.ndarray) -> float:
+    """Intersection over union (Jaccard) of two boolean masks (H, W); 1 if both are empty."""
+    check_masks(predicted, reference)
+    union = int((predicted | reference).sum())
+    return int((predicted & reference).sum()) / union if union else 1.0
+
+
+def mask_mse(predicted: np.ndarray, reference: np.ndarray) -> float:
+    """Mean squared difference of two boolean masks (H, W): the part of pixels that are wrong."""
+    check_masks(predicted, reference)
+    return float((predicted != reference).mean())
+
+
 def check_masks(predicted: np.ndarray, reference: np.ndarray) -> None:
     """Refuse anything but two boolean (H, W) masks of equal shape with a ValueError."""
     if predicted.dtype != bool or reference.dtype != bool:

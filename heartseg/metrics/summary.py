@@ -7,7 +7,6 @@ of clinical values, with bootstrap intervals over patients. Units are in the key
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,13 +15,9 @@ import pandas as pd
 from heartseg.config import Evaluate
 from heartseg.data.labels import STRUCTURES, structure_mask
 from heartseg.metrics import Spacing
-from heartseg.metrics.agreement import agreement
-from heartseg.metrics.bootstrap import mean_interval
-from heartseg.metrics.ejection import (
-    biplane_volume,
-    ejection_fraction,
-    release_ejection_fraction,
-)
+from heartseg.metrics.agreement import agreement_over_patients
+from heartseg.metrics.bootstrap import named_interval
+from heartseg.metrics.clinical import summarise_clinical
 from heartseg.metrics.mmode import MOUSE_RATES, measure
 from heartseg.metrics.overlap import mask_dice
 from heartseg.metrics.surface import hd95_mm, mean_surface_distance_mm
@@ -31,8 +26,6 @@ CASE_METRICS = {"camus": ("dice", "hd95_mm", "msd_mm"), "mmode": ("dice",)}
 MEAN_OF = {"camus": ("LV", "MYO", "LA"), "mmode": ("LV",)}
 """Structures of the mean Dice: each pixel counts once, so LVepi is left out."""
 CLINICAL = ("lvidd_mm", "lvids_mm", "fs_percent", "ef_percent", "hr_bpm")
-
-Frame = tuple[np.ndarray, np.ndarray, Spacing]  # prediction, reference, spacing
 
 
 # --- rows ---------------------------------------------------------------------------------
@@ -71,52 +64,6 @@ def case_metrics(
     return rows
 
 
-def ef_row(frames: Mapping[tuple[str, str], Frame]) -> dict[str, float] | None:
-    """Volumes (mL) and ejection fraction (percent) of one patient's masks.
-
-    Columns edv_, esv_, ef_ with each phase's own long axis, and ef_release_ with the disk
-    height that the CAMUS release used; each for the reference and the predicted masks. NaN
-    where a mask that the value needs has no LV, or one too small.
-
-    Args:
-        frames: prediction, reference and spacing by (view, phase).
-
-    Returns:
-        None where a view or a phase is absent.
-    """
-    if any((view, phase) not in frames for view in ("2CH", "4CH") for phase in ("ED", "ES")):
-        return None
-    order = [frames[view, phase] for view in ("2CH", "4CH") for phase in ("ED", "ES")]
-    predicted = [prediction for prediction, _, _ in order]
-    reference = [reference for _, reference, _ in order]
-    spacings = order[0][2], order[2][2]
-    return _volumes(reference, spacings, "reference") | _volumes(predicted, spacings, "predicted")
-
-
-def _volumes(
-    masks: list[np.ndarray], spacings: tuple[Spacing, Spacing], name: str
-) -> dict[str, float]:
-    ed_2ch, es_2ch, ed_4ch, es_4ch = masks
-    two, four = spacings
-    edv = _or_nan(biplane_volume, ed_2ch, two, ed_4ch, four)
-    esv = _or_nan(biplane_volume, es_2ch, two, es_4ch, four)
-    release = (ed_2ch, es_2ch, two, ed_4ch, es_4ch, four)
-    return {
-        f"edv_{name}": edv,
-        f"esv_{name}": esv,
-        f"ef_{name}": _or_nan(ejection_fraction, edv, esv),
-        f"ef_release_{name}": _or_nan(release_ejection_fraction, *release),
-    }
-
-
-def _or_nan(measurement: Callable[..., float], *arguments: Any) -> float:
-    """NaN where a mask has no LV to measure: the summary counts it as missing."""
-    try:
-        return measurement(*arguments)
-    except ValueError:
-        return np.nan
-
-
 def window_row(prediction: np.ndarray, reference: np.ndarray, spacing: Spacing) -> dict[str, float]:
     """LVIDd, LVIDs (mm), FS, EF by Teichholz (percent) and HR (1/min) of one M-mode window.
 
@@ -138,38 +85,24 @@ def window_row(prediction: np.ndarray, reference: np.ndarray, spacing: Spacing) 
 # --- summaries ----------------------------------------------------------------------------
 
 
-def summarise_camus(cases: pd.DataFrame, ef: pd.DataFrame, evaluate: Evaluate) -> dict[str, Any]:
+def summarise_camus(
+    cases: pd.DataFrame, clinical: pd.DataFrame, evaluate: Evaluate
+) -> dict[str, Any]:
     """metrics.json for CAMUS.
-
-    Patients whose value could not be measured count as `missing`, not into the errors. ef.masks
-    compares predicted with reference masks, each phase with its own long axis, and so do ef.edv_ml
-    and ef.esv_ml. ef.cfg compares predicted masks with the ejection fraction that comes with the
-    data, by that one's method: with the release's common disk height, unless volumes come with it
-    (as with phantoms), which have own long axes. The two methods are 8 points apart on average on
-    the release's own masks.
 
     Args:
         cases: rows of `case_metrics` with patient, view, phase and quality.
-        ef: rows of `ef_row` with patient, ef_cfg, edv_true and esv_true; may be empty.
+        clinical: rows of `clinical_row` as `summarise_clinical` takes them.
         evaluate: the section of params.yaml.
 
     Returns:
         JSON-serialisable: floats rounded to 6 digits, null for what is undefined.
     """
-    known = ef[ef["ef_cfg"].notna()]
-    measured = known["ef_predicted"].where(known["edv_true"].notna(), known["ef_release_predicted"])
     summary = _summarise_cases(cases, "camus", evaluate) | {
-        "by_view": _by(cases, "view", "camus", evaluate),
-        "by_phase": _by(cases, "phase", "camus", evaluate),
-        "by_quality": _by(cases, "quality", "camus", evaluate),
-        "ef": {
-            "masks": _agreement(ef, ef["ef_reference"], ef["ef_predicted"], evaluate),
-            "edv_ml": _agreement(ef, ef["edv_reference"], ef["edv_predicted"], evaluate),
-            "esv_ml": _agreement(ef, ef["esv_reference"], ef["esv_predicted"], evaluate),
-            "cfg": _agreement(known, known["ef_cfg"], measured, evaluate),
-        },
+        f"by_{column}": _by(cases, column, "camus", evaluate)
+        for column in ("view", "phase", "quality")
     }
-    return tidy(summary)
+    return tidy(summary | summarise_clinical(clinical, evaluate))
 
 
 def summarise_mmode(
@@ -193,11 +126,15 @@ def summarise_mmode(
     for quantity in CLINICAL:
         name = quantity.split("_")[0]
         reference, predicted = windows[f"{name}_reference"], windows[f"{name}_predicted"]
-        summary[quantity] = _agreement(windows, reference, predicted, evaluate)
+        summary[quantity] = agreement_over_patients(
+            reference, predicted, windows["patient"], evaluate
+        )
         known = windows[windows[f"{name}_true"].notna()]
         if len(known):
             true, predicted = known[f"{name}_true"], known[f"{name}_predicted"]
-            summary["truth"][quantity] = _agreement(known, true, predicted, evaluate)
+            summary["truth"][quantity] = agreement_over_patients(
+                true, predicted, known["patient"], evaluate
+            )
     return tidy(summary)
 
 
@@ -240,41 +177,10 @@ def _structures(
     for structure, rows in cases.groupby("structure", sort=False):
         found[str(structure)] = {}
         for metric in CASE_METRICS[dataset]:
-            found[str(structure)] |= _interval(metric, rows[metric], rows["patient"], evaluate)
+            found[str(structure)] |= named_interval(metric, rows[metric], rows["patient"], evaluate)
         found[str(structure)]["missed"] = int(rows["missed"].sum())
     if len(found) > 1:
         dice = mean_dice(cases, dataset)
         patients = cases.groupby("case_id")["patient"].first()
-        found["mean"] = _interval("dice", dice, patients[dice.index], evaluate)
+        found["mean"] = named_interval("dice", dice, patients[dice.index], evaluate)
     return found
-
-
-def _agreement(
-    rows: pd.DataFrame, reference: pd.Series, measured: pd.Series, evaluate: Evaluate
-) -> dict[str, float]:
-    """`agreement` with intervals of bias and mean absolute error over the rows' patients."""
-    found = agreement(reference, measured)
-    difference = (measured - reference).astype(float)
-    usable = np.isfinite(difference)
-    if not usable.any():
-        nothing = ("bias_low", "bias_high", "mae_low", "mae_high")
-        return found | dict.fromkeys(nothing, np.nan)
-    patients, difference = rows.loc[usable, "patient"], difference[usable]
-    return (
-        found
-        | _interval("bias", difference, patients, evaluate)
-        | _interval("mae", difference.abs(), patients, evaluate)
-    )
-
-
-def _interval(
-    metric: str, values: pd.Series, patients: pd.Series, evaluate: Evaluate
-) -> dict[str, float]:
-    mean, low, high = mean_interval(
-        values,
-        patients,
-        samples=evaluate.bootstrap_samples,
-        seed=evaluate.bootstrap_seed,
-        confidence=evaluate.confidence,
-    )
-    return {metric: mean, f"{metric}_low": low, f"{metric}_high": high}

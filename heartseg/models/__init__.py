@@ -36,7 +36,7 @@ def build_network(config: ModelConfig, out_channels: int, *, pretrained: bool = 
         case QuickNATConfig():
             from heartseg.models.quicknat import QuickNAT
 
-            return QuickNAT(config, out_channels)
+            return QuickNAT(config, out_channels, pretrained=pretrained)
         case UNetConfig():
             from heartseg.models.unet import build_unet
 

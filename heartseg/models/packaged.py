@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from heartseg.data.resize import resize_images
+from heartseg.models.components import keep_largest
 from heartseg.models.outputs import predicted_labels
 
 if TYPE_CHECKING:
@@ -45,17 +46,20 @@ class PackagedModel(nn.Module):
     Args:
         network: as of `heartseg.models.build_network`, in evaluation mode.
         size: rows and columns that the network was trained at.
+        largest_component: keep each structure's largest connected part only.
     """
 
-    def __init__(self, network: nn.Module, size: int):
+    def __init__(self, network: nn.Module, size: int, largest_component: bool = False):
         super().__init__()
         self.network = network
         self.size = size
+        self.largest_component = largest_component
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         logits = self.network(normalise(resize_images(images, self.size)))
         logits = F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
-        return predicted_labels(logits)
+        labels = predicted_labels(logits)
+        return keep_largest(labels, max(logits.shape[1], 2)) if self.largest_component else labels
 
 
 def export_model(model: PackagedModel, in_channels: int) -> torch.export.ExportedProgram:

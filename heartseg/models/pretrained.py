@@ -1,4 +1,4 @@
-"""Trained weights into a DeepLabV3, from torchvision by name or from a file."""
+"""Trained weights into a DeepLabV3 or QuickNAT, from torchvision by name or from a file."""
 
 from __future__ import annotations
 
@@ -43,6 +43,27 @@ def load_backbone_weights(network: nn.Module, backbone: str, source: str) -> Non
         if not key.startswith(ignored)
     }
     _load(network, state, ("backbone.",), source)
+
+
+def load_quicknat_weights(network: nn.Module, source: str) -> None:
+    """Load a whole QuickNAT of heartseg's own from a .safetensors or .pth file.
+
+    All but the classifier must fit; that is left at its initialisation where it was trained for
+    another number of structures.
+
+    Args:
+        network: a QuickNAT, changed in place.
+        source: path of the file.
+
+    Raises:
+        InputError: the weights cannot be read or do not fit.
+    """
+    if not Path(source).is_file():
+        raise InputError(
+            f"{source}: no such file. Give weights.safetensors of a trained model's folder, such "
+            "as results/mmode/model, or a state dict."
+        )
+    _load(network, _read_file(Path(source)), ("encoders.", "bottleneck.", "decoders."), source)
 
 
 def read_weights(source: str, model: str) -> StateDict:
@@ -102,7 +123,7 @@ def _load(network: nn.Module, state: StateDict, required: tuple[str, ...], sourc
     if wrong:
         raise InputError(
             f"{source} does not fit the network in {len(wrong)} places: {'; '.join(wrong[:3])}. "
-            "Check the recipe's backbone."
+            "Check the recipe's model."
         )
     network.load_state_dict({key: state[key] for key in fitting}, strict=False)
 

@@ -20,9 +20,12 @@ class QuickNAT(nn.Module):
     network of the paper, of 3.5 million parameters.
 
     Input (N, in_channels, H, W), output logits (N, out_channels, H, W), for any H and W.
+
+    Raises:
+        InputError: pretrained weights are missing or do not fit.
     """
 
-    def __init__(self, config: QuickNATConfig, out_channels: int):
+    def __init__(self, config: QuickNATConfig, out_channels: int, *, pretrained: bool = True):
         super().__init__()
         filters = config.filters
         self.encoders = nn.ModuleList(
@@ -35,6 +38,10 @@ class QuickNAT(nn.Module):
         self.classifier = nn.Conv2d(filters, out_channels, kernel_size=1)
         self.pool = nn.MaxPool2d(2, return_indices=True)
         self.unpool = nn.MaxUnpool2d(2)
+        if pretrained and config.weights is not None:
+            from heartseg.models.pretrained import load_quicknat_weights
+
+            load_quicknat_weights(self, config.weights)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         height, width = images.shape[-2:]

@@ -7,12 +7,12 @@ The most important comes first: MLflow shows only the beginning as the version's
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
 from heartseg.data.labels import LABELS, STRUCTURES
 from heartseg.nested import leaves
+from heartseg.report.clinical import clinical_section
+from heartseg.report.markdown import get, interval, number, table, with_interval
 
 TASKS = {
     "camus": "segments the left ventricle's cavity and myocardium and the left atrium in apical "
@@ -35,6 +35,10 @@ CLINICAL = {
     "camus": {
         "ef.masks": "EF against the reference masks' (points)",
         "ef.cfg": "EF against the recorded one (points)",
+        "ef.edv_ml": "EDV against the reference masks' (mL)",
+        "ef.esv_ml": "ESV against the reference masks' (mL)",
+        "ef.edv_true_ml": "EDV against the recorded one (mL)",
+        "ef.esv_true_ml": "ESV against the recorded one (mL)",
     },
     "mmode": {
         "lvidd_mm": "LVIDd (mm)",
@@ -54,7 +58,6 @@ REFERENCES = {
     "unet": "Network: Kerfoot et al., residual U-Net, STACOM 2018, LNCS 11395, 2019",
     "dynunet": "Network: Isensee et al., nnU-Net, Nature Methods 18:203-211, 2021",
 }
-NOTHING = "–"
 
 
 def model_card(
@@ -85,20 +88,23 @@ def model_card(
         "proposing contours that a person then checks.\n\n"
         "**Not a medical device.** Not for diagnosis, treatment or any decision about a patient; "
         "not for other views, species, devices or structures without an evaluation of your own.",
-        _usage(recipe, registered),
+        _usage(recipe, metrics, registered),
         _results(dataset, metrics),
+        clinical_section(metrics, synthetic) if dataset == "camus" else "",
         _data(dataset, metrics, training, dataset_metadata),
         _limits(dataset, metrics, synthetic),
-        "## Lineage\n\n" + _table(("what", "value"), _lineage(training, registered)),
+        "## Lineage\n\n" + table(("what", "value"), _lineage(training, registered)),
         "## Recipe\n\n"
-        + _table(("key", "value"), [(".".join(key), v) for key, v in leaves(recipe)]),
+        + table(("key", "value"), [(".".join(key), v) for key, v in leaves(recipe)]),
         "## References\n\n"
         + "\n".join(f"- {REFERENCES[key]}" for key in ([] if synthetic else [dataset]) + [network]),
     ]
-    return "\n\n".join(sections) + "\n"
+    return "\n\n".join(filter(None, sections)) + "\n"
 
 
-def _usage(recipe: dict[str, Any], registered: dict[str, Any]) -> str:
+def _usage(recipe: dict[str, Any], metrics: dict[str, Any], registered: dict[str, Any]) -> str:
+    largest = get(metrics, "postprocess", "chosen") == "largest_component"
+    cleaned = ", of each structure its largest connected part" if largest else ""
     channels = recipe["model"]["in_channels"]
     uri = f"models:/{registered['name']}/{registered['version']}"
     rows = [
@@ -108,8 +114,8 @@ def _usage(recipe: dict[str, Any], registered: dict[str, Any]) -> str:
         "## Inputs, outputs and how to use it\n\n"
         f"- Input: ultrasound images, uint8 (N, {channels}, H, W), grey values 0 to 255, any H and "
         f"W; the model itself resizes to {recipe['input_size']} pixels and normalises.\n"
-        "- Output: label maps, uint8 (N, H, W), on the same grid:\n\n"
-        + _table(("value", "name", "meaning"), rows)
+        f"- Output: label maps, uint8 (N, H, W), on the same grid{cleaned}:\n\n"
+        + table(("value", "name", "meaning"), rows)
         + "\n\nWith MLFLOW_TRACKING_URI naming the store; heartseg need not be installed:\n\n"
         "```python\n"
         "import mlflow\n"
@@ -125,45 +131,46 @@ def _results(dataset: str, metrics: dict[str, Any]) -> str:
     columns = {
         key: text
         for key, text in SURFACE.items()
-        if any(_get(overall, name, key) is not None for name in structures)
+        if any(get(overall, name, key) is not None for name in structures)
     }
     rows = [
-        (name, *(_with_interval(overall.get(name) or {}, key) for key in columns))
+        (name, *(with_interval(overall.get(name) or {}, key) for key in columns))
         for name in structures
     ]
     parts = [
-        f"## Results\n\n{_number(metrics.get('n_cases'))} images of "
-        f"{_number(metrics.get('n_patients'))} {PATIENTS[dataset]} of the "
+        f"## Results\n\n{number(metrics.get('n_cases'))} images of "
+        f"{number(metrics.get('n_patients'))} {PATIENTS[dataset]} of the "
         f"{metrics['evaluated_on']} split, at native resolution. In brackets: bootstrap "
         f"intervals over {PATIENTS[dataset]}.",
-        _table(("structure", *columns.values()), rows),
+        table(("structure", *columns.values()), rows),
     ]
     clinical = [
         (
             text,
-            *(_with_interval(found, name) for name in ("bias", "mae")),
-            _number(found.get("r"), 2),
-            _interval(found.get("loa_low"), found.get("loa_high"), 2),
-            _number(found.get("n")),
-            _number(found.get("missing")),
+            *(with_interval(found, name) for name in ("bias", "mae")),
+            number(found.get("r"), 2),
+            number(found.get("icc"), 2),
+            interval(found.get("loa_low"), found.get("loa_high"), 2),
+            number(found.get("n")),
+            number(found.get("missing")),
         )
         for key, text in CLINICAL[dataset].items()
-        if (found := _get(metrics, *key.split(".")))
+        if (found := get(metrics, *key.split(".")))
     ]
     if clinical:
-        head = ("measurement", "bias", "mean absolute error", "r", "95 % limits of agreement")
-        parts.append(_table((*head, "n", "not measured"), clinical))
+        head = ("measurement", "bias", "mean absolute error", "r", "ICC(2,1)")
+        parts.append(table((*head, "95 % limits of agreement", "n", "not measured"), clinical))
     groups = [
         (
             f"{title} {name}",
-            *(_with_interval(found.get(part) or {}, "dice") for part in STRUCTURES[dataset]),
+            *(with_interval(found.get(part) or {}, "dice") for part in STRUCTURES[dataset]),
         )
         for key, title in GROUPS.items()
         for name, found in (metrics.get(key) or {}).items()
         if found
     ]
     if groups:
-        parts.append(_table(("mean Dice by", *STRUCTURES[dataset]), groups))
+        parts.append(table(("mean Dice by", *STRUCTURES[dataset]), groups))
     return "\n\n".join(parts)
 
 
@@ -183,7 +190,7 @@ def _data(
         lines.append(f"- Left out as faulty: {len(facts['skipped'])}")
     return (
         "## Data\n\n" + "\n".join(lines) + "\n\n"
-        + _table(("split", PATIENTS[dataset], "images"), rows)
+        + table(("split", PATIENTS[dataset], "images"), rows)
     )  # fmt: skip
 
 
@@ -195,7 +202,9 @@ def _limits(dataset: str, metrics: dict[str, Any], synthetic: bool) -> str:
         lines.append("Lengths and heart rate depend on the mm per row and s per column given.")
     lines.append("The model does not say how sure it is.")
     if metrics.get("selected_on_it"):
-        lines.append("Evaluated on the split by which training chose its epoch: optimistic.")
+        lines.append(
+            "Evaluated on the split by which epoch or post-processing were chosen: optimistic."
+        )
     if synthetic:
         lines.append("The results are those on phantoms and say nothing about patients.")
     elif dataset == "camus":
@@ -212,41 +221,3 @@ def _lineage(training: dict[str, Any], registered: dict[str, Any]) -> list[tuple
         ("weights MD5", registered.get("weights_md5")),
         *sorted((k, v) for k, v in training["tags"].items() if not k.startswith("mlflow.")),
     ]
-
-
-# --- text ---------------------------------------------------------------------------------
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines)
-
-
-def _cell(value: Any) -> str:
-    return NOTHING if value is None else str(value).replace("|", "\\|").replace("\n", " ")
-
-
-def _get(value: Any, *keys: str) -> Any:
-    """A value some levels down; None where a level is missing or null."""
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
-
-
-def _known(*values: float | None) -> bool:
-    return all(value is not None and not math.isnan(value) for value in values)
-
-
-def _number(value: float | None, digits: int = 0) -> str:
-    return f"{value:.{digits}f}" if _known(value) else NOTHING
-
-
-def _interval(low: float | None, high: float | None, digits: int) -> str:
-    return f"{low:.{digits}f} to {high:.{digits}f}" if _known(low, high) else NOTHING
-
-
-def _with_interval(found: dict[str, Any], key: str) -> str:
-    digits = 3 if key == "dice" else 2
-    mean, low, high = (found.get(name) for name in (key, f"{key}_low", f"{key}_high"))
-    interval = f" [{_interval(low, high, digits)}]" if _known(mean, low, high) else ""
-    return _number(mean, digits) + interval

@@ -7,6 +7,7 @@ Colours are of Okabe and Ito's set, which colour-blind people tell apart (Wong, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ BOX_METRICS = {
     "mmode": {"dice": "Dice (0 to 1)"},
 }
 POINTS = "#0072B2"
+QUALITY_MARKS = ((POINTS, "o"), ("#E69F00", "s"), ("#CC79A7", "^"), ("#000000", "D"))
 AXIS_UNITS = {"camus": ("mm", "mm"), "mmode": ("depth (mm)", "time (s)")}  # rows, columns
 
 
@@ -172,16 +174,31 @@ def box_plots(cases: pd.DataFrame, dataset: str) -> Figure:
     return figure
 
 
-def bland_altman(reference: ArrayLike, measured: ArrayLike, quantity: str, unit: str) -> Figure:
+def bland_altman(
+    reference: ArrayLike,
+    measured: ArrayLike,
+    quantity: str,
+    unit: str,
+    qualities: Sequence[str] | None = None,
+) -> Figure:
     """Difference over mean with bias and 95 % limits of agreement, bias ± 1.96 SD (n - 1).
 
     Bland and Altman, Lancet 327(8476), 307-310, 1986. Pairs with a NaN are left out and counted.
+    With `qualities`, the image quality of each pair ("" where unknown), points are coloured by it.
     """
     first, second = np.asarray(reference, dtype=float), np.asarray(measured, dtype=float)
     found = agreement(first, second)
     figure = _figure(5.0, 3.6)
     axes = figure.subplots()
-    axes.scatter((first + second) / 2, second - first, s=14, color=POINTS, alpha=0.7)
+    words = np.full(len(first), "") if qualities is None else np.asarray(qualities, dtype=str)
+    for word, (colour, mark) in zip(sorted(set(words)), cycle(QUALITY_MARKS), strict=False):
+        one, other = first[words == word], second[words == word]
+        label = f"{word} ({np.isfinite(one + other).sum()})" if word else None
+        axes.scatter(
+            (one + other) / 2, other - one, s=14, color=colour, marker=mark, alpha=0.7, label=label
+        )
+    if any(words):
+        figure.legend(title="image quality", loc="outside lower center", ncols=4, fontsize=8)
     _level(axes, found["bias"], "bias", "solid")
     _level(axes, found["loa_high"], "+1.96 SD", "dashed")
     _level(axes, found["loa_low"], "−1.96 SD", "dashed")

@@ -110,8 +110,8 @@ def report_text(row: dict[str, Any], species: Species) -> str:
     if row["lvidd_mm"] < low or row["lvidd_mm"] > high:
         text += (
             f"\n  an LVIDd of {row['lvidd_mm']:.2f} mm is not within {low:g} to {high:g} mm: "
-            f"is {row['mm_per_row']:g} mm per row (from {row['mm_per_row_from']}) right? "
-            "Set it by --mm-per-row"
+            f"are {row['mm_per_row']:g} mm per row right? Set them by --mm-per-row or in "
+            "recordings.csv"
         )
     return text
 

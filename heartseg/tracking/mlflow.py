@@ -149,7 +149,8 @@ def open_run(
     *,
     experiment: str,
     name: str,
-    recipe: dict[str, Any],
+    params: dict[str, Any],
+    texts: dict[str, dict[str, Any]],
     dataset: str,
     data_source: str,
     data_digest: str,
@@ -162,7 +163,8 @@ def open_run(
         client: from `connect`.
         experiment: name of the experiment; created where it does not exist.
         name: the run's name.
-        recipe: logged whole as recipe.yaml, and its scalars as params.
+        params: nested; logged with dots between the levels.
+        texts: logged whole as YAML files, by file name.
         dataset: the dataset's name.
         data_source: where the training reads the data; nothing is fetched from there.
         data_digest: MD5 of the prepared dataset.
@@ -185,9 +187,10 @@ def open_run(
     run = client.create_run(find_experiment(client, experiment), run_name=name, tags=tags)
     run_id = run.info.run_id
     try:
-        params = [Param(key, value) for key, value in flatten(recipe).items()]
-        client.log_batch(run_id, params=params)
-        client.log_text(run_id, yaml.safe_dump(recipe, sort_keys=False), "recipe.yaml")
+        pairs = [Param(key, value) for key, value in flatten(params).items()]
+        client.log_batch(run_id, params=pairs)
+        for file_name, content in texts.items():
+            client.log_text(run_id, yaml.safe_dump(content, sort_keys=False), file_name)
         source = json.dumps({"uri": data_source})
         data = Dataset(dataset, data_digest, source_type="local", source=source)
         context = InputTag("mlflow.data.context", "training")
@@ -196,6 +199,16 @@ def open_run(
         client.set_terminated(run_id, "FAILED")
         raise
     return run_id
+
+
+def delete_runs(client: MlflowClient, experiment: str, tags: dict[str, str]) -> None:
+    """Delete the runs that have these tags: a killed driver opened them and did not note their id.
+
+    Nothing was sent to them: that begins when the id is noted.
+    """
+    having = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+    for run in client.search_runs([find_experiment(client, experiment)], having):
+        client.delete_run(run.info.run_id)
 
 
 def log_evaluation(

@@ -29,6 +29,8 @@ CHALLENGER: Final = "challenger"
 
 WEIGHTS_TAG = "heartseg.weights_md5"
 TRAINING_TAG = "heartseg.training_run"
+POSTPROCESS_TAG = "heartseg.postprocess"
+PACKAGE_TAGS = (WEIGHTS_TAG, TRAINING_TAG, POSTPROCESS_TAG)  # what a package is made of
 DATA_TAG = "eval.data_digest"
 SPLIT_TAG = "eval.split"
 METRIC_TAG = "eval.metric"
@@ -63,7 +65,8 @@ def find_run(client: MlflowClient, training: dict[str, Any], data_source: Path) 
         client,
         experiment=training["experiment"],
         name=f"{training['recipe_name']} (trained elsewhere)",
-        recipe=training["recipe"],
+        params=training["recipe"],
+        texts={"recipe.yaml": training["recipe"]},
         dataset=training["recipe"]["dataset"],
         data_source=data_source.as_posix(),
         data_digest=training["data_digest"],
@@ -73,13 +76,10 @@ def find_run(client: MlflowClient, training: dict[str, Any], data_source: Path) 
     return run_id
 
 
-def find_version(
-    client: MlflowClient, name: str, weights_md5: str, training_run: str
-) -> ModelVersion | None:
-    """The version registered from these weights of this training, if there is one."""
+def find_version(client: MlflowClient, name: str, tags: dict[str, str]) -> ModelVersion | None:
+    """The version whose package has these weights, training and post-processing, if any."""
     for version in client.search_model_versions(f"name = '{name}'"):
-        tags = version.tags
-        if tags.get(WEIGHTS_TAG) == weights_md5 and tags.get(TRAINING_TAG) == training_run:
+        if all(version.tags.get(tag) == tags[tag] for tag in PACKAGE_TAGS):
             return version
     return None
 

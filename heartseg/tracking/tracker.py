@@ -1,29 +1,22 @@
 """The tracker: follows a training's journal and sends it to MLflow.
 
 The training appends one line per epoch to journal.jsonl in its run folder and waits for nobody.
-The tracker, a thread of the driver, sends what is new. What was sent stands in journal.sent, so
-an unreachable server, a killed driver or a repeated epoch neither loses nor doubles a point.
+The tracker, a thread of the driver, sends what is new, now or when the server answers again.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from heartseg.tracking.mlflow import first_line, quiet, without_password
-from heartseg.training.journal import JOURNAL, parse_line
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-SENT = "journal.sent"
+from heartseg.tracking.sender import JournalSender
+from heartseg.training.journal import JOURNAL
 
 POLL_S = 1.0  # between two looks at the journal
 MAX_WAIT_S = 60.0  # longest pause between two attempts while the server does not answer
@@ -59,11 +52,10 @@ class RunTracker:
         self.run_id = run_id
         self.run_dir = run_dir
         self.uri = uri
-        self.dataset = dataset
         self.client = MlflowClient(uri)
+        self.sender = JournalSender(self.client, run_id, run_dir, dataset)
         self.system_metrics = system_metrics
         self._monitor: Any = None
-        self._sent = self._read_sent()
         self._closing = threading.Event()
         self._status = "FINISHED"
         self.arrived = False
@@ -95,7 +87,7 @@ class RunTracker:
                 "in %s; the same command sends them when the server answers",
                 without_password(self.uri),
                 first_line(self._failure) if self._failure else "no answer",
-                sum(1 for _ in self._unsent()),
+                sum(1 for _ in self.sender.unsent()),
                 self.run_dir / JOURNAL,
             )
         return self.arrived
@@ -119,7 +111,7 @@ class RunTracker:
         wait = POLL_S
         while not self._closing.wait(wait):
             answered = self._failure is None
-            if self._try(self._send_new):
+            if self._try(self.sender.send):
                 wait = POLL_S
                 if not answered:
                     _log.warning("MLflow answers again; its points are up to date")
@@ -149,7 +141,7 @@ class RunTracker:
         return True
 
     def _finish(self) -> None:
-        self._send_new()
+        self.sender.send()
         if self._monitor is not None:
             self._monitor.finish()
             self._monitor = None
@@ -167,68 +159,3 @@ class RunTracker:
             self.run_id, resume_logging=True, tracking_uri=self.uri
         )
         self._monitor.start()
-
-    def _send_new(self) -> None:
-        from mlflow.entities import Metric
-
-        for entry, end in self._unsent():
-            epoch, when = entry["epoch"], int(entry["time"] * 1000)
-            figure = self._overlay(entry)
-            # The timestamps are the journal's: a point that arrived although its answer got
-            # lost is the same point when it is sent again, and the store keeps one.
-            metrics = [Metric(key, value, when, epoch) for key, value in entry["metrics"].items()]
-            self.client.log_batch(self.run_id, metrics=metrics)
-            if figure is not None:
-                self.client.log_figure(self.run_id, figure, f"overlays/epoch_{epoch:03d}.png")
-            self._write_sent(epoch, end)
-
-    def _unsent(self) -> Iterator[tuple[dict[str, Any], int]]:
-        """Whole journal lines of epochs not yet sent, each with the offset of its end."""
-        try:
-            stream = open(self.run_dir / JOURNAL, "rb")  # noqa: SIM115
-        except FileNotFoundError:
-            return
-        with stream:
-            end = stream.seek(self._sent["offset"])
-            for line in stream:
-                if not line.endswith(b"\n"):
-                    return  # still being written, or its writer was killed
-                end += len(line)
-                entry = parse_line(line)
-                if entry is not None and entry["epoch"] > self._sent["epoch"]:
-                    yield entry, end
-
-    def _overlay(self, entry: dict[str, Any]) -> Figure | None:
-        """The figure of an epoch's sample predictions; unreadable ones are passed over."""
-        if entry.get("samples") is None:
-            return None
-        import numpy as np
-
-        from heartseg.report.figures import overlay_grid
-
-        path = self.run_dir / entry["samples"]
-        try:
-            with np.load(path) as samples:
-                images, masks, predictions = (
-                    samples[key] for key in ("images", "masks", "predictions")
-                )
-                titles = [str(case) for case in samples["case_ids"]]
-            return overlay_grid(images, masks, predictions, self.dataset, titles)
-        except Exception as error:  # a cut-off file fails in many ways; the points matter more
-            _log.warning("no overlay from %s: %s", path, error)
-            return None
-
-    def _read_sent(self) -> dict[str, Any]:
-        try:
-            sent = json.loads((self.run_dir / SENT).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            sent = {}
-        if sent.get("run_id") == self.run_id:
-            return sent
-        return {"run_id": self.run_id, "epoch": -1, "offset": 0}  # nothing, or to another run
-
-    def _write_sent(self, epoch: int, offset: int) -> None:
-        self._sent = {"run_id": self.run_id, "epoch": epoch, "offset": offset}
-        temporary = self.run_dir / f".{SENT}.tmp"
-        temporary.write_text(json.dumps(self._sent), encoding="utf-8")
-        os.replace(temporary, self.run_dir / SENT)

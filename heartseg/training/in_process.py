@@ -1,7 +1,8 @@
-"""`fit` in this very process, without Ray: for a debugger, and to measure against."""
+"""`fit` in this very process: a sweep's trial of one worker, or a training without Ray."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -13,7 +14,13 @@ from heartseg.training.journal import Journal
 from heartseg.training.loop import Epoch, fit
 
 
-def train_here(recipe: Recipe, train: Train, data: dict[str, Resident], run_dir: Path) -> Path:
+def train_here(
+    recipe: Recipe,
+    train: Train,
+    data: dict[str, Resident],
+    run_dir: Path,
+    after_epoch: Callable[[Epoch], None] | None = None,
+) -> Path:
     """Train in this process; a run that was cut off goes on from its last checkpoint.
 
     Args:
@@ -21,6 +28,7 @@ def train_here(recipe: Recipe, train: Train, data: dict[str, Resident], run_dir:
         train: how to train.
         data: "train" and "val".
         run_dir: folder of this run.
+        after_epoch: called when an epoch stands in the journal and in the checkpoint.
 
     Returns:
         The folder of the last checkpoint.
@@ -31,6 +39,8 @@ def train_here(recipe: Recipe, train: Train, data: dict[str, Resident], run_dir:
         assert epoch.state is not None  # this is rank 0
         journal.write_epoch(epoch)  # before the checkpoint: told twice rather than never
         save_checkpoint(run_dir, epoch.state)
+        if after_epoch is not None:
+            after_epoch(epoch)
 
     fit(
         recipe,
@@ -40,6 +50,7 @@ def train_here(recipe: Recipe, train: Train, data: dict[str, Resident], run_dir:
         device="cuda" if torch.cuda.is_available() else "cpu",
         resume_from=load_checkpoint(run_dir) if (run_dir / FILE_NAME).exists() else None,
         device_memory_fraction=train.device_memory_fraction,
+        clinical=train.clinical_metrics,
         on_step=journal.write_step,
     )
     return run_dir

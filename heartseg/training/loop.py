@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -20,6 +21,7 @@ from heartseg.data.labels import LABELS
 from heartseg.data.resident import Resident
 from heartseg.errors import InputError
 from heartseg.metrics.overlap import confusion_counts, dice_from_counts
+from heartseg.metrics.validation import ClinicalValidation
 from heartseg.models import build_network
 from heartseg.models.outputs import output_channels, predicted_labels
 from heartseg.models.packaged import normalise
@@ -61,6 +63,7 @@ def fit(
     world_size: int = 1,
     resume_from: State | None = None,
     device_memory_fraction: float = 1.0,
+    clinical: bool = False,
     on_step: Callable[[int, int, int, torch.Tensor], None] | None = None,
 ) -> None:
     """Train one network by a recipe.
@@ -80,6 +83,8 @@ def fit(
         resume_from: an `Epoch.state` of the same recipe.
         device_memory_fraction: images move to the device for good if they take at most this
             part of its memory; otherwise batch by batch.
+        clinical: also measure the clinical error of the validation images after each epoch,
+            ef_mae or lvid_mae.
         on_step: called after each step with (epoch, step, steps, loss).
 
     Raises:
@@ -108,6 +113,9 @@ def fit(
     optimizer = build_optimizer(recipe, network)
     loss = build_loss(recipe, device)
     runner = _wrap(network, recipe, device, world_size)
+    measure = None
+    if clinical:
+        measure = ClinicalValidation(recipe.dataset, val.masks.numpy(), val.about)
     keep = fits_on(device, train, val, fraction=device_memory_fraction)
     train, val = (data.to(device) if keep else data for data in (train, val))
 
@@ -159,7 +167,7 @@ def fit(
             )
 
         judged = network if ema is None else ema.module
-        metrics = validate(judged, recipe, val, loss, labels, device, rank, world_size)
+        metrics = validate(judged, recipe, val, loss, labels, device, rank, world_size, measure)
         metrics |= {
             "train_loss": train_loss,
             "learning_rate": rate,
@@ -220,20 +228,25 @@ def validate(
     device: torch.device,
     rank: int,
     world_size: int,
+    clinical: ClinicalValidation | None = None,
 ) -> dict[str, float]:
-    """Loss and per-structure Dice at the network's resolution, over all ranks.
+    """Loss, per-structure Dice and clinical errors at the network's resolution, over all ranks.
 
     Shards are strided and never padded, counts are summed over ranks and then divided: the
     result does not depend on the number of workers.
     """
     network.eval()
+    found: list[torch.Tensor] = []
     mine = torch.arange(len(val))[rank::world_size]
     sums = torch.zeros(2 + 3 * labels, dtype=torch.float64, device=device)
     for chosen in mine.split(recipe.eval_batch_size) if len(mine) else ():
         images, masks = val.batch(chosen, device)
         with autocast(recipe, device):
             logits = network(_as_input(images, recipe))
-        counts = confusion_counts(predicted_labels(logits), masks, labels).sum(0)
+        predicted = predicted_labels(logits)
+        counts = confusion_counts(predicted, masks, labels).sum(0)
+        if clinical is not None:
+            found.append(predicted.to("cpu", torch.uint8))
         sums[0] += loss(logits, masks) * len(chosen)
         sums[1] += len(chosen)
         sums[2:] += counts.flatten()
@@ -242,11 +255,28 @@ def validate(
     dice = dice_from_counts(sums[2:].reshape(labels, 3).long()).tolist()
     names = [label.name.lower() for label in LABELS[recipe.dataset]][1:]
     named = {f"dice_{name}": value for name, value in zip(names, dice[1:], strict=True)}
-    return {
+    metrics = {
         "val_loss": (sums[0] / sums[1]).item(),
         "dice_mean": sum(named.values()) / len(named),
         **named,
     }
+    if clinical is not None:
+        metrics |= clinical.errors(_gather(found, val.masks.shape, world_size))
+    return metrics
+
+
+def _gather(found: list[torch.Tensor], shape: torch.Size, world_size: int) -> np.ndarray:
+    """All ranks' label maps uint8 (N, S, S) in the order of the images, on every rank."""
+    own = torch.cat(found).numpy() if found else np.empty((0, *shape[1:]), np.uint8)
+    parts: list[Any] = [None] * world_size
+    if world_size > 1:
+        distributed.all_gather_object(parts, own)
+    else:
+        parts = [own]
+    maps = np.empty(tuple(shape), np.uint8)
+    for other, part in enumerate(parts):
+        maps[other::world_size] = part
+    return maps
 
 
 def fits_on(device: torch.device, *data: Resident, fraction: float) -> bool:

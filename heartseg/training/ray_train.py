@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
 import socket
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +23,23 @@ from heartseg.config import Recipe, Train
 from heartseg.errors import InputError
 
 if TYPE_CHECKING:
+    from ray.train import UserCallback
+
     from heartseg.data.resident import Resident
 
 FAULT = "fault.txt"
+STOP = "stop"
+"""A file of this name in the run's folder ends the training after the epoch."""
 OUT_OF_MEMORY = "the GPU's memory is too small for this recipe; lower batch_size or input_size"
 
 
-def start_ray(log: Path) -> None:
+def start_ray(log: Path, *, dashboard: bool = False) -> None:
     """Join the cluster at RAY_ADDRESS, or start a local one; Ray's messages go to `log`.
+
+    Args:
+        log: file.
+        dashboard: start a local one with the State API, by which Ray frees what the workers
+            of a stopped trial held.
 
     Raises:
         InputError: no cluster answers at RAY_ADDRESS.
@@ -48,7 +59,7 @@ def start_ray(log: Path) -> None:
         # Preemption notices and the dashboard's pages concern clusters; each would be another
         # process to start before the first step.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-        local = {"include_dashboard": False}
+        local = {"include_dashboard": dashboard}
     try:
         _knock(address)  # Ray itself would wait for minutes
         ray.init(
@@ -89,8 +100,8 @@ def count_workers(train: Train, recipe: Recipe) -> int:
     return train.workers
 
 
-def share_of_node(workers: int) -> tuple[int, dict[str, float]]:
-    """CPU threads of a worker, and what Ray must have free for it, so that all of them fit."""
+def share_of_node(workers: int) -> dict[str, float]:
+    """What Ray must have free for a worker, so that all of them fit."""
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     with_gpu = [resources for resources in alive if resources.get("GPU")]
     if with_gpu:
@@ -98,25 +109,45 @@ def share_of_node(workers: int) -> tuple[int, dict[str, float]]:
     else:
         useful = [resources["CPU"] for resources in alive if resources.get("CPU")]
         cpus = min(useful) / math.ceil(workers / len(useful))
-    threads = max(1, math.floor(cpus))
     # Ray counts in ten thousandths; less than one CPU lets several workers share a core.
-    wanted = {"CPU": float(threads) if cpus >= 1 else math.floor(cpus * 1e4) / 1e4}
-    return threads, wanted | ({"GPU": 1.0} if with_gpu else {})
+    wanted = {"CPU": float(math.floor(cpus)) if cpus >= 1 else math.floor(cpus * 1e4) / 1e4}
+    return wanted | ({"GPU": 1.0} if with_gpu else {})
+
+
+def train_on_cluster(
+    recipe: Recipe, train: Train, data: dict[str, Resident], run_dir: Path
+) -> Path:
+    """Train on all of the cluster; see `train_on_ray`."""
+    workers = count_workers(train, recipe)  # an impossible number is refused before any starts
+    resources = share_of_node(workers)
+    return train_on_ray(recipe, train, put(data), run_dir, workers=workers, resources=resources)
+
+
+def put(data: dict[str, Resident]) -> ray.ObjectRef:
+    """Images in the object store, from where every process of a node reads the same copy."""
+    return ray.put({split: part.arrays() for split, part in data.items()})
 
 
 def train_on_ray(
     recipe: Recipe,
     train: Train,
-    data: dict[str, Resident],
+    data: ray.ObjectRef,
     run_dir: Path,
+    *,
+    workers: int,
+    resources: dict[str, float],
+    callbacks: Sequence[UserCallback] = (),
 ) -> Path:
-    """Train on the cluster; a run that was cut off goes on from its last checkpoint.
+    """Train with some workers; a run that was cut off goes on from its last checkpoint.
 
     Args:
         recipe: what to train.
         train: how to train.
-        data: "train" and "val"; shared through the object store, not copied per worker.
+        data: from `put`, "train" and "val".
         run_dir: folder of this run; on several nodes a folder that all of them see.
+        workers: processes that train together.
+        resources: what each of them takes of the cluster.
+        callbacks: of Ray Train's controller.
 
     Returns:
         The folder of the last checkpoint.
@@ -128,17 +159,17 @@ def train_on_ray(
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    workers = count_workers(train, recipe)  # an impossible number is refused before any starts
-    threads, resources = share_of_node(workers)
-    (run_dir / FAULT).unlink(missing_ok=True)
+    for name in (FAULT, STOP):
+        (run_dir / name).unlink(missing_ok=True)
     trainer = TorchTrainer(
         _work,
         train_loop_config={
             "recipe": recipe.model_dump(mode="json"),
             "train": train.model_dump(mode="json"),
-            "arrays": ray.put({split: part.arrays() for split, part in data.items()}),
+            "arrays": data,
             "run_dir": str(run_dir),
-            "threads": threads,
+            "directory": os.getcwd(),
+            "threads": max(1, math.floor(resources.get("CPU", 1))),
         },
         scaling_config=ScalingConfig(
             num_workers=workers, use_gpu="GPU" in resources, resources_per_worker=resources
@@ -148,12 +179,17 @@ def train_on_ray(
             storage_path=str(run_dir),
             failure_config=FailureConfig(max_failures=train.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
+            callbacks=list(callbacks),
         ),
     )
     result = trainer.fit()
     if (run_dir / FAULT).exists():
         raise InputError((run_dir / FAULT).read_text(encoding="utf-8"))
     return Path(result.checkpoint.path)
+
+
+class _Stopped(Exception):
+    """The training was told to end."""
 
 
 def _work(config: dict[str, Any]) -> None:
@@ -172,19 +208,29 @@ def _work(config: dict[str, Any]) -> None:
     how = Train.model_validate(config["train"])
     run_dir = Path(config["run_dir"])
     torch.set_num_threads(config["threads"])
+    with contextlib.suppress(OSError):  # Ray changed it; a recipe's weights may be relative to it
+        os.chdir(config["directory"])
     arrays = ray.get(config["arrays"])
     data = {split: Resident.from_numpy(*parts) for split, parts in arrays.items()}
     journal = Journal(run_dir, data["val"], how.overlay_every, how.overlay_cases)
 
+    device = ray_train.torch.get_device()
+
     def report(epoch: Epoch) -> None:
         if epoch.state is None:
             ray_train.report({"epoch": epoch.number})
-            return
-        journal.write_epoch(epoch)  # before the checkpoint: an epoch may be told twice, never lost
-        with tempfile.TemporaryDirectory() as folder:
-            save_checkpoint(Path(folder), epoch.state)
-            kept = ray_train.Checkpoint.from_directory(folder)
-            ray_train.report({"epoch": epoch.number, **epoch.metrics}, checkpoint=kept)
+        else:
+            journal.write_epoch(epoch)  # before the checkpoint: an epoch told twice, never lost
+            with tempfile.TemporaryDirectory() as folder:
+                save_checkpoint(Path(folder), epoch.state)
+                kept = ray_train.Checkpoint.from_directory(folder)
+                ray_train.report({"epoch": epoch.number, **epoch.metrics}, checkpoint=kept)
+        # One worker looks for all: the file may appear while they look.
+        told = torch.tensor(float(rank == 0 and (run_dir / STOP).exists()), device=device)
+        if context.get_world_size() > 1:
+            torch.distributed.all_reduce(told)
+        if told:
+            raise _Stopped
 
     resume_from = None
     if (checkpoint := ray_train.get_checkpoint()) is not None:
@@ -196,13 +242,16 @@ def _work(config: dict[str, Any]) -> None:
             data["train"],
             data["val"],
             report=report,
-            device=ray_train.torch.get_device(),
+            device=device,
             rank=rank,
             world_size=context.get_world_size(),
             resume_from=resume_from,
             device_memory_fraction=how.device_memory_fraction,
+            clinical=how.clinical_metrics,
             on_step=journal.write_step if rank == 0 else None,
         )
+    except _Stopped:
+        return
     except (InputError, torch.OutOfMemoryError) as error:
         # Raised, it would count as a lost worker and be tried again, to end the same.
         text = str(error) if isinstance(error, InputError) else OUT_OF_MEMORY

@@ -45,17 +45,28 @@ def open_run_dir(
     key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
     folder = runs / f"{name}-{key[:10]}"
     runs.mkdir(parents=True, exist_ok=True)
-    with open(runs / f"{folder.name}.lock", "w", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"another process is training this very run in {folder}; wait for it or stop it"
-            ) from None
+    with hold(folder):
         if read_state(folder).get("finished"):
             shutil.rmtree(folder)
         folder.mkdir(exist_ok=True)
         yield folder
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Keep other processes off a folder, which need not exist yet.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    with open(folder.parent / f"{folder.name}.lock", "w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"another process works on this very run in {folder}; wait for it or stop it"
+            ) from None
+        yield
 
 
 def code_digest() -> str:

@@ -38,7 +38,9 @@ def images(count: int, size: int) -> Resident:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (count, 1, size, size), dtype=np.uint8)
     masks = rng.integers(0, 4, (count, size, size), dtype=np.uint8)
-    return Resident.from_numpy(pixels, masks, [str(i) for i in range(count)])
+    return Resident(
+        torch.from_numpy(pixels), torch.from_numpy(masks), [str(i) for i in range(count)]
+    )
 
 
 @dataclass(frozen=True)
@@ -82,12 +84,12 @@ def heartseg(recipe, params, folder) -> tuple[list[float], list[float]]:
     """Of each epoch but the first: images/s while training, seconds from epoch to epoch."""
     uri = f"sqlite:///{folder}/mlflow.db"
     run_id = open_run(
-        connect(uri), experiment="bench", name="bench", recipe=recipe.model_dump(mode="json"),
-        dataset="camus", data_source="random", data_digest="0", tags={},
+        connect(uri), experiment="bench", name="bench", params=recipe.model_dump(mode="json"),
+        texts={}, dataset="camus", data_source="random", data_digest="0", tags={},
     )  # fmt: skip
     data = {"train": images(TRAIN, recipe.input_size), "val": images(VAL, recipe.input_size)}
     with RunTracker(run_id, folder, uri, "camus", system_metrics=True):
-        ray_train.train_on_ray(recipe, params.train, data, folder)
+        ray_train.train_on_cluster(recipe, params.train, data, folder)
     epochs = read_epochs(folder)
     speeds = [epoch["metrics"]["images_per_second"] for epoch in epochs[1:]]
     return speeds, list(np.diff([epoch["time"] for epoch in epochs]))

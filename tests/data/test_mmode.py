@@ -132,6 +132,29 @@ def test_windows_csv_says_more_than_the_parameters(config: MmodeDataset) -> None
     ]
 
 
+def test_windows_csv_tells_the_animal_where_it_does(config: MmodeDataset) -> None:
+    (config.source / "windows.csv").write_text(
+        "name,animal,recording\na0_w0,m1,a0\na0_w1,m1,a0\na1_w0,m1,a1\na1_w1,m1,a1\na2_w0,,\n"
+    )
+    survey = mmode.survey(config)
+    assert faults(survey) == []
+    assert [case.patient for case in survey.cases] == ["m1"] * 4 + ["a2"] * 2
+    assert [case.read().frame for case in survey.cases] == [0, 1, 2, 3, 0, 1]
+
+
+def test_a_recording_of_two_animals_is_a_fault_of_its_windows(config: MmodeDataset) -> None:
+    """Else two windows of one recording could fall into different splits."""
+    (config.source / "windows.csv").write_text(
+        "name,animal,recording\na0_w0,m1,a0\na0_w1,m2,a0\na1_w0,m1,a1\na1_w1,,a1\na2_w0,m3,a2\n"
+    )
+    survey = mmode.survey(config)
+    found = faults(survey)
+    assert len(found) == 2
+    assert "the windows of a0 have the animals m1, m2" in found[0]
+    assert "the windows of a1 have the animals m1, none" in found[1] or "none, m1" in found[1]
+    assert [bool(case.problems) for case in survey.cases] == [True] * 4 + [False] * 2
+
+
 def test_windows_csv_may_have_spaces_and_needs_no_spacing(config: MmodeDataset) -> None:
     (config.source / "windows.csv").write_text(
         'name, mm_per_row ,quality,frame\n"a0_w0" , "0.05", Good ,7\n'

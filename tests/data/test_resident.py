@@ -73,12 +73,12 @@ def test_an_empty_split_is_empty(prepared: Path) -> None:
 
 def test_arrays_are_handed_over_without_a_copy(prepared: Path) -> None:
     data = load_resident(prepared, "val", SIZE)
-    images, masks, case_ids = data.arrays()
+    images, masks, case_ids, about = data.arrays()
     assert images.__array_interface__["data"][0] == data.images.data_ptr()
     images.flags.writeable = masks.flags.writeable = False  # as Ray's object store hands them out
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        again = Resident.from_numpy(images, masks, case_ids)
+        again = Resident.from_numpy(images, masks, case_ids, about)
     assert again.images.data_ptr() == data.images.data_ptr()
     assert again.masks.data_ptr() == data.masks.data_ptr()
     assert again.case_ids == ["case5"]

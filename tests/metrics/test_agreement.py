@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from heartseg.metrics.agreement import agreement
+from heartseg.metrics.agreement import agreement, classification, icc_2_1
 
 
 def test_four_pairs_by_hand() -> None:
@@ -31,7 +31,9 @@ def test_pairs_without_a_value_are_counted_and_left_out() -> None:
 def test_too_few_pairs() -> None:
     nothing = agreement([np.nan], [1.0])
     assert (nothing["n"], nothing["missing"]) == (0, 1)
-    assert all(math.isnan(nothing[key]) for key in ("bias", "mae", "r", "loa_low", "loa_high"))
+    assert all(
+        math.isnan(nothing[key]) for key in ("bias", "mae", "r", "icc", "loa_low", "loa_high")
+    )
     one = agreement([5.0], [7.0])
     assert (one["bias"], one["mae"], one["n"]) == (2.0, 2.0, 1)
     assert math.isnan(one["r"])
@@ -42,3 +44,48 @@ def test_too_few_pairs() -> None:
 def test_unequal_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match="equally long"):
         agreement([1, 2], [1, 2, 3])
+
+
+def test_icc_of_shrout_and_fleiss() -> None:
+    """Their table 2: four judges, six targets; ICC(2,1) is given as 0.29 in table 4."""
+    ratings = np.array(
+        [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]], float
+    )
+    assert icc_2_1(ratings) == pytest.approx(0.2898, abs=1e-4)
+
+
+def test_icc_is_lowered_by_a_bias_unlike_r() -> None:
+    reference = np.array([30.0, 40, 50, 60, 70])
+    same, shifted = agreement(reference, reference), agreement(reference, reference + 10)
+    assert same["icc"] == pytest.approx(1.0)
+    assert shifted["r"] == pytest.approx(1.0)
+    # Between targets 2 * 1000 / 4, between raters 5 * 50, no residual: 500 / (500 + 2 * 250 / 5)
+    assert shifted["icc"] == pytest.approx(500 / 600)
+    assert math.isnan(agreement([5], [5])["icc"])
+    assert math.isnan(agreement([5, 5], [5, 5])["icc"])
+
+
+def test_classification_by_hand() -> None:
+    reference = [25, 35, 45, 55, 65, np.nan]
+    measured = [28, 42, 38, 56, 49, 20]
+    found = classification(reference, measured, [30, 40, 50])
+    assert list(found) == ["30", "40", "50"]
+    assert found["30"] == {
+        **{"true_below": 1, "false_below": 0, "false_above": 0, "true_above": 4},
+        **{"accuracy": 1.0, "kappa": 1.0},
+    }
+    counts = {"true_below": 1, "false_below": 1, "false_above": 1, "true_above": 2}
+    assert {key: found["40"][key] for key in counts} == counts
+    assert found["40"]["accuracy"] == pytest.approx(0.6)
+    chance = 0.4 * 0.4 + 0.6 * 0.6
+    assert found["40"]["kappa"] == pytest.approx((0.6 - chance) / (1 - chance))
+    assert found["50"]["false_below"] == 1
+
+
+def test_classification_where_nothing_can_differ() -> None:
+    (all_above,) = classification([60, 70], [65, 75], [50]).values()
+    assert all_above["accuracy"] == 1.0
+    assert math.isnan(all_above["kappa"])
+    (nothing,) = classification([np.nan], [65], [50]).values()
+    assert math.isnan(nothing["accuracy"])
+    assert math.isnan(nothing["kappa"])

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
 from heartseg.data.labels import Camus
 from heartseg.metrics.agreement import agreement
+from heartseg.metrics.clinical import indices
 from heartseg.metrics.ejection import (
+    area_length_volume,
     biplane_volume,
     ejection_fraction,
+    la_area,
+    la_volume,
     long_axis_length,
-    release_ejection_fraction,
+    lv_area,
+    myocardial_area,
+    stroke_volume,
 )
-from tests.examples import real_data
+from tests.examples import camus_reference_masks, real_data
 from tests.metrics.shapes import FINE, UNEQUAL, heart
 
 
@@ -73,12 +81,95 @@ def test_seam_between_ventricle_and_atrium(degrees: float) -> None:
     assert long_axis_length(labels, FINE) == pytest.approx(whole, abs=1.0)
 
 
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
 @pytest.mark.parametrize("degrees", [0, 25])
-def test_without_atrium_the_lower_end_is_the_base(degrees: float) -> None:
-    labels = heart(85, 22, degrees, UNEQUAL, atrium=False)
-    assert long_axis_length(labels, UNEQUAL) == pytest.approx(85, rel=0.05)
+def test_without_atrium_the_wide_end_is_the_base(degrees: float, turns: int) -> None:
+    labels = np.rot90(heart(85, 22, degrees, UNEQUAL, atrium=False), turns)
+    spacing = UNEQUAL if turns % 2 == 0 else UNEQUAL[::-1]
+    assert long_axis_length(labels, spacing) == pytest.approx(85, rel=0.015)
     expected = half_ellipsoid(85, 22, 22)
-    assert biplane_volume(labels, UNEQUAL, labels, UNEQUAL) == pytest.approx(expected, rel=0.05)
+    assert biplane_volume(labels, spacing, labels, spacing) == pytest.approx(expected, rel=0.015)
+
+
+@pytest.mark.parametrize("atrium", [False, True])
+def test_whole_ellipsoid(atrium: bool) -> None:
+    """Where the LV is no half ellipse: the axis still runs from end to end."""
+    rows, columns = np.indices((400, 300)) * 0.3
+    labels = np.zeros((400, 300), np.uint8)
+    labels[((rows - 55) / 42) ** 2 + ((columns - 45) / 23) ** 2 <= 1] = Camus.LV
+    if atrium:
+        labels[(rows > 97) & (abs(columns - 45) < 15)] = Camus.LA
+    assert long_axis_length(labels, FINE) == pytest.approx(84, rel=0.01)
+    expected = 4 / 3 * np.pi * 42 * 23 * 23 / 1000
+    assert biplane_volume(labels, FINE, labels, FINE) == pytest.approx(expected, rel=0.015)
+    assert area_length_volume(labels, FINE) == pytest.approx(expected, rel=0.015)
+
+
+def test_turned_and_flipped_images_measure_the_same() -> None:
+    labels = heart(85, 22, 15, UNEQUAL)
+    length, volume = long_axis_length(labels, UNEQUAL), area_length_volume(labels, UNEQUAL)
+    for turned in (labels[::-1], labels[:, ::-1], labels[::-1, ::-1]):
+        assert long_axis_length(turned, UNEQUAL) == pytest.approx(length, rel=1e-3)
+        assert area_length_volume(turned, UNEQUAL) == pytest.approx(volume, rel=1e-3)
+        biplane = biplane_volume(turned, UNEQUAL, turned, UNEQUAL)
+        assert biplane == pytest.approx(biplane_volume(labels, UNEQUAL, labels, UNEQUAL), rel=0.005)
+    assert long_axis_length(labels.T, UNEQUAL[::-1]) == pytest.approx(length, rel=1e-3)
+
+
+def test_pixels_twice_as_large_give_eight_times_the_volume() -> None:
+    labels = heart(60, 18, 10)
+    once, twice = (0.3, 0.3), (0.6, 0.6)
+    assert long_axis_length(labels, twice) == pytest.approx(
+        2 * long_axis_length(labels, once), 0.02
+    )
+    small, large = (biplane_volume(labels, s, labels, s) for s in (once, twice))
+    assert large == pytest.approx(8 * small, rel=0.02)
+
+
+def test_areas_and_volume_of_one_view() -> None:
+    labels = heart(85, 21, 20, UNEQUAL)
+    cavity = np.pi / 2 * 85 * 21
+    assert lv_area(labels, UNEQUAL) == pytest.approx(cavity, rel=0.005)
+    assert myocardial_area(labels, UNEQUAL) == pytest.approx(
+        np.pi / 2 * 93 * 29 - cavity, rel=0.005
+    )
+    assert la_area(labels, UNEQUAL) == pytest.approx(30 * 42, rel=0.01)
+    expected = half_ellipsoid(85, 21, 21)
+    assert area_length_volume(labels, UNEQUAL) == pytest.approx(expected, rel=0.015)
+
+
+def test_atrium() -> None:
+    """Boxes of 30 mm height: 8 A B / (3 pi L), and as disks a * b * pi / 4 * height."""
+    two, four = heart(85, 18), heart(85, 22, 30)
+    area_length = 8 * (30 * 36) * (30 * 44) / (3 * np.pi * 30) / 1000
+    assert la_volume(two, FINE, four, FINE) == pytest.approx(area_length, rel=0.03)
+    disks = np.pi / 4 * 36 * 44 * 30 / 1000
+    assert la_volume(two, FINE, four, FINE, method="disks") == pytest.approx(disks, rel=0.03)
+    alone = np.where(two == Camus.LA, two, 0)
+    with pytest.raises(ValueError, match="no LV at the LA"):
+        la_volume(alone, FINE, four, FINE)
+    with pytest.raises(ValueError, match="no LA"):
+        la_area(heart(85, 18, atrium=False), FINE)
+    with pytest.raises(ValueError, match="no MYO"):
+        myocardial_area(alone, FINE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [({"disks": 0}, "disks"), ({"length": 0.0}, "length"), ({"length": -5.0}, "length")],
+)
+def test_senseless_settings_are_refused(changes: dict[str, float], reason: str) -> None:
+    labels = heart(60, 18)
+    with pytest.raises(ValueError, match=f"{reason} must be"):
+        biplane_volume(labels, FINE, labels, FINE, **changes)
+
+
+@pytest.mark.parametrize("spacing", [(0.0, 0.3), (0.3, -1.0), (np.nan, 0.3)])
+def test_senseless_input_is_refused(spacing: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match="spacing"):
+        long_axis_length(heart(60, 18), spacing)
+    with pytest.raises(ValueError, match=r"\(H, W\)"):
+        long_axis_length(heart(60, 18)[None], FINE)
 
 
 def test_ventricle_cut_by_the_image() -> None:
@@ -107,7 +198,7 @@ def test_a_few_pixels_are_no_ventricle(shape: tuple[int, int], atrium: bool) -> 
         with pytest.raises(ValueError, match="too small to have a long axis"):
             biplane_volume(*views)
     with pytest.raises(ValueError, match="too small to have a long axis"):
-        release_ejection_fraction(there, few, FINE, there, there, FINE)
+        area_length_volume(few, FINE)
 
 
 def test_a_base_of_a_single_point() -> None:
@@ -119,19 +210,24 @@ def test_a_base_of_a_single_point() -> None:
 
 
 def test_two_ways_to_the_ejection_fraction() -> None:
-    ed_2ch, ed_4ch = heart(90, 24), heart(88, 26, spacing=UNEQUAL)
-    es_2ch, es_4ch = heart(75, 18), heart(76, 20, spacing=UNEQUAL)
-    edv = biplane_volume(ed_2ch, FINE, ed_4ch, UNEQUAL)
-    esv = biplane_volume(es_2ch, FINE, es_4ch, UNEQUAL)
+    views = {("2CH", "ED"): (heart(90, 24), FINE), ("2CH", "ES"): (heart(75, 18), FINE)}
+    views["4CH", "ED"] = heart(88, 26, spacing=UNEQUAL), UNEQUAL
+    views["4CH", "ES"] = heart(76, 20, spacing=UNEQUAL), UNEQUAL
+    edv, esv = (biplane_volume(*views["2CH", p], *views["4CH", p]) for p in ("ED", "ES"))
     own = 100 * (1 - (18 * 20 * 76) / (24 * 26 * 90))
     assert ejection_fraction(edv, esv) == pytest.approx(own, abs=0.7)
-    release = release_ejection_fraction(ed_2ch, es_2ch, FINE, ed_4ch, es_4ch, UNEQUAL)
-    assert release == pytest.approx(100 * (1 - (18 * 20) / (24 * 26)), abs=0.7)
+    longest = max(long_axis_length(*view) for view in views.values())
+    edv, esv = (
+        biplane_volume(*views["2CH", p], *views["4CH", p], length=longest) for p in ("ED", "ES")
+    )
+    assert ejection_fraction(edv, esv) == pytest.approx(100 * (1 - (18 * 20) / (24 * 26)), abs=0.7)
+    assert indices(views)["ef_release"] == ejection_fraction(edv, esv)
 
 
 def test_ejection_fraction() -> None:
     assert ejection_fraction(120.0, 50.0) == pytest.approx(58.3333333)
     assert ejection_fraction(100.0, 110.0) == pytest.approx(-10.0)
+    assert stroke_volume(120.0, 50.0) == 70.0
     with pytest.raises(ValueError, match="end-diastolic"):
         ejection_fraction(0.0, 10.0)
     with pytest.raises(ValueError, match="end-diastolic"):
@@ -140,30 +236,27 @@ def test_ejection_fraction() -> None:
 
 @pytest.mark.slow
 def test_reference_masks_give_the_release_ef() -> None:
-    import nibabel
-
     root = real_data("HEARTSEG_CAMUS_ROOT") / "database_nifti"
-    known, common, own = [], [], []
-    for folder in sorted(root.iterdir()):
-        frames = []
-        for name in ("2CH_ED", "2CH_ES", "4CH_ED", "4CH_ES"):
-            path = folder / f"{folder.name}_{name}_gt.nii.gz"
-            if path.exists():
-                image = nibabel.load(path)
-                columns, rows = (float(step) for step in image.header.get_zooms()[:2])
-                frames.append((np.asarray(image.dataobj).T.astype(np.uint8), (rows, columns)))
-        if len(frames) < 4:
+    known, common, own, without_atrium = [], [], [], []
+    for patient, frames in itertools.groupby(camus_reference_masks(), key=lambda frame: frame[0]):
+        views = {(view, phase): (labels, step) for _, view, phase, labels, step in frames}
+        for labels, step in views.values():
+            bare = np.where(labels == Camus.LA, 0, labels)
+            change = long_axis_length(bare, step) - long_axis_length(labels, step)
+            without_atrium.append(abs(change))
+        if len(views) < 4:
             continue
-        ed_2ch, es_2ch, ed_4ch, es_4ch = frames
-        info = (folder / "Info_2CH.cfg").read_text().splitlines()
+        info = (root / patient / "Info_2CH.cfg").read_text().splitlines()
         known.append(next(float(line.split(":")[1]) for line in info if line.startswith("EF")))
-        common.append(release_ejection_fraction(ed_2ch[0], *es_2ch, ed_4ch[0], *es_4ch))
-        edv, esv = biplane_volume(*ed_2ch, *ed_4ch), biplane_volume(*es_2ch, *es_4ch)
-        own.append(ejection_fraction(edv, esv))
+        found = indices(views)
+        common.append(found["ef_release"])
+        own.append(found["ef"])
     assert len(known) > 100
     release, own_axis = agreement(known, common), agreement(known, own)
-    print(f"common disk height: {release}\nown long axes: {own_axis}")
+    changes = np.mean(without_atrium), np.quantile(without_atrium, 0.95)
+    print(f"common disk height: {release}\nown long axes: {own_axis}\nwithout atrium: {changes} mm")
     assert release["mae"] <= 1.0
     assert release["r"] >= 0.98
     assert own_axis["r"] >= 0.95  # an offset of 8 points: the axis' own shortening counts
-    assert own_axis["bias"] == pytest.approx(8.3, abs=0.5)
+    assert own_axis["bias"] == pytest.approx(8.0, abs=0.5)
+    assert changes[0] < 1.0

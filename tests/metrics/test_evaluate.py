@@ -17,7 +17,9 @@ from heartseg.config import Params, load_params
 from heartseg.data.labels import Camus
 from heartseg.data.prepared import Sample, file_digest, write_prepared
 from heartseg.errors import InputError
+from heartseg.metrics.plausibility import FLAGS
 from heartseg.models import trained
+from heartseg.models.components import keep_largest
 from heartseg.tracking.mlflow import connect
 from tests.examples import ROOT
 from tests.metrics.shapes import FINE, MM_PER_ROW, S_PER_COLUMN, heart, strip
@@ -25,15 +27,20 @@ from tests.tracking.stores import _cold_store, _own_environment, new_run, store
 
 __all__ = ["_cold_store", "_own_environment", "store"]
 
+KINDS = ("bland_altman", "scatter")
+
 pytestmark = pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")
 
 
 class ReadsLabels(torch.nn.Module):
     """Stands for a packaged model: the image's brightness, in steps of 60, is the label."""
 
+    largest_component = False
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         assert images.dtype == torch.uint8
-        return images[:, 0] // 60
+        labels = images[:, 0] // 60
+        return keep_largest(labels, 4) if self.largest_component else labels
 
 
 @pytest.fixture
@@ -130,8 +137,17 @@ def test_camus(place: Path, store: str, capsys: pytest.CaptureFixture[str]) -> N
     assert list(cases) == [
         *("case_id", "patient", "view", "phase", "quality", "structure"),
         *("dice", "hd95_mm", "msd_mm", "missed"),
+        *FLAGS,
+        "plausible",
     ]
     assert len(cases) == 40
+    odd = cases[~cases["plausible"]].drop_duplicates("case_id")
+    assert list(odd["case_id"]) == ["p2_2CH_ES"]
+    assert list(odd["incomplete"]) == [True]
+    assert metrics["plausibility"]["fraction"] == 0.9
+    assert metrics["plausibility"]["by_phase"]["ED"]["fraction"] == 1.0
+    assert metrics["postprocess"]["chosen"] == "none"  # no better on the spare patient
+    assert metrics["postprocess"]["chosen_on"] == "val"
     missed = cases[cases["missed"]]
     assert list(missed["case_id"]) == ["p2_2CH_ES"]
     ef = pd.read_csv(results / "clinical.csv").set_index("patient")
@@ -144,10 +160,14 @@ def test_camus(place: Path, store: str, capsys: pytest.CaptureFixture[str]) -> N
     assert metrics["ef"]["edv_ml"]["missing"] == 0
     assert list(ef["ef_cfg"]) == [36.0, 36.0]
     assert list(ef["quality"]) == ["Good", "Good/Poor"]
+    assert set(metrics["ef_by_quality"]) == {"Good", "Poor"}
+    assert metrics["ef_classes"]["masks"]["50"]["accuracy"] == 1.0
+    assert ef.loc["p1", "la_volume_ml_predicted"] == ef.loc["p1", "la_volume_ml_reference"]
     names = {path.stem for path in (results / "figures").iterdir()}
     assert names == {
         *("overlay_best", "overlay_median", "overlay_worst", "box_plots"),
-        *("ef_bland_altman", "ef_scatter", "training_curves"),
+        *(f"{name}_{kind}" for name in ("ef", "ef_cfg", "edv", "esv") for kind in KINDS),
+        "training_curves",
     }
     assert not list(results.glob(".*"))  # no temporary file stays
     numbers, files = logged(store)
@@ -159,6 +179,19 @@ def test_camus(place: Path, store: str, capsys: pytest.CaptureFixture[str]) -> N
     told = capsys.readouterr().out
     assert "LV    Dice 0.900" in told
     assert "masks      bias 0.00  MAE 0.00  n 1  not measured 1" in told
+
+
+def test_islands_are_removed_where_that_helps(place: Path) -> None:
+    samples = [sample for sample in camus_samples() if sample.patient in ("p1", "spare")]
+    for sample in samples:
+        sample.image[:20, :20] = 90  # seen as LV
+    split = {sample.patient: "test" for sample in samples} | {"spare": "val"}
+    write_prepared(Path("data/prepared/camus.parquet"), samples, split, {})
+    evaluate.main(["camus"])
+    metrics = json.loads((place / "results/camus/metrics.json").read_text())
+    assert metrics["postprocess"]["chosen"] == "largest_component"
+    dice = metrics["postprocess"]["val_dice"]
+    assert dice["none"] < dice["largest_component"] == 1.0
 
 
 def test_mmode(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from heartseg.metrics.overlap import confusion_counts, dice_from_counts, mask_dice
+from heartseg.metrics.overlap import (
+    confusion_counts,
+    dice_from_counts,
+    mask_dice,
+    mask_iou,
+    mask_mse,
+)
 
 REFERENCE = torch.tensor([[[0, 0, 1], [0, 1, 1], [2, 2, 1]], [[0, 0, 0], [0, 0, 0], [0, 0, 2]]])
 PREDICTED = torch.tensor([[[0, 1, 1], [0, 1, 0], [2, 2, 2]], [[0, 0, 0], [0, 0, 1], [0, 0, 2]]])
@@ -88,3 +94,23 @@ def test_mask_dice() -> None:
         mask_dice(square.astype(np.uint8), square)
     with pytest.raises(ValueError, match="equal in shape"):
         mask_dice(square[:5], square)
+
+
+def test_iou_and_mse() -> None:
+    square = np.zeros((10, 10), bool)
+    square[2:6, 2:6] = True
+    shifted = np.roll(square, 2, axis=1)  # 8 of 16 pixels shared: 24 in the union, 16 wrong
+    empty = np.zeros((10, 10), bool)
+    assert mask_iou(square, square) == mask_iou(empty, empty) == 1.0
+    assert mask_iou(square, shifted) == pytest.approx(8 / 24)
+    assert mask_iou(square, empty) == 0.0
+    assert mask_mse(square, shifted) == pytest.approx(0.16)
+    assert mask_mse(square, square) == 0.0
+    assert mask_mse(square, ~square) == 1.0
+
+
+def test_iou_follows_from_dice() -> None:
+    for seed in range(5):
+        one, other = np.random.default_rng(seed).random((2, 20, 20)) < 0.3
+        dice = mask_dice(one, other)
+        assert mask_iou(one, other) == pytest.approx(dice / (2 - dice))

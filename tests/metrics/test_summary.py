@@ -11,15 +11,15 @@ import pytest
 
 from heartseg.config import Evaluate, Params
 from heartseg.data.labels import Camus
+from heartseg.metrics.clinical import SUMMARISED
 from heartseg.metrics.summary import (
     case_metrics,
-    ef_row,
     summarise_camus,
     summarise_mmode,
     tidy,
     window_row,
 )
-from tests.metrics.shapes import FINE, MM_PER_ROW, S_PER_COLUMN, heart, strip
+from tests.metrics.shapes import MM_PER_ROW, S_PER_COLUMN, strip
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")
 
@@ -56,10 +56,7 @@ CASES = table(
     ("a", "4CH", "ED", "Good", 0.1),
     ("b", "2CH", "ES", "Poor", 0.2),
 )
-EF_COLUMNS = ["patient"]
-EF_COLUMNS += [f"{v}_{of}" for v in ("edv", "esv", "ef") for of in ("reference", "predicted")]
-EF_COLUMNS += ["ef_release_predicted", "ef_cfg", "edv_true"]
-NO_EF = pd.DataFrame(columns=EF_COLUMNS)
+NO_EF = pd.DataFrame(columns=SUMMARISED)
 
 
 def test_case_metrics_of_a_shifted_structure() -> None:
@@ -149,70 +146,6 @@ def test_json_has_no_nan_and_six_digits(settings: Evaluate) -> None:
         "d": "x",
         "e": True,
     }
-
-
-def frames(shrink: float = 1.0) -> dict:
-    """Predictions with a cavity narrower than the reference's in end-systole."""
-    sizes = {("2CH", "ED"): (84, 24), ("4CH", "ED"): (84, 26)}
-    sizes |= {("2CH", "ES"): (72, 18), ("4CH", "ES"): (72, 20)}
-    return {
-        key: (heart(length, width * (shrink if key[1] == "ES" else 1)), heart(length, width), FINE)
-        for key, (length, width) in sizes.items()
-    }
-
-
-def test_ef_row_by_both_methods() -> None:
-    row = ef_row(frames(shrink=0.8))
-    assert row is not None
-    assert row["edv_reference"] == row["edv_predicted"]
-    assert row["edv_reference"] == pytest.approx(2 / 3 * np.pi * 24 * 26 * 84 / 1000, rel=0.01)
-    assert row["esv_predicted"] == pytest.approx(0.64 * row["esv_reference"], rel=0.02)
-    own, common = 1 - (18 * 20 * 72) / (24 * 26 * 84), 1 - (18 * 20) / (24 * 26)
-    assert row["ef_reference"] == pytest.approx(100 * own, abs=1)
-    assert row["ef_release_reference"] == pytest.approx(100 * common, abs=1)
-    assert row["ef_release_predicted"] == pytest.approx(100 * (1 - 0.64 * (1 - common)), abs=1)
-
-
-def test_ef_row_without_a_view_or_without_lv() -> None:
-    whole = frames()
-    gap = {key: value for key, value in whole.items() if key != ("4CH", "ES")}
-    assert ef_row(gap) is None
-    nothing = np.zeros_like(whole["4CH", "ES"][0])
-    row = ef_row(whole | {("4CH", "ES"): (nothing, *whole["4CH", "ES"][1:])})
-    assert row is not None
-    assert all(math.isnan(row[f"{name}_predicted"]) for name in ("esv", "ef", "ef_release"))
-    assert row["edv_predicted"] == row["edv_reference"]  # end-diastole can still be measured
-    assert row["ef_reference"] > 40
-    nothing = np.zeros_like(whole["2CH", "ED"][0])
-    row = ef_row(whole | {("2CH", "ED"): (nothing, *whole["2CH", "ED"][1:])})
-    assert row is not None
-    assert all(math.isnan(row[f"{name}_predicted"]) for name in ("edv", "ef", "ef_release"))
-    assert row["esv_predicted"] == row["esv_reference"]
-
-
-def ef_table(**columns: list[float]) -> pd.DataFrame:
-    known = {"patient": ["a", "b", "c"], **columns}
-    return pd.DataFrame({name: known.get(name, [np.nan] * 3) for name in EF_COLUMNS})
-
-
-def test_ef_agreement_and_failures(settings: Evaluate) -> None:
-    ef = ef_table(ef_reference=[50, 60, 70], ef_predicted=[52, 59, np.nan])
-    masks = summarise_camus(CASES, ef, settings)["ef"]["masks"]
-    assert (masks["n"], masks["missing"]) == (2, 1)
-    assert (masks["bias"], masks["mae"]) == (0.5, 1.5)
-    assert (masks["bias_low"], masks["bias_high"]) == (-1.0, 2.0)  # one patient alone
-    assert (masks["mae_low"], masks["mae_high"]) == (1.0, 2.0)
-    volumes = summarise_camus(CASES, ef, settings)["ef"]["edv_ml"]
-    assert (volumes["missing"], volumes["mae_low"], volumes["bias_high"]) == (3, None, None)
-
-
-def test_cfg_ef_is_compared_by_its_own_method(settings: Evaluate) -> None:
-    both = {"ef_predicted": [58.0, 58.0, 58.0], "ef_release_predicted": [51.0, 51.0, 51.0]}
-    release = ef_table(ef_cfg=[50, 50, np.nan], **both)
-    cfg = summarise_camus(CASES, release, settings)["ef"]["cfg"]
-    assert (cfg["bias"], cfg["n"], cfg["missing"]) == (1.0, 2, 0)  # a patient without EF: no pair
-    phantom = release.assign(edv_true=100.0)
-    assert summarise_camus(CASES, phantom, settings)["ef"]["cfg"]["bias"] == 8.0
 
 
 def test_mmode_summary(settings: Evaluate) -> None:

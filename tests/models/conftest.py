@@ -21,7 +21,13 @@ CONFIGS: dict[str, ModelConfig] = {
         backbone_weights=None,
     ),
     "quicknat": QuickNATConfig(
-        name="quicknat", in_channels=1, filters=8, kernel=5, squeeze_excite="both", dropout=0.1
+        name="quicknat",
+        in_channels=1,
+        filters=8,
+        kernel=5,
+        squeeze_excite="both",
+        dropout=0.1,
+        weights=None,
     ),
     "unet": UNetConfig(
         name="unet", in_channels=1, channels=[4, 8, 16], residual_units=2, dropout=0.1

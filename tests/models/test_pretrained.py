@@ -10,6 +10,7 @@ from torchvision.models.segmentation import deeplabv3_mobilenet_v3_large
 
 from heartseg.errors import InputError
 from heartseg.models import build_network
+from heartseg.models.trained import save_trained
 
 ASPP = "classifier.0.project.0.weight"
 
@@ -101,6 +102,30 @@ def test_a_checkpoint_that_is_no_state_dict(configure, tmp_path):
     torch.save({"epoch": 3, "model": {}}, tmp_path / "checkpoint.pth")
     with pytest.raises(InputError, match="no state dict"):
         build_network(configure("deeplabv3", weights=str(tmp_path / "checkpoint.pth")), 4)
+
+
+def test_a_trained_quicknat_goes_on(configure, tmp_path):
+    """From a model folder as the training leaves it, into one of as many or of more structures."""
+    trained = build_network(configure("quicknat"), 1)
+    save_trained(tmp_path / "model", trained.state_dict(), {})
+    path = str(tmp_path / "model/weights.safetensors")
+    again = build_network(configure("quicknat", weights=path), 1).state_dict()
+    fresh = build_network(configure("quicknat", weights=path), 1, pretrained=False).state_dict()
+    for key, value in trained.state_dict().items():
+        assert torch.equal(again[key], value), key
+    assert not torch.equal(fresh["classifier.weight"], again["classifier.weight"])
+    wider = build_network(configure("quicknat", weights=path), 4).state_dict()
+    key = "encoders.0.0.convolutions.0.weight"
+    assert torch.equal(wider[key], trained.state_dict()[key])
+    assert wider["classifier.weight"].shape[0] == 4
+
+
+def test_a_quicknat_of_another_kind_does_not_fit(configure, tmp_path):
+    torch.save(build_network(configure("quicknat"), 1).state_dict(), tmp_path / "own.pth")
+    with pytest.raises(InputError, match=r"own\.pth does not fit the network in \d+ places"):
+        build_network(configure("quicknat", filters=4, weights=str(tmp_path / "own.pth")), 1)
+    with pytest.raises(InputError, match=r"absent\.pth: no such file"):
+        build_network(configure("quicknat", weights="absent.pth"), 1)
 
 
 def test_unknown_name_lists_the_known_ones(configure):

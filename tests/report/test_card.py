@@ -34,12 +34,37 @@ CAMUS_METRICS: dict[str, Any] = {
             **{"bias": -1.234, "bias_low": -2.5, "bias_high": 0.1},
             **{"mae": 4.5, "mae_low": 3.75, "mae_high": 5.25},
             "r": 0.87,
+            "icc": 0.81,
             "loa_low": -10.1,
             "loa_high": 7.6,
             "n": 49,
             "missing": 1,
         },
         "cfg": None,
+    },
+    "ef_by_quality": {
+        "Good": {
+            "masks": {"mae": 4.25, "r": 0.9, "n": 30},
+            "cfg": {"mae": 5.0, "r": None, "n": 1},
+            "edv_ml": {"mae": 8.0, "r": 0.95, "n": 30},
+        },
+    },
+    "ef_classes": {
+        "masks": {
+            "40": {
+                **{"true_below": 7, "false_below": 1, "false_above": 2, "true_above": 39},
+                **{"accuracy": 0.9388, "kappa": 0.786},
+            },
+        },
+    },
+    "plausibility": {
+        **{"n": 198, "fraction": 0.95, "fraction_low": 0.92, "fraction_high": 0.98},
+        "flags": {"holes": 3, "edge": 0},
+        "by_view": {"2CH": {"n": 99, "fraction": 0.94}},
+    },
+    "postprocess": {
+        **{"chosen": "largest_component", "chosen_on": "val"},
+        "val_dice": {"none": 0.9012, "largest_component": 0.9034},
     },
     "evaluated_on": "test",
     "n_patients": 50,
@@ -104,6 +129,7 @@ def test_results_with_intervals_units_and_gaps():
         "-1.23 [-2.50 to 0.10]",
         "4.50 [3.75 to 5.25]",
         "0.87",
+        "0.81",
         "-10.10 to 7.60",
         "49",
         "1",
@@ -114,12 +140,29 @@ def test_results_with_intervals_units_and_gaps():
     assert "view 4CH" not in found
 
 
+def test_clinical_section_of_camus():
+    text = card("camus", CAMUS_METRICS)
+    found = rows(text)
+    assert found["image quality"][0] == "EF against masks (points)"
+    assert found["Good"] == ["4.25 (0.90, 30)", "5.00 (–, 1)", "8.00 (0.95, 30)", "– (–, –)"]
+    row = found["EF against masks, below 40 %"]
+    assert row == ["0.939", "0.79", "7", "1", "2", "39"]
+    assert found["all"] == ["198", "0.95 [0.92 to 0.98]"]
+    assert found["2CH"] == ["99", "0.94"]
+    assert found["a structure has a hole"] == ["3"]
+    assert "largest component (mean Dice 0.9012 without, 0.9034 with" in text
+    assert "on the same grid, of each structure its largest connected part" in text
+    assert "r 0.80 and 5.6 points in EF" in text
+    plain = card("camus", CAMUS_METRICS | {"postprocess": {"chosen": "none"}})
+    assert "largest" not in plain
+
+
 def test_mmode_card():
     text = card("mmode", MMODE_METRICS)
     found = rows(text)
     assert found["structure"] == ["Dice (0 to 1)"]
-    assert found["LVIDd (mm)"] == ["0.01", "0.10", "0.99", "-0.20 to 0.20", "36", "–"]
-    assert found["heart rate (1/min)"] == ["–", "–", "–", "–", "0", "–"]
+    assert found["LVIDd (mm)"] == ["0.01", "0.10", "0.99", "–", "-0.20 to 0.20", "36", "–"]
+    assert found["heart rate (1/min)"] == ["–", "–", "–", "–", "–", "0", "–"]
     assert "36 images of 6 animals of the val split" in text
     assert "optimistic" in text  # evaluated on the split that chose the epoch
     assert "optimistic" not in card("mmode", MMODE_METRICS | {"selected_on_it": False})

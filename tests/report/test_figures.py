@@ -123,6 +123,18 @@ def test_bland_altman_by_hand():
     assert axes.get_xlabel().endswith("(%)")
 
 
+def test_bland_altman_is_coloured_by_image_quality():
+    qualities = ["Good", "Poor", "Good", "", "Poor"]
+    measured = [11, 23, 29, 45, NAN]
+    figure = figures.bland_altman([10, 20, 30, 40, 50], measured, "EDV", "mL", qualities)
+    (axes,), (legend,) = figure.axes, figure.legends
+    words = [text.get_text() for text in legend.get_texts()]
+    assert words == ["Good (2)", "Poor (1)"]  # measured ones
+    points = {part.get_label(): len(part.get_offsets()) for part in axes.collections}
+    assert points["Good (2)"] == 2
+    assert len({tuple(part.get_facecolor()[0]) for part in axes.collections}) == 3
+
+
 def test_agreement_scatter_by_hand():
     # Deviations (-1.5, -.5, .5, 1.5) and (-1.25, -.25, -.25, 1.75): covariance sum 4.5,
     # squares 5 and 4.75, r = 4.5 / sqrt(23.75) = 0.92338.

@@ -20,6 +20,7 @@ def tags(value: float, **changes: str) -> dict[str, str]:
         registry.SPLIT_TAG: "test",
         registry.WEIGHTS_TAG: "w",
         registry.TRAINING_TAG: "t",
+        registry.POSTPROCESS_TAG: "none",
     } | changes
 
 
@@ -132,14 +133,14 @@ def test_a_challenger_that_wins_later_is_challenger_no_more(store):
     assert aliases(store) == {"champion": "2"}
 
 
-def test_a_version_is_found_by_weights_and_training(store):
+def test_a_version_is_found_by_what_its_package_is_made_of(store):
     client = connect(store)
     version = register(store, tags(0.5))
 
-    assert registry.find_version(client, NAME, "w", "t").version == int(version)
-    assert registry.find_version(client, NAME, "other", "t") is None
-    assert registry.find_version(client, NAME, "w", "other") is None
-    assert registry.find_version(client, "heartseg-mmode", "w", "t") is None
+    assert registry.find_version(client, NAME, tags(0.9)).version == int(version)
+    for tag in (registry.WEIGHTS_TAG, registry.TRAINING_TAG, registry.POSTPROCESS_TAG):
+        assert registry.find_version(client, NAME, tags(0.5, **{tag: "other"})) is None
+    assert registry.find_version(client, "heartseg-mmode", tags(0.5)) is None
 
 
 def test_pulling_what_is_not_there_names_what_is(store):

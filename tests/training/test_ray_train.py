@@ -14,6 +14,7 @@ import torch
 
 from heartseg.data.resident import Resident
 from heartseg.errors import InputError
+from heartseg.models import build_network
 from heartseg.training.checkpoint import load_checkpoint
 from heartseg.training.journal import read_epochs
 from heartseg.training.loop import fit
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.slow
 # rounding up as AdamW's division by tiny gradients does.
 EXACT = {
     "model": {"name": "quicknat", "in_channels": 1, "filters": 4, "kernel": 3,
-              "squeeze_excite": "none", "dropout": 0.0},
+              "squeeze_excite": "none", "dropout": 0.0, "weights": None},
     "optimizer": "sgd",
     "learning_rate": 0.05,
 }  # fmt: skip
@@ -72,7 +73,9 @@ def test_workers_on_ray_equal_this_process(cluster, params, data, tmp_path):
     Four workers share two cores, and five validation images unevenly.
     """
     recipe = small_recipe(params, **EXACT)
-    weights = load_checkpoint(cluster.train_on_ray(recipe, how(params, 4), data, tmp_path))["model"]
+    weights = load_checkpoint(cluster.train_on_cluster(recipe, how(params, 4), data, tmp_path))[
+        "model"
+    ]
     expected = in_this_process(recipe, data)
     assert weights.keys() == expected.keys()
     assert largest_difference(weights, expected) < 1e-5
@@ -94,21 +97,37 @@ def test_a_killed_worker_is_replaced_and_changes_nothing(cluster, params, data, 
 
     killer = threading.Thread(target=kill_after_the_second_epoch, daemon=True)
     killer.start()
-    end = load_checkpoint(cluster.train_on_ray(recipe, how(params, 2), data, tmp_path))
+    end = load_checkpoint(cluster.train_on_cluster(recipe, how(params, 2), data, tmp_path))
     assert killed, "the training ended before the kill"
     assert largest_difference(end["model"], in_this_process(recipe, data)) < 1e-5
     assert [entry["epoch"] for entry in read_epochs(tmp_path)] == list(range(1, 9))
 
 
+def test_weights_to_start_from_are_found_from_where_the_training_was_started(
+    cluster, params, data, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(3)
+    trained = build_network(small_recipe(params, **EXACT).model, 4).state_dict()
+    torch.save(trained, "trained.pth")
+    model = EXACT["model"] | {"weights": "trained.pth"}
+    recipe = small_recipe(params, **EXACT | {"model": model, "learning_rate": 1e-9}, epochs=1)
+    folder = cluster.train_on_cluster(recipe, how(params, 1), data, tmp_path / "run")
+    weights = load_checkpoint(folder)["model"]
+    learnt = {key: value for key, value in weights.items() if value.is_floating_point()}
+    parameters = {key: learnt[key] for key in learnt if "running" not in key}
+    assert largest_difference(parameters, trained) < 1e-6
+
+
 def test_a_users_fault_in_a_worker_ends_at_once(cluster, params, data, tmp_path: Path):
     recipe = small_recipe(params, learning_rate=1e30, schedule="constant")
     with pytest.raises(InputError, match="lower learning_rate"):
-        cluster.train_on_ray(recipe, how(params, 1), data, tmp_path)
+        cluster.train_on_cluster(recipe, how(params, 1), data, tmp_path)
 
 
 def test_a_batch_that_workers_cannot_share_is_refused_before_they_start(
     cluster, params, data, tmp_path
 ):
     with pytest.raises(InputError, match="cannot be shared equally by 3 workers"):
-        cluster.train_on_ray(small_recipe(params), how(params, 3), data, tmp_path)
+        cluster.train_on_cluster(small_recipe(params), how(params, 3), data, tmp_path)
     assert not (tmp_path / "ray").exists()

@@ -45,6 +45,6 @@ def test_a_finished_training_starts_anew(tiny_recipe, tmp_path):
 def test_two_processes_never_share_a_folder(tiny_recipe, tmp_path):
     with open_run_dir(tmp_path, "camus", tiny_recipe, "1" * 32, "ray") as folder:
         update_state(folder, finished=True)
-        with pytest.raises(InputError, match="another process is training"):
+        with pytest.raises(InputError, match="another process works on"):
             folder_of(tmp_path, tiny_recipe)
         assert read_state(folder) == {"finished": True}

@@ -1,13 +1,14 @@
 """Phantoms in the layout of M-mode windows of mouse hearts: img/, mask/ and windows.csv.
 
-An animal is one strip, depth down and time to the right, cut into square windows; recordings/
-holds the whole strips, with a windows.csv of their own. Tissue is layers of scatterers that move
+An animal is one strip, depth down and time to the right, cut into square windows; strips/ holds
+the whole strips, with a recordings.csv. Tissue is layers of scatterers that move
 with the walls, which gives the streaks along the traces.
 """
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -25,13 +26,13 @@ class Window:
     """A line of windows.csv.
 
     Attributes:
-        name: of the files in img/ and mask/, or in recordings/, without ".png".
+        name: of the files in img/ and mask/, or of the strip, without ".png".
         mm_per_row, s_per_column: spacing.
         quality: "Good", "Medium" or "Poor".
         lvidd_mm, lvids_mm: mean LV inner diameter over the window's end-diastoles (starts of
             contraction) and end-systoles.
         heart_rate_bpm: from the mean interval between the window's end-diastoles.
-        animal: number of the animal, from 1.
+        animal: name of the animal, with which its windows' names begin.
     """
 
     name: str
@@ -41,11 +42,15 @@ class Window:
     lvidd_mm: float
     lvids_mm: float
     heart_rate_bpm: float
-    animal: int
+    animal: str
+
+
+STRIP_COLUMNS = ("animal", "mm_per_row", "s_per_column", "lvidd_mm", "lvids_mm", "heart_rate_bpm")
+"""What recordings.csv tells of the whole strips."""
 
 
 @dataclass(frozen=True)
-class Recording:
+class AnimalStrip:
     """An animal's whole strip, and the windows cut from it.
 
     Attributes:
@@ -68,45 +73,47 @@ class Recording:
 def write_mmode(folder: Path, config: MmodePhantoms, workers: int) -> None:
     """Write the phantoms into the existing `folder`; the bytes do not depend on `workers`."""
     mark_as_phantom(folder, "M-mode windows", config.seed)
-    for name in ("img", "mask", "recordings"):
+    for name in ("img", "mask", "strips"):
         (folder / name).mkdir()
     write = partial(_write_animal, folder, config)
     animals = map_processes(write, range(1, config.animals + 1), workers)
-    _write_table(folder / "windows.csv", [row for _, windows in animals for row in windows])
-    _write_table(folder / "recordings/windows.csv", [truth for truth, _ in animals])
+    windows = [astuple(window) for _, own in animals for window in own]
+    _write_table(folder / "windows.csv", [field.name for field in fields(Window)], windows)
+    truths = [[t.name, *(getattr(t, key) for key in STRIP_COLUMNS)] for t, _ in animals]
+    _write_table(folder / "strips/recordings.csv", ["recording", *STRIP_COLUMNS], truths)
 
 
-def _write_table(path: Path, rows: list[Window]) -> None:
+def _write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     with open(path, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow([field.name for field in fields(Window)])
-        writer.writerows(astuple(row) for row in rows)
+        writer.writerow(header)
+        writer.writerows(rows)
 
 
 def _write_animal(folder: Path, config: MmodePhantoms, animal: int) -> tuple[Window, list[Window]]:
-    recording = make_recording(config, animal)
-    for window, image, mask in cut_windows(recording):
+    whole = make_strip(config, animal)
+    for window, image, mask in cut_windows(whole):
         for kind, pixels in (("img", image), ("mask", mask)):
             Image.fromarray(pixels).save(folder / kind / f"{window.name}.png")
-    Image.fromarray(recording.image).save(folder / f"recordings/{recording.truth.name}.png")
-    return recording.truth, recording.windows
+    Image.fromarray(whole.image).save(folder / f"strips/{whole.truth.name}.png")
+    return whole.truth, whole.windows
 
 
 def make_animal(config: MmodePhantoms, animal: int) -> list[tuple[Window, np.ndarray, np.ndarray]]:
     """An animal's windows with image and mask (0 or 255), uint8 (window, window)."""
-    return cut_windows(make_recording(config, animal))
+    return cut_windows(make_strip(config, animal))
 
 
-def cut_windows(recording: Recording) -> list[tuple[Window, np.ndarray, np.ndarray]]:
+def cut_windows(whole: AnimalStrip) -> list[tuple[Window, np.ndarray, np.ndarray]]:
     """The square windows of a strip with image and mask."""
-    cuts = [slice(start, start + len(recording.image)) for start in recording.starts]
+    cuts = [slice(start, start + len(whole.image)) for start in whole.starts]
     return [
-        (window, recording.image[:, cut], recording.mask[:, cut])
-        for window, cut in zip(recording.windows, cuts, strict=True)
+        (window, whole.image[:, cut], whole.mask[:, cut])
+        for window, cut in zip(whole.windows, cuts, strict=True)
     ]
 
 
-def make_recording(config: MmodePhantoms, animal: int) -> Recording:
+def make_strip(config: MmodePhantoms, animal: int) -> AnimalStrip:
     """An animal's strip, which ends with its last window."""
     rng = np.random.default_rng([config.seed, animal])
     size = config.window
@@ -124,6 +131,8 @@ def make_recording(config: MmodePhantoms, animal: int) -> Recording:
     rows = (np.arange(size)[:, None] + 0.5) * mm_per_row
     mask = np.where((rows >= motion.upper) & (rows < motion.lower), 255, 0).astype(np.uint8)
 
+    animal_name = f"animal{animal:02d}"
+
     def truth(name: str, start: int, end: int) -> Window:
         in_diastole = (motion.diastoles >= start) & (motion.diastoles < end)
         in_systole = (motion.systoles >= start) & (motion.systoles < end)
@@ -136,12 +145,11 @@ def make_recording(config: MmodePhantoms, animal: int) -> Recording:
             lvidd_mm=round(float(motion.diastolic[in_diastole].mean()), 4),
             lvids_mm=round(float(motion.systolic[in_systole].mean()), 4),
             heart_rate_bpm=round(60 / interval, 2),
-            animal=animal,
+            animal=animal_name,
         )
 
-    name = f"animal{animal:02d}"
     windows = [
-        truth(f"{name}_w{number}", start, start + size)
+        truth(f"{animal_name}_w{number}", start, start + size)
         for number, start in enumerate(starts, start=1)
     ]
-    return Recording(strip, mask, motion, truth(name, 0, columns), windows, starts)
+    return AnimalStrip(strip, mask, motion, truth(animal_name, 0, columns), windows, starts)

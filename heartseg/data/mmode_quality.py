@@ -1,0 +1,84 @@
+"""Labels of acquisition quality: quality.csv beside the recordings.
+
+A row labels a span of a strip's time (recording, start_s, end_s, quality) or a window by its
+name (window, quality); quality is good or bad.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from heartseg.data.csv_table import read_numbers, read_table
+from heartseg.errors import InputError
+
+FILE = "quality.csv"
+GOOD, BAD = "good", "bad"
+
+
+@dataclass(frozen=True)
+class QualityLabels:
+    """Labels by strip and by window.
+
+    Attributes:
+        spans: by strip, (start in s, end in s, label).
+        windows: by name of the window.
+    """
+
+    spans: dict[str, list[tuple[float, float, str]]] = field(default_factory=dict)
+    windows: dict[str, str] = field(default_factory=dict)
+
+    def columns(
+        self, strip: str, count: int, s_per_column: float
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """Good and bad columns of a strip, two bool (count,), None where no span is labelled.
+
+        What lies in no span is neither; what lies in a good and in a bad one is bad.
+        """
+        if strip not in self.spans:
+            return None
+        time = (np.arange(count) + 0.5) * s_per_column
+        inside = {GOOD: np.zeros(count, bool), BAD: np.zeros(count, bool)}
+        for start, end, label in self.spans[strip]:
+            inside[label] |= (time >= start) & (time < end)
+        return inside[GOOD] & ~inside[BAD], inside[BAD]
+
+    def of_window(self, window: str, others: Sequence[str]) -> str | None:
+        """The window's label; None where none of its strip's windows has one.
+
+        "" where only others have one: what nobody has looked at is not known to be good.
+        """
+        if not any(other in self.windows for other in others):
+            return None
+        return self.windows.get(window, "")
+
+
+def read_quality(path: Path) -> QualityLabels:
+    """The labels in a file, none where there is no file.
+
+    Raises:
+        InputError: "path: reason. Remedy."
+    """
+    labels = QualityLabels()
+    if not path.exists():
+        return labels
+    table = read_table(path, ["quality"], ["recording", "start_s", "end_s", "window"])
+    starts, ends = (read_numbers(table, column, path) for column in ("start_s", "end_s"))
+    cells = zip(table["recording"], table["window"], table["quality"].str.lower(), strict=True)
+    for row, (recording, window, label) in enumerate(cells):
+        where = f"{path}: row {row + 1} below the header"
+        if label not in (GOOD, BAD):
+            raise InputError(f"{where} has the quality {label!r}. Write {GOOD} or {BAD}.")
+        if bool(recording) == bool(window):
+            raise InputError(f"{where} must name a recording or a window. Give one of them.")
+        if window:
+            labels.windows[window] = label
+        elif not starts[row] < ends[row]:
+            raise InputError(f"{where} has no span of time. Give start_s and a later end_s.")
+        else:
+            spans = labels.spans.setdefault(recording, [])
+            spans.append((float(starts[row]), float(ends[row]), label))
+    return labels

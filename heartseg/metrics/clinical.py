@@ -1,0 +1,225 @@
+"""Clinical indices of a patient from masks of both apical views, and how well they agree.
+
+Indices: `heartseg.metrics.ejection`. A row per patient makes clinical.csv; its summary goes into
+metrics.json. Columns carry their unit, but for edv, esv and sv (mL) and ef (percent).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from heartseg.config import Evaluate
+from heartseg.metrics import Spacing
+from heartseg.metrics.agreement import agreement, agreement_over_patients, classification
+from heartseg.metrics.chamber import Chamber, left_atrium, left_ventricle
+from heartseg.metrics.ejection import (
+    area_length,
+    disk_volume,
+    ejection_fraction,
+    myocardial_area,
+    stroke_volume,
+)
+
+VIEWS, PHASES = ("2CH", "4CH"), ("ED", "ES")
+EF_THRESHOLDS = (30.0, 40.0, 50.0)
+"""Percent: severely reduced below 30 (Lang et al. 2015); heart failure with reduced EF ends at 40,
+with mildly reduced EF at 50 (McDonagh et al., European Heart Journal 42, 2021)."""
+QUALITIES = ("Good", "Medium", "Poor")
+SUMMARISED = [
+    "patient",
+    "quality",
+    *[f"{value}_{of}" for of in ("reference", "predicted") for value in ("edv", "esv", "ef")],
+    "ef_release_predicted",
+    "ef_cfg",
+    "edv_true",
+    "esv_true",
+]
+"""Columns that `summarise_clinical` reads."""
+
+Frame = tuple[np.ndarray, np.ndarray, Spacing]  # prediction, reference, spacing
+Masks = Mapping[tuple[str, str], tuple[np.ndarray, Spacing]]  # labels, spacing by (view, phase)
+
+
+# --- rows ---------------------------------------------------------------------------------
+
+
+def clinical_row(frames: Mapping[tuple[str, str], Frame]) -> dict[str, float] | None:
+    """The indices of one patient's masks, each with the endings _reference and _predicted.
+
+    NaN where a mask that the value needs lacks the chamber, or has one too small.
+
+    Args:
+        frames: prediction, reference and spacing by (view, phase).
+
+    Returns:
+        See `indices`; None where a view or a phase is absent.
+    """
+    if any((view, phase) not in frames for view in VIEWS for phase in PHASES):
+        return None
+    reference = {key: (labels, spacing) for key, (_, labels, spacing) in frames.items()}
+    predicted = {key: (labels, spacing) for key, (labels, _, spacing) in frames.items()}
+    return {
+        f"{name}_{of}": value
+        for of, masks in (("reference", reference), ("predicted", predicted))
+        for name, value in indices(masks).items()
+    }
+
+
+def indices(masks: Masks) -> dict[str, float]:
+    """Clinical indices of a patient's four label maps; NaN where one cannot be measured.
+
+    edv, esv, sv (mL), ef (percent): biplane disks, each phase with its own long axis.
+    ef_release: biplane disks with a disk height common to both phases, that of the longest of
+    the four long axes, as the CAMUS release computed the EF in Info_*.cfg; the ventricle's
+    shortening along its axis does not count then (the script that comes with the release).
+    edv, esv, ef _area_length_VIEW: from that view alone.
+    lv_length_mm, lv_area_mm2, myo_area_mm2, la_area_mm2 _VIEW_PHASE.
+    la_volume_ml, la_volume_disks_ml: area-length and biplane disks at ES, when it is largest.
+    """
+    lv = {key: _or_none(left_ventricle, *mask) for key, mask in masks.items()}
+    la = {key: _or_none(left_atrium, *mask) for key, mask in masks.items()}
+    lengths = [chamber.length for chamber in lv.values() if chamber]
+    longest = max(lengths) if len(lengths) == len(masks) else None
+    edv, esv = (_biplane(lv, phase) for phase in PHASES)
+    common = [_biplane(lv, phase, longest) if longest else np.nan for phase in PHASES]
+    found = {
+        "edv": edv,
+        "esv": esv,
+        "sv": _or_nan(stroke_volume, edv, esv),
+        "ef": _or_nan(ejection_fraction, edv, esv),
+        "ef_release": _or_nan(ejection_fraction, *common),
+    }
+    for view in VIEWS:
+        volumes = [
+            area_length(own.area, own.area, own.length) if (own := lv[view, phase]) else np.nan
+            for phase in PHASES
+        ]
+        values = (*volumes, _or_nan(ejection_fraction, *volumes))
+        for name, value in zip(("edv", "esv", "ef"), values, strict=True):
+            found[f"{name}_area_length_{view}"] = value
+    for (view, phase), mask in masks.items():
+        ventricle, atrium = lv[view, phase], la[view, phase]
+        found[f"lv_length_mm_{view}_{phase}"] = ventricle.length if ventricle else np.nan
+        found[f"lv_area_mm2_{view}_{phase}"] = ventricle.area if ventricle else np.nan
+        found[f"myo_area_mm2_{view}_{phase}"] = _or_nan(myocardial_area, *mask)
+        found[f"la_area_mm2_{view}_{phase}"] = atrium.area if atrium else np.nan
+    two, four = la["2CH", "ES"], la["4CH", "ES"]
+    found["la_volume_ml"] = found["la_volume_disks_ml"] = np.nan
+    if two and four:
+        shorter = min(two.length, four.length)
+        found["la_volume_ml"] = area_length(two.area, four.area, shorter)
+        found["la_volume_disks_ml"] = disk_volume(two, four)
+    return found
+
+
+def biplane_ef(masks: Masks) -> float:
+    """Ejection fraction in percent alone, as `indices` has it; NaN also without a view or phase."""
+    if any((view, phase) not in masks for view in VIEWS for phase in PHASES):
+        return np.nan
+    lv = {key: _or_none(left_ventricle, *mask) for key, mask in masks.items()}
+    return _or_nan(ejection_fraction, *(_biplane(lv, phase) for phase in PHASES))
+
+
+def _biplane(
+    lv: Mapping[tuple[str, str], Chamber | None], phase: str, length: float | None = None
+) -> float:
+    two, four = lv["2CH", phase], lv["4CH", phase]
+    return disk_volume(two, four, length=length) if two and four else np.nan
+
+
+def _or_none(
+    measurement: Callable[..., Chamber], labels: np.ndarray, spacing: Spacing
+) -> Chamber | None:
+    """None where a mask has no chamber to measure: the summary counts it as missing."""
+    try:
+        return measurement(labels, spacing)
+    except ValueError:
+        return None
+
+
+def _or_nan(measurement: Callable[..., float], *arguments: Any) -> float:
+    try:
+        return measurement(*arguments)
+    except ValueError:
+        return np.nan
+
+
+# --- summaries ----------------------------------------------------------------------------
+
+
+def summarise_clinical(rows: pd.DataFrame, evaluate: Evaluate) -> dict[str, Any]:
+    """The part of metrics.json on EF and volumes.
+
+    Patients whose value could not be measured count as `missing`, not into the errors.
+
+    Args:
+        rows: of `clinical_row` with patient, quality, ef_cfg, edv_true and esv_true; without
+            patients, the columns `SUMMARISED`.
+        evaluate: the section of params.yaml.
+
+    Returns:
+        ef: agreement of masks (EF), edv_ml, esv_ml and cfg (see `comparisons`) over all
+        patients; ef_by_quality: the same by image quality, the poorer of the two views';
+        ef_classes: `classification` at `EF_THRESHOLDS`, for masks and cfg.
+    """
+    compared = comparisons(rows)
+    quality = rows["quality"].map(poorer_quality)
+    return {
+        "ef": {
+            name: agreement_over_patients(
+                pair["reference"], pair["measured"], rows.loc[pair.index, "patient"], evaluate
+            )
+            for name, pair in compared.items()
+        },
+        "ef_by_quality": {
+            str(value): {
+                name: agreement(pair["reference"], pair["measured"])
+                for name, pair in comparisons(group).items()
+            }
+            for value, group in rows[quality != ""].groupby(quality)
+        },
+        "ef_classes": {
+            name: classification(
+                compared[name]["reference"], compared[name]["measured"], EF_THRESHOLDS
+            )
+            for name in ("masks", "cfg")
+        },
+    }
+
+
+def comparisons(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Pairs of reference and measured value by what is compared.
+
+    masks, edv_ml, esv_ml: predicted against reference masks, each phase with its own long axis.
+    cfg: predicted masks against the ejection fraction that comes with the data, by that one's
+    method: with the release's common disk height, unless volumes come with it (as with
+    phantoms), which have own long axes; then edv_true_ml and esv_true_ml compare those too. The
+    two methods are 8 points apart on average on the release's own masks.
+    """
+    known, true = rows[rows["ef_cfg"].notna()], rows[rows["edv_true"].notna()]
+    by_its_method = known["ef_predicted"].where(
+        known["edv_true"].notna(), known["ef_release_predicted"]
+    )
+    pairs = {
+        "masks": (rows["ef_reference"], rows["ef_predicted"]),
+        "edv_ml": (rows["edv_reference"], rows["edv_predicted"]),
+        "esv_ml": (rows["esv_reference"], rows["esv_predicted"]),
+        "cfg": (known["ef_cfg"], by_its_method),
+    }
+    if len(true):
+        pairs["edv_true_ml"] = true["edv_true"], true["edv_predicted"]
+        pairs["esv_true_ml"] = true["esv_true"], true["esv_predicted"]
+    return {
+        name: pd.DataFrame({"reference": reference, "measured": measured}, dtype=float)
+        for name, (reference, measured) in pairs.items()
+    }
+
+
+def poorer_quality(quality: str) -> str:
+    """The poorer of "Good/Poor", where views differ; unknown words stay as they are."""
+    words = quality.split("/")
+    return max(words, key=QUALITIES.index) if set(words) <= set(QUALITIES) else quality

@@ -1,0 +1,84 @@
+"""Clinical errors on the validation images, at the network's resolution: metrics for a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from heartseg.metrics.clinical import biplane_ef
+from heartseg.metrics.summary import window_row
+
+NO_EF_ERROR = 100.0
+"""Error, in points, of an ejection fraction that the predicted masks do not allow to measure."""
+
+
+class ClinicalValidation:
+    """Compares predicted masks with the reference masks.
+
+    Args:
+        dataset: "camus" or "mmode".
+        reference: label maps uint8 (N, S, S), all resized to one size.
+        about: N rows of the prepared dataset: patient, view, phase, height, width, spacing_row,
+            spacing_col, the last four at native resolution.
+    """
+
+    def __init__(self, dataset: str, reference: np.ndarray, about: pd.DataFrame):
+        self.dataset = dataset
+        self.reference = reference
+        self.about = about.reset_index(drop=True)
+        sizes = np.array(reference.shape[1:]) if len(reference) else np.ones(2)
+        self.spacings = self.about[["spacing_row", "spacing_col"]].to_numpy() * (
+            self.about[["height", "width"]].to_numpy() / sizes
+        )
+
+    def count(self) -> int:
+        """Patients (CAMUS) or windows (M-mode) that can be measured in the reference masks."""
+        return len(self._errors(self.reference))
+
+    def errors(self, predicted: np.ndarray) -> dict[str, float]:
+        """Mean absolute errors.
+
+        A value that the predicted masks do not allow to measure counts as the worst: an EF as
+        100 points wrong, a diameter as 0 mm.
+
+        Args:
+            predicted: label maps uint8 (N, S, S).
+
+        Returns:
+            ef_mae in points (CAMUS: biplane Simpson, over patients with both views and phases),
+            or lvid_mae in mm (M-mode: over LVIDd and LVIDs of all windows); NaN without any.
+        """
+        errors = self._errors(predicted)
+        name = "ef_mae" if self.dataset == "camus" else "lvid_mae"
+        return {name: float(np.mean(errors)) if errors else float("nan")}
+
+    def _errors(self, predicted: np.ndarray) -> list[float]:
+        found = self._ejection if self.dataset == "camus" else self._diameters
+        return list(found(predicted))
+
+    def _ejection(self, predicted: np.ndarray) -> Iterator[float]:
+        for _, own in self.about.groupby("patient"):
+            places = {
+                (str(view), str(phase)): i
+                for i, view, phase in zip(own.index, own["view"], own["phase"], strict=True)
+            }
+            reference, found = (
+                biplane_ef({key: (masks[i], self._spacing(i)) for key, i in places.items()})
+                for masks in (self.reference, predicted)
+            )
+            if np.isfinite(reference):
+                error = abs(found - reference)
+                yield error if np.isfinite(error) else NO_EF_ERROR
+
+    def _diameters(self, predicted: np.ndarray) -> Iterator[float]:
+        for i in range(len(self.reference)):
+            row = window_row(predicted[i], self.reference[i], self._spacing(i))
+            for name in ("lvidd", "lvids"):
+                reference = row[f"{name}_reference"]
+                if np.isfinite(reference):
+                    yield abs(np.nan_to_num(row[f"{name}_predicted"]) - reference)
+
+    def _spacing(self, row: int) -> tuple[float, float]:
+        return float(self.spacings[row, 0]), float(self.spacings[row, 1])

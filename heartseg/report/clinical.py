@@ -1,0 +1,76 @@
+"""The model card's section on clinical agreement and anatomical plausibility (CAMUS)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from heartseg.metrics.plausibility import FLAGS
+from heartseg.report.markdown import get, number, table, with_interval
+
+COMPARED = {
+    "masks": "EF against masks (points)",
+    "cfg": "EF against the recorded one (points)",
+    "edv_ml": "EDV against masks (mL)",
+    "esv_ml": "ESV against masks (mL)",
+}
+PUBLISHED = """\
+Published on CAMUS, for comparison: the U-Nets of Leclerc et al. (IEEE TMI 38(9), 2019, abstract)
+reach r 0.95 and a mean absolute error of 9.5 mL in EDV and ESV, r 0.80 and 5.6 points in EF,
+"below the inter-observer scores" and "slightly worse than the intra-observer's ones". LU-Net
+(Leclerc et al., IEEE TUFFC 67(12), 2020, abstract): r 0.96 and 7.6 mL, r 0.83 and 5.0 points.
+Both on the whole release, other patients than here."""
+
+
+def clinical_section(metrics: dict[str, Any], synthetic: bool) -> str:
+    """EF and volumes by image quality, EF classes, published figures, plausibility; Markdown.
+
+    Args:
+        metrics: metrics.json of a CAMUS evaluation; what is missing is left out.
+        synthetic: phantoms, which published figures say nothing about.
+    """
+    parts = ["## Clinical agreement"]
+    if qualities := metrics.get("ef_by_quality"):
+        rows = [
+            (quality, *(_error(found.get(name) or {}) for name in COMPARED))
+            for quality, found in qualities.items()
+        ]
+        head = ("image quality", *COMPARED.values())
+        parts.append("Mean absolute error (r, n):\n\n" + table(head, rows))
+    if classes := metrics.get("ef_classes"):
+        rows = [
+            (
+                f"{COMPARED[name].split(' (')[0]}, below {threshold} %",
+                number(found["accuracy"], 3),
+                number(found["kappa"], 2),
+                *(found[key] for key in ("true_below", "false_below", "false_above", "true_above")),
+            )
+            for name, thresholds in classes.items()
+            for threshold, found in thresholds.items()
+        ]
+        counts = ("both below", "model alone below", "reference alone below", "neither")
+        parts.append(table(("patients by EF", "accuracy (0 to 1)", "kappa", *counts), rows))
+    if not synthetic:
+        parts.append(PUBLISHED)
+    if found := metrics.get("plausibility"):
+        rows = [("all", number(found["n"]), with_interval(found, "fraction"))]
+        for group in ("by_view", "by_phase"):
+            rows += [
+                (name, number(own["n"]), with_interval(own, "fraction"))
+                for name, own in (found.get(group) or {}).items()
+            ]
+        parts.append(table(("images", "n", "anatomically plausible (0 to 1)"), rows))
+        rows = [(FLAGS[name], count) for name, count in found["flags"].items()]
+        parts.append(table(("flag (cases.csv names the images)", "images"), rows))
+    chosen, dice = (get(metrics, "postprocess", key) for key in ("chosen", "val_dice"))
+    if chosen and dice:
+        parts.append(
+            f"Post-processing, chosen on the validation patients: {chosen.replace('_', ' ')} "
+            f"(mean Dice {number(dice['none'], 4)} without, "
+            f"{number(dice['largest_component'], 4)} with each structure's largest part only)."
+        )
+    return "\n\n".join(parts) if len(parts) > 1 else ""
+
+
+def _error(found: dict[str, Any]) -> str:
+    error, r = number(found.get("mae"), 2), number(found.get("r"), 2)
+    return f"{error} ({r}, {number(found.get('n'))})"

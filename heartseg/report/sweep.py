@@ -1,0 +1,81 @@
+"""What a sweep leaves for people: Optuna's plots and the table of trials."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    import optuna
+
+    from heartseg.sweeps.trials import Row
+
+PLOTS = {
+    "history": ("plot_optimization_history", 1),
+    "importances": ("plot_param_importances", 2),
+    "parallel_coordinate": ("plot_parallel_coordinate", 1),
+    "slice": ("plot_slice", 1),
+}
+"""Functions of optuna.visualization, by the name of our file, and the fewest complete trials for
+which they draw more than empty axes."""
+
+_log = logging.getLogger(__name__)
+
+
+def trials_table(rows: Sequence[Row], metric: str) -> pd.DataFrame:
+    """A row per trial: number, state, metric, epochs done, sampled values, reason."""
+    return pd.DataFrame(
+        {
+            "trial": row.number,
+            "state": row.state,
+            metric: row.value,
+            "epochs": row.epoch,
+            **row.values,
+            "reason": row.reason,
+        }
+        for row in sorted(rows, key=lambda row: row.number)
+    )
+
+
+def write_plots(study: optuna.Study, metric: str, folder: Path) -> list[Path]:
+    """Optuna's plots of a study as NAME.html, which need no network, and NAME.png.
+
+    A plot for which there are too few trials that ran to their end is left out.
+
+    Returns:
+        The files.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import optuna.visualization as interactive
+    import optuna.visualization.matplotlib as still
+    from matplotlib import pyplot as plt
+    from optuna.trial import TrialState
+
+    folder.mkdir(parents=True, exist_ok=True)
+    files: list[Path] = []
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    for name, (function, fewest) in PLOTS.items():
+        if len(complete) < fewest:
+            continue
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                figure = getattr(interactive, function)(study, target_name=metric)
+                getattr(still, function)(study, target_name=metric)
+        except (ValueError, RuntimeError, ZeroDivisionError) as error:
+            _log.info("no plot %s: %s", name, error)
+            plt.close("all")
+            continue
+        files += [folder / f"{name}.html", folder / f"{name}.png"]
+        figure.write_html(files[-2], include_plotlyjs=True)
+        plt.gcf().set_size_inches(9, 5)
+        plt.savefig(files[-1], dpi=110, bbox_inches="tight")
+        plt.close("all")
+    return files

@@ -1,0 +1,179 @@
+"""Search the best values of a recipe's fields, evaluate the winner and register it.
+
+The same command goes on with a sweep that was cut off, in the same MLflow runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from heartseg.config import PARAMS_FILE, load_params
+from heartseg.errors import InputError, run_command
+from heartseg.sweeps.file import RECIPE, read_sweep
+from heartseg.sweeps.job import Job
+from heartseg.tracking.mlflow import repository_root
+from heartseg.training.run_dir import RUNS, read_state
+
+if TYPE_CHECKING:
+    from heartseg.sweeps.study import Search
+    from heartseg.sweeps.trials import SweepTrials
+    from heartseg.tracking.mlflow import MlflowClient
+    from heartseg.tracking.sweep_tracker import SweepRun
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["apply"]:
+        parser = argparse.ArgumentParser("heartseg sweep apply", description=apply.__doc__)
+        parser.add_argument("sweep", type=Path, help="the sweep's file")
+        apply(parser.parse_args(arguments[1:]).sweep)
+        return
+    parser = argparse.ArgumentParser(
+        "heartseg sweep",
+        description=__doc__,
+        epilog="`heartseg sweep apply FILE` writes the winner into params.yaml.",
+    )
+    parser.add_argument("sweep", type=Path, help="a file like sweeps/camus.yaml")
+    parser.add_argument(
+        "--fresh", action="store_true", help="put the sweep that was begun aside and start anew"
+    )
+    options = parser.parse_args(arguments)
+    params = load_params()
+    job = Job(options.sweep, read_sweep(options.sweep, params), params)
+    if not job.prepared.exists():
+        raise InputError(f"{job.prepared} does not exist; run `heartseg prepare {job.dataset}`")
+
+    from heartseg.sweeps.folder import open_sweep_dir
+
+    with open_sweep_dir(_runs(), job.name, job.made_of(), fresh=options.fresh) as folder:
+        _sweep(job, folder)
+
+
+def _sweep(job: Job, folder: Path) -> None:
+    from heartseg.sweeps.job import open_sweep_run
+    from heartseg.sweeps.study import Search
+    from heartseg.sweeps.trials import SweepTrials
+    from heartseg.sweeps.winner import register_winner
+    from heartseg.tracking.mlflow import connect, tracking_uri
+    from heartseg.tracking.sweep_tracker import SweepTracker
+
+    identity = _identity(job.name, folder)
+    search = Search(job.sweep, job.params, folder, identity)
+    uri = tracking_uri(Path.cwd())
+    client = connect(uri)  # before the tracker's thread: it may create the store
+    run = open_sweep_run(client, job, folder, identity)
+    status = "FAILED"
+    try:
+        with SweepTracker(uri, run) as tracker:
+            trials = SweepTrials(job.sweep, job.params, search, tracker, folder)
+            if search.anything_left() and not trials.out_of_time():
+                _run_trials(job, trials, folder)
+        _report(client, job, run, search, trials)
+        if trials.interrupted.is_set():
+            status = "KILLED"
+            print(f"stopped; go on with: python -m heartseg.sweep {job.path}")
+            return
+        best = search.best()
+        if best is None:
+            reasons = "; ".join(sorted(set(search.reasons()))) or "none ran to its end"
+            raise InputError(f"no trial of {job.path} succeeded: {reasons}")
+        print(f"best: trial {best.number:02d}, {job.sweep.metric} {best.value:.4f}: {best.params}")
+        if job.sweep.register_:
+            register_winner(job, best, run, folder, uri)
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        client.set_terminated(run.run_id, status)
+
+
+def _run_trials(job: Job, trials: SweepTrials, folder: Path) -> None:
+    from heartseg.sweeps.display import SweepDisplay
+    from heartseg.sweeps.job import load_images
+    from heartseg.training import ray_train, ray_tune
+
+    resources = job.sweep.resources
+    try:
+        with ThreadPoolExecutor(1) as pool:  # the images get ready while Ray starts
+            loading = pool.submit(load_images, job)
+            ray_train.start_ray(folder / "ray.log", dashboard=resources.workers > 1)
+            ray_tune.count_slots(resources)
+            data = loading.result()
+        with _interruptible(trials), SweepDisplay(trials):
+            ray_tune.run_trials(trials, job.train, resources, data, folder)
+    finally:
+        trials.cut_off()
+        ray_train.shutdown()
+
+
+@contextmanager
+def _interruptible(trials: SweepTrials) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the sweep; a second Ctrl-C ends it at once."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        trials.interrupted.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {
+        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _report(
+    client: MlflowClient, job: Job, run: SweepRun, search: Search, trials: SweepTrials
+) -> None:
+    """Optuna's plots and the table of trials, in the results and in MLflow."""
+    from heartseg.report.sweep import trials_table, write_plots
+    from heartseg.tracking.sweep_tracker import log_results
+
+    plots = write_plots(search.study, job.sweep.metric, job.results / "plots")
+    table = job.results / "trials.csv"
+    trials_table(list(trials.rows.values()), job.sweep.metric).to_csv(table, index=False)
+    log_results(client, run.run_id, plots, table, search.best())
+
+
+def apply(path: Path) -> None:
+    """Write the winning values of a sweep into params.yaml, its comments kept."""
+    from heartseg.sweeps.folder import find_sweep_dir
+    from heartseg.sweeps.study import Search
+    from heartseg.yaml_file import change_yaml
+
+    params = load_params()
+    sweep = read_sweep(path, params)
+    folder = find_sweep_dir(_runs(), path.stem)
+    best = Search(sweep, params, folder, _identity(path.stem, folder)).best()
+    if best is None:
+        raise InputError(f"{folder}: no trial ran to its end yet; run `heartseg sweep {path}`")
+    values = dict(best.params)
+    name = str(values.pop(RECIPE, sweep.recipe))
+    changes: dict[tuple[str, ...], Any] = {
+        ("recipes", name, *field.split(".")): value for field, value in values.items()
+    }
+    changes["pipeline", params.recipe(name).dataset] = name
+    change_yaml(Path(PARAMS_FILE), changes)
+    print(f"{PARAMS_FILE}: recipes.{name} has the values of trial {best.number:02d}: {values}")
+
+
+def _identity(name: str, folder: Path) -> str:
+    return f"{name}-sweep-{read_state(folder)['id']}"
+
+
+def _runs() -> Path:
+    return repository_root(Path.cwd()) / RUNS
+
+
+if __name__ == "__main__":
+    run_command(main)

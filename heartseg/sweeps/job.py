@@ -1,0 +1,146 @@
+"""What a sweep is asked to do, with the images and the MLflow run that it needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from heartseg.config import PARAMS_FILE, Params, Train
+from heartseg.data.prepared import file_digest, read_metadata
+from heartseg.errors import InputError
+from heartseg.paths import prepared_path, sweep_results_dir
+from heartseg.sweeps.file import CLINICAL, RECIPE, SweepFile
+from heartseg.training.run_dir import code_digest, read_state, update_state
+
+if TYPE_CHECKING:
+    from heartseg.data.resident import Resident
+    from heartseg.tracking.mlflow import MlflowClient
+    from heartseg.tracking.sweep_tracker import SweepRun
+
+
+@dataclass(frozen=True)
+class Job:
+    """A sweep's file and what it refers to.
+
+    Attributes:
+        path: of the sweep's file, whose stem is the sweep's name.
+        sweep: its content.
+        params: params.yaml.
+    """
+
+    path: Path
+    sweep: SweepFile
+    params: Params
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    @property
+    def dataset(self) -> str:
+        return self.params.recipe(self.sweep.recipe).dataset
+
+    @property
+    def prepared(self) -> Path:
+        return prepared_path(self.dataset)
+
+    @property
+    def results(self) -> Path:
+        return sweep_results_dir(self.name)
+
+    @property
+    def train(self) -> Train:
+        """How trials train: with the clinical metric if it decides."""
+        clinical = self.sweep.metric in CLINICAL[self.dataset]
+        wanted = clinical or self.params.train.clinical_metrics
+        return self.params.train.model_copy(update={"clinical_metrics": wanted})
+
+    def recipes(self) -> list[str]:
+        """Names of all recipes that trials may start from."""
+        if RECIPE not in self.sweep.space:
+            return [self.sweep.recipe]
+        return [str(name) for name in self.sweep.space[RECIPE].values()]
+
+    def values_of(self, field: str) -> list[int]:
+        """All values that a whole-numbered field of the recipe may have in a trial."""
+        own = {getattr(self.params.recipe(name), field) for name in self.recipes()}
+        searched: Any = self.sweep.space.get(field)
+        return sorted(own | set(searched.values() if searched else ()))
+
+    def made_of(self) -> dict[str, Any]:
+        """All that decides about the results of the trials."""
+        return {
+            "file": self.sweep.model_dump(mode="json", by_alias=True),
+            PARAMS_FILE: {
+                name: self.params.recipe(name).model_dump(mode="json") for name in self.recipes()
+            },
+            str(self.prepared): file_digest(self.prepared),
+            "the code of heartseg": code_digest(),
+        }
+
+
+def load_images(job: Job) -> dict[int, dict[str, Resident]]:
+    """ "train" and "val" at each input size.
+
+    Raises:
+        InputError: a split is empty, a batch would be larger than the training split, or no
+            validation patient can be measured by the sweep's metric.
+    """
+    from heartseg.data.resident import load_resident
+    from heartseg.metrics.validation import ClinicalValidation
+
+    data: dict[int, dict[str, Resident]] = {}
+    for size in job.values_of("input_size"):
+        data[size] = {split: load_resident(job.prepared, split, size) for split in ("train", "val")}
+        for split, images in data[size].items():
+            if not len(images):
+                raise InputError(
+                    f"{job.prepared} has no {split} images; change datasets.{job.dataset}.split"
+                )
+        largest = job.values_of("batch_size")[-1]
+        if largest > (count := len(data[size]["train"])):
+            raise InputError(
+                f"{job.path}: batch_size {largest} is larger than the {count} training images; "
+                "lower it"
+            )
+    val = data[size]["val"]
+    if (
+        job.train.clinical_metrics
+        and not ClinicalValidation(job.dataset, val.masks.numpy(), val.about).count()
+    ):
+        raise InputError(
+            f"{job.path}: metric {job.sweep.metric}: no validation patient of {job.prepared} has "
+            "all that it needs; take another metric"
+        )
+    return data
+
+
+def open_sweep_run(client: MlflowClient, job: Job, folder: Path, identity: str) -> SweepRun:
+    """The sweep's own run in MLflow, new or continued."""
+    from heartseg.tracking.lineage import lineage_tags
+    from heartseg.tracking.mlflow import delete_runs, open_run
+    from heartseg.tracking.sweep_tracker import SweepRun
+
+    tags = lineage_tags(Path.cwd(), job.dataset, job.prepared)
+    tags |= {"heartseg.sweep": identity, "heartseg.code_md5": code_digest()}
+    experiment = job.params.tracking.experiment_prefix + job.dataset
+    content = job.sweep.model_dump(mode="json", by_alias=True)
+    source, digest = read_metadata(job.prepared)["source"], file_digest(job.prepared)
+    known = read_state(folder).get("mlflow_run_id")
+    if known is None:
+        delete_runs(client, experiment, {"heartseg.sweep": identity})
+    run_id = open_run(
+        client,
+        experiment=experiment,
+        name=identity,
+        params={key: content[key] for key in ("recipe", "metric", "mode", "sampler", "pruner")},
+        texts={"sweep.yaml": content},
+        dataset=job.dataset,
+        data_source=source,
+        data_digest=digest,
+        tags=tags,
+        run_id=known,
+    )
+    update_state(folder, mlflow_run_id=run_id)
+    return SweepRun(run_id, experiment, job.dataset, source, digest, tags)

@@ -1,0 +1,56 @@
+"""The best trial of a sweep as a model: evaluated on held-out patients, and registered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from heartseg.paths import MODEL
+from heartseg.training.run_dir import read_state
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+    from heartseg.sweeps.job import Job
+    from heartseg.tracking.sweep_tracker import SweepRun
+
+
+def register_winner(job: Job, best: FrozenTrial, run: SweepRun, folder: Path, uri: str) -> None:
+    """Evaluate and register a trial's model, as the stages of dvc.yaml do.
+
+    The sweep has selected on the validation split; the evaluation is on the test split, or says
+    that it was selected on.
+
+    Args:
+        job: the sweep.
+        best: the trial.
+        run: the sweep's run in MLflow.
+        folder: of the sweep.
+        uri: of the store.
+    """
+    from heartseg.evaluate import evaluate_model
+    from heartseg.models.trained import save_trained
+    from heartseg.register import register_model
+    from heartseg.sweeps.folder import trial_dir
+    from heartseg.tracking.mlflow import without_password
+    from heartseg.training.checkpoint import load_checkpoint, selected_weights
+    from heartseg.training.journal import write_history
+
+    run_dir = trial_dir(folder, best.number)
+    epoch, weights = selected_weights(load_checkpoint(run_dir))
+    name = f"{run.tags['heartseg.sweep']}/{best.number:02d}"
+    training = {
+        "recipe_name": name,
+        "recipe": job.sweep.recipe_for(best.params, job.params).model_dump(mode="json"),
+        "data_digest": run.data_digest,
+        "tracking_uri": without_password(uri),
+        "experiment": run.experiment,
+        "mlflow_run_id": read_state(run_dir)["mlflow_run_id"],
+        "tags": run.tags | {"heartseg.recipe": name},
+        "epoch": epoch,
+        "sweep": {"run_id": run.run_id, "trial": best.number, "values": best.params},
+    }
+    write_history(run_dir, job.results / "history.csv")
+    save_trained(job.results / MODEL, weights, training)
+    evaluate_model(name, job.dataset, job.results, job.params)
+    register_model(name, job.dataset, job.results, job.params)

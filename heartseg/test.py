@@ -1,0 +1,137 @@
+"""Measure a registered model on a folder with masks: Dice, IoU and MSE, per image and overall.
+
+The folder is laid out as `prepare` reads it: img/ and mask/ for an M-mode model, a CAMUS release
+for a CAMUS model. Everything in it is measured, whatever the split.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from heartseg.config import load_params
+from heartseg.errors import BadFilesError, InputError, run_command
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from heartseg.data.prepared import Sample
+    from heartseg.data.source import Case
+    from heartseg.tracking.registry import Pulled
+
+METRICS = ("dice", "iou", "mse")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="heartseg test", description=__doc__)
+    parser.add_argument("model", help="for example models:/heartseg-mmode@champion")
+    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.add_argument("--out", type=Path, metavar="CSV", help="a row per image and structure")
+    options = parser.parse_args(argv)
+    datasets = load_params().datasets
+    import pandas as pd
+
+    from heartseg.tracking.mlflow import tracking_uri
+    from heartseg.tracking.registry import pull
+
+    pulled = pull(tracking_uri(Path.cwd()), options.model)
+    dataset = pulled.metadata["dataset"]
+    rows: list[dict[str, Any]] = []
+    problems: list[str] = []
+    for case in find_cases(getattr(datasets, dataset), options.folder, problems):
+        try:
+            sample = case.read()
+        except BadFilesError as error:
+            problems += error.problems
+            continue
+        rows += measure_image(dataset, sample, predict(pulled, sample.image))
+    if problems:
+        listing = "\n".join(f"  - {problem}" for problem in dict.fromkeys(problems))
+        raise InputError(f"{len(problems)} problem(s) in {options.folder}:\n{listing}")
+    table = pd.DataFrame(rows)
+    if options.out is not None:
+        write(table, options.out)
+    else:
+        print(table.drop(columns=["tp", "fp", "fn"]).to_string(index=False, float_format="%.4f"))
+    print(f"\n{options.model} on {table['case_id'].nunique()} image(s) of {options.folder}")
+    print(overall(table).to_string(float_format="%.4f"))
+
+
+def find_cases(config: Any, folder: Path, problems: list[str]) -> Sequence[Case]:
+    """What a folder holds, read as the dataset of `config` with this source."""
+    from heartseg.config import MmodeDataset
+    from heartseg.data import camus, mmode
+
+    if isinstance(config, MmodeDataset):
+        survey = mmode.survey(config.model_copy(update={"source": folder}))
+    else:
+        survey = camus.survey(folder, use_lists=False)
+    problems += survey.problems
+    return survey.cases
+
+
+def predict(pulled: Pulled, image: np.ndarray) -> np.ndarray:
+    """Label map uint8 (H, W) of an image uint8 (H, W)."""
+    channels = pulled.metadata["recipe"]["model"]["in_channels"]
+    return pulled.predict(image[None, None].repeat(channels, axis=1))[0]
+
+
+def measure_image(dataset: str, sample: Sample, labels: np.ndarray) -> list[dict[str, Any]]:
+    """A row per structure: case_id, structure, Dice, IoU and MSE of its mask, and its pixels."""
+    from heartseg.data.labels import STRUCTURES, structure_mask
+    from heartseg.metrics.overlap import mask_dice, mask_iou, mask_mse
+
+    rows = []
+    for structure in STRUCTURES[dataset]:
+        found = structure_mask(labels, dataset, structure)
+        real = structure_mask(sample.mask, dataset, structure)
+        rows.append(
+            {
+                "case_id": sample.case_id,
+                "structure": structure,
+                "dice": mask_dice(found, real),
+                "iou": mask_iou(found, real),
+                "mse": mask_mse(found, real),
+                "pixels": found.size,
+                "tp": int((found & real).sum()),
+                "fp": int((found & ~real).sum()),
+                "fn": int((~found & real).sum()),
+            }
+        )
+    return rows
+
+
+def overall(table: pd.DataFrame) -> pd.DataFrame:
+    """Dice, IoU and MSE of each structure: two rows, the mean of the images and the value over
+    all their pixels together."""
+    import pandas as pd
+
+    together = table.groupby("structure", sort=False)
+    sums = together[["pixels", "tp", "fp", "fn"]].sum()
+    wrong = sums["fp"] + sums["fn"]
+    of_pixels = pd.DataFrame(
+        {
+            "dice": (2 * sums["tp"] / (2 * sums["tp"] + wrong)).fillna(1.0),
+            "iou": (sums["tp"] / (sums["tp"] + wrong)).fillna(1.0),
+            "mse": wrong / sums["pixels"],
+        }
+    )
+    of_images = together[list(METRICS)].mean()
+    both = pd.concat({"mean of images": of_images, "all pixels": of_pixels}, names=["over"])
+    return both.swaplevel().sort_index(level=0, sort_remaining=False)
+
+
+def write(table: pd.DataFrame, path: Path) -> None:
+    """The table as CSV, unrounded; InputError where it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(path, index=False)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}). Mend it.") from None
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,234 @@
+"""A sweep in MLflow: a parent run, and in it a run per trial.
+
+The trials' folders are the truth; a thread of the driver mirrors them to the store. It may be
+killed, and the store may be away, at any moment: nothing is lost, doubled or left RUNNING once
+the same command has run to its end.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from heartseg.tracking.mlflow import (
+    connect,
+    delete_runs,
+    first_line,
+    open_run,
+    without_password,
+)
+from heartseg.tracking.sender import JournalSender
+from heartseg.training.journal import read_epochs
+from heartseg.training.run_dir import read_state, update_state
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from optuna.trial import FrozenTrial
+
+    from heartseg.sweeps.file import Values
+
+POLL_S = 1.0
+CLOSE_S = 30.0  # the end of a sweep waits so long for the last points
+SHORT = {"learning_rate": "lr", "batch_size": "bs", "input_size": "size", "weight_decay": "wd"}
+STATE_TAG = "heartseg.state"
+REASON_TAG = "heartseg.reason"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a trial.
+
+    Attributes:
+        state: "complete", "pruned", "failed" or "cut off".
+        value: of the sweep's metric, where there is one.
+        reason: why it is not complete.
+    """
+
+    state: str
+    value: float | None = None
+    reason: str = ""
+
+    @property
+    def status(self) -> str:
+        """MLflow's word."""
+        return {"failed": "FAILED", "cut off": "KILLED"}.get(self.state, "FINISHED")
+
+
+@dataclass
+class _Trial:
+    run_dir: Path
+    values: Values
+    recipe: dict[str, Any]
+    number: int
+    outcome: Outcome | None = None
+    sender: JournalSender | None = None
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """The parent run, and what all runs of the sweep have in common.
+
+    Attributes:
+        run_id: of the parent.
+        experiment: name.
+        dataset: the dataset's name.
+        data_source: of the prepared dataset.
+        data_digest: MD5 of the prepared dataset.
+        tags: lineage; "heartseg.sweep" tells the sweep from all others.
+    """
+
+    run_id: str
+    experiment: str
+    dataset: str
+    data_source: str
+    data_digest: str
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+class SweepTracker:
+    """Mirrors trials to MLflow, in a thread, while it is used as a context manager."""
+
+    def __init__(self, uri: str, sweep: SweepRun):
+        self.client = connect(uri)
+        self.uri = uri
+        self.sweep = sweep
+        self._trials: dict[int, _Trial] = {}
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._failure: Exception | None = None
+        self._thread = threading.Thread(target=self._follow, name="sweep tracker", daemon=True)
+
+    def begin(self, number: int, run_dir: Path, values: Values, recipe: dict[str, Any]) -> None:
+        """Open a trial's run, or continue it."""
+        with self._lock:
+            self._trials[number] = _Trial(run_dir, values, recipe, number)
+
+    def end(self, number: int, outcome: Outcome) -> None:
+        """Close a trial's run when all its points are there."""
+        with self._lock:
+            self._trials[number].outcome = outcome
+
+    def __enter__(self) -> SweepTracker:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._closing.set()
+        self._thread.join(CLOSE_S + 5)  # a request may hang for longer than that
+        if self._failure is not None:
+            _log.warning(
+                "MLflow at %s did not take everything (%s); the same command sends the rest",
+                without_password(self.uri),
+                first_line(self._failure),
+            )
+
+    def _follow(self) -> None:
+        while not self._closing.wait(POLL_S):
+            self._mirror_all()
+        deadline = time.monotonic() + CLOSE_S
+        while not self._mirror_all() and time.monotonic() + POLL_S < deadline:
+            time.sleep(POLL_S)
+
+    def _mirror_all(self) -> bool:
+        """Whether everything is there now."""
+        with self._lock:
+            trials = list(self._trials.values())
+        was_away = self._failure is not None
+        for trial in trials:
+            try:
+                self._mirror(trial)
+            except Exception as error:  # whatever store and network raise: try again later
+                if not was_away:
+                    _log.warning(
+                        "MLflow at %s does not answer (%s); the sweep goes on, its points are "
+                        "sent later",
+                        without_password(self.uri),
+                        first_line(error),
+                    )
+                self._failure = error
+                return False
+        self._failure = None
+        return True
+
+    def _mirror(self, trial: _Trial) -> None:
+        from mlflow.entities import Metric
+
+        outcome = trial.outcome  # before the points are sent: it comes after the last of them
+        if trial.sender is None:
+            trial.sender = JournalSender(
+                self.client, self._open(trial), trial.run_dir, self.sweep.dataset
+            )
+        trial.sender.send()
+        if outcome is None:
+            return
+        run_id = trial.sender.run_id
+        self.client.set_tag(run_id, STATE_TAG, outcome.state)
+        self.client.set_tag(run_id, REASON_TAG, outcome.reason)
+        if outcome.value is not None:
+            # The journal's time: a value that is sent twice is then the same point.
+            when = int(read_epochs(trial.run_dir)[-1]["time"] * 1000)
+            value = Metric("value", outcome.value, when, 0)
+            self.client.log_batch(run_id, metrics=[value])
+            point = Metric("trial_value", outcome.value, when, trial.number)
+            self.client.log_batch(self.sweep.run_id, metrics=[point])
+        self.client.set_terminated(run_id, outcome.status)
+        update_state(trial.run_dir, closed=outcome.state)
+        with self._lock:
+            del self._trials[trial.number]
+
+    def _open(self, trial: _Trial) -> str:
+        known = read_state(trial.run_dir).get("mlflow_run_id")
+        tags = self.sweep.tags | {"heartseg.trial": str(trial.number)}
+        if known is None:
+            its = {key: tags[key] for key in ("heartseg.sweep", "heartseg.trial")}
+            delete_runs(self.client, self.sweep.experiment, its)
+        run_id = open_run(
+            self.client,
+            experiment=self.sweep.experiment,
+            name=trial_name(trial.number, trial.values),
+            params=dict(trial.values),
+            texts={"recipe.yaml": trial.recipe},
+            dataset=self.sweep.dataset,
+            data_source=self.sweep.data_source,
+            data_digest=self.sweep.data_digest,
+            tags=tags | {"mlflow.parentRunId": self.sweep.run_id},
+            run_id=known,
+        )
+        update_state(trial.run_dir, mlflow_run_id=run_id)
+        return run_id
+
+
+def log_results(
+    client: MlflowClient, run_id: str, plots: list[Path], table: Path, best: FrozenTrial | None
+) -> None:
+    """Add a sweep's plots, its table of trials and its best trial to its run."""
+    from mlflow.entities import Metric
+
+    for path in plots:
+        client.log_artifact(run_id, str(path), "plots")
+    client.log_artifact(run_id, str(table))
+    if best is not None and best.datetime_complete is not None:
+        when = int(best.datetime_complete.timestamp() * 1000)
+        client.log_batch(run_id, metrics=[Metric("best_value", best.value, when, 0)])
+        client.set_tag(run_id, "heartseg.best_trial", str(best.number))
+
+
+def trial_name(number: int, values: Values) -> str:
+    """For example "trial 07 lr=0.0003 bs=12 size=192"."""
+    parts = [f"trial {number:02d}"]
+    for key, value in values.items():
+        text = f"{value:.2g}" if isinstance(value, float) else str(value)
+        parts.append(f"{SHORT.get(key, key.rpartition('.')[2])}={text}")
+    return " ".join(parts)

@@ -1,0 +1,155 @@
+"""What a sweep costs beyond its trials, against bare Optuna and against the textbook pattern.
+
+Bare: two processes, each running `study.optimize` on the same `fit`, the same points and data,
+one thread each, without tracking. Textbook: a Tuner whose every trial runs a TorchTrainer of one
+worker; of fewer trials, so times are compared per trial.
+
+Run: pytest -s tests/bench/bench_sweep.py
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from heartseg.config import load_params
+from tests.clones import environment, run
+from tests.examples import ROOT, small_recipe, write_disks
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+TRIALS, TEXTBOOK_TRIALS = 16, 4
+RATES = [0.001 * 1.2**i for i in range(TRIALS)]
+
+BARE = """
+import json, sys
+from pathlib import Path
+import optuna, torch
+from heartseg.config import load_params
+from heartseg.data.resident import load_resident
+from heartseg.training.loop import fit
+torch.set_num_threads(1)
+recipe = load_params().recipe("camus")
+path = Path("data/prepared/camus.parquet")
+data = [load_resident(path, split, recipe.input_size) for split in ("train", "val")]
+def objective(trial):
+    rate = trial.suggest_float("learning_rate", 1e-4, 1.0)
+    last = []
+    fit(recipe.model_copy(update={"learning_rate": rate}), *data, report=last.append)
+    return last[-1].metrics["dice_mean"]
+study = optuna.create_study(direction="maximize")
+for rate in json.loads(sys.argv[1]):
+    study.enqueue_trial({"learning_rate": rate})
+study.optimize(objective, n_trials=len(study.trials))
+"""
+
+
+TEXTBOOK = """
+import json, sys
+import ray
+from ray import train, tune
+from ray.train import ScalingConfig
+from ray.train.torch import TorchTrainer
+def work(config):
+    from pathlib import Path
+    import torch
+    from heartseg.config import load_params
+    from heartseg.data.resident import load_resident
+    from heartseg.training.loop import fit
+    torch.set_num_threads(1)
+    place = Path(config["place"])
+    recipe = load_params(place / "params.yaml").recipe("camus")
+    path = place / "data/prepared/camus.parquet"
+    data = [load_resident(path, split, recipe.input_size) for split in ("train", "val")]
+    fit(recipe.model_copy(update={"learning_rate": config["learning_rate"]}), *data,
+        report=lambda epoch: train.report({"dice_mean": epoch.metrics["dice_mean"]}))
+def trial(config):
+    scaling = ScalingConfig(num_workers=1, resources_per_worker={"CPU": 0.9})
+    TorchTrainer(work, train_loop_config=config, scaling_config=scaling).fit()
+ray.init(log_to_driver=False, configure_logging=False)
+tune.Tuner(
+    tune.with_resources(trial, {"CPU": 0.1}),
+    param_space={"learning_rate": tune.grid_search(json.loads(sys.argv[1])),
+                 "place": sys.argv[2]},
+    tune_config=tune.TuneConfig(max_concurrent_trials=2),
+    run_config=tune.RunConfig(storage_path=sys.argv[2] + "/textbook", verbose=0),
+).fit()
+"""
+
+
+@pytest.fixture
+def repository(tmp_path) -> Path:
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    recipe = small_recipe(
+        load_params(ROOT / "params.yaml"),
+        model={"name": "unet", "in_channels": 1, "channels": [8, 16], "residual_units": 1,
+               "dropout": 0.0},
+        learning_rate=RATES[0],
+        batch_size=8,
+        epochs=2,
+    )  # fmt: skip
+    content["recipes"] = {"camus": recipe.model_dump(mode="json")}
+    content["pipeline"] = {"camus": "camus"}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
+    write_disks(tmp_path, train=4000, val=40)
+    return tmp_path
+
+
+def write_sweep(place: Path) -> list[str]:
+    sweep = {
+        "recipe": "camus",
+        "metric": "dice_mean",
+        "mode": "max",
+        "space": {"learning_rate": {"choice": RATES}},
+        "sampler": {"name": "grid"},
+        "pruner": {"name": "none"},
+        "trials": TRIALS,
+        "hours": None,
+        "resources": {"workers": 1, "cpus": 1, "gpus": 0},
+        "first": [],
+        "seed": 0,
+        "register": False,
+    }
+    (place / "sweeps").mkdir()
+    (place / "sweeps/bench.yaml").write_text(yaml.safe_dump(sweep))
+    return [sys.executable, "-m", "heartseg.sweep", "sweeps/bench.yaml"]
+
+
+def seconds(action: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
+def bare(place: Path) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", BARE, json.dumps(half)],
+            cwd=place,
+            env=environment(place) | {"OMP_NUM_THREADS": "1"},
+            stderr=subprocess.DEVNULL,
+        )
+        for half in (RATES[::2], RATES[1::2])
+    ]
+    assert [process.wait() for process in processes] == [0, 0]
+
+
+def test_overhead(repository):
+    command = write_sweep(repository)
+    ours = seconds(lambda: run(command, repository, timeout=1800))
+    plain = seconds(lambda: bare(repository))
+    few = [sys.executable, "-c", TEXTBOOK, json.dumps(RATES[:TEXTBOOK_TRIALS]), str(repository)]
+    extra = {"RAY_TRAIN_V2_ENABLED": "1"}
+    textbook = seconds(lambda: run(few, repository, timeout=1800, extra=extra))
+    print(f"\n{TRIALS} trials on two slots: sweep {ours:.1f} s, bare Optuna {plain:.1f} s")
+    print(f"overhead: {ours / plain:.2f} times bare")
+    each, theirs = ours / TRIALS, textbook / TEXTBOOK_TRIALS
+    print(f"a trial, start included: {each:.1f} s; with a TorchTrainer nested {theirs:.1f} s")
+    print(f"{theirs / each:.1f} times faster than nested")

@@ -1,0 +1,128 @@
+"""A sweep's folder is found again, refused where it was begun otherwise, and never shared."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import suppress
+
+import pytest
+
+from heartseg.errors import InputError
+from heartseg.sweeps import folder as folder_module
+from heartseg.sweeps.folder import find_sweep_dir, open_sweep_dir, trial_dir
+from heartseg.training.run_dir import read_state
+from tests.examples import ROOT
+from tests.sweeps.small import content
+
+
+def made_of(**changes):
+    return {
+        "file": content(**changes),
+        "params.yaml": {"camus": {"epochs": 18}},
+        "data/prepared/camus.parquet": "aa",
+        "the code of heartseg": "cc",
+    }
+
+
+def opened(runs, made_of, fresh=False):
+    with open_sweep_dir(runs, "camus", made_of, fresh=fresh) as folder:
+        return folder, read_state(folder)["id"]
+
+
+def test_the_same_sweep_is_found_again(tmp_path):
+    folder, name = opened(tmp_path, made_of())
+    assert opened(tmp_path, made_of()) == (folder, name)
+    assert find_sweep_dir(tmp_path, "camus") == folder
+    assert trial_dir(folder, 7) == folder / "trials/007"
+
+
+def test_what_changed_is_named_and_refused(tmp_path):
+    folder, _ = opened(tmp_path, made_of())
+    now = made_of(mode="min", seed=3, space={"batch_size": {"choice": [8, 12, 16]}})
+    now |= {"data/prepared/camus.parquet": "bb", "params.yaml": {"camus": {"epochs": 20}}}
+    with pytest.raises(InputError) as caught:
+        opened(tmp_path, now)
+    text = str(caught.value)
+    assert str(folder) in text
+    assert "--fresh" in text
+    assert [line.strip() for line in text.splitlines()[1:-1]] == [
+        "mode: 'max' then, 'min' now",
+        "space.learning_rate.loguniform: [0.001, 0.01] then, None now",
+        "seed: 0 then, 3 now",
+        "params.yaml.camus.epochs: 18 then, 20 now",
+        "data/prepared/camus.parquet: 'aa' then, 'bb' now",
+    ]
+    assert read_state(folder)["made_of"] == made_of()  # as if it had not been asked
+
+
+def test_trials_and_hours_may_grow_and_not_shrink(tmp_path):
+    opened(tmp_path, made_of(trials=6, hours=1))
+    opened(tmp_path, made_of(trials=8, hours=1.5))
+    for less in ({"trials": 7, "hours": 1.5}, {"trials": 8, "hours": 1}):
+        with pytest.raises(InputError, match=r"trials: 8 then, 7 now|hours: 1.5 then, 1 now"):
+            opened(tmp_path, made_of(**less))
+    opened(tmp_path, made_of(trials=None, hours=2))  # without limit
+    with pytest.raises(InputError, match="trials: None then, 8 now"):
+        opened(tmp_path, made_of(trials=8, hours=2))
+
+
+def test_fresh_puts_the_old_one_aside_with_its_content(tmp_path):
+    folder, name = opened(tmp_path, made_of())
+    (folder / "study.db").write_text("history")
+    again, other = opened(tmp_path, made_of(seed=1), fresh=True)
+    assert (again, other != name) == (folder, True)
+    assert sorted(path.name for path in folder.iterdir()) == ["run.json"]
+    aside = folder.with_name(f"camus-{name}")
+    assert (aside / "study.db").read_text() == "history"
+    assert read_state(aside)["made_of"] == made_of()
+
+
+def test_a_folder_that_was_made_and_not_begun_is_begun(tmp_path):
+    """Killed between the folder and its state; --fresh has nothing to put aside then."""
+    (tmp_path / "sweeps/camus").mkdir(parents=True)
+    with pytest.raises(InputError, match="the sweep was not run yet"):
+        find_sweep_dir(tmp_path, "camus")
+    opened(tmp_path, made_of(), fresh=True)
+    find_sweep_dir(tmp_path, "camus")
+
+
+def test_a_beginning_that_is_cut_off_at_any_write_is_begun_again(tmp_path, monkeypatch):
+    real = folder_module.update_state
+    for writes in range(3):
+        left = iter(range(writes))
+
+        def cut_off(folder, left=left, **values):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            real(folder, **values)
+
+        monkeypatch.setattr(folder_module, "update_state", cut_off)
+        with suppress(KeyboardInterrupt):
+            opened(tmp_path / str(writes), made_of())
+        monkeypatch.setattr(folder_module, "update_state", real)
+        opened(tmp_path / str(writes), made_of())
+
+
+def test_two_processes_never_share_it(tmp_path):
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from heartseg.sweeps.folder import open_sweep_dir\n"
+        "with open_sweep_dir(Path(sys.argv[1]), 'camus', {'file': {}}, fresh=False):\n"
+        "    print('mine', flush=True); sys.stdin.read()\n"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert other.stdout.readline() == b"mine\n"
+        for fresh in (False, True):
+            with pytest.raises(InputError, match="another process works on this very run"):
+                opened(tmp_path, {"file": {}}, fresh=fresh)
+    finally:
+        other.kill()  # nothing of a killed one stays held
+        other.communicate()
+    opened(tmp_path, {"file": {}})

@@ -1,0 +1,128 @@
+"""`heartseg test` with a threshold instead of a trained network."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from heartseg import test
+from heartseg.errors import InputError
+from heartseg.models.packaged import PackagedModel, log_packaged
+from heartseg.tracking import registry
+from tests.examples import ROOT
+from tests.tracking.stores import _cold_store, _own_environment, new_run, store
+
+__all__ = ["_cold_store", "_own_environment", "store"]
+
+MODEL = "models:/heartseg-mmode/1"
+METADATA = {"dataset": "mmode", "recipe": {"model": {"in_channels": 1}}}
+SIZE = 32
+
+
+class Bright(torch.nn.Module):
+    """LV where the gray value is above the mean of `normalise`."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that no registry has to be started for."""
+    bright = PackagedModel(Bright(), SIZE).eval()
+    pulled = registry.Pulled(lambda images: bright(torch.from_numpy(images)).numpy(), METADATA)
+    monkeypatch.setattr(registry, "pull", lambda uri, name: pulled)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two windows of 32 x 32: one half found right and a quarter wrong, one empty and found so."""
+    monkeypatch.chdir(ROOT)  # where params.yaml is
+    image, mask = np.full((SIZE, SIZE), 10, np.uint8), np.zeros((SIZE, SIZE), np.uint8)
+    for name, bright, drawn in (
+        ("a_w0", (slice(0, 16), slice(0, 24)), (slice(0, 16), slice(8, 32))),
+        ("a_w1", (slice(0, 0), slice(0, 0)), (slice(0, 0), slice(0, 0))),
+    ):
+        for kind, pixels, where, value in (
+            ("img", image, bright, 250),
+            ("mask", mask, drawn, 255),
+        ):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            picture = pixels.copy()
+            picture[where] = value
+            Image.fromarray(picture).save(tmp_path / kind / f"{name}.png")
+    return tmp_path
+
+
+@pytest.mark.usefixtures("model")
+def test_metrics_by_hand(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    test.main([MODEL, str(folder), "--out", str(folder / "deep/cases.csv")])
+    table = pd.read_csv(folder / "deep/cases.csv").set_index("case_id")
+    # 16 rows: 24 columns found, 24 true, 16 of them shared, 8 + 8 wrong
+    assert table.loc["a_w0", "dice"] == pytest.approx(2 * 16 / 48)
+    assert table.loc["a_w0", "iou"] == pytest.approx(16 / 32)
+    assert table.loc["a_w0", "mse"] == pytest.approx(16 * 16 / SIZE**2)
+    assert table.loc["a_w1", ["dice", "iou", "mse"]].tolist() == [1, 1, 0]
+    overall = test.overall(table.reset_index())
+    mean = overall.loc[("LV", "mean of images"), ["dice", "iou", "mse"]]
+    assert mean.tolist() == pytest.approx([(2 / 3 + 1) / 2, 0.75, 0.125])
+    pixels = overall.loc[("LV", "all pixels"), ["dice", "iou", "mse"]]
+    assert pixels.tolist() == pytest.approx([2 / 3, 0.5, 0.125])
+    printed = capsys.readouterr().out
+    assert f"{MODEL} on 2 image(s) of {folder}" in printed
+    assert "0.8333" in printed
+
+
+@pytest.mark.usefixtures("model")
+def test_without_a_file_the_rows_are_printed(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    test.main([MODEL, str(folder)])
+    printed = capsys.readouterr().out
+    assert "a_w0" in printed
+    assert "0.6667" in printed
+
+
+@pytest.mark.usefixtures("model")
+def test_bad_files_are_all_named_and_nothing_is_written(folder: Path) -> None:
+    (folder / "mask/a_w1.png").unlink()
+    (folder / "img/a_w0.png").write_bytes(b"")
+    with pytest.raises(InputError) as caught:
+        test.main([MODEL, str(folder), "--out", str(folder / "cases.csv")])
+    assert f"{folder / 'mask/a_w1.png'}: is missing" in str(caught.value)
+    assert f"{folder / 'img/a_w0.png'}: cannot be read" in str(caught.value)
+    assert not (folder / "cases.csv").exists()
+
+
+@pytest.mark.usefixtures("model")
+def test_a_folder_without_masks_is_refused(folder: Path) -> None:
+    shutil.rmtree(folder / "mask")
+    with pytest.raises(InputError, match="no folder mask"):
+        test.main([MODEL, str(folder)])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_own_environment")
+def test_a_registered_model(
+    folder: Path,
+    store: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    client = registry.use_store(store)
+    run_id = new_run(store)
+    info = log_packaged(
+        PackagedModel(Bright(), SIZE).eval(), 1, name="bright", run_id=run_id, metadata=METADATA
+    )
+    registry.register_version(client, "heartseg-mmode", run_id, info.model_uri, {})
+    mlflow.set_tracking_uri(None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    test.main([MODEL, str(folder)])
+    assert "0.8333" in capsys.readouterr().out
