@@ -286,7 +286,6 @@ class RecordingConfig(Section):
     """How `heartseg recording` segments and measures whole M-mode strips."""
 
     species: Literal["mouse", "human"]
-    """Plausible heart rates, and the unit of the Teichholz volumes (uL or mL)."""
     overlap: Annotated[float, Field(ge=0, lt=1)]
     """Part of a window that the next one covers too; a window is as long as `windows` says."""
 
