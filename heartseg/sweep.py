@@ -19,13 +19,12 @@ from heartseg.errors import InputError, run_command
 from heartseg.sweeps.file import RECIPE, read_sweep
 from heartseg.sweeps.job import Job
 from heartseg.tracking.mlflow import repository_root
-from heartseg.training.run_dir import RUNS, read_state
+from heartseg.training.run_dir import RUNS, read_state, update_state
 
 if TYPE_CHECKING:
     from heartseg.sweeps.study import Search
     from heartseg.sweeps.trials import SweepTrials
-    from heartseg.tracking.mlflow import MlflowClient
-    from heartseg.tracking.sweep_tracker import SweepRun
+    from heartseg.tracking.sweep_tracker import SweepTracker
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -57,11 +56,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _sweep(job: Job, folder: Path) -> None:
+    from heartseg.sweeps.folder import put_aside
     from heartseg.sweeps.job import open_sweep_run
     from heartseg.sweeps.study import Search
     from heartseg.sweeps.trials import SweepTrials
     from heartseg.sweeps.winner import register_winner
-    from heartseg.tracking.mlflow import connect, tracking_uri
+    from heartseg.tracking.mlflow import close_runs, connect, tracking_uri
     from heartseg.tracking.sweep_tracker import SweepTracker
 
     identity = _identity(job.name, folder)
@@ -69,13 +69,16 @@ def _sweep(job: Job, folder: Path) -> None:
     uri = tracking_uri(Path.cwd())
     client = connect(uri)  # before the tracker's thread: it may create the store
     run = open_sweep_run(client, job, folder, identity)
-    status = "FAILED"
+    for aside in put_aside(folder):
+        close_runs(client, run.experiment, {"heartseg.sweep": _identity(job.name, aside)})
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    status, tracker = "FAILED", SweepTracker(uri, run)
     try:
-        with SweepTracker(uri, run) as tracker:
+        with tracker:
             trials = SweepTrials(job.sweep, job.params, search, tracker, folder)
             if search.anything_left() and not trials.out_of_time():
                 _run_trials(job, trials, folder)
-        _report(client, job, run, search, trials)
+        _report(job, search, trials, tracker)
         if trials.interrupted.is_set():
             status = "KILLED"
             print(f"stopped; go on with: python -m heartseg.sweep {job.path}")
@@ -85,14 +88,15 @@ def _sweep(job: Job, folder: Path) -> None:
             reasons = "; ".join(sorted(set(search.reasons()))) or "none ran to its end"
             raise InputError(f"no trial of {job.path} succeeded: {reasons}")
         print(f"best: trial {best.number:02d}, {job.sweep.metric} {best.value:.4f}: {best.params}")
-        if job.sweep.register_:
+        if job.sweep.register_ and read_state(folder).get("registered") != best.number:
             register_winner(job, best, run, folder, uri)
+            update_state(folder, registered=best.number)
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
         raise
     finally:
-        client.set_terminated(run.run_id, status)
+        tracker.close_sweep(status)
 
 
 def _run_trials(job: Job, trials: SweepTrials, folder: Path) -> None:
@@ -132,29 +136,26 @@ def _interruptible(trials: SweepTrials) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _report(
-    client: MlflowClient, job: Job, run: SweepRun, search: Search, trials: SweepTrials
-) -> None:
+def _report(job: Job, search: Search, trials: SweepTrials, tracker: SweepTracker) -> None:
     """Optuna's plots and the table of trials, in the results and in MLflow."""
     from heartseg.report.sweep import trials_table, write_plots
-    from heartseg.tracking.sweep_tracker import log_results
 
     plots = write_plots(search.study, job.sweep.metric, job.results / "plots")
     table = job.results / "trials.csv"
     trials_table(list(trials.rows.values()), job.sweep.metric).to_csv(table, index=False)
-    log_results(client, run.run_id, plots, table, search.best())
+    tracker.log_results(plots, table, search.best())
 
 
 def apply(path: Path) -> None:
     """Write the winning values of a sweep into params.yaml, its comments kept."""
     from heartseg.sweeps.folder import find_sweep_dir
-    from heartseg.sweeps.study import Search
+    from heartseg.sweeps.study import best_of
     from heartseg.yaml_file import change_yaml
 
     params = load_params()
     sweep = read_sweep(path, params)
     folder = find_sweep_dir(_runs(), path.stem)
-    best = Search(sweep, params, folder, _identity(path.stem, folder)).best()
+    best = best_of(folder, _identity(path.stem, folder))
     if best is None:
         raise InputError(f"{folder}: no trial ran to its end yet; run `heartseg sweep {path}`")
     values = dict(best.params)

@@ -39,7 +39,7 @@ def test_only_the_values_change(path, params):
         "augment: {probability: 0.8, flip_left_right: false, rotate_degrees: 12.5, scale: 0.1, "
         "shift: 0.05, brightness: 0.2, contrast: 0.2, gamma: 0.2, speckle: 0.05, blur: 0",
         "model: {name: quicknat, in_channels: 1, filters: 16, kernel: 5, "
-        "squeeze_excite: channel, dropout: 0.0",
+        "squeeze_excite: channel, dropout: 0.0, weights: null",
         "compile: true",
     ]
     found = load_params(path)

@@ -66,6 +66,11 @@ def find_sweep_dir(runs: Path, name: str) -> Path:
     return folder
 
 
+def put_aside(folder: Path) -> list[Path]:
+    """Folders of earlier sweeps of the same file, which --fresh has put aside."""
+    return [path for path in folder.parent.glob(f"{folder.name}-*/") if read_state(path)]
+
+
 def trial_dir(folder: Path, number: int) -> Path:
     """Folder of a trial's checkpoint and journal."""
     return folder / TRIALS / f"{number:03d}"

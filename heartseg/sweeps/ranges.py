@@ -68,6 +68,8 @@ class Integers(Section):
 
 
 def _kind_of(content: Any) -> str | None:
+    if isinstance(content, Section):  # when it is written out
+        return type(content).__name__
     kinds = {
         kind.__name__.lower(): kind.__name__ for kind in (Choice, Uniform, LogUniform, Integers)
     }

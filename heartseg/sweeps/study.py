@@ -124,6 +124,14 @@ class Search:
         return values
 
 
+def best_of(folder: Path, name: str) -> FrozenTrial | None:
+    """The best of a sweep's trials that ran to their end."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.load_study(study_name=name, storage=f"sqlite:///{folder / STUDY}")
+    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return study.best_trial if done else None
+
+
 def _suggest(trial: optuna.Trial, field: str, searched: Range) -> Scalar:
     match searched:
         case Choice():

@@ -211,6 +211,14 @@ def delete_runs(client: MlflowClient, experiment: str, tags: dict[str, str]) -> 
         client.delete_run(run.info.run_id)
 
 
+def close_runs(client: MlflowClient, experiment: str, tags: dict[str, str]) -> None:
+    """End the runs that have these tags and that a killed driver has left RUNNING."""
+    having = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+    having += " and attributes.status = 'RUNNING'"
+    for run in client.search_runs([find_experiment(client, experiment)], having):
+        client.set_terminated(run.info.run_id, "KILLED")
+
+
 def log_evaluation(
     client: MlflowClient, run_id: str, metrics: dict[str, Any], files: Sequence[Path]
 ) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -27,7 +28,6 @@ from heartseg.training.journal import read_epochs
 from heartseg.training.run_dir import read_state, update_state
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from optuna.trial import FrozenTrial
 
     from heartseg.sweeps.file import Values
@@ -37,6 +37,8 @@ CLOSE_S = 30.0  # the end of a sweep waits so long for the last points
 SHORT = {"learning_rate": "lr", "batch_size": "bs", "input_size": "size", "weight_decay": "wd"}
 STATE_TAG = "heartseg.state"
 REASON_TAG = "heartseg.reason"
+CHECKPOINT_TAG = "heartseg.checkpoint"
+"""Folder of the trial's checkpoint and journal."""
 
 _log = logging.getLogger(__name__)
 
@@ -134,6 +136,38 @@ class SweepTracker:
                 first_line(self._failure),
             )
 
+    def log_results(self, plots: list[Path], table: Path, best: FrozenTrial | None) -> None:
+        """Add the sweep's plots, its table of trials and its best trial to its run."""
+        from mlflow.entities import Metric
+
+        def send() -> None:
+            for path in plots:
+                self.client.log_artifact(self.sweep.run_id, str(path), "plots")
+            self.client.log_artifact(self.sweep.run_id, str(table))
+            if best is not None and best.datetime_complete is not None:
+                when = int(best.datetime_complete.timestamp() * 1000)
+                metric = Metric("best_value", best.value, when, 0)
+                self.client.log_batch(self.sweep.run_id, metrics=[metric])
+                self.client.set_tag(self.sweep.run_id, "heartseg.best_trial", str(best.number))
+
+        self._try(send)
+
+    def close_sweep(self, status: str) -> None:
+        """End the sweep's own run."""
+        self._try(lambda: self.client.set_terminated(self.sweep.run_id, status))
+
+    def _try(self, action: Callable[[], None]) -> None:
+        """A store that is away costs no result; the same command sends it later."""
+        try:
+            action()
+        except Exception as error:  # whatever store and network raise
+            _log.warning(
+                "MLflow at %s did not take the sweep's results (%s); they are on disk, the same "
+                "command sends them",
+                without_password(self.uri),
+                first_line(error),
+            )
+
     def _follow(self) -> None:
         while not self._closing.wait(POLL_S):
             self._mirror_all()
@@ -145,22 +179,22 @@ class SweepTracker:
         """Whether everything is there now."""
         with self._lock:
             trials = list(self._trials.values())
-        was_away = self._failure is not None
+        was_away, failure = self._failure is not None, None
         for trial in trials:
             try:
                 self._mirror(trial)
             except Exception as error:  # whatever store and network raise: try again later
-                if not was_away:
+                if not was_away and failure is None:
                     _log.warning(
                         "MLflow at %s does not answer (%s); the sweep goes on, its points are "
                         "sent later",
                         without_password(self.uri),
                         first_line(error),
                     )
-                self._failure = error
-                return False
-        self._failure = None
-        return True
+                failure = error
+                trial.sender = None  # the run may have been deleted: look at it anew
+        self._failure = failure
+        return failure is None
 
     def _mirror(self, trial: _Trial) -> None:
         from mlflow.entities import Metric
@@ -203,26 +237,12 @@ class SweepTracker:
             dataset=self.sweep.dataset,
             data_source=self.sweep.data_source,
             data_digest=self.sweep.data_digest,
-            tags=tags | {"mlflow.parentRunId": self.sweep.run_id},
+            tags=tags
+            | {"mlflow.parentRunId": self.sweep.run_id, CHECKPOINT_TAG: str(trial.run_dir)},
             run_id=known,
         )
         update_state(trial.run_dir, mlflow_run_id=run_id)
         return run_id
-
-
-def log_results(
-    client: MlflowClient, run_id: str, plots: list[Path], table: Path, best: FrozenTrial | None
-) -> None:
-    """Add a sweep's plots, its table of trials and its best trial to its run."""
-    from mlflow.entities import Metric
-
-    for path in plots:
-        client.log_artifact(run_id, str(path), "plots")
-    client.log_artifact(run_id, str(table))
-    if best is not None and best.datetime_complete is not None:
-        when = int(best.datetime_complete.timestamp() * 1000)
-        client.log_batch(run_id, metrics=[Metric("best_value", best.value, when, 0)])
-        client.set_tag(run_id, "heartseg.best_trial", str(best.number))
 
 
 def trial_name(number: int, values: Values) -> str:

@@ -255,10 +255,10 @@ def validate(
     dice = dice_from_counts(sums[2:].reshape(labels, 3).long()).tolist()
     names = [label.name.lower() for label in LABELS[recipe.dataset]][1:]
     named = {f"dice_{name}": value for name, value in zip(names, dice[1:], strict=True)}
-    metrics = {
-        "val_loss": (sums[0] / sums[1]).item(),
+    metrics = {  # the first one is what MLflow's page for comparing runs shows
         "dice_mean": sum(named.values()) / len(named),
         **named,
+        "val_loss": (sums[0] / sums[1]).item(),
     }
     if clinical is not None:
         metrics |= clinical.errors(_gather(found, val.masks.shape, world_size))
