@@ -15,6 +15,7 @@ COMMANDS = {
     "register": "package a trained model and put it in the registry",
     "sweep": "search the best values of a recipe and register the winner",
     "predict": "segment images with a registered model",
+    "recording": "segment and measure whole M-mode recordings",
     "test": "measure a registered model on a folder with masks",
     "windows": "cut M-mode recordings into windows to train on",
 }

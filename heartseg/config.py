@@ -285,6 +285,14 @@ class Evaluate(Section):
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
 
 
+class RecordingConfig(Section):
+    """How `heartseg recording` segments and measures whole M-mode strips."""
+
+    species: Literal["mouse", "human"]
+    overlap: Annotated[float, Field(ge=0, lt=1)]
+    """Part of a window that the next one covers too; a window is as long as `windows` says."""
+
+
 class Register(Section):
     metric: str
     """Key of metrics.json, dots between levels, that decides about the champion."""
@@ -313,6 +321,7 @@ class Params(Section):
     recipes: dict[str, Recipe]
     train: Train
     evaluate: Evaluate
+    recording: RecordingConfig
     register_: Annotated[Registers, Field(alias="register")]
     tracking: Tracking
 

@@ -209,11 +209,14 @@ def _truth_camus(frames: pd.DataFrame) -> dict[str, float]:
 
 def _truth_mmode(frame: Mapping[Hashable, Any]) -> dict[str, float]:
     """The values that came with an M-mode window; NaN where there are none."""
+    from heartseg.metrics.mmode import MOUSE, fractional_shortening, teichholz_ef
+
     lvidd, lvids = frame["reference_lvidd"], frame["reference_lvids"]
     return {
         "lvidd_true": lvidd,
         "lvids_true": lvids,
-        "fs_true": 100 * (lvidd - lvids) / lvidd,
+        "fs_true": fractional_shortening(lvidd, lvids),
+        "ef_true": teichholz_ef(lvidd, lvids, MOUSE),
         "hr_true": frame["reference_hr"],
     }
 

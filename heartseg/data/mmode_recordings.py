@@ -5,7 +5,8 @@ Beside a recording NAME.dcm, NAME.png or NAME_img.png may stand NAME_traces.csv 
 frames part into several strips is NAME_s1, NAME_s2, ..., and so are their traces.
 
 recordings.csv in the same folder may give, by recording: animal, mm_per_row, s_per_column, and
-first_row, last_row, first_column, last_column of the strip within a PNG (from 0, inclusive).
+first_row, last_row, first_column, last_column of the strip within a PNG (from 0, inclusive); and
+what is known of the heart, to measure `heartseg recording` by: lvidd_mm, lvids_mm, heart_rate_bpm.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ TABLE = "recordings.csv"
 SPACINGS = ("mm_per_row", "s_per_column")
 AXES = ("row", "column")
 BOX = tuple(f"{end}_{axis}" for axis in AXES for end in ("first", "last"))
+KNOWN = ("lvidd_mm", "lvids_mm", "heart_rate_bpm")
 BESIDE = ("_mask.png", "_traces.csv")
 
 
@@ -147,7 +149,7 @@ def _read_row(path: Path, name: str) -> tuple[str, dict[str, float]]:
     """Animal of a recording, "" where unknown, and the numbers that recordings.csv has for it."""
     if not path.exists():
         return "", {}
-    table = read_table(path, ["recording"], ["animal", *SPACINGS, *BOX])
+    table = read_table(path, ["recording"], ["animal", *SPACINGS, *BOX, *KNOWN])
     mine = table[table["recording"] == name]
     if len(mine) > 1:
         raise InputError(f"{path}: names {name} more than once. Keep one row.")
@@ -158,6 +160,17 @@ def _read_row(path: Path, name: str) -> tuple[str, dict[str, float]]:
         if numbers[key] <= 0:
             raise InputError(f"{path}: {key} of {name} is {numbers[key]:g}. It must be positive.")
     return mine["animal"].iloc[0], {key: v for key, v in numbers.items() if np.isfinite(v)}
+
+
+def read_known(path: Path, name: str) -> dict[str, float]:
+    """What recordings.csv says about the heart in a recording at `path`, by `KNOWN`."""
+    table = path.parent / TABLE
+    if not table.exists():
+        return {}
+    rows = read_table(table, ["recording"], ["animal", *SPACINGS, *BOX, *KNOWN])
+    mine = rows[rows["recording"] == name]
+    values = {key: read_numbers(mine, key, table) for key in KNOWN}
+    return {key: float(v[0]) for key, v in values.items() if len(v) and np.isfinite(v[0])}
 
 
 def _read_traces(path: Path, name: str, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

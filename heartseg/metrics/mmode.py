@@ -1,51 +1,104 @@
-"""Left ventricular diameters, fractional shortening and heart rate from an M-mode mask.
+"""Left ventricular diameters, volumes, function and heart rate from an M-mode mask.
 
-Recommendations: Lang et al., JASE 28, 2015, section 1.1 (internal dimensions by M-mode).
+One window and a whole recording are measured by the same code: walls (`metrics.walls`), beats
+(`metrics.beats`), and what they amount to (here). Recommendations: Lang et al., JASE 28, 2015,
+section 1.1 (internal dimensions by M-mode).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+import pandas as pd
 from scipy import ndimage
-from scipy.signal import find_peaks, savgol_filter
 
 from heartseg.metrics import Spacing
+from heartseg.metrics.beats import SMOOTHING, Beat, find_beats, rmssd_ms, sdnn_ms, smooth_pieces
+from heartseg.metrics.walls import Walls, longest_runs, trace_walls
 
-MOUSE_RATES = (200.0, 900.0)
-"""Slowest and fastest plausible heart rate of a mouse, anaesthetised or awake, in beats per
-minute."""
-SMOOTHING = 0.25
-"""Length of the smoothing window as a part of the shortest plausible beat."""
-PROMINENCE = 0.3
-"""A beat's extremum stands out by at least this part of the trace's range."""
+Value = TypeVar("Value", float, pd.Series)
+
+
+@dataclass(frozen=True)
+class Species:
+    """What can be expected of a heart.
+
+    Attributes:
+        rates: slowest and fastest plausible heart rate in beats per minute, anaesthetised or
+            awake.
+        diameters: plausible LVIDd in mm; another one hints at a wrong spacing.
+        volume_unit: of `teichholz_volume`.
+        teichholz_mm: millimetres in the unit of length that Teichholz's formula is used with.
+    """
+
+    rates: tuple[float, float]
+    diameters: tuple[float, float]
+    volume_unit: str
+    teichholz_mm: float
+
+
+MOUSE = Species((200.0, 900.0), (1.5, 7.0), "ul", 1.0)
+HUMAN = Species((30.0, 220.0), (25.0, 90.0), "ml", 10.0)
+SPECIES = {"mouse": MOUSE, "human": HUMAN}
+MOUSE_RATES = MOUSE.rates
 
 
 @dataclass(frozen=True)
 class Measurements:
-    """Clinical values of one M-mode window; NaN where they cannot be told."""
+    """Clinical values of one M-mode window or recording; NaN where they cannot be told."""
 
     lvidd_mm: float
-    """LV inner diameter at end-diastole."""
+    """LV inner diameter at end-diastole, median over the beats."""
     lvids_mm: float
-    """LV inner diameter at end-systole."""
+    """LV inner diameter at end-systole, median over the beats."""
     fs_percent: float
-    """Fractional shortening."""
+    """Fractional shortening, median over the beats."""
     hr_bpm: float
-    """Heart rate in beats per minute."""
+    """Heart rate in beats per minute, 60 over the median interval in s."""
+    edv: float
+    """LV end-diastolic volume by Teichholz in the species' unit, median over the beats."""
+    esv: float
+    """LV end-systolic volume likewise."""
+    ef_percent: float
+    """Ejection fraction by Teichholz, median over the beats."""
+    sdnn_ms: float
+    """Standard deviation of the intervals between beats."""
+    rmssd_ms: float
+    """Root mean square of the differences of successive intervals."""
+
+
+def teichholz_volume(diameter_mm: Value, species: Species) -> Value:
+    """LV volume 7 / (2.4 + D) * D^3 (Teichholz et al., Am J Cardiol 37:7-11, 1976).
+
+    Human: D in cm gives mL, as published. Mouse: the same numbers with D in mm give uL, as
+    VisualSonics' Vevo software and Echo2Pheno have it. The formula's 2.4 has a unit, so this is
+    a convention of its own and no conversion: 4 mm are 70 uL as a mouse, 160 uL as a human.
+    """
+    diameter = diameter_mm / species.teichholz_mm
+    return 7.0 / (2.4 + diameter) * diameter**3
+
+
+def fractional_shortening(lvidd_mm: Value, lvids_mm: Value) -> Value:
+    """(LVIDd - LVIDs) / LVIDd in percent."""
+    return 100.0 * (lvidd_mm - lvids_mm) / lvidd_mm
+
+
+def teichholz_ef(lvidd_mm: Value, lvids_mm: Value, species: Species) -> Value:
+    """(EDV - ESV) / EDV in percent, both volumes by Teichholz."""
+    edv = teichholz_volume(lvidd_mm, species)
+    return 100.0 * (edv - teichholz_volume(lvids_mm, species)) / edv
 
 
 def diameter_trace(mask: np.ndarray, mm_per_row: float) -> np.ndarray:
     """LV diameter of every column in mm, float (W,); NaN where a column has no LV.
 
     The mask (H, W) gets its holes filled; a column's longest run of LV pixels is its
-    diameter, so a stray island does not count.
+    diameter, so a stray island does not count. `trace_walls` also judges the columns.
     """
-    mask = ndimage.binary_fill_holes(mask)
-    above = np.cumsum(mask, axis=0)
-    before_run = np.maximum.accumulate(np.where(mask, 0, above), axis=0)
-    longest = (above - before_run).max(axis=0)
+    _, longest, _ = longest_runs(ndimage.binary_fill_holes(mask))
     return np.where(longest > 0, longest * mm_per_row, np.nan)
 
 
@@ -55,69 +108,82 @@ def measure(
     *,
     minimal_rate: float,
     maximal_rate: float,
+    species: Species = MOUSE,
 ) -> Measurements:
-    """Diameters, fractional shortening and heart rate of one window's or strip's mask.
+    """Diameters, volumes, function and heart rate of one window's or strip's mask.
 
-    LVIDd is the median of the end-diastolic maxima of the smoothed diameter trace, LVIDs that
-    of the end-systolic minima, FS = (LVIDd - LVIDs) / LVIDd * 100. A window shorter than a
-    beat may have no inner maximum (minimum): its largest (smallest) diameter stands in. The
-    heart rate is 60 over the median interval between neighbouring maxima and between
-    neighbouring minima; it is NaN where the window shows fewer than two beats, that is
-    neither two maxima nor two minima. All is NaN where the mask has no LV.
+    All is NaN where the mask has no LV, or no more of it than a part of a beat in which nothing
+    can be told. The heart rate is NaN where no two neighbouring beats are seen.
 
     Args:
-        mask: boolean (H, W); columns without LV are excluded, and no beat is counted across a
-            longer gap of them.
+        mask: boolean (H, W).
         spacing: mm per row and s per column.
-        minimal_rate: slowest plausible heart rate in beats per minute; in a longer interval a
-            beat was overlooked.
-        maximal_rate: fastest plausible one; it bounds the extrema's distance from below.
+        minimal_rate: slowest plausible heart rate in beats per minute.
+        maximal_rate: fastest plausible one.
+        species: whose volumes; the rates may be narrower than the species' own.
+    """
+    walls, beats = follow(mask, spacing, minimal_rate, maximal_rate)
+    return summarise_beats(walls, beats, 60.0 / maximal_rate / spacing[1], species)
+
+
+def follow(
+    mask: np.ndarray,
+    spacing: Spacing,
+    minimal_rate: float,
+    maximal_rate: float,
+    excluded: np.ndarray | None = None,
+) -> tuple[Walls, list[list[Beat]]]:
+    """Walls of a mask, and the beats of every piece of them.
+
+    Gaps of up to a quarter of the shortest plausible beat are bridged.
+
+    Args:
+        mask, spacing, minimal_rate, maximal_rate: as of `measure`.
+        excluded: boolean (W,), columns of bad quality; no beat is counted across them.
     """
     mm_per_row, s_per_column = spacing
-    raw = diameter_trace(mask, mm_per_row)
-    if np.isnan(raw).all():
-        return Measurements(np.nan, np.nan, np.nan, np.nan)
-    shortest_beat = 60.0 / maximal_rate / s_per_column  # columns
-    pieces = [_smooth(piece, shortest_beat) for piece in _pieces(raw, SMOOTHING * shortest_beat)]
-    whole = np.concatenate(pieces)
-    # A step of one row is no beat: the mask resolves nothing finer.
-    prominence = max(PROMINENCE * float(np.ptp(whole)), mm_per_row)
-
-    largest, smallest, intervals = [], [], []
-    for trace in pieces:
-        maxima = _inner_peaks(trace, shortest_beat, prominence)
-        minima = _inner_peaks(-trace, shortest_beat, prominence)
-        largest += list(trace[maxima])
-        smallest += list(trace[minima])
-        intervals += [*np.diff(maxima), *np.diff(minima)]
-    lvidd = float(np.median(largest) if largest else whole.max())
-    lvids = float(np.median(smallest) if smallest else whole.min())
-    beats = np.array(intervals) * s_per_column
-    beats = beats[beats <= 60.0 / minimal_rate]
-    rate = 60.0 / float(np.median(beats)) if len(beats) else np.nan
-    return Measurements(lvidd, lvids, 100.0 * (lvidd - lvids) / lvidd, rate)
+    bridge = SMOOTHING * 60.0 / maximal_rate / s_per_column
+    walls = trace_walls(mask, mm_per_row, bridge, excluded)
+    return walls, find_beats(walls, mm_per_row, s_per_column, minimal_rate, maximal_rate)
 
 
-def _pieces(raw: np.ndarray, bridge: float) -> list[np.ndarray]:
-    """The trace without its gaps: short ones are filled by straight lines, long ones part it."""
-    seen = np.flatnonzero(np.isfinite(raw))
-    runs = np.split(seen, np.flatnonzero(np.diff(seen) > bridge) + 1)
-    return [np.interp(np.arange(run[0], run[-1] + 1), run, raw[run]) for run in runs]
+def summarise_beats(
+    walls: Walls, pieces: Sequence[Sequence[Beat]], shortest_beat: float, species: Species
+) -> Measurements:
+    """Medians over the beats.
 
-
-def _smooth(trace: np.ndarray, shortest_beat: float) -> np.ndarray:
-    """Savitzky-Golay: parabolas keep the height of an extremum, a moving mean would not."""
-    window = min(int(SMOOTHING * shortest_beat), len(trace))
-    window -= 1 - window % 2  # odd
-    return savgol_filter(trace, window, polyorder=2) if window > 2 else trace
-
-
-def _inner_peaks(trace: np.ndarray, distance: float, prominence: float) -> np.ndarray:
-    """Columns of the maxima that stand out, apart from the trace's first and last column.
-
-    With its ends pulled down, a beat that the window cuts keeps its full prominence.
+    A trace shorter than a beat may show no end-diastole (end-systole): its largest (smallest)
+    diameter stands in where a piece of it lasts for half of `shortest_beat` (columns) at least.
     """
-    padded = np.pad(trace, 1, constant_values=float(trace.min()))
-    peaks, _ = find_peaks(padded, distance=max(distance, 1.0), prominence=prominence)
-    peaks = peaks - 1
-    return peaks[(peaks > 0) & (peaks < len(trace) - 1)]
+    traces = [t for t in smooth_pieces(walls, shortest_beat) if len(t) >= shortest_beat / 2]
+    beats = [beat for piece in pieces for beat in piece]
+    lvidd = _median([beat.lvidd_mm for beat in beats])
+    lvids = _median([beat.lvids_mm for beat in beats])
+    if traces:
+        whole = np.concatenate(traces)
+        lvidd = float(whole.max()) if np.isnan(lvidd) else lvidd
+        lvids = float(whole.min()) if np.isnan(lvids) else lvids
+    pairs = [(beat.lvidd_mm, beat.lvids_mm) for beat in beats]
+
+    def over_beats(value: Callable[[float, float], float]) -> float:
+        median = _median([value(*pair) for pair in pairs])
+        return value(lvidd, lvids) if np.isnan(median) else median
+
+    interval = _median([beat.interval_s for beat in beats])
+    return Measurements(
+        lvidd_mm=lvidd,
+        lvids_mm=lvids,
+        fs_percent=over_beats(fractional_shortening),
+        hr_bpm=60.0 / interval,
+        edv=over_beats(lambda lvidd, _: teichholz_volume(lvidd, species)),
+        esv=over_beats(lambda _, lvids: teichholz_volume(lvids, species)),
+        ef_percent=over_beats(lambda d, s: teichholz_ef(d, s, species)),
+        sdnn_ms=sdnn_ms(pieces),
+        rmssd_ms=rmssd_ms(pieces),
+    )
+
+
+def _median(values: Sequence[float]) -> float:
+    """Median of the known values, NaN where there are none."""
+    known = [value for value in values if np.isfinite(value)]
+    return float(np.median(known)) if known else np.nan

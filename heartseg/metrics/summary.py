@@ -25,7 +25,7 @@ from heartseg.metrics.surface import hd95_mm, mean_surface_distance_mm
 CASE_METRICS = {"camus": ("dice", "hd95_mm", "msd_mm"), "mmode": ("dice",)}
 MEAN_OF = {"camus": ("LV", "MYO", "LA"), "mmode": ("LV",)}
 """Structures of the mean Dice: each pixel counts once, so LVepi is left out."""
-CLINICAL = ("lvidd_mm", "lvids_mm", "fs_percent", "hr_bpm")
+CLINICAL = ("lvidd_mm", "lvids_mm", "fs_percent", "ef_percent", "hr_bpm")
 
 
 # --- rows ---------------------------------------------------------------------------------
@@ -65,7 +65,7 @@ def case_metrics(
 
 
 def window_row(prediction: np.ndarray, reference: np.ndarray, spacing: Spacing) -> dict[str, float]:
-    """LVIDd, LVIDs (mm), FS (percent) and HR (1/min) of one M-mode window.
+    """LVIDd, LVIDs (mm), FS, EF by Teichholz (percent) and HR (1/min) of one M-mode window.
 
     Each with the endings _reference and _predicted; NaN where it cannot be measured.
     """
@@ -77,6 +77,7 @@ def window_row(prediction: np.ndarray, reference: np.ndarray, spacing: Spacing) 
         row[f"lvidd_{name}"] = values.lvidd_mm
         row[f"lvids_{name}"] = values.lvids_mm
         row[f"fs_{name}"] = values.fs_percent
+        row[f"ef_{name}"] = values.ef_percent
         row[f"hr_{name}"] = values.hr_bpm
     return row
 
@@ -115,7 +116,8 @@ def summarise_mmode(
 
     Args:
         cases: rows of `case_metrics` with patient and quality.
-        windows: rows of `window_row` with patient, lvidd_true, lvids_true, fs_true and hr_true.
+        windows: rows of `window_row` with patient, lvidd_true, lvids_true, fs_true, ef_true and
+            hr_true.
         evaluate: the section of params.yaml.
     """
     summary = _summarise_cases(cases, "mmode", evaluate)

@@ -45,6 +45,7 @@ CLINICAL = {
         "lvidd_mm": "LVIDd (mm)",
         "lvids_mm": "LVIDs (mm)",
         "fs_percent": "FS (points)",
+        "ef_percent": "EF by Teichholz (points)",
         "hr_bpm": "heart rate (1/min)",
     },
 }

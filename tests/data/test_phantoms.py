@@ -277,6 +277,19 @@ def test_mmode_masks_bear_out_diameters_and_heart_rate(mmode_root):
         assert (np.abs(runs).sum(axis=0) == 2).all()  # one piece per column
 
 
+def test_mmode_windows_are_cut_from_the_strips(mmode_root):
+    rows = {row["recording"]: row for row in table(mmode_root / "strips/recordings.csv")}
+    assert list(rows) == [f"animal{a:02d}" for a in range(1, 5)]
+    for window in table(mmode_root / "windows.csv"):
+        whole = rows[window["animal"]]
+        for key in ("mm_per_row", "s_per_column"):
+            assert whole[key] == window[key]
+        strip = np.array(Image.open(mmode_root / f"strips/{whole['recording']}.png"))
+        image, _ = read_window(mmode_root, window["name"])
+        starts = range(strip.shape[1] - image.shape[1] + 1)
+        assert any(np.array_equal(strip[:, s : s + image.shape[1]], image) for s in starts)
+
+
 def test_contraction_is_quicker_than_relaxation():
     motion = mmode.make_motion(np.random.default_rng(0), 2000, 100.0, 10.0)
     next_diastole = motion.diastoles[1:]
@@ -369,7 +382,7 @@ def test_command_replaces_whole_or_leaves_what_was_there(tmp_path, monkeypatch):
 
     phantom.write_phantoms("mmode", phantoms, folder)
     assert sorted(p.name for p in folder.iterdir()) == [
-        "PHANTOM", "img", "mask", "windows.csv",
+        "PHANTOM", "img", "mask", "strips", "windows.csv",
     ]  # fmt: skip
     assert [p.name for p in folder.parent.iterdir()] == ["mmode"]
 

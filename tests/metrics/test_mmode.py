@@ -6,8 +6,19 @@ import math
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from heartseg.metrics.mmode import MOUSE_RATES, diameter_trace, measure
+from heartseg.metrics.mmode import (
+    HUMAN,
+    MOUSE,
+    MOUSE_RATES,
+    diameter_trace,
+    fractional_shortening,
+    measure,
+    teichholz_ef,
+    teichholz_volume,
+)
+from tests.examples import real_data
 from tests.metrics.shapes import MM_PER_ROW, S_PER_COLUMN, strip
 
 RATES = dict(zip(("minimal_rate", "maximal_rate"), MOUSE_RATES, strict=True))
@@ -105,3 +116,40 @@ def test_empty_mask() -> None:
         math.isnan(value)
         for value in (result.lvidd_mm, result.lvids_mm, result.fs_percent, result.hr_bpm)
     )
+
+
+def test_teichholz_by_hand_in_both_units() -> None:
+    assert teichholz_volume(50.0, HUMAN) == pytest.approx(7 / 7.4 * 125)  # 5 cm: 118.2 mL
+    assert teichholz_volume(4.0, MOUSE) == pytest.approx(7 / 6.4 * 64)  # 4 mm: 70 uL
+    assert HUMAN.volume_unit == "ml"
+    assert MOUSE.volume_unit == "ul"
+    assert teichholz_ef(50.0, 30.0, HUMAN) == pytest.approx(100 * (1 - 35.0 / 118.2432), abs=0.01)
+    assert fractional_shortening(4.0, 2.4) == pytest.approx(40.0)
+
+
+def test_volumes_and_ef_of_a_known_strip() -> None:
+    found = measure(strip(1500), (MM_PER_ROW, S_PER_COLUMN), **RATES)
+    assert found.edv == pytest.approx(70.0, rel=0.05)
+    assert found.esv == pytest.approx(7 / 4.8 * 2.4**3, rel=0.1)
+    assert found.ef_percent == pytest.approx(100 * (1 - 20.16 / 70), abs=2.5)
+    human = measure(  # a beat of 250 columns of 4 ms
+        strip(1500, rate=240),
+        (10 * MM_PER_ROW, 0.004),
+        minimal_rate=HUMAN.rates[0],
+        maximal_rate=HUMAN.rates[1],
+        species=HUMAN,
+    )
+    assert human.edv == pytest.approx(7 / 6.4 * 64, rel=0.05)  # 4 cm: as many mL
+    assert human.hr_bpm == pytest.approx(60, rel=0.02)
+
+
+def test_the_real_annotation_is_a_plausible_mouse_heart() -> None:
+    """Its scale is Echo2Pheno's constant, 0.011525974 mm per row and 0.00083334 s per column."""
+    root = real_data("HEARTSEG_MMODE_ROOT")
+    mask = np.array(Image.open(root / "annotation_example_mask.png")) > 0
+    found = measure(mask, (0.011525974, 0.00083334), **RATES)
+    assert 3 < found.lvidd_mm < 6.5
+    assert 1 < found.lvids_mm < 4
+    assert 30 < found.fs_percent < 75
+    assert 300 < found.hr_bpm < 600  # eight beats in 1.47 s
+    assert found.hr_bpm == pytest.approx(60 * 8 / 1.37, rel=0.05)

@@ -1,12 +1,14 @@
 """Phantoms in the layout of M-mode windows of mouse hearts: img/, mask/ and windows.csv.
 
-An animal is one strip, depth down and time to the right, cut into square windows. Tissue is
-layers of scatterers that move with the walls, which gives the streaks along the traces.
+An animal is one strip, depth down and time to the right, cut into square windows; strips/ holds
+the whole strips, with a recordings.csv. Tissue is layers of scatterers that move
+with the walls, which gives the streaks along the traces.
 """
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -16,7 +18,7 @@ from PIL import Image
 
 from heartseg.config import MmodePhantoms
 from heartseg.data.phantoms import map_processes, mark_as_phantom
-from heartseg.data.phantoms.strip import QUALITY, form_strip, make_motion
+from heartseg.data.phantoms.strip import QUALITY, Motion, form_strip, make_motion
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Window:
     """A line of windows.csv.
 
     Attributes:
-        name: of the files in img/ and mask/, without ".png".
+        name: of the files in img/ and mask/, or of the strip, without ".png".
         mm_per_row, s_per_column: spacing.
         quality: "Good", "Medium" or "Poor".
         lvidd_mm, lvids_mm: mean LV inner diameter over the window's end-diastoles (starts of
@@ -43,30 +45,76 @@ class Window:
     animal: str
 
 
+STRIP_COLUMNS = ("animal", "mm_per_row", "s_per_column", "lvidd_mm", "lvids_mm", "heart_rate_bpm")
+"""What recordings.csv tells of the whole strips."""
+
+
+@dataclass(frozen=True)
+class AnimalStrip:
+    """An animal's whole strip, and the windows cut from it.
+
+    Attributes:
+        image: uint8 (rows, columns).
+        mask: 0 or 255, uint8 (rows, columns).
+        motion: of the walls.
+        truth: of the whole strip.
+        windows: of the animal, in order of time.
+        starts: first column of each window.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    motion: Motion
+    truth: Window
+    windows: list[Window]
+    starts: np.ndarray
+
+
 def write_mmode(folder: Path, config: MmodePhantoms, workers: int) -> None:
     """Write the phantoms into the existing `folder`; the bytes do not depend on `workers`."""
     mark_as_phantom(folder, "M-mode windows", config.seed)
-    for name in ("img", "mask"):
+    for name in ("img", "mask", "strips"):
         (folder / name).mkdir()
     write = partial(_write_animal, folder, config)
     animals = map_processes(write, range(1, config.animals + 1), workers)
-    with open(folder / "windows.csv", "w", newline="", encoding="utf-8") as stream:
+    windows = [astuple(window) for _, own in animals for window in own]
+    _write_table(folder / "windows.csv", [field.name for field in fields(Window)], windows)
+    truths = [[t.name, *(getattr(t, key) for key in STRIP_COLUMNS)] for t, _ in animals]
+    _write_table(folder / "strips/recordings.csv", ["recording", *STRIP_COLUMNS], truths)
+
+
+def _write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow([field.name for field in fields(Window)])
-        writer.writerows(astuple(window) for windows in animals for window in windows)
+        writer.writerow(header)
+        writer.writerows(rows)
 
 
-def _write_animal(folder: Path, config: MmodePhantoms, animal: int) -> list[Window]:
-    windows = []
-    for window, image, mask in make_animal(config, animal):
+def _write_animal(folder: Path, config: MmodePhantoms, animal: int) -> tuple[Window, list[Window]]:
+    whole = make_strip(config, animal)
+    for window, image, mask in cut_windows(whole):
         for kind, pixels in (("img", image), ("mask", mask)):
             Image.fromarray(pixels).save(folder / kind / f"{window.name}.png")
-        windows.append(window)
-    return windows
+    Image.fromarray(whole.image).save(folder / f"strips/{whole.truth.name}.png")
+    return whole.truth, whole.windows
 
 
 def make_animal(config: MmodePhantoms, animal: int) -> list[tuple[Window, np.ndarray, np.ndarray]]:
     """An animal's windows with image and mask (0 or 255), uint8 (window, window)."""
+    return cut_windows(make_strip(config, animal))
+
+
+def cut_windows(whole: AnimalStrip) -> list[tuple[Window, np.ndarray, np.ndarray]]:
+    """The square windows of a strip with image and mask."""
+    cuts = [slice(start, start + len(whole.image)) for start in whole.starts]
+    return [
+        (window, whole.image[:, cut], whole.mask[:, cut])
+        for window, cut in zip(whole.windows, cuts, strict=True)
+    ]
+
+
+def make_strip(config: MmodePhantoms, animal: int) -> AnimalStrip:
+    """An animal's strip, which ends with its last window."""
     rng = np.random.default_rng([config.seed, animal])
     size = config.window
     quality = str(rng.choice(list(QUALITY), p=[0.4, 0.4, 0.2]))
@@ -83,22 +131,25 @@ def make_animal(config: MmodePhantoms, animal: int) -> list[tuple[Window, np.nda
     rows = (np.arange(size)[:, None] + 0.5) * mm_per_row
     mask = np.where((rows >= motion.upper) & (rows < motion.lower), 255, 0).astype(np.uint8)
 
-    name = f"animal{animal:02d}"
-    windows = []
-    for number, start in enumerate(starts, start=1):
-        cut = slice(start, start + size)
-        in_diastole = (motion.diastoles >= start) & (motion.diastoles < start + size)
-        in_systole = (motion.systoles >= start) & (motion.systoles < start + size)
+    animal_name = f"animal{animal:02d}"
+
+    def truth(name: str, start: int, end: int) -> Window:
+        in_diastole = (motion.diastoles >= start) & (motion.diastoles < end)
+        in_systole = (motion.systoles >= start) & (motion.systoles < end)
         interval = float(np.diff(motion.diastoles[in_diastole]).mean()) * s_per_column
-        window = Window(
-            name=f"{name}_w{number}",
+        return Window(
+            name=name,
             mm_per_row=mm_per_row,
             s_per_column=s_per_column,
             quality=quality,
             lvidd_mm=round(float(motion.diastolic[in_diastole].mean()), 4),
             lvids_mm=round(float(motion.systolic[in_systole].mean()), 4),
             heart_rate_bpm=round(60 / interval, 2),
-            animal=name,
+            animal=animal_name,
         )
-        windows.append((window, strip[:, cut], mask[:, cut]))
-    return windows
+
+    windows = [
+        truth(f"{animal_name}_w{number}", start, start + size)
+        for number, start in enumerate(starts, start=1)
+    ]
+    return AnimalStrip(strip, mask, motion, truth(animal_name, 0, columns), windows, starts)

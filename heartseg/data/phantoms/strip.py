@@ -44,19 +44,22 @@ class Motion:
     systolic: np.ndarray
 
 
-def make_motion(rng: np.random.Generator, columns: int, beat: float, depth: float) -> Motion:
+def make_motion(
+    rng: np.random.Generator, columns: int, beat: float, depth: float, irregularity: float = 0.02
+) -> Motion:
     """Draw the wall traces of a strip: sharp contraction, slower relaxation, breathing.
 
     Args:
         columns: of the strip.
         beat: mean columns per beat.
         depth: of the strip in mm.
+        irregularity: standard deviation of the intervals between beats over their mean.
     """
     lvidd = rng.uniform(3.0, 4.5)
     lvids = np.clip(lvidd * (1 - rng.uniform(0.18, 0.5)), 1.5, 3.5)
     systole = rng.uniform(0.34, 0.46)  # share of the beat until the smallest diameter
     beats = int(np.ceil(columns / beat)) + 4
-    intervals = beat * (1 + 0.02 * rng.standard_normal(beats))
+    intervals = beat * (1 + irregularity * rng.standard_normal(beats))
     starts = np.concatenate([[0], np.cumsum(intervals)]) - beat * rng.uniform(1.0, 2.0)
     largest = lvidd * (1 + 0.012 * rng.standard_normal(beats + 1))
     smallest = lvids * (1 + 0.02 * rng.standard_normal(beats))

@@ -1,0 +1,196 @@
+"""Segment and measure whole M-mode recordings: DICOM files and PNG strips of any length.
+
+Leaves, for each strip, NAME_beats.csv, NAME_traces.csv, NAME_mask.png and NAME_figure.png, and for
+all of them recordings.csv. Reads recordings.csv (spacing, known values) and quality.csv (bad spans
+are excluded) beside the recordings, as `heartseg windows` does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from heartseg.config import Params, load_params
+from heartseg.errors import InputError, run_command
+
+if TYPE_CHECKING:
+    from heartseg.data.mmode_recordings import Strip
+    from heartseg.metrics.mmode import Species
+    from heartseg.tracking.registry import Pulled
+
+Predict = Callable[[np.ndarray], np.ndarray]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="heartseg recording", description=__doc__)
+    parser.add_argument("model", help="for example models:/heartseg-mmode@champion")
+    parser.add_argument("recordings", nargs="+", type=Path, metavar="FILE_OR_FOLDER")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--mm-per-row", type=_positive, metavar="MM", help="of all recordings")
+    parser.add_argument("--s-per-column", type=_positive, metavar="S", help="of all recordings")
+    parser.add_argument("--species", choices=("mouse", "human"), help="recording.species otherwise")
+    parser.add_argument(
+        "--heart-rates",
+        nargs=2,
+        type=_positive,
+        metavar=("MIN", "MAX"),
+        help="plausible ones per minute; the species' own otherwise",
+    )
+    parser.add_argument("--quality", type=Path, metavar="CSV", help="instead of quality.csv")
+    options = parser.parse_args(argv)
+    params = load_params()
+
+    from heartseg.data.mmode_recordings import find_recordings, read_known
+    from heartseg.metrics.mmode import SPECIES
+    from heartseg.report.recording_tables import report_text
+
+    species = SPECIES[options.species or params.recording.species]
+    slowest, fastest = options.heart_rates or species.rates
+    if not slowest < fastest:
+        raise InputError(f"--heart-rates {slowest:g} {fastest:g}: give the slower one first")
+    found = find_recordings(options.recordings)
+    predict = _predictor(options.model)
+    rows, problems = [], []
+    for name, path in found.items():
+        try:
+            quality = options.quality or path.parent / "quality.csv"
+            for strip, bad in _read(name, path, quality, params, options):
+                mask = _segment(strip, predict, params, (slowest, fastest))
+                row = measure_recording(strip, mask, bad, (slowest, fastest), species, options.out)
+                known = read_known(path, name).items()
+                rows.append(row | {f"reference_{column}": value for column, value in known})
+                print(report_text(row, species))
+        except InputError as error:
+            problems.append(str(error))
+    if rows:
+        _write_summary(rows, species, options.out)
+    if problems:
+        listing = "\n".join(f"  - {problem}" for problem in problems)
+        raise InputError(f"{len(problems)} recording(s) could not be measured:\n{listing}")
+
+
+def _read(
+    name: str, path: Path, quality: Path, params: Params, options: argparse.Namespace
+) -> list[tuple[Strip, np.ndarray]]:
+    """The strips of a recording, and which of their columns, bool (W,), are of bad quality."""
+    from heartseg.data.mmode_quality import read_quality
+    from heartseg.data.mmode_recordings import read_recording
+
+    if options.quality and not quality.exists():
+        raise InputError(f"{quality}: does not exist. Give recording, start_s, end_s, quality.")
+    labels = read_quality(quality)
+    default = params.datasets.mmode
+    notes: list[str] = []
+    spacing = (
+        options.mm_per_row or default.mm_per_row,
+        options.s_per_column or default.s_per_column,
+    )
+    strips = []
+    for strip in read_recording(name, path, spacing, notes):
+        own = (options.mm_per_row or strip.spacing[0], options.s_per_column or strip.spacing[1])
+        width = strip.image.shape[1]
+        columns = labels.columns(strip.name, width, own[1])
+        bad = np.zeros(width, bool) if columns is None else columns[1]
+        strips.append((replace(strip, spacing=own), bad))
+    if options.mm_per_row is None or options.s_per_column is None:
+        for note in notes:
+            print(f"note: {note}")
+    return strips
+
+
+def _segment(
+    strip: Strip, predict: Predict, params: Params, rates: tuple[float, float]
+) -> np.ndarray:
+    """Mask bool (H, W); windows are as long as those that were trained on."""
+    from heartseg.data.mmode_windows import window_size
+    from heartseg.models.strips import predict_strip
+
+    width, _ = window_size(strip, params.windows, rates)
+    return predict_strip(predict, strip.image, width, params.recording.overlap)
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return value
+
+
+def _predictor(model: str) -> Predict:
+    from heartseg.tracking.mlflow import tracking_uri
+    from heartseg.tracking.registry import pull
+
+    pulled: Pulled = pull(tracking_uri(Path.cwd()), model)
+    if pulled.metadata["dataset"] != "mmode":
+        raise InputError(
+            f"{model} was trained on {pulled.metadata['dataset']}; take one for M-mode, "
+            "for example models:/heartseg-mmode@champion"
+        )
+    channels = pulled.metadata["recipe"]["model"]["in_channels"]
+    return lambda windows: pulled.predict(np.repeat(windows, channels, axis=1))
+
+
+def measure_recording(
+    strip: Strip,
+    mask: np.ndarray,
+    bad: np.ndarray,
+    rates: tuple[float, float],
+    species: Species,
+    out: Path,
+) -> dict[str, Any]:
+    """Measure a strip's mask and write its files; returns its row of recordings.csv."""
+    from PIL import Image
+
+    from heartseg.metrics.mmode import follow, summarise_beats
+    from heartseg.report.figures import save
+    from heartseg.report.recording import recording_figure
+    from heartseg.report.recording_tables import beat_table, headline, summary_row, trace_table
+
+    walls, pieces = follow(mask, strip.spacing, *rates, excluded=bad)
+    shortest_beat = 60.0 / rates[1] / strip.spacing[1]
+    values = summarise_beats(walls, pieces, shortest_beat, species)
+    row = {
+        "name": strip.name,
+        "animal": strip.animal,
+        "seconds": mask.shape[1] * strip.spacing[1],
+        **summary_row(values, walls, pieces, species),
+        "mm_per_row": strip.spacing[0],
+        "s_per_column": strip.spacing[1],
+    }
+    figure = recording_figure(strip.image, strip.spacing, walls, pieces, headline(row))
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".") as folder:
+        temporary = Path(folder)
+        beat_table(pieces, species).to_csv(temporary / f"{strip.name}_beats.csv", index=False)
+        traces = trace_table(walls, strip.spacing[1])
+        traces.to_csv(temporary / f"{strip.name}_traces.csv", index=False, float_format="%.6g")
+        Image.fromarray(mask.astype(np.uint8) * 255).save(temporary / f"{strip.name}_mask.png")
+        save(figure, temporary / f"{strip.name}_figure.png")
+        for file in temporary.iterdir():
+            os.replace(file, out / file.name)
+    return row
+
+
+def _write_summary(rows: list[dict[str, Any]], species: Species, out: Path) -> None:
+    import pandas as pd
+
+    from heartseg.report.recording_tables import error_lines
+
+    table = pd.DataFrame(rows)
+    temporary = out / f".recordings.{os.getpid()}.tmp"
+    table.to_csv(temporary, index=False)
+    os.replace(temporary, out / "recordings.csv")
+    print(f"wrote {out / 'recordings.csv'}: {len(table)} recording(s)")
+    for line in error_lines(table, species):
+        print(line)
+
+
+if __name__ == "__main__":
+    run_command(main)
