@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from heartseg.config import Params, Recipe, Train, load_params
+from heartseg.config import Params, Train, load_params
 from heartseg.data.prepared import file_digest, read_metadata
 from heartseg.errors import InputError, run_command
 from heartseg.paths import model_dir, prepared_path, results_dir
+from heartseg.recipe import Recipe
 from heartseg.tracking.mlflow import repository_root
 from heartseg.training.run_dir import RUNS, code_digest, open_run_dir, read_state, update_state
 

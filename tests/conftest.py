@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from heartseg.config import Params, Recipe, load_params
+from heartseg.config import Params, load_params
+from heartseg.recipe import Recipe
 from tests.examples import ROOT, small_recipe
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from heartseg.config import Params, Recipe
+from heartseg.config import Params
 from heartseg.data.prepared import Sample, write_prepared
+from heartseg.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 

@@ -119,6 +119,7 @@ def test_a_label_map_lies_on_the_grid_of_its_image(tmp_path, ending, third_axis)
     assert agreement(values.reshape(WIDTH, DEPTH).T, pixels) > 0.9
 
 
+@pytest.mark.slow
 def test_a_sequence_is_segmented_frame_by_frame(tmp_path):
     """Longer than a batch, each frame with its own block; scaled integers as scanners store."""
     frames = [np.roll(blob(), -2 * step, axis=1) for step in range(predict.FRAMES_AT_ONCE + 3)]
@@ -155,6 +156,7 @@ def save_sequence(path: Path, frames: np.ndarray, spacing: tuple[float, float]) 
     nib.save(nib.Nifti1Image(frames.T, np.diag([-spacing[1], -spacing[0], 1, 1])), path)
 
 
+@pytest.mark.slow
 def test_curves_of_a_sequence_and_its_reference(tmp_path, capsys):
     for name, value in ((STEM, 220), (f"{STEM}_gt", 1)):
         save_sequence(tmp_path / f"{name}.nii.gz", shrinking(value), (2.0, 1.0))

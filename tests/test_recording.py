@@ -175,6 +175,7 @@ def test_faults_of_the_user_are_told(metadata: dict[str, Any]) -> None:
         run("good.png")
 
 
+@pytest.mark.slow
 def test_the_real_long_recording_runs_through(monkeypatch: pytest.MonkeyPatch) -> None:
     """A smoothed threshold finds the cavity in parts at most: what matters is that all ends."""
     from scipy import ndimage

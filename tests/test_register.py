@@ -91,6 +91,7 @@ def versions(uri: str) -> int:
     return len(connect(uri).search_model_versions(f"name = '{NAME}'"))
 
 
+@pytest.mark.slow
 def test_a_model_is_registered_once_and_can_be_pulled(params, store):
     run_id = train(params, store)
     evaluate(0.8)

@@ -250,6 +250,7 @@ def test_an_existing_folder_is_left_alone(recordings: Path, tmp_path: Path) -> N
         windows.main([str(recordings), "--out", str(tmp_path)])
 
 
+@pytest.mark.slow
 def test_the_real_strips(tmp_path: Path) -> None:
     real = real_data("HEARTSEG_MMODE_ROOT")
     (tmp_path / "in").mkdir()

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from heartseg.config import (
-    DeepLabV3Config,
-    DynUNetConfig,
-    ModelConfig,
-    QuickNATConfig,
-    UNetConfig,
-)
+from heartseg.recipe import DeepLabV3Config, DynUNetConfig, ModelConfig, QuickNATConfig, UNetConfig
 
 
 def build_network(config: ModelConfig, out_channels: int, *, pretrained: bool = True) -> nn.Module:

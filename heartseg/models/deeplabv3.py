@@ -11,8 +11,8 @@ from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.segmentation.deeplabv3 import ASPP, ASPPPooling, DeepLabHead
 from torchvision.models.segmentation.fcn import FCNHead
 
-from heartseg.config import DeepLabV3Config
 from heartseg.models.pretrained import load_backbone_weights, load_segmentation_weights
+from heartseg.recipe import DeepLabV3Config
 
 FIRST = {"resnet50": "conv1", "resnet101": "conv1", "mobilenet_v3_large": "0.0"}
 """Name of the first convolution in torchvision's backbones."""

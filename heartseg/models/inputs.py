@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from heartseg.config import Recipe
 from heartseg.errors import InputError
+from heartseg.recipe import Recipe
 
 
 def frames_of(channels: int) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from heartseg.config import Recipe
 from heartseg.data.labels import LABELS
+from heartseg.recipe import Recipe
 
 
 def output_channels(recipe: Recipe) -> int:

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from heartseg.config import Recipe
 from heartseg.errors import InputError
 from heartseg.models import build_network
 from heartseg.models.outputs import output_channels
 from heartseg.models.packaged import PackagedModel
+from heartseg.recipe import Recipe
 
 WEIGHTS = "weights.safetensors"
 TRAINING = "training.json"

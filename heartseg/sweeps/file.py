@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from heartseg.config import Count, Params, Positive, Recipe, Section, Seed
+from heartseg.config import Params
 from heartseg.data.labels import LABELS
 from heartseg.errors import InputError
 from heartseg.nested import leaves
+from heartseg.recipe import Count, Positive, Recipe, Section, Seed
 from heartseg.sweeps.ranges import Choice, LogUniform, Range, Scalar, Uniform
 from heartseg.yaml_file import no_such, read_yaml_as
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from heartseg.config import Count, Positive, Section
+from heartseg.recipe import Count, Positive, Section
 
 Scalar = bool | int | float | str | None
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from heartseg.config import Params, Recipe
+from heartseg.config import Params
 from heartseg.errors import InputError
+from heartseg.recipe import Recipe
 from heartseg.sweeps.file import SweepFile, Values
 from heartseg.sweeps.folder import trial_dir
 from heartseg.sweeps.study import REASON, Search

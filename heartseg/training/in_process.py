@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
-from heartseg.config import Recipe, Train
+from heartseg.config import Train
 from heartseg.data.resident import Resident
+from heartseg.recipe import Recipe
 from heartseg.training.checkpoint import FILE_NAME, load_checkpoint, save_checkpoint
 from heartseg.training.journal import Journal
 from heartseg.training.loop import Epoch, fit

@@ -16,7 +16,6 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils import deterministic
 
-from heartseg.config import Recipe
 from heartseg.data.labels import LABELS
 from heartseg.data.resident import Resident
 from heartseg.errors import InputError
@@ -26,6 +25,7 @@ from heartseg.models import build_network
 from heartseg.models.inputs import check_frames
 from heartseg.models.outputs import output_channels, predicted_labels
 from heartseg.models.packaged import normalise
+from heartseg.recipe import Recipe
 from heartseg.training.augment import apply, draw
 from heartseg.training.losses import Loss, build_loss, training_loss
 from heartseg.training.optimizer import build_optimizer, learning_rate

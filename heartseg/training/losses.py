@@ -8,7 +8,7 @@ import torch
 from monai.losses import DiceLoss
 from torch.nn import functional as F
 
-from heartseg.config import Recipe
+from heartseg.recipe import Recipe
 
 AUXILIARY_WEIGHT = 0.5  # of the auxiliary head's loss, as in torchvision's segmentation reference
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from heartseg.config import Recipe
+from heartseg.recipe import Recipe
 
 
 def build_optimizer(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:

@@ -19,8 +19,9 @@ if not os.environ.get("RAY_ADDRESS") or (Path.home() / ".ray" / "auth_token").ex
 
 import ray
 
-from heartseg.config import Recipe, Train
+from heartseg.config import Train
 from heartseg.errors import InputError
+from heartseg.recipe import Recipe
 
 if TYPE_CHECKING:
     from ray.train import UserCallback

@@ -20,9 +20,10 @@ import ray
 from ray import tune
 from ray.tune.search import Searcher
 
-from heartseg.config import Recipe, Train
+from heartseg.config import Train
 from heartseg.data.resident import Resident
 from heartseg.errors import InputError
+from heartseg.recipe import Recipe
 from heartseg.sweeps.file import Resources
 from heartseg.training.ray_train import OUT_OF_MEMORY, STOP, put, train_on_ray
 

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from heartseg.config import Recipe
 from heartseg.errors import InputError
+from heartseg.recipe import Recipe
 
 RUNS = "runs"
 STATE = "run.json"

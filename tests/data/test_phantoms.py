@@ -308,6 +308,7 @@ def test_no_threshold_segments_a_window(mmode_root):
 # --- both -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_bytes_whatever_the_number_of_processes(
     camus_root, mmode_root, tmp_path
 ):

@@ -110,6 +110,7 @@ def mmode_samples() -> list[Sample]:
     return samples
 
 
+@pytest.mark.slow
 def test_camus(place: Path, store: str, capsys: pytest.CaptureFixture[str]) -> None:
     results = place / "results/camus"
     Path(results / "figures").mkdir()
@@ -181,6 +182,7 @@ def test_camus(place: Path, store: str, capsys: pytest.CaptureFixture[str]) -> N
     assert "masks      bias 0.00  MAE 0.00  n 1  not measured 1" in told
 
 
+@pytest.mark.slow
 def test_islands_are_removed_where_that_helps(place: Path) -> None:
     samples = [sample for sample in camus_samples() if sample.patient in ("p1", "spare")]
     for sample in samples:
@@ -208,6 +210,7 @@ def test_mmode(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert windows["hr_true"].isna().all()
 
 
+@pytest.mark.slow
 def test_a_second_run_gives_the_same_bytes(place: Path) -> None:
     evaluate.main(["mmode"])
     folder = place / "results/mmode"
@@ -216,6 +219,7 @@ def test_a_second_run_gives_the_same_bytes(place: Path) -> None:
     assert first == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("select", ["best", "last"])
 def test_val_stands_in_for_an_empty_test_split(
     place: Path,
@@ -255,6 +259,7 @@ def test_a_model_of_something_else_is_refused(
     assert not (place / "results/mmode/metrics.json").exists()
 
 
+@pytest.mark.slow
 def test_a_failure_leaves_the_last_results(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluate.main(["mmode"])
     folder = place / "results/mmode"

@@ -9,6 +9,7 @@ from torchvision.models.segmentation import deeplabv3_resnet50
 from heartseg.models import build_network
 
 
+@pytest.mark.slow
 def test_is_torchvisions_network_at_stride_8(configure, tmp_path):
     theirs = deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=3, aux_loss=True)
     torch.save(theirs.state_dict(), tmp_path / "weights.pth")

@@ -86,6 +86,7 @@ def test_label_map_lies_on_the_images_own_grid(size):
     assert abs(columns.float().mean() - (left + (width // 3 - 1) / 2)) < 0.5
 
 
+@pytest.mark.slow
 def test_export_equals_the_model_at_any_size(any_config):
     model = varied(any_config, 4).train()
     program = export_model(model, 1).module()
@@ -101,6 +102,7 @@ def test_export_equals_the_model_at_any_size(any_config):
     assert len(seen) > 1
 
 
+@pytest.mark.slow
 def test_exported_graph_needs_no_heartseg(configure):
     program = export_model(varied(configure("quicknat"), 1), 1)
     targets = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}

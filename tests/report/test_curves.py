@@ -34,6 +34,7 @@ def test_area_and_volume_over_time_with_both_phases_marked():
     assert "area-length" in title
 
 
+@pytest.mark.slow
 def test_a_reference_adds_its_curve_and_dice_per_frame():
     labels = BEAT.copy()
     labels[1] = 0  # nothing found

@@ -230,6 +230,7 @@ def speckled_grid() -> Figure:
     )
 
 
+@pytest.mark.slow
 def test_saved_twice_is_the_same_file_and_small(tmp_path: Path):
     for make in (speckled_grid, lambda: figures.box_plots(cases_table(), "camus")):
         figures.save(make(), tmp_path / "new" / "first.png")

@@ -45,6 +45,7 @@ def study() -> optuna.Study:
     return study
 
 
+@pytest.mark.slow
 def test_all_plots_are_written_and_need_no_network(study, tmp_path):
     files = write_plots(study, "dice_mean", tmp_path / "plots")
     assert sorted(path.name for path in files) == sorted(

@@ -101,6 +101,7 @@ def run(search, reopen=None):
         del running[number]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pruner", [ASHA, MEDIAN], ids=lambda one: one["name"])
 def test_pruning_is_that_of_a_search_that_was_never_killed(open_search, pruner):
     changes = {"pruner": pruner, "trials": 6, "sampler": {"name": "random"}}

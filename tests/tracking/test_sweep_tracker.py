@@ -128,6 +128,7 @@ def test_a_trial_that_failed_before_its_first_epoch(store, sweep, run_dir):
 WRITES = ["create_run", "update_run", "log_batch", "log_text", "log_inputs", "set_tag"]
 
 
+@pytest.mark.slow
 def test_a_kill_after_any_write_loses_and_doubles_nothing(store, sweep, tmp_path, monkeypatch):
     """Trial n's driver dies after its n-th write to the store or to the trial's folder."""
     from mlflow import MlflowClient

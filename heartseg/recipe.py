@@ -1,0 +1,165 @@
+"""Recipes: everything that defines a training, as typed, validated objects.
+
+Every configured value has its one default in params.yaml; the classes below carry none.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from heartseg.data.labels import LABELS
+from heartseg.errors import InputError
+
+DatasetName = Literal["camus", "mmode"]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Section(BaseModel):
+    """A part of params.yaml: unknown keys are refused, values never change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+# --- models -------------------------------------------------------------------------------
+
+
+class DeepLabV3Config(Section):
+    """DeepLabV3 (Chen et al. 2017, arXiv:1706.05587), from torchvision."""
+
+    name: Literal["deeplabv3"]
+    in_channels: Count
+    backbone: Literal["resnet50", "resnet101", "mobilenet_v3_large"]
+    output_stride: Literal[8, 16]
+    """Input size over the size of the last feature map."""
+    decoder_skip: bool
+    """Join low-level features before the classifier, as DeepLabV3+ (arXiv:1802.02611) does."""
+    auxiliary: bool
+    """Auxiliary head on an inner feature map while training."""
+    weights: str | None
+    """Full segmentation weights: a torchvision weight name or a file."""
+    backbone_weights: str | None
+    """Backbone weights: a torchvision weight name or a file."""
+
+
+class QuickNATConfig(Section):
+    """QuickNAT (Roy et al., NeuroImage 186, 2019)."""
+
+    name: Literal["quicknat"]
+    in_channels: Count
+    filters: Count
+    kernel: Literal[3, 5, 7]
+    squeeze_excite: Literal["none", "channel", "spatial", "both"]
+    dropout: Fraction
+    weights: str | None
+    """Trained weights to start from: weights.safetensors of a model's folder, or a state dict."""
+
+
+class UNetConfig(Section):
+    """MONAI's residual U-Net (Kerfoot et al., STACOM 2018)."""
+
+    name: Literal["unet"]
+    in_channels: Count
+    channels: Annotated[list[Count], Field(min_length=2)]
+    residual_units: Annotated[int, Field(ge=0)]
+    dropout: Fraction
+
+
+class DynUNetConfig(Section):
+    """MONAI's DynUNet, the network of nnU-Net (Isensee et al., Nature Methods 2021)."""
+
+    name: Literal["dynunet"]
+    in_channels: Count
+    filters: Annotated[list[Count], Field(min_length=3)]
+    dropout: Fraction
+
+
+ModelConfig = Annotated[
+    DeepLabV3Config | QuickNATConfig | UNetConfig | DynUNetConfig, Field(discriminator="name")
+]
+
+
+# --- training -----------------------------------------------------------------------------
+
+
+class Augment(Section):
+    """Random changes of a training batch; a range of 0 turns one off."""
+
+    probability: Fraction
+    """Chance that an image gets each of the changes below."""
+    flip_left_right: bool
+    """Anatomically wrong for apical views: it swaps septum and lateral wall."""
+    rotate_degrees: Annotated[float, Field(ge=0, le=180)]
+    scale: Annotated[float, Field(ge=0, lt=1)]
+    """Zoom by a factor within 1 ± scale."""
+    shift: Annotated[float, Field(ge=0, lt=1)]
+    """Translation within ± shift of the image's size."""
+    brightness: Annotated[float, Field(ge=0, lt=1)]
+    contrast: Annotated[float, Field(ge=0, lt=1)]
+    gamma: Annotated[float, Field(ge=0, lt=1)]
+    speckle: Annotated[float, Field(ge=0, lt=1)]
+    """Standard deviation of multiplicative noise."""
+    blur: Annotated[float, Field(ge=0)]
+    """Largest standard deviation of a Gaussian blur, in pixels."""
+
+
+class Recipe(Section):
+    """Everything that defines a training."""
+
+    dataset: DatasetName
+    model: ModelConfig
+    input_size: Annotated[int, Field(ge=32)]
+    """Rows and columns that the network sees, in pixels."""
+    batch_size: Count
+    """Images per optimizer step over all workers; each worker's share is derived."""
+    eval_batch_size: Count
+    learning_rate: Positive
+    optimizer: Literal["adamw", "sgd"]
+    momentum: Fraction
+    """SGD only."""
+    weight_decay: Annotated[float, Field(ge=0)]
+    schedule: Literal["onecycle", "cosine", "poly", "constant"]
+    warmup_fraction: Fraction
+    """Fraction of all steps in which the learning rate rises (not for constant)."""
+    epochs: Count
+    early_stopping: Annotated[int, Field(ge=0)]
+    """Stop after so many epochs without a better validation Dice; 0 never stops early."""
+    select: Literal["best", "last"]
+    """The epoch that becomes the model: best validation Dice, or the last one."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)]
+    """Decay per step of the exponential moving average of the weights; 0 = none."""
+    loss: Literal["ce_dice", "one_vs_rest_bce"]
+    class_weights: list[Positive] | None
+    """One weight per label (background first), or null."""
+    augment: Augment
+    precision: Literal["auto", "fp32", "bf16"]
+    """auto: bf16 on a GPU, fp32 on CPU."""
+    channels_last: bool
+    compile: bool
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _check(self) -> Recipe:
+        labels = len(LABELS[self.dataset])
+        if self.class_weights is not None and len(self.class_weights) != labels:
+            raise ValueError(f"class_weights: {self.dataset} has {labels} labels")
+        return self
+
+    def worker_batch(self, workers: int) -> int:
+        """Images per step and worker.
+
+        Raises:
+            InputError: the global batch size cannot be shared equally.
+        """
+        share, rest = divmod(self.batch_size, workers)
+        if rest:
+            near = [n for n in range(1, self.batch_size + 1) if self.batch_size % n == 0]
+            raise InputError(
+                f"batch_size {self.batch_size} cannot be shared equally by {workers} workers; "
+                f"take a multiple of {workers}, or one of {near} workers"
+            )
+        return share
