@@ -19,6 +19,8 @@ from heartseg.models.packaged import PackagedModel, log_packaged
 from heartseg.tracking import registry
 from tests.tracking.stores import _cold_store, _own_environment, new_run
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["_cold_store", "_own_environment"]
 
 MODEL = "models:/heartseg-camus@champion"

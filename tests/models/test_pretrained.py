@@ -12,6 +12,8 @@ from heartseg.errors import InputError
 from heartseg.models import build_network
 from heartseg.models.trained import save_trained
 
+pytestmark = pytest.mark.slow
+
 ASPP = "classifier.0.project.0.weight"
 
 

@@ -9,6 +9,8 @@ from heartseg.tracking import registry
 from heartseg.tracking.mlflow import connect
 from tests.tracking.stores import new_run
 
+pytestmark = pytest.mark.slow
+
 NAME = "heartseg-camus"
 
 
