@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from heartseg.config import PARAMS_FILE, load_params
 from heartseg.errors import InputError, run_command
 from heartseg.sweeps.file import RECIPE, read_sweep
-from heartseg.sweeps.job import Job
+from heartseg.sweeps.job import Job, check_data
 from heartseg.tracking.mlflow import repository_root
 from heartseg.training.run_dir import RUNS, read_state, update_state
 
@@ -46,8 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     params = load_params()
     job = Job(options.sweep, read_sweep(options.sweep, params), params)
-    if not job.prepared.exists():
-        raise InputError(f"{job.prepared} does not exist; run `heartseg prepare {job.dataset}`")
+    check_data(job)
 
     from heartseg.sweeps.folder import open_sweep_dir
 
@@ -56,27 +55,28 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _sweep(job: Job, folder: Path) -> None:
-    from heartseg.sweeps.folder import put_aside
-    from heartseg.sweeps.job import open_sweep_run
     from heartseg.sweeps.study import Search
     from heartseg.sweeps.trials import SweepTrials
     from heartseg.sweeps.winner import register_winner
-    from heartseg.tracking.mlflow import close_runs, connect, tracking_uri
-    from heartseg.tracking.sweep_tracker import SweepTracker
+    from heartseg.training import ray_train
 
-    identity = _identity(job.name, folder)
-    search = Search(job.sweep, job.params, folder, identity)
-    uri = tracking_uri(Path.cwd())
-    client = connect(uri)  # before the tracker's thread: it may create the store
-    run = open_sweep_run(client, job, folder, identity)
-    for aside in put_aside(folder):
-        close_runs(client, run.experiment, {"heartseg.sweep": _identity(job.name, aside)})
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    status, tracker = "FAILED", SweepTracker(uri, run)
+    search = Search(job.sweep, job.params, folder, _identity(job.name, folder))
+    hours, spent = job.sweep.hours, read_state(folder)["seconds"]
+    to_do = search.anything_left() and (hours is None or spent < 3600 * hours)
+    status, tracker = "FAILED", None
     try:
+        # MLflow's run is opened while Ray starts, which takes seconds.
+        with ThreadPoolExecutor(1) as pool:
+            opening = pool.submit(_open_tracker, job, folder)
+            try:
+                if to_do:
+                    _start_ray(job, folder)
+            finally:
+                tracker = opening.result()
         with tracker:
             trials = SweepTrials(job.sweep, job.params, search, tracker, folder)
-            if search.anything_left() and not trials.out_of_time():
+            if to_do:
                 _run_trials(job, trials, folder)
         _report(job, search, trials, tracker)
         if trials.interrupted.is_set():
@@ -89,30 +89,53 @@ def _sweep(job: Job, folder: Path) -> None:
             raise InputError(f"no trial of {job.path} succeeded: {reasons}")
         print(f"best: trial {best.number:02d}, {job.sweep.metric} {best.value:.4f}: {best.params}")
         if job.sweep.register_ and read_state(folder).get("registered") != best.number:
-            register_winner(job, best, run, folder, uri)
+            register_winner(job, best, tracker, folder)
             update_state(folder, registered=best.number)
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
         raise
     finally:
-        tracker.close_sweep(status)
+        if to_do:
+            ray_train.shutdown()
+        if tracker is not None:
+            tracker.close_sweep(status)
+
+
+def _open_tracker(job: Job, folder: Path) -> SweepTracker:
+    """The sweep's run in MLflow, and who writes to it."""
+    from heartseg.sweeps.folder import put_aside
+    from heartseg.sweeps.job import open_sweep_run
+    from heartseg.tracking.mlflow import close_runs, connect, tracking_uri
+    from heartseg.tracking.sweep_tracker import SweepTracker
+
+    uri = tracking_uri(Path.cwd())
+    client = connect(uri)  # before the tracker's thread: it may create the store
+    run = open_sweep_run(client, job, folder, _identity(job.name, folder))
+    for aside in put_aside(folder):
+        close_runs(client, run.experiment, {"heartseg.sweep": _identity(job.name, aside)})
+    return SweepTracker(uri, run)
+
+
+def _start_ray(job: Job, folder: Path) -> None:
+    from heartseg.training import ray_train
+
+    resources = job.sweep.resources
+    ray_train.start_ray(folder / "ray.log", dashboard=resources.workers > 1)
+    from heartseg.training import ray_tune
+
+    ray_tune.count_slots(resources)
 
 
 def _run_trials(job: Job, trials: SweepTrials, folder: Path) -> None:
     from heartseg.sweeps.display import SweepDisplay
-    from heartseg.sweeps.job import load_images
     from heartseg.training import ray_train, ray_tune
 
-    resources = job.sweep.resources
     try:
-        with ThreadPoolExecutor(1) as pool:  # the images get ready while Ray starts
-            loading = pool.submit(load_images, job)
-            ray_train.start_ray(folder / "ray.log", dashboard=resources.workers > 1)
-            ray_tune.count_slots(resources)
-            data = loading.result()
         with _interruptible(trials), SweepDisplay(trials):
-            ray_tune.run_trials(trials, job.train, resources, data, folder)
+            sizes = job.values_of("input_size")
+            resources = job.sweep.resources
+            ray_tune.run_trials(trials, job.train, resources, job.prepared, sizes, folder)
     finally:
         trials.cut_off()
         ray_train.shutdown()

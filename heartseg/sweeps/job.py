@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from heartseg.config import PARAMS_FILE, Params, Train
 from heartseg.data.prepared import file_digest, read_metadata
 from heartseg.errors import InputError
@@ -14,7 +16,6 @@ from heartseg.sweeps.file import CLINICAL, RECIPE, SweepFile
 from heartseg.training.run_dir import code_digest, read_state, update_state
 
 if TYPE_CHECKING:
-    from heartseg.data.resident import Resident
     from heartseg.tracking.mlflow import MlflowClient
     from heartseg.tracking.sweep_tracker import SweepRun
 
@@ -51,10 +52,13 @@ class Job:
 
     @property
     def train(self) -> Train:
-        """How trials train: with the clinical metric if it decides."""
+        """How trials train: with the clinical metric if it decides, and without pictures.
+
+        Drawing them costs as much as a short trial; the winner's evaluation has its own.
+        """
         clinical = self.sweep.metric in CLINICAL[self.dataset]
         wanted = clinical or self.params.train.clinical_metrics
-        return self.params.train.model_copy(update={"clinical_metrics": wanted})
+        return self.params.train.model_copy(update={"clinical_metrics": wanted, "overlay_every": 0})
 
     def recipes(self) -> list[str]:
         """Names of all recipes that trials may start from."""
@@ -80,40 +84,33 @@ class Job:
         }
 
 
-def load_images(job: Job) -> dict[int, dict[str, Resident]]:
-    """ "train" and "val" at each input size.
+def check_data(job: Job) -> None:
+    """See whether the prepared dataset suits the sweep, without opening an image.
 
     Raises:
-        InputError: a split is empty, a batch would be larger than the training split, or no
-            validation patient can be measured by the sweep's metric.
+        InputError: it does not exist, a split is empty, a batch would be larger than the training
+            split, or no validation patient has what the sweep's metric needs.
     """
-    from heartseg.data.resident import load_resident
-    from heartseg.metrics.validation import ClinicalValidation
-
-    data: dict[int, dict[str, Resident]] = {}
-    for size in job.values_of("input_size"):
-        data[size] = {split: load_resident(job.prepared, split, size) for split in ("train", "val")}
-        for split, images in data[size].items():
-            if not len(images):
-                raise InputError(
-                    f"{job.prepared} has no {split} images; change datasets.{job.dataset}.split"
-                )
-        largest = job.values_of("batch_size")[-1]
-        if largest > (count := len(data[size]["train"])):
+    if not job.prepared.exists():
+        raise InputError(f"{job.prepared} does not exist; run `heartseg prepare {job.dataset}`")
+    frames = pd.read_parquet(job.prepared, columns=["split", "patient", "view", "phase"])
+    for split in ("train", "val"):
+        if not (frames["split"] == split).any():
             raise InputError(
-                f"{job.path}: batch_size {largest} is larger than the {count} training images; "
-                "lower it"
+                f"{job.prepared} has no {split} images; change datasets.{job.dataset}.split"
             )
-    val = data[size]["val"]
-    if (
-        job.train.clinical_metrics
-        and not ClinicalValidation(job.dataset, val.masks.numpy(), val.about).count()
-    ):
+    largest, count = job.values_of("batch_size")[-1], int((frames["split"] == "train").sum())
+    if largest > count:
         raise InputError(
-            f"{job.path}: metric {job.sweep.metric}: no validation patient of {job.prepared} has "
-            "all that it needs; take another metric"
+            f"{job.path}: batch_size {largest} is larger than the {count} training images; lower it"
         )
-    return data
+    val = frames[frames["split"] == "val"]
+    complete = val.groupby("patient")[["view", "phase"]].agg(set).map(len).eq(2).all(axis=1)
+    if job.sweep.metric == "ef_mae" and not complete.any():
+        raise InputError(
+            f"{job.path}: metric ef_mae: no validation patient of {job.prepared} has both views at "
+            "both phases; take another metric"
+        )
 
 
 def open_sweep_run(client: MlflowClient, job: Job, folder: Path, identity: str) -> SweepRun:

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from heartseg.sweeps.job import Job
-    from heartseg.tracking.sweep_tracker import SweepRun
+    from heartseg.tracking.sweep_tracker import SweepTracker
 
 
-def register_winner(job: Job, best: FrozenTrial, run: SweepRun, folder: Path, uri: str) -> None:
+def register_winner(job: Job, best: FrozenTrial, tracker: SweepTracker, folder: Path) -> None:
     """Evaluate and register a trial's model, as the stages of dvc.yaml do.
 
     The sweep has selected on the validation split; the evaluation is on the test split, or says
@@ -24,9 +24,8 @@ def register_winner(job: Job, best: FrozenTrial, run: SweepRun, folder: Path, ur
     Args:
         job: the sweep.
         best: the trial.
-        run: the sweep's run in MLflow.
+        tracker: knows the sweep's run in MLflow.
         folder: of the sweep.
-        uri: of the store.
     """
     from heartseg.evaluate import evaluate_model
     from heartseg.models.trained import save_trained
@@ -36,6 +35,7 @@ def register_winner(job: Job, best: FrozenTrial, run: SweepRun, folder: Path, ur
     from heartseg.training.checkpoint import load_checkpoint, selected_weights
     from heartseg.training.journal import write_history
 
+    run = tracker.sweep
     run_dir = trial_dir(folder, best.number)
     epoch, weights = selected_weights(load_checkpoint(run_dir))
     name = f"{run.tags['heartseg.sweep']}/{best.number:02d}"
@@ -43,7 +43,7 @@ def register_winner(job: Job, best: FrozenTrial, run: SweepRun, folder: Path, ur
         "recipe_name": name,
         "recipe": job.sweep.recipe_for(best.params, job.params).model_dump(mode="json"),
         "data_digest": run.data_digest,
-        "tracking_uri": without_password(uri),
+        "tracking_uri": without_password(tracker.uri),
         "experiment": run.experiment,
         "mlflow_run_id": read_state(run_dir)["mlflow_run_id"],
         "tags": run.tags | {"heartseg.recipe": name},

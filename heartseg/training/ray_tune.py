@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +19,13 @@ from typing import Any, Protocol
 import ray
 from ray import tune
 from ray.tune.search import Searcher
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from heartseg.config import Train
-from heartseg.data.resident import Resident
 from heartseg.errors import InputError
 from heartseg.recipe import Recipe
 from heartseg.sweeps.file import Resources
-from heartseg.training.ray_train import OUT_OF_MEMORY, STOP, put, train_on_ray
+from heartseg.training.ray_train import OUT_OF_MEMORY, STOP, train_on_ray
 
 FAULT = "fault"
 
@@ -90,7 +90,8 @@ def run_trials(
     trials: Trials,
     train: Train,
     resources: Resources,
-    data: dict[int, dict[str, Resident]],
+    prepared: Path,
+    sizes: Sequence[int],
     folder: Path,
 ) -> None:
     """Run trials until there are no more, or until the sweep is to stop.
@@ -99,14 +100,18 @@ def run_trials(
         trials: says what to run and hears what became of it.
         train: how to train.
         resources: of one trial.
-        data: by input size, "train" and "val"; shared through the object store, never copied.
+        prepared: the prepared dataset.
+        sizes: all input sizes of the trials. The images of each are decoded once, on this node
+            while the trials' processes start, and shared through the object store.
         folder: for what Tune writes meanwhile; on several nodes all of them see it.
 
     Raises:
         InputError: a trial does not fit on the cluster.
     """
     slots = count_slots(resources)
-    shared = {size: put(parts) for size, parts in data.items()}
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    decode = ray.remote(_decode).options(num_cpus=0, scheduling_strategy=here)
+    shared = {size: decode.remote(prepared.resolve(), size) for size in sizes}
     run = _run_trial if resources.workers == 1 else _run_nested_trial
     # The process that starts a trial's workers only waits for them: a CPU of its own could keep
     # them from ever fitting. Tune wants it to take something: a byte of memory.
@@ -243,10 +248,17 @@ class _Listen(tune.Callback):
 # --- in a trial's process ------------------------------------------------------------------
 
 
+def _decode(prepared: Path, size: int) -> dict[str, Any]:
+    from heartseg.data.resident import load_resident
+
+    return {split: load_resident(prepared, split, size).arrays() for split in ("train", "val")}
+
+
 def _run_trial(config: dict[str, Any], shared: dict[int, ray.ObjectRef]) -> None:
     """A trial of one worker: `fit` in this very process, which serves many trials in turn."""
     import torch
 
+    from heartseg.data.resident import Resident
     from heartseg.training.in_process import train_here
     from heartseg.training.loop import Epoch
 

@@ -11,13 +11,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-import torch
 
-from heartseg.data.resident import Resident
 from heartseg.errors import InputError
 from heartseg.sweeps.file import Resources
 from heartseg.training.journal import read_epochs
-from tests.examples import disks, small_recipe
+from tests.examples import small_recipe, write_disks
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -25,13 +23,10 @@ EPOCHS = 3
 
 
 @pytest.fixture(scope="module")
-def data():
-    parts = {}
-    for split, count in (("train", 24), ("val", 5)):
-        images, masks = disks(count, seed=count)
-        names = [f"{split}{i}" for i in range(count)]
-        parts[split] = Resident(torch.from_numpy(images), torch.from_numpy(masks), names)
-    return {32: parts}
+def prepared(tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("disks")
+    write_disks(place, train=24, val=5)
+    return place / "data/prepared/camus.parquet"
 
 
 @pytest.fixture(scope="module")
@@ -92,12 +87,12 @@ def left_over() -> tuple[list[str], list[str]]:
     return actors, groups
 
 
-def test_trials_end_fail_and_stop_and_leave_nothing_behind(tune, params, data, tmp_path):
+def test_trials_end_fail_and_stop_and_leave_nothing_behind(tune, params, prepared, tmp_path):
     fine = small_recipe(params, epochs=EPOCHS)
     hopeless = small_recipe(params, epochs=EPOCHS, learning_rate=1e30, schedule="constant")
     trials = Script(tune, tmp_path, [fine, hopeless, fine, fine, fine], {2: 1, 3: 2})
     one = Resources(workers=1, cpus=1, gpus=0)
-    tune.run_trials(trials, params.train, one, data, tmp_path)
+    tune.run_trials(trials, params.train, one, prepared, [32], tmp_path)
     assert sorted(trials.ends) == [0, 1, 2, 3, 4]
     assert {n: fault for n, fault in trials.ends.items() if n != 1} == dict.fromkeys((0, 2, 3, 4))
     assert "lower learning_rate" in str(trials.ends[1])
@@ -106,7 +101,7 @@ def test_trials_end_fail_and_stop_and_leave_nothing_behind(tune, params, data, t
     assert left_over() == ([], [])
 
 
-def test_a_trial_whose_process_dies_goes_on_from_its_checkpoint(tune, params, data, tmp_path):
+def test_a_trial_whose_process_dies_goes_on_from_its_checkpoint(tune, params, prepared, tmp_path):
     recipe = small_recipe(params, epochs=40)
     trials = Script(tune, tmp_path, [recipe])
     killed = []
@@ -121,7 +116,7 @@ def test_a_trial_whose_process_dies_goes_on_from_its_checkpoint(tune, params, da
 
     threading.Thread(target=kill_after_the_second_epoch, daemon=True).start()
     one = Resources(workers=1, cpus=1, gpus=0)
-    tune.run_trials(trials, params.train, one, data, tmp_path)
+    tune.run_trials(trials, params.train, one, prepared, [32], tmp_path)
     assert killed, "the trial ended before the kill"
     assert trials.ends == {0: None}
     assert trials.epochs(0) == list(range(1, 41))
@@ -129,7 +124,7 @@ def test_a_trial_whose_process_dies_goes_on_from_its_checkpoint(tune, params, da
     assert len(lines) <= 41, "more than the epoch that was cut off was done twice"
 
 
-def test_a_trial_whose_process_dies_too_often_fails_alone(tune, params, data, tmp_path):
+def test_a_trial_whose_process_dies_too_often_fails_alone(tune, params, prepared, tmp_path):
     """As when the system kills it for want of memory."""
     recipe = small_recipe(params, epochs=40)
     trials = Script(tune, tmp_path, [recipe, small_recipe(params, epochs=1)])
@@ -144,19 +139,19 @@ def test_a_trial_whose_process_dies_too_often_fails_alone(tune, params, data, tm
     threading.Thread(target=kill, daemon=True).start()
     train = params.train.model_copy(update={"max_failures": 0})
     both = Resources(workers=1, cpus=2, gpus=0)  # one at a time
-    tune.run_trials(trials, train, both, data, tmp_path)
+    tune.run_trials(trials, train, both, prepared, [32], tmp_path)
     assert sorted(trials.ends) == [0, 1]
     assert "died" in str(trials.ends[0])
     assert trials.ends[1] is None
 
 
-def test_trials_of_two_workers_stop_and_leave_nothing_behind(tune, params, data, tmp_path):
+def test_trials_of_two_workers_stop_and_leave_nothing_behind(tune, params, prepared, tmp_path):
     long, recipe = small_recipe(params, epochs=500), small_recipe(params, epochs=EPOCHS)
     hopeless = small_recipe(params, epochs=EPOCHS, learning_rate=1e30, schedule="constant")
     trials = Script(tune, tmp_path, [long, recipe, hopeless], {0: 1})
     pair = Resources(workers=2, cpus=1, gpus=0)
     assert tune.count_slots(pair) == 1
-    tune.run_trials(trials, params.train, pair, data, tmp_path)
+    tune.run_trials(trials, params.train, pair, prepared, [32], tmp_path)
     assert trials.epochs(1) == [1, 2, 3]
     assert 1 <= len(trials.epochs(0)) < 500
     assert trials.ends[0] is None
@@ -165,12 +160,14 @@ def test_trials_of_two_workers_stop_and_leave_nothing_behind(tune, params, data,
     assert left_over() == ([], [])
 
 
-def test_a_trial_that_fits_nowhere_is_refused(tune, params, data, tmp_path):
+def test_a_trial_that_fits_nowhere_is_refused(tune, params, prepared, tmp_path):
     for resources in (
         Resources(workers=1, cpus=64, gpus=0),
         Resources(workers=64, cpus=1, gpus=0),
         Resources(workers=1, cpus=1, gpus=1),
     ):
         with pytest.raises(InputError, match="no trial fits on the cluster"):
-            tune.run_trials(Script(tune, tmp_path, []), params.train, resources, data, tmp_path)
+            tune.run_trials(
+                Script(tune, tmp_path, []), params.train, resources, prepared, [32], tmp_path
+            )
     assert tune.count_slots(Resources(workers=1, cpus=1, gpus=0)) == os.cpu_count()
