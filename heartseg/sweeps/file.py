@@ -142,6 +142,12 @@ class SweepFile(Section):
             above.append(field)
         return self
 
+    def recipes(self) -> list[str]:
+        """Names of all recipes that trials may start from."""
+        if RECIPE not in self.space:
+            return [self.recipe]
+        return [str(name) for name in self.space[RECIPE].values()]
+
     def active(self, field: str, values: Mapping[str, Scalar]) -> bool:
         """Whether a field is searched, given the values of the fields above it."""
         when = self.space[field].when
@@ -222,12 +228,9 @@ def _check_space(sweep: SweepFile, params: Params) -> None:
     falls = sweep.metric == "val_loss" or sweep.metric in CLINICAL[dataset]
     if falls != (sweep.mode == "min"):
         raise InputError(f"mode: {sweep.metric} is better when {'lower' if falls else 'higher'}")
-    recipes = [sweep.recipe]
-    if RECIPE in sweep.space:
-        if not isinstance(sweep.space[RECIPE], Choice):
-            raise InputError(f"space.{RECIPE} must be a choice of recipes")
-        recipes = [str(name) for name in sweep.space[RECIPE].values()]
-    for name in recipes:
+    if not isinstance(sweep.space.get(RECIPE), Choice | None):
+        raise InputError(f"space.{RECIPE} must be a choice of recipes")
+    for name in sweep.recipes():
         if params.recipe(name).dataset != dataset:
             raise InputError(
                 f"space.{RECIPE}: {name} trains on {params.recipe(name).dataset}, not {dataset}"

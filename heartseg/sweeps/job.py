@@ -12,7 +12,7 @@ from heartseg.config import PARAMS_FILE, Params, Train
 from heartseg.data.prepared import file_digest, read_metadata
 from heartseg.errors import InputError
 from heartseg.paths import prepared_path, sweep_results_dir
-from heartseg.sweeps.file import CLINICAL, RECIPE, SweepFile
+from heartseg.sweeps.file import CLINICAL, SweepFile
 from heartseg.training.run_dir import code_digest, read_state, update_state
 
 if TYPE_CHECKING:
@@ -60,15 +60,9 @@ class Job:
         wanted = clinical or self.params.train.clinical_metrics
         return self.params.train.model_copy(update={"clinical_metrics": wanted, "overlay_every": 0})
 
-    def recipes(self) -> list[str]:
-        """Names of all recipes that trials may start from."""
-        if RECIPE not in self.sweep.space:
-            return [self.sweep.recipe]
-        return [str(name) for name in self.sweep.space[RECIPE].values()]
-
     def values_of(self, field: str) -> list[int]:
         """All values that a whole-numbered field of the recipe may have in a trial."""
-        own = {getattr(self.params.recipe(name), field) for name in self.recipes()}
+        own = {getattr(self.params.recipe(name), field) for name in self.sweep.recipes()}
         searched: Any = self.sweep.space.get(field)
         return sorted(own | set(searched.values() if searched else ()))
 
@@ -77,7 +71,8 @@ class Job:
         return {
             "file": self.sweep.model_dump(mode="json", by_alias=True),
             PARAMS_FILE: {
-                name: self.params.recipe(name).model_dump(mode="json") for name in self.recipes()
+                name: self.params.recipe(name).model_dump(mode="json")
+                for name in self.sweep.recipes()
             },
             str(self.prepared): file_digest(self.prepared),
             "the code of heartseg": code_digest(),

@@ -111,7 +111,7 @@ class Search:
 
     def best(self) -> FrozenTrial | None:
         """The best of the trials that ran to their end."""
-        return self.study.best_trial if self.trials(TrialState.COMPLETE) else None
+        return _best(self.study)
 
     def _begun(self) -> int:
         return len(self.trials()) - len(self.trials(TrialState.WAITING))
@@ -128,6 +128,10 @@ def best_of(folder: Path, name: str) -> FrozenTrial | None:
     """The best of a sweep's trials that ran to their end."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.load_study(study_name=name, storage=f"sqlite:///{folder / STUDY}")
+    return _best(study)
+
+
+def _best(study: optuna.Study) -> FrozenTrial | None:
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return study.best_trial if done else None
 

@@ -206,17 +206,20 @@ def delete_runs(client: MlflowClient, experiment: str, tags: dict[str, str]) -> 
 
     Nothing was sent to them: that begins when the id is noted.
     """
-    having = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-    for run in client.search_runs([find_experiment(client, experiment)], having):
+    for run in client.search_runs([find_experiment(client, experiment)], _having(tags)):
         client.delete_run(run.info.run_id)
 
 
 def close_runs(client: MlflowClient, experiment: str, tags: dict[str, str]) -> None:
     """End the runs that have these tags and that a killed driver has left RUNNING."""
-    having = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-    having += " and attributes.status = 'RUNNING'"
+    having = f"{_having(tags)} and attributes.status = 'RUNNING'"
     for run in client.search_runs([find_experiment(client, experiment)], having):
         client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _having(tags: dict[str, str]) -> str:
+    """MLflow's filter for runs with these tags."""
+    return " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
 
 
 def log_evaluation(
