@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import threading
-from types import TracebackType
-
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from heartseg.sweeps.trials import Row, SweepTrials
 from heartseg.tracking.sweep_tracker import trial_name
+from heartseg.training.display import Repeated
 from heartseg.training.journal import read_progress
 
-POLL_SECONDS = 0.5
 MARGIN = 7
 """Lines of the terminal that are not rows of the table."""
 
@@ -28,8 +25,7 @@ class SweepDisplay:
             console=self.console, auto_refresh=False, transient=False, vertical_overflow="crop"
         )
         self._told = {n: (row.epoch, row.state) for n, row in trials.rows.items()}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._repeated = Repeated(self._show)
 
     def __enter__(self) -> SweepDisplay:
         ended = sum(row.state != "running" for row in self.trials.rows.values())
@@ -37,23 +33,12 @@ class SweepDisplay:
             self.console.print(f"going on after {ended} trials")
         if self.console.is_terminal:
             self.live.start()
-        self._thread.start()
+        self._repeated.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
+    def __exit__(self, *exception: object) -> None:
+        self._repeated.stop()
         self.live.stop()
-
-    def _follow(self) -> None:
-        while not self._stop.wait(POLL_SECONDS):
-            self._show()
-        self._show()
 
     def _show(self) -> None:
         rows = sorted(self.trials.rows.copy().values(), key=lambda row: row.number)

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from heartseg.tracking.mlflow import (
@@ -121,12 +120,7 @@ class SweepTracker:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._closing.set()
         self._thread.join(CLOSE_S + 5)  # a request may hang for longer than that
         if self._failure is not None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
@@ -13,6 +13,27 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from heartseg.training.journal import read_epochs, read_progress
 
 POLL_SECONDS = 0.5
+
+
+class Repeated:
+    """Calls an action twice a second in a thread, and once more when it is stopped."""
+
+    def __init__(self, action: Callable[[], None]):
+        self.action = action
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(POLL_SECONDS):
+            self.action()
+        self.action()
 
 
 class Display:
@@ -33,30 +54,18 @@ class Display:
         )
         self.task = self.bar.add_task(f"{title}: epoch", total=epochs, figures="starting")
         self._shown = len(read_epochs(run_dir))  # of a resumed run: told when they were made
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._repeated = Repeated(self._show)
 
     def __enter__(self) -> Display:
         self.bar.start()
         if self._shown:
             self.console.print(f"going on after epoch {self._shown}")
-        self._thread.start()
+        self._repeated.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
+    def __exit__(self, *exception: object) -> None:
+        self._repeated.stop()
         self.bar.stop()
-
-    def _follow(self) -> None:
-        while not self._stop.wait(POLL_SECONDS):
-            self._show()
-        self._show()
 
     def _show(self) -> None:
         entries = read_epochs(self.run_dir)
