@@ -17,5 +17,5 @@ def params() -> Params:
 
 @pytest.fixture
 def tiny_recipe(params: Params) -> Recipe:
-    """A recipe that trains in seconds: a U-Net of a few thousand weights on 32 x 32 pixels."""
+    """A recipe that trains in seconds: a QuickNAT of a few thousand weights on 32 x 32 pixels."""
     return small_recipe(params)
