@@ -18,6 +18,8 @@ from heartseg.models.exported import Package, compare_onnx, load_program, write_
 from heartseg.models.packaged import PackagedModel, export_model
 from tests.models.test_packaged import random_images, varied
 
+pytestmark = pytest.mark.slow  # torch.export takes seconds to be imported
+
 
 class Small(torch.nn.Module):
     """Two labels by a 3 x 3 convolution."""
@@ -106,7 +108,6 @@ def test_the_weights_digest_tells_models_apart(archive):
     assert digest != hashlib.sha256().hexdigest()
 
 
-@pytest.mark.slow
 def test_an_onnx_file_of_another_network_is_refused(program, tmp_path):
     write_onnx(program, tmp_path / "model.onnx")
     assert compare_onnx(program, tmp_path / "model.onnx", 1) <= exported.TOLERANCE
@@ -116,7 +117,6 @@ def test_an_onnx_file_of_another_network_is_refused(program, tmp_path):
         compare_onnx(other, tmp_path / "model.onnx", 1)
 
 
-@pytest.mark.slow
 def test_all_files_of_a_network_say_the_same(configure, tmp_path):
     """The program, ONNX Runtime on sizes that were not compared, and the weights in a network."""
     config = configure("unet")

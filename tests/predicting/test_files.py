@@ -101,7 +101,7 @@ def test_pieces_hold_whole_patients_and_each_file_once():
 
     chunks = [[job.file.as_posix() for job in chunk] for chunk in in_chunks(jobs)]
 
-    assert sorted(sum(chunks, [])) == sorted(names)
+    assert sorted(name for chunk in chunks for name in chunk) == sorted(names)
     assert len(chunks) > 1
     assert max(map(len, chunks)) < files.FILES_AT_ONCE + 4
     for patient in patients:
