@@ -9,10 +9,14 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from heartseg.errors import InputError
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 SUFFIXES = (".nii.gz", ".nii", ".png", ".dcm", ".dicom")
 LEAST_SIDE = 16
@@ -148,9 +152,7 @@ def _read_nifti(path: Path) -> Images:
     return Images(frames, spacing, save, "_seg.nii.gz")
 
 
-# DICOM PS3.3, section C.8.5.5 (US Region Calibration Module)
-TISSUE_2D = 1  # Region Spatial Format (0018,6012)
-CENTIMETRES = 3  # Physical Units X/Y Direction (0018,6024) and (0018,6026)
+TISSUE_2D = 1  # Region Spatial Format (0018,6012), DICOM PS3.3, section C.8.5.5.1.1
 
 
 def _read_dicom(path: Path) -> Images:
@@ -185,15 +187,18 @@ def _read_dicom(path: Path) -> Images:
     return Images(frames, spacing, save, "_seg.nii.gz", rate)
 
 
-def _tissue_region(dataset) -> tuple[slice, slice, tuple[float, float] | None]:
+def _tissue_region(dataset: Dataset) -> tuple[slice, slice, tuple[float, float] | None]:
     """Rows, columns and spacing (row, column) in mm of the largest 2-D region; the whole picture
     where no region is given, with its Pixel Spacing if it has one."""
+    from heartseg.data.mmode_dicom import CENTIMETRES, M_MODE
+
     regions = dataset.get("SequenceOfUltrasoundRegions") or []
+    kinds = [region.get("RegionSpatialFormat") for region in regions]
+    if M_MODE in kinds:
+        raise InputError("is an M-mode recording; segment it by `heartseg recording`")
     found = [region for region in regions if region.get("RegionSpatialFormat") == TISSUE_2D]
     if regions and not found:
-        raise InputError(
-            "has no 2-D region; M-mode recordings are for `heartseg recording`, others for nothing"
-        )
+        raise InputError("has no 2-D region; export the 2-D images")
     if not found:
         spacing = dataset.get("PixelSpacing")
         pair = (float(spacing[0]), float(spacing[1])) if spacing else None
