@@ -30,26 +30,25 @@ def check_frames(recipe: Recipe, frames: int) -> None:
         )
 
 
-def input_stacks(frames: np.ndarray, channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """What a network of so many channels is given of a file, and which frames it segments.
-
-    Args:
-        frames: uint8 (T, H, W).
-        channels: of the network.
-
-    Returns:
-        uint8 (K, C, H, W), and the numbers (K,) of the frames, from 0: all of them, or the two ends
-        for a network that takes whole sequences.
+def segmented_frames(count: int, channels: int) -> np.ndarray:
+    """Numbers (K,), from 0, of the frames that a network of so many channels segments of a file
+    with `count` of them: all, or the two ends where it takes whole sequences.
 
     Raises:
         InputError: the network takes sequences, and this is a single image.
     """
+    if frames_of(channels) == 1:
+        return np.arange(count)
+    if count < 2:
+        raise InputError("the model takes sequences; give a 3-D NIfTI file, time last")
+    return np.array([0, count - 1])
+
+
+def input_stacks(frames: np.ndarray, channels: int) -> np.ndarray:
+    """What is segmented at a time: uint8 (T, H, W) as (T, 1, H, W), or as (2, S, H, W) for a
+    network that takes sequences of S frames; `segmented_frames` says which frames these are."""
     stacked = frames_of(channels)
     if stacked == 1:
-        height, width = frames.shape[1:]
-        shape = (len(frames), channels, height, width)
-        return np.broadcast_to(frames[:, None], shape), np.arange(len(frames))
-    if len(frames) < 2:
-        raise InputError("the model takes sequences; give a 3-D NIfTI file, time last")
+        return frames[:, None]
     forward = resample_frames(frames, stacked)
-    return np.stack([forward, forward[::-1]]), np.array([0, len(frames) - 1])
+    return np.stack([forward, forward[::-1]])

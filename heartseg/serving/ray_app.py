@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from heartseg.errors import InputError
 from heartseg.models.exported import Package
 from heartseg.predicting.segmenter import PIXELS_AT_ONCE
 from heartseg.serving.service import Unavailable
@@ -23,7 +24,7 @@ from heartseg.training import ray_train  # before ray: it chooses how Ray's proc
 
 import ray  # isort: skip
 from ray import serve  # isort: skip
-from ray.exceptions import RayError  # isort: skip
+from ray.exceptions import RayError, RayTaskError  # isort: skip
 from ray.serve.exceptions import RayServeException  # isort: skip
 
 Predict = Callable[[np.ndarray], np.ndarray]
@@ -114,6 +115,9 @@ class RayNetwork:
         return self
 
     def _start(self) -> None:
+        gpus = int(ray.cluster_resources().get("GPU", 0))
+        if 0 < gpus < self._replicas:
+            raise InputError(f"--replicas {self._replicas}: the cluster has {gpus} GPU(s)")
         share = ray_train.share_of_node(self._replicas)
         serve.start(proxy_location="Disabled")
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
@@ -139,7 +143,12 @@ class RayNetwork:
     def load(self, version: str, package: Package) -> None:
         """Send a version to the cluster and load it on a replica; the others load it in time."""
         reference = [ray.put(package)]
-        self._handle.load.remote(version, reference).result(timeout_s=READY_S)
+        try:
+            self._handle.load.remote(version, reference).result(timeout_s=READY_S)
+        except RayTaskError as error:
+            if isinstance(error.cause, InputError):
+                raise error.cause from None
+            raise
         self._packages[version] = reference
         while len(self._packages) > VERSIONS:
             del self._packages[next(iter(self._packages))]
@@ -149,7 +158,7 @@ class RayNetwork:
         try:
             return await self._handle.segment.remote(stack, version, self._packages[version])
         except (RayError, RayServeException) as error:
-            if isinstance(error, ray.exceptions.RayTaskError):  # the network's own fault
+            if isinstance(error, RayTaskError):  # the network's own fault
                 raise
             raise Unavailable from None
 

@@ -14,7 +14,7 @@ from fastapi import HTTPException
 from heartseg.data.images import Images
 from heartseg.errors import InputError
 from heartseg.models.exported import Package
-from heartseg.models.inputs import input_stacks
+from heartseg.models.inputs import input_stacks, segmented_frames
 from heartseg.serving.counters import Counters
 from heartseg.serving.limits import Limits
 from heartseg.serving.source import Source, Version
@@ -110,14 +110,18 @@ class Service:
             HTTPException: 422 the model takes sequences and a file is none; 503 no answer.
         """
         channels = present.metadata["recipe"]["model"]["in_channels"]
-        pairs = []
+        numbers = []
         for file, name in zip(files, names, strict=True):
             try:
-                pairs.append(input_stacks(file.frames, channels))
+                numbers.append(segmented_frames(len(file.frames), channels))
             except InputError as error:
                 raise HTTPException(422, f"{name}: {error}") from None
         waiting = [
-            self.network.segment(stack, present.version) for stacks, _ in pairs for stack in stacks
+            self.network.segment(
+                np.broadcast_to(stack, (channels, *stack.shape[1:])), present.version
+            )
+            for file in files
+            for stack in input_stacks(file.frames, channels)
         ]
         try:
             async with asyncio.timeout(self.limits.answer_s):
@@ -126,9 +130,5 @@ class Service:
             raise BUSY from None
         for _, together in found:
             self.counters.batch.observe(together)
-        ends = np.cumsum([len(stacks) for stacks, _ in pairs])
-        maps = [labels for labels, _ in found]
-        return [
-            (numbers, np.stack(maps[end - len(stacks) : end]))
-            for end, (stacks, numbers) in zip(ends, pairs, strict=True)
-        ]
+        maps = iter(labels for labels, _ in found)
+        return [(own, np.stack([next(maps) for _ in own])) for own in numbers]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 import tempfile
 import zlib
 from collections.abc import Callable
@@ -102,10 +103,9 @@ def _check_sizes(sizes: Sizes, name: str, limits: Limits) -> None:
 
 
 def _png_sizes(path: Path) -> Sizes:
-    from PIL import Image
-
-    with Image.open(path) as image:
-        return 1, image.height, image.width
+    with path.open("rb") as stream:
+        width, height = struct.unpack(">II", stream.read(24)[16:])  # of the chunk IHDR
+    return 1, height, width
 
 
 def _nifti_sizes(path: Path) -> Sizes:
