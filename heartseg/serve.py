@@ -89,8 +89,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with open_socket(options.host, options.port) as socket, tempfile.TemporaryDirectory() as logs:
         log = Path(logs) / "ray.log"
         wait_s = options.batch_wait_ms / 1000
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # the same end for both
         with RayNetwork(options.replicas, options.batch_size, wait_s, log) as network:
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has its own
             service = Service(source, first, network, limits)
             listen(make_app(service, options.host, token, options.poll_s), socket)
 

@@ -22,6 +22,8 @@ from heartseg.predicting.segmenter import PIXELS_AT_ONCE
 from heartseg.serving.service import Unavailable
 from heartseg.training import ray_train  # before ray: it chooses how Ray's processes trust
 
+os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")  # read when ray.serve is imported
+
 import ray  # isort: skip
 from ray import serve  # isort: skip
 from ray.exceptions import RayError, RayTaskError  # isort: skip
@@ -29,6 +31,7 @@ from ray.serve.exceptions import RayServeException  # isort: skip
 
 Predict = Callable[[np.ndarray], np.ndarray]
 Reference = list[Any]  # of one ray.ObjectRef: Ray would replace it by its object outside a list
+Loaded = tuple[str, Reference]
 
 VERSIONS = 2  # the present one, and the one before, which requests may still be answered with
 READY_S = 300.0
@@ -102,10 +105,8 @@ class RayNetwork:
         self._replicas = replicas
         self._log = log
         self._name = f"heartseg-{os.getpid()}"
-        self._packages: dict[str, Reference] = {}
 
     def __enter__(self) -> RayNetwork:
-        os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
         ray_train.start_ray(self._log)
         try:
             self._start()
@@ -119,8 +120,8 @@ class RayNetwork:
         if 0 < gpus < self._replicas:
             raise InputError(f"--replicas {self._replicas}: the cluster has {gpus} GPU(s)")
         share = ray_train.share_of_node(self._replicas)
-        serve.start(proxy_location="Disabled")
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        serve.start(proxy_location="Disabled")
         batch_size = self._settings[0]
         deployment = serve.deployment(
             Replica,
@@ -134,13 +135,11 @@ class RayNetwork:
         )
 
     def __exit__(self, *_: object) -> None:
-        if os.environ.get("RAY_ADDRESS"):  # others may serve there too
+        if os.environ.get("RAY_ADDRESS"):  # a local cluster ends as a whole
             serve.delete(self._name)
-        else:
-            serve.shutdown()
         ray_train.shutdown()
 
-    def load(self, version: str, package: Package) -> None:
+    def load(self, version: str, package: Package) -> Loaded:
         """Send a version to the cluster and load it on a replica; the others load it in time."""
         reference = [ray.put(package)]
         try:
@@ -149,14 +148,12 @@ class RayNetwork:
             if isinstance(error.cause, InputError):
                 raise error.cause from None
             raise
-        self._packages[version] = reference
-        while len(self._packages) > VERSIONS:
-            del self._packages[next(iter(self._packages))]
+        return version, reference
 
-    async def segment(self, stack: np.ndarray, version: str) -> tuple[np.ndarray, int]:
+    async def segment(self, stack: np.ndarray, loaded: Loaded) -> tuple[np.ndarray, int]:
         """By the replica that has least to do."""
         try:
-            return await self._handle.segment.remote(stack, version, self._packages[version])
+            return await self._handle.segment.remote(stack, *loaded)
         except (RayError, RayServeException) as error:
             if isinstance(error, RayTaskError):  # the network's own fault
                 raise

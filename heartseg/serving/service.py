@@ -31,11 +31,15 @@ class Unavailable(Exception):
 class Network(Protocol):
     """What segments: processes that hold one or two versions of a model."""
 
-    def load(self, version: str, package: Package) -> None:
-        """Have a version ready; blocks. InputError or another exception where it cannot be."""
+    def load(self, version: str, package: Package) -> Any:
+        """Have a version ready, and give what `segment` knows it by; blocks.
+
+        Raises:
+            InputError: or another one; it cannot be loaded.
+        """
         ...
 
-    def segment(self, stack: np.ndarray, version: str) -> Awaitable[tuple[np.ndarray, int]]:
+    def segment(self, stack: np.ndarray, loaded: Any) -> Awaitable[tuple[np.ndarray, int]]:
         """Label map uint8 (H, W) of uint8 (C, H, W), and how many were segmented together."""
         ...
 
@@ -50,6 +54,7 @@ class Present:
 
     version: str
     metadata: dict[str, Any]
+    loaded: Any
 
 
 class Service:
@@ -75,8 +80,8 @@ class Service:
         self._take(first)
 
     def _take(self, found: Version) -> None:
-        self.network.load(found.name, found.package)
-        self.present = Present(found.name, found.package.metadata)
+        loaded = self.network.load(found.name, found.package)
+        self.present = Present(found.name, found.package.metadata, loaded)
         self.counters.model.clear()
         self.counters.model.labels(self.source.model, found.name).set(1)
 
@@ -118,7 +123,7 @@ class Service:
                 raise HTTPException(422, f"{name}: {error}") from None
         waiting = [
             self.network.segment(
-                np.broadcast_to(stack, (channels, *stack.shape[1:])), present.version
+                np.broadcast_to(stack, (channels, *stack.shape[1:])), present.loaded
             )
             for file in files
             for stack in input_stacks(file.frames, channels)
