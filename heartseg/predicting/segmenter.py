@@ -17,8 +17,8 @@ from heartseg.data.sequences import frame_rate
 from heartseg.errors import InputError
 from heartseg.metrics import Spacing
 from heartseg.metrics.sequence import lv_curves, summarise_curves
-from heartseg.models.inputs import input_stacks, segmented_frames
 from heartseg.predicting.files import Job
+from heartseg.predicting.inputs import input_stacks, segmented_frames
 from heartseg.predicting.tables import clinical_rows, frame_rows
 from heartseg.report.overlay import save_overlay
 
