@@ -16,6 +16,7 @@ COMMANDS = {
     "sweep": "search the best values of a recipe and register the winner",
     "pull": "copy a registered model into a folder that needs no server",
     "predict": "segment images with a registered or pulled model",
+    "serve": "answer requests and show a page, with a registered or pulled model",
     "recording": "segment and measure whole M-mode recordings",
     "test": "measure a registered model on a folder with masks",
     "windows": "cut M-mode recordings into windows to train on",

@@ -260,6 +260,32 @@ def fetch(uri: str, model_uri: str) -> tuple[Package, dict[str, Any]]:
     return Package(model_uri, program, metadata), origin
 
 
+def resolve(uri: str, model_uri: str) -> tuple[str, str]:
+    """The version that a model's URI means now: that one's own URI, and its number or id.
+
+    Args:
+        uri: the store.
+        model_uri: "models:/NAME@ALIAS"; another kind of URI always means the same.
+
+    Raises:
+        InputError: the store does not answer, or the alias is not set.
+    """
+    name, at, alias = model_uri.removeprefix("models:/").partition("@")
+    if not at:
+        return model_uri, name.partition("/")[2] or name
+    client = connect(uri)
+    from mlflow.exceptions import MlflowException
+
+    try:
+        version = client.get_model_version_by_alias(name, alias).version
+    except MlflowException as error:
+        raise InputError(
+            f"no model {model_uri} in the store at {without_password(uri)}: {first_line(error)}. "
+            "Register one, or set MLFLOW_TRACKING_URI to the store that has it"
+        ) from None
+    return f"models:/{name}/{version}", str(version)
+
+
 def read_card(uri: str, origin: dict[str, Any]) -> tuple[str, str]:
     """Which version a model is, "NAME version N", and its card; both say so where there is none.
 
