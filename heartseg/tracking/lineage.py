@@ -8,6 +8,8 @@ import os
 import platform
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
@@ -44,14 +46,13 @@ def lineage_tags(root: Path, dataset: str, prepared: Path) -> dict[str, str]:
         the main libraries, and the tags by which MLflow itself shows commit and user.
     """
     stages = _locked_stages(root)
-    requirements = root / REQUIREMENTS
     patch = working_patch(root)
     tags = {
         **git_tags(root),
         "git.patch_md5": _md5(patch) if patch else NONE,
         **_data_tags(root, stages, dataset, prepared),
         "heartseg.dataset": dataset,
-        "heartseg.lock_md5": file_digest(requirements) if requirements.exists() else NONE,
+        "heartseg.lock_md5": lock_digest(root),
         "version.python": platform.python_version(),
         **{f"version.{name}": version(name) for name in LIBRARIES},
         "mlflow.user": _user(),
@@ -163,6 +164,12 @@ def _recorded(entries: list[dict[str, Any]], path: Path, root: Path) -> str | No
     return None
 
 
+def lock_digest(root: Path) -> str:
+    """MD5 of requirements.lock; "none" where there is none."""
+    path = root / REQUIREMENTS
+    return file_digest(path) if path.exists() else NONE
+
+
 def started_from(files: list[Path]) -> dict[str, str]:
     """Tag with the MD5 of the files of weights that a training starts from, if there are any."""
     return {"heartseg.started_from": " ".join(map(file_digest, files))} if files else {}
@@ -174,16 +181,36 @@ def environment() -> dict[str, str]:
     return {name: found[name] for name in sorted(found) if name != "heartseg"}
 
 
-def fetch(root: Path, md5: str) -> Path | None:
-    """Where DVC's cache has an object, which is fetched from the default remote if need be.
+def find_data(root: Path, md5: str) -> Path | None:
+    """The folder of DVC's cache, if that has an object whole.
 
     Args:
         root: the repository.
-        md5: the object's hash; ends with ".dir" for a folder, whose files are then there too.
+        md5: the object's hash; ends with ".dir" for a folder, whose files must then be there too.
+    """
+    with _open_cache(root, md5, remote=False) as found:
+        return None if found is None else Path(found[0].path)
+
+
+def check_out(root: Path, md5: str, place: Path) -> bool:
+    """Bring an object from DVC's cache, or from the default remote, to a place of its own.
 
     Returns:
-        The cache's folder; None where neither cache nor remote has the object whole.
+        Whether one of them had it; otherwise nothing is written.
     """
+    from dvc_data.hashfile.checkout import checkout
+    from dvc_objects.fs.local import LocalFileSystem
+
+    with _open_cache(root, md5, remote=True) as found:
+        if found is not None:
+            cache, content = found
+            checkout(str(place), LocalFileSystem(), content, cache, force=True, quiet=True)
+        return found is not None
+
+
+@contextmanager
+def _open_cache(root: Path, md5: str, *, remote: bool) -> Iterator[tuple[Any, Any] | None]:
+    """DVC's cache and the whole object in it; None where it is not to be had."""
     from dvc.config import ConfigError
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
@@ -191,23 +218,30 @@ def fetch(root: Path, md5: str) -> Path | None:
     from dvc_data.hashfile.hash_info import HashInfo
     from dvc_objects.errors import ObjectFormatError
 
-    info = HashInfo("md5", md5)
-    try:
-        with Repo(str(root)) as repo:
-            cache = repo.cache.local
+    info, missing = HashInfo("md5", md5), (FileNotFoundError, ObjectFormatError)
 
-            def is_whole() -> bool:
-                try:
-                    check(cache, load(cache, info))
-                except (FileNotFoundError, ObjectFormatError):
-                    return False
-                return True
-
-            if not is_whole():
-                repo.cloud.pull({info})
-            return Path(repo.cache.local_cache_dir) if is_whole() else None
-    except (DvcException, ConfigError, OSError):  # no repository, no remote, or not there
+    def content(cache: Any) -> Any:
+        with suppress(*missing):
+            found = load(cache, info)
+            check(cache, found)
+            return found
         return None
+
+    with ExitStack() as stack:
+        found = None
+        with suppress(DvcException, ConfigError, OSError):  # no repository, no remote, not there
+            repo = stack.enter_context(Repo(str(root)))
+            cache = repo.cache.local
+            found = content(cache)
+            if found is None and remote:
+                repo.cloud.pull({info})
+                found = content(cache)
+        yield None if found is None else (cache, found)
+
+
+def cached_file(cache: Path, md5: str) -> Path:
+    """Where the cache's folder keeps a file."""
+    return cache / md5[:2] / md5[2:]
 
 
 def _md5(text: str) -> str:

@@ -17,6 +17,7 @@ from heartseg.tracking.lineage import environment, working_patch
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 FOLDER = "lineage"
 PATCH = "patch.diff"
@@ -54,16 +55,9 @@ def split_cases(prepared: Path) -> dict[str, dict[str, list[str]]]:
     return found
 
 
-def read_record(client: MlflowClient, tags: dict[str, str], run_id: str, name: str) -> str | None:
-    """A file of `log_records`, of the run or of its sweep; None where neither keeps it.
-
-    Args:
-        client: from `connect`.
-        tags: of the run.
-        run_id: the run.
-        name: of the file.
-    """
-    for place in filter(None, (run_id, tags.get("mlflow.parentRunId"))):
+def read_record(client: MlflowClient, run: Run, name: str) -> str | None:
+    """A file of `log_records`, of the run or of its sweep; None where neither keeps it."""
+    for place in filter(None, (run.info.run_id, run.data.tags.get("mlflow.parentRunId"))):
         text = read_artifact(client, place, f"{FOLDER}/{name}")
         if text is not None:
             return text

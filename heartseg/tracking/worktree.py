@@ -1,0 +1,167 @@
+"""A recorded state of the repository in a temporary folder: code by git, data by DVC's hashes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from heartseg.config import PARAMS_FILE, load_params
+from heartseg.data.prepared import file_digest
+from heartseg.errors import InputError
+from heartseg.paths import phantom_dir, prepared_path
+from heartseg.recipe import Recipe
+from heartseg.tracking.lineage import NONE, check_out, git
+from heartseg.yaml_file import change_yaml
+
+
+@contextmanager
+def open_worktree(root: Path, commit: str, patch: str, *, keep: bool) -> Iterator[Path]:
+    """A temporary git worktree at a commit, with a patch applied; removed at the end.
+
+    Args:
+        root: the repository; a folder below git's own top works too.
+        commit: its hash.
+        patch: for `git apply`; "" for none.
+        keep: leave it.
+
+    Yields:
+        The folder that `root` is in the worktree.
+
+    Raises:
+        InputError: git does not have the commit, or the patch does not fit to it.
+    """
+    if git(root, "cat-file", "-e", f"{commit}^{{commit}}") is None:
+        raise InputError(
+            f"this repository has no commit {commit}; fetch it (`git fetch --all`), or run in the "
+            "repository that trained the model"
+        )
+    folder = Path(tempfile.mkdtemp(prefix="heartseg-reproduce-"))
+    place = folder / "worktree"
+    try:
+        if git(root, "worktree", "add", "--detach", str(place), commit) is None:
+            raise InputError(f"git could not make a worktree of {commit} in {folder}")
+        _apply(place, patch)
+        yield place / (git(root, "rev-parse", "--show-prefix") or "")
+    finally:
+        if not keep:
+            git(root, "worktree", "remove", "--force", str(place))
+            shutil.rmtree(folder, ignore_errors=True)
+            git(root, "worktree", "prune")
+
+
+def _apply(place: Path, patch: str) -> None:
+    if not patch:
+        return
+    done = subprocess.run(
+        ["git", "-C", str(place), "apply", "--whitespace=nowarn", "-"],
+        input=patch.encode(errors="surrogateescape"),
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        raise InputError(
+            f"the recorded patch.diff does not fit to its commit: {done.stderr.decode().strip()}; "
+            "see it in MLflow, in the run's artifacts below lineage/"
+        )
+
+
+def put_data(root: Path, place: Path, tags: dict[str, str], run: Callable[[str, str], None]) -> str:
+    """Bring the prepared dataset of the recorded hash into a worktree.
+
+    It comes from DVC's cache or remote, or is the one in the repository; otherwise it is prepared
+    again, from the source of the recorded hash, the source in the repository or new phantoms.
+
+    Args:
+        root: the repository.
+        place: its worktree.
+        tags: of the training's run.
+        run: runs a stage in the worktree, by name and dataset.
+
+    Returns:
+        Where it came from.
+
+    Raises:
+        InputError: none of these gives the recorded hash.
+    """
+    dataset, wanted = tags["heartseg.dataset"], tags["dvc.prepared_md5"]
+    prepared = prepared_path(dataset)
+    (place / prepared).parent.mkdir(parents=True, exist_ok=True)
+    if check_out(root, wanted, place / prepared):
+        return "from DVC"
+    if (root / prepared).exists() and file_digest(root / prepared) == wanted:
+        os.symlink((root / prepared).resolve(), place / prepared)
+        return f"{prepared} of this repository"
+
+    source, source_md5 = Path(tags.get("dvc.source", NONE)), tags.get("dvc.source_md5", NONE)
+    again = "prepared again from "
+    if source_md5 != NONE and check_out(root, source_md5, place / source):
+        origin = again + f"the source of the recorded hash {source_md5}"
+    elif source == phantom_dir(dataset):
+        run("phantom", dataset)
+        origin = again + "new phantoms"
+    elif (root / source).exists():
+        (place / source).parent.mkdir(parents=True, exist_ok=True)
+        os.symlink((root / source).resolve(), place / source)
+        origin = again + f"{source} of this repository"
+    else:
+        raise InputError(_missing(prepared, tags, f"{source} does not exist either"))
+    run("prepare", dataset)
+    if (found := file_digest(place / prepared)) != wanted:
+        raise InputError(_missing(prepared, tags, f"{origin}, it is another one, {found}"))
+    return origin
+
+
+def _missing(prepared: Path, tags: dict[str, str], reason: str) -> str:
+    return (
+        f"{prepared} of the recorded hash {tags['dvc.prepared_md5']} is neither in DVC's cache nor "
+        f"in its remote nor in this repository, and {reason}. Push it from where it was made "
+        f"(`dvc push`), or bring {tags.get('dvc.source')} of the hash "
+        f"{tags.get('dvc.source_md5')} here"
+    )
+
+
+def put_recipe(
+    root: Path, place: Path, name: str, values: dict[str, object], started_from: list[str]
+) -> str:
+    """Make the recorded recipe one of the worktree's, with the weights that it starts from.
+
+    Args:
+        root: the repository.
+        place: its worktree.
+        name: of the recipe; one that params.yaml does not have is of a sweep's trial.
+        values: the recipe.
+        started_from: MD5 of the files of weights.
+
+    Returns:
+        Its name in the worktree.
+
+    Raises:
+        InputError: the weights are not there.
+    """
+    recipe = Recipe.model_validate(values)
+    recipes = load_params(place / PARAMS_FILE).recipes
+    name = name if name in recipes else "reproduced"
+    if recipes.get(name) != recipe:
+        change_yaml(place / PARAMS_FILE, {("recipes", name): values})
+    if started_from:
+        _put_weights(root, place, recipe, started_from)
+    return name
+
+
+def _put_weights(root: Path, place: Path, recipe: Recipe, wanted: list[str]) -> None:
+    for key in ("weights", "backbone_weights"):
+        file = getattr(recipe.model, key, None)
+        if file is None or (place / file).exists():
+            continue
+        if not (root / file).is_file() or file_digest(root / file) not in wanted:
+            raise InputError(
+                f"{file}, from which the model was trained, is not here with its recorded hash "
+                f"({', '.join(wanted)}); bring it back"
+            )
+        (place / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / file, place / file)
