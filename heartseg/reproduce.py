@@ -41,18 +41,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     from heartseg.report.verdict import verdict_view
     from heartseg.tracking.chain import find_subject
     from heartseg.tracking.mlflow import connect, tracking_uri
-    from heartseg.tracking.recorded import differing_packages, read_recorded, warnings
+    from heartseg.tracking.recorded import differing_packages, doubts, read_recorded
 
     client = connect(tracking_uri(root))
     recorded = read_recorded(client, find_subject(client, options.model), options.model)
     packages = differing_packages(recorded)
-    doubts = warnings(root, recorded, packages)
-    if doubts and options.strict:
+    found = doubts(root, recorded, packages)
+    if found and options.strict:
         raise InputError(
-            "\n".join(doubts) + f"\nInstall requirements.lock of commit {recorded.commit}, or "
+            "\n".join(found) + f"\nInstall requirements.lock of commit {recorded.commit}, or "
             "leave out --strict to see what comes of it"
         )
-    for doubt in doubts:
+    for doubt in found:
         _say(f"warning: {doubt}")
     verdict = _reproduce(root, recorded, packages, keep=options.keep)
     if options.json:
@@ -74,7 +74,7 @@ def _reproduce(root: Path, recorded: Recorded, packages: Packages, *, keep: bool
         name = put_recipe(root, place, name, recorded.recipe, recorded.started_from)
         if recorded.tags.get("machine.engine") == "in-process":
             # Ray sets the number of threads itself, to what the machine has.
-            threads = recorded.tags["machine.threads"]
+            threads = recorded.tags["machine.threads"].split()[0]  # "2 then 8" went on elsewhere
             _run_stage(place, "train", name, "--in-process", OMP_NUM_THREADS=threads)
         else:
             _run_stage(place, "train", name)

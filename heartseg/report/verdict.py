@@ -55,7 +55,10 @@ class Verdict:
             return f"reproduced: bit-identical weights{other[self.metrics_identical]}"
         if self.metrics_identical:
             return "reproduced: identical metrics, though the weights differ"
-        return "not reproduced: weights and metrics differ"
+        if self.metrics_identical is None:
+            return "not reproduced: the weights differ, and no metrics are recorded"
+        others = "" if self.weights_identical is None else "weights and "
+        return f"not reproduced: {others}metrics differ"
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self) | {"reproduced": self.reproduced, "summary": self.summary}

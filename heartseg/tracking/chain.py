@@ -63,7 +63,7 @@ def find_subject(client: MlflowClient, uri: str) -> Subject:
             else:
                 name, _, number = rest.rpartition("/")
                 version = client.get_model_version(name, number)
-        run_id = rest if version is None else str(version.run_id)
+        run_id = rest.split("/")[0] if version is None else str(version.run_id)
         subject = Subject(client.get_run(run_id), version)
     except MlflowException as error:
         names = [model.name for model in client.search_registered_models()]

@@ -95,7 +95,7 @@ def differing_packages(recorded: Recorded) -> Packages:
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def warnings(root: Path, recorded: Recorded, packages: Packages) -> list[str]:
+def doubts(root: Path, recorded: Recorded, packages: Packages) -> list[str]:
     """What may keep the model from coming out again: other packages, changes not recorded."""
     found = []
     if recorded.tags.get("git.dirty") == "true" and not recorded.patch:

@@ -99,15 +99,17 @@ def put_data(root: Path, place: Path, tags: dict[str, str], run: Callable[[str, 
 
     source, source_md5 = Path(tags.get("dvc.source", NONE)), tags.get("dvc.source_md5", NONE)
     again = "prepared again from "
-    if source_md5 != NONE and check_out(root, source_md5, place / source):
+    (own := place / source).parent.mkdir(parents=True, exist_ok=True)
+    inside = own.resolve().is_relative_to(place.resolve())  # what lies elsewhere stays untouched
+    if inside and source_md5 != NONE and check_out(root, source_md5, own):
         origin = again + f"the source of the recorded hash {source_md5}"
     elif source == phantom_dir(dataset):
         run("phantom", dataset)
         origin = again + "new phantoms"
     elif (root / source).exists():
-        (place / source).parent.mkdir(parents=True, exist_ok=True)
-        os.symlink((root / source).resolve(), place / source)
-        origin = again + f"{source} of this repository"
+        if inside:
+            os.symlink((root / source).resolve(), own)
+        origin = again + f"{source} as it is now"
     else:
         raise InputError(_missing(prepared, tags, f"{source} does not exist either"))
     run("prepare", dataset)
@@ -155,13 +157,19 @@ def put_recipe(
 
 def _put_weights(root: Path, place: Path, recipe: Recipe, wanted: list[str]) -> None:
     for key in ("weights", "backbone_weights"):
-        file = getattr(recipe.model, key, None)
-        if file is None or (place / file).exists():
+        name = getattr(recipe.model, key, None)
+        if name is None or not Path(name).suffix:  # torchvision's names have none
             continue
-        if not (root / file).is_file() or file_digest(root / file) not in wanted:
+        file = next((p for p in (place / name, root / name) if _has_digest(p, wanted)), None)
+        if file is None:
             raise InputError(
-                f"{file}, from which the model was trained, is not here with its recorded hash "
-                f"({', '.join(wanted)}); bring it back"
+                f"{name}, from which the model was trained, is not here with its recorded hash "
+                f"({' or '.join(wanted)}); bring it back"
             )
-        (place / file).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(root / file, place / file)
+        if file != place / name:
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, place / name)
+
+
+def _has_digest(path: Path, wanted: list[str]) -> bool:
+    return path.is_file() and file_digest(path) in wanted
