@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not (root / PARAMS_FILE).exists():
         raise InputError(f"{PARAMS_FILE} does not exist; run from the root of the repository")
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the worktree goes then, too
     from rich.console import Console
 
     from heartseg.report.verdict import verdict_view
@@ -64,21 +66,20 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _reproduce(root: Path, recorded: Recorded, packages: Packages, *, keep: bool) -> Verdict:
-    from heartseg.tracking.worktree import open_worktree, put_data, put_recipe
+    from heartseg.tracking.worktree import REPRODUCED, open_worktree, put_data, put_recipe
 
     with open_worktree(root, recorded.commit, recorded.patch, keep=keep) as place:
         _say(f"commit {recorded.commit}{' and patch.diff' if recorded.patch else ''} in {place}")
         origin = put_data(root, place, recorded.tags, lambda *stage: _run_stage(place, *stage))
         _say(f"data {recorded.tags['dvc.prepared_md5']}, {origin}")
-        name = recorded.tags.get("heartseg.recipe", "")
-        name = put_recipe(root, place, name, recorded.recipe, recorded.started_from)
+        put_recipe(root, place, recorded.recipe, recorded.started_from)
         if recorded.tags.get("machine.engine") == "in-process":
             # Ray sets the number of threads itself, to what the machine has.
             threads = recorded.tags["machine.threads"].split()[0]  # "2 then 8" went on elsewhere
-            _run_stage(place, "train", name, "--in-process", OMP_NUM_THREADS=threads)
+            _run_stage(place, "train", REPRODUCED, "--in-process", OMP_NUM_THREADS=threads)
         else:
-            _run_stage(place, "train", name)
-        _run_stage(place, "evaluate", name)
+            _run_stage(place, "train", REPRODUCED)
+        _run_stage(place, "evaluate", REPRODUCED)
         return _judge(root, place, recorded, packages)
 
 

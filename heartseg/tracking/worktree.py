@@ -9,14 +9,17 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from heartseg.config import PARAMS_FILE, load_params
+from heartseg.config import PARAMS_FILE
 from heartseg.data.prepared import file_digest
 from heartseg.errors import InputError
 from heartseg.paths import phantom_dir, prepared_path
-from heartseg.recipe import Recipe
 from heartseg.tracking.lineage import NONE, check_out, git
 from heartseg.yaml_file import change_yaml
+
+REPRODUCED = "reproduced"
+"""Name of the recipe in the worktree's params.yaml."""
 
 
 @contextmanager
@@ -127,48 +130,38 @@ def _missing(prepared: Path, tags: dict[str, str], reason: str) -> str:
     )
 
 
-def put_recipe(
-    root: Path, place: Path, name: str, values: dict[str, object], started_from: list[str]
-) -> str:
+def put_recipe(root: Path, place: Path, recipe: dict[str, Any], started_from: list[str]) -> None:
     """Make the recorded recipe one of the worktree's, with the weights that it starts from.
+
+    It goes by a name of its own: a trial of a sweep has none in params.yaml. Recipe and file are
+    not checked by today's rules, since the code of that time reads them.
 
     Args:
         root: the repository.
         place: its worktree.
-        name: of the recipe; one that params.yaml does not have is of a sweep's trial.
-        values: the recipe.
+        recipe: as the run kept it.
         started_from: MD5 of the files of weights.
-
-    Returns:
-        Its name in the worktree.
 
     Raises:
         InputError: the weights are not there.
     """
-    recipe = Recipe.model_validate(values)
-    recipes = load_params(place / PARAMS_FILE).recipes
-    name = name if name in recipes else "reproduced"
-    if recipes.get(name) != recipe:
-        change_yaml(place / PARAMS_FILE, {("recipes", name): values})
-    if started_from:
-        _put_weights(root, place, recipe, started_from)
-    return name
-
-
-def _put_weights(root: Path, place: Path, recipe: Recipe, wanted: list[str]) -> None:
+    change_yaml(place / PARAMS_FILE, {("recipes", REPRODUCED): recipe})
     for key in ("weights", "backbone_weights"):
-        name = getattr(recipe.model, key, None)
-        if name is None or not Path(name).suffix:  # torchvision's names have none
-            continue
-        file = next((p for p in (place / name, root / name) if _has_digest(p, wanted)), None)
-        if file is None:
-            raise InputError(
-                f"{name}, from which the model was trained, is not here with its recorded hash "
-                f"({' or '.join(wanted)}); bring it back"
-            )
-        if file != place / name:
-            (place / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(file, place / name)
+        name = recipe["model"].get(key)
+        if name is not None and Path(name).suffix:  # torchvision's names have none
+            _put_weights(root, place, name, started_from)
+
+
+def _put_weights(root: Path, place: Path, name: str, wanted: list[str]) -> None:
+    file = next((p for p in (place / name, root / name) if _has_digest(p, wanted)), None)
+    if file is None:
+        raise InputError(
+            f"{name}, from which the model was trained, is not here with its recorded hash "
+            f"({' or '.join(wanted)}); bring it back"
+        )
+    if file != place / name:
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, place / name)
 
 
 def _has_digest(path: Path, wanted: list[str]) -> bool:
