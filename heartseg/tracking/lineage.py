@@ -237,7 +237,8 @@ def _open_cache(root: Path, md5: str, *, remote: bool) -> Iterator[tuple[Any, An
                 repo.cloud.pull({info})
                 found = content(cache)
                 if found is None and info.isdir:  # DVC skips what is in a folder that it knows
-                    repo.cloud.pull({child for _, _, child in load(cache, info)})
+                    tree: Any = load(cache, info)
+                    repo.cloud.pull({child for _, _, child in tree})
                     found = content(cache)
         yield None if found is None else (cache, found)
 
