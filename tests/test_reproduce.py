@@ -12,12 +12,14 @@ import pandas as pd
 import pytest
 import yaml
 
+from heartseg.config import load_params
 from heartseg.data.prepared import read_prepared
 from heartseg.errors import InputError
 from heartseg.lineage import main as lineage
 from heartseg.reproduce import main as reproduce
 from heartseg.tracking.mlflow import connect
 from tests.clones import TINY, commit, copy_repository, environment, run, set_params
+from tests.examples import ROOT, small_recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -29,8 +31,8 @@ PARQUET = Path("data/prepared/camus.parquet")
 def clone(tmp_path_factory) -> Path:
     """With one model, trained with uncommitted changes; only DVC's cache still has the data."""
     place = copy_repository(tmp_path_factory.mktemp("clone"))
-    tiny_unet = {"name": "unet", "in_channels": 1, "channels": [4, 8], "residual_units": 1}
-    set_params(place, TINY | {"recipes.camus.model": tiny_unet | {"dropout": 0.1}})
+    recipe = small_recipe(load_params(ROOT / "params.yaml"), epochs=2)
+    set_params(place, TINY | {"recipes.camus": recipe.model_dump(mode="json")})
     set_params(place, {"evaluate.bootstrap_samples": 100, "tracking.system_metrics": False})
     commit(place, "tiny settings")
     run(["dvc", "repro", "--quiet", "prepare@camus"], place)
