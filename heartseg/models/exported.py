@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch.export.passes import move_to_device_pass
 from torch.nn import functional as F
 
@@ -171,7 +171,8 @@ def write_folder(folder: Path, package: Package, origin: dict[str, Any], card: s
     program = load_program(package.program, package.name)
     program.example_inputs = None  # the only thing in the archive that would be pickled
     torch.export.save(program, folder / PROGRAM)
-    save_file(_network_state(program), folder / WEIGHTS)
+    # not by save_file, which lets nobody else read it
+    (folder / WEIGHTS).write_bytes(save(_network_state(program)))
     channels = package.metadata["recipe"]["model"]["in_channels"]
     write_onnx(program, folder / ONNX)
     disagreement = compare_onnx(program, folder / ONNX, channels)

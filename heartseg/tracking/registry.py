@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
+from heartseg.data.prepared import file_digest
 from heartseg.errors import InputError
 from heartseg.tracking.mlflow import (
     connect,
@@ -20,6 +21,7 @@ from heartseg.tracking.mlflow import (
     open_run,
     without_password,
 )
+from heartseg.tracking.records import log_records
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -76,6 +78,8 @@ def find_run(client: MlflowClient, training: dict[str, Any], data_source: Path) 
         data_digest=training["data_digest"],
         tags=training["tags"],
     )
+    if file_digest(data_source) == training["data_digest"]:
+        log_records(client, run_id, training.get("records", {}), data_source)
     client.set_terminated(run_id)
     return run_id
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import ray
-import ray.data
 
 from heartseg.models.exported import Package
 from heartseg.predicting.files import Job, in_chunks
@@ -45,6 +44,9 @@ def segment_on_cluster(
         jobs: with absolute paths.
         settings: further arguments of `Segmenter`.
     """
+    # Not before Ray runs: it would have settled by then that the cluster asks for no token.
+    import ray.data
+
     chunks = [
         json.dumps([(str(job.file), str(job.place)) for job in chunk]) for chunk in in_chunks(jobs)
     ]
