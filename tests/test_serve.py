@@ -23,6 +23,7 @@ from heartseg import serve
 from heartseg.errors import InputError
 from heartseg.serving.limits import TOKEN_VARIABLE
 from heartseg.serving.listen import open_socket
+from tests.clones import BIN
 from tests.examples import ROOT
 from tests.registered import MODEL, register_threshold
 from tests.serving.running import png
@@ -65,6 +66,7 @@ def process(command, store, log, wait_for):
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY", "MLFLOW"))}
     environment |= {"MLFLOW_TRACKING_URI": store, "PYTHONPATH": str(ROOT)}
     environment |= {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment["PATH"] = f"{BIN}:{environment['PATH']}"  # MLflow runs `uvicorn`
     with log.open("wb") as stream:
         started = subprocess.Popen(
             [sys.executable, "-m", *command],
