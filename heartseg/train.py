@@ -6,8 +6,10 @@ The same command goes on with a training that was cut off.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +20,14 @@ from heartseg.errors import InputError, run_command
 from heartseg.paths import model_dir, prepared_path, results_dir
 from heartseg.recipe import Recipe
 from heartseg.tracking.mlflow import repository_root
-from heartseg.training.run_dir import RUNS, code_digest, open_run_dir, read_state, update_state
+from heartseg.training.run_dir import (
+    RUNS,
+    STOP,
+    code_digest,
+    open_run_dir,
+    read_state,
+    update_state,
+)
 
 if TYPE_CHECKING:
     from heartseg.data.resident import Resident
@@ -42,7 +51,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     digest = file_digest(prepared)
     runs = repository_root(Path.cwd()) / RUNS
     engine = "in-process" if options.in_process else "ray"
-    with open_run_dir(runs, options.recipe, recipe, digest, engine) as run_dir:
+    with (
+        open_run_dir(runs, options.recipe, recipe, digest, engine) as run_dir,
+        _ended_by_sigterm(run_dir),
+    ):
         if options.in_process:
             from heartseg.training.in_process import train_here
 
@@ -63,6 +75,17 @@ def main(argv: Sequence[str] | None = None) -> None:
             _train(ready.result(), ray_train.train_on_cluster)
         finally:
             ray_train.shutdown()
+
+
+@contextmanager
+def _ended_by_sigterm(run_dir: Path) -> Iterator[None]:
+    """SIGTERM, a scheduler's notice, ends the training with a checkpoint after its next step."""
+    (run_dir / STOP).unlink(missing_ok=True)
+    before = signal.signal(signal.SIGTERM, lambda *_: (run_dir / STOP).touch())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from heartseg.errors import Stopped
 from heartseg.tracking.mlflow import first_line, quiet, without_password
 from heartseg.tracking.sender import JournalSender
 from heartseg.training.journal import JOURNAL
@@ -29,8 +30,9 @@ class RunTracker:
     """Sends a training's journal to its MLflow run, in order, each epoch once.
 
     Use it as a context manager: the run ends FINISHED, FAILED after an exception, KILLED after
-    an interruption. While the server does not answer, the journal keeps the points; they are
-    sent when it answers again, or when a tracker is next opened on the same run folder.
+    an interruption or a notice to end. While the server does not answer, the journal keeps the
+    points; they are sent when it answers again, or when a tracker is next opened on the same run
+    folder.
 
     Args:
         run_id: the run, from `open_run`.
@@ -105,7 +107,8 @@ class RunTracker:
         if kind is None:
             self.close("FINISHED")
         else:
-            self.close("KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED")
+            asked = issubclass(kind, KeyboardInterrupt | Stopped)
+            self.close("KILLED" if asked else "FAILED")
 
     def _follow(self) -> None:
         wait = POLL_S
