@@ -175,6 +175,9 @@ class Tracking(Section):
     experiment_prefix: str
     """MLflow experiment = prefix + dataset; registered model likewise."""
     system_metrics: bool
+    when_down: Literal["fail", "spool"]
+    """What `train` does where the store does not answer at its start. spool: it trains, keeps all
+    in its run folder, and sends it when the store answers, then or by `heartseg sync`."""
 
 
 class Params(Section):

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import signal
+import sys
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -93,7 +95,7 @@ class Ready:
     """All that a training needs.
 
     Attributes:
-        training: what training.json will hold, but for the epoch.
+        training: what training.json will hold, but for the epoch and the MLflow run.
     """
 
     recipe: Recipe
@@ -108,8 +110,8 @@ def _get_ready(name: str, params: Params, prepared: Path, digest: str, run_dir: 
     """Load the images, and start the MLflow run or continue it."""
     from heartseg.data.resident import load_resident
     from heartseg.tracking.lineage import lineage_tags
-    from heartseg.tracking.mlflow import connect, open_run, tracking_uri, without_password
-    from heartseg.tracking.tracker import RunTracker
+    from heartseg.tracking.mlflow import TRAINING_KEY, connect, tracking_uri, without_password
+    from heartseg.tracking.tracker import RunTracker, open_training_run
 
     recipe = params.recipe(name)
     data = {split: load_resident(prepared, split, recipe.input_size) for split in ("train", "val")}
@@ -121,29 +123,36 @@ def _get_ready(name: str, params: Params, prepared: Path, digest: str, run_dir: 
     uri = tracking_uri(Path.cwd())
     tags = lineage_tags(Path.cwd(), recipe.dataset, prepared)
     tags |= {"heartseg.recipe": name, "heartseg.code_md5": code_digest()}
-    experiment = params.tracking.experiment_prefix + recipe.dataset
-    run_id = open_run(
-        connect(uri),
-        experiment=experiment,
-        name=run_dir.name,
-        params=recipe.model_dump(mode="json"),
-        texts={"recipe.yaml": recipe.model_dump(mode="json")},
-        dataset=recipe.dataset,
-        data_source=read_metadata(prepared)["source"],
-        data_digest=digest,
-        tags=tags,
-        run_id=read_state(run_dir).get("mlflow_run_id"),
-    )
-    update_state(run_dir, mlflow_run_id=run_id)
+    before = read_state(run_dir).get("opening", {"tags": {}})
+    tags[TRAINING_KEY] = before["tags"].get(TRAINING_KEY) or uuid.uuid4().hex
+    opening = {
+        "experiment": params.tracking.experiment_prefix + recipe.dataset,
+        "name": run_dir.name,
+        "params": recipe.model_dump(mode="json"),
+        "texts": {"recipe.yaml": recipe.model_dump(mode="json")},
+        "dataset": recipe.dataset,
+        "data_source": read_metadata(prepared)["source"],
+        "data_digest": digest,
+        "tags": tags,
+    }
+    shown = without_password(uri)
+    # KILLED is what `heartseg sync` would say of this training if it ended now.
+    update_state(run_dir, opening=opening, tracking_uri=shown, status="KILLED", sent=False)
+    run_id = None
+    try:
+        run_id = open_training_run(connect(uri), run_dir)
+    except InputError as error:
+        if params.tracking.when_down == "fail":
+            raise
+        print(f"{error}; training without it (tracking.when_down: spool)", file=sys.stderr)
     monitored = params.tracking.system_metrics
     tracker = RunTracker(run_id, run_dir, uri, recipe.dataset, system_metrics=monitored)
     training = {
         "recipe_name": name,
         "recipe": recipe.model_dump(mode="json"),
         "data_digest": digest,
-        "tracking_uri": without_password(uri),
-        "experiment": experiment,
-        "mlflow_run_id": run_id,
+        "tracking_uri": shown,
+        "experiment": opening["experiment"],
         "tags": tags,
     }
     return Ready(recipe, params.train, data, run_dir, tracker, training)
@@ -157,15 +166,18 @@ def _train(ready: Ready, train: Callable[[Recipe, Train, dict[str, Resident], Pa
     from heartseg.training.journal import write_history
 
     recipe, run_dir = ready.recipe, ready.run_dir
-    name, run_id = ready.training["recipe_name"], ready.training["mlflow_run_id"]
+    name = ready.training["recipe_name"]
     with ready.tracker, Display(run_dir, name, recipe.epochs):
         checkpoint = train(recipe, ready.how, ready.data, run_dir)
     epoch, weights = selected_weights(load_checkpoint(checkpoint))
     write_history(run_dir, results_dir(recipe.dataset) / "history.csv")
-    save_trained(model_dir(recipe.dataset), weights, ready.training | {"epoch": epoch})
+    run_id = read_state(run_dir).get("mlflow_run_id")  # a spooled one may have got its own by now
+    training = ready.training | {"mlflow_run_id": run_id, "epoch": epoch}
+    save_trained(model_dir(recipe.dataset), weights, training)
     # Not finished while points wait for the server: the same command then sends them.
     update_state(run_dir, finished=ready.tracker.arrived)
-    print(f"{model_dir(recipe.dataset)}: epoch {epoch}; MLflow run {run_dir.name} ({run_id})")
+    where = f"({run_id})" if run_id else "waits for `heartseg sync`"
+    print(f"{model_dir(recipe.dataset)}: epoch {epoch}; MLflow run {run_dir.name} {where}")
 
 
 if __name__ == "__main__":

@@ -224,7 +224,7 @@ def _lineage(training: dict[str, Any], registered: dict[str, Any]) -> list[tuple
         ("recipe", training["recipe_name"]),
         ("epoch", training["epoch"]),
         ("MLflow experiment", training["experiment"]),
-        ("MLflow run", training["mlflow_run_id"]),
+        ("MLflow run", training["mlflow_run_id"] or registered["run_id"]),
         ("weights MD5", registered.get("weights_md5")),
         *sorted((k, v) for k, v in training["tags"].items() if not k.startswith("mlflow.")),
     ]

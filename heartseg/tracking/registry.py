@@ -14,8 +14,8 @@ from heartseg.errors import InputError
 from heartseg.tracking.mlflow import (
     connect,
     first_line,
-    is_active,
     open_run,
+    run_of,
     without_password,
 )
 
@@ -37,6 +37,7 @@ METRIC_TAG = "eval.metric"
 VALUE_TAG = "eval.value"
 REASON_TAG = "heartseg.reason"
 
+ELSEWHERE = " (trained elsewhere)"
 DESCRIPTION_LENGTH = 5000  # of the column in MLflow's database
 
 
@@ -58,13 +59,16 @@ def find_run(client: MlflowClient, training: dict[str, Any], data_source: Path) 
         training: training.json.
         data_source: the prepared dataset.
     """
-    run_id = training["mlflow_run_id"]
-    if is_active(client, run_id):
-        return run_id
+    run_id = run_of(client, training)
+    if run_id is not None:
+        info = client.get_run(run_id).info
+        if info.status != "RUNNING" or not info.run_name.endswith(ELSEWHERE):
+            return run_id
+        client.delete_run(run_id)  # a command that was killed while it opened it
     run_id = open_run(
         client,
         experiment=training["experiment"],
-        name=f"{training['recipe_name']} (trained elsewhere)",
+        name=training["recipe_name"] + ELSEWHERE,
         params=training["recipe"],
         texts={"recipe.yaml": training["recipe"]},
         dataset=training["recipe"]["dataset"],

@@ -205,6 +205,7 @@ def fit(
         metrics |= {
             "train_loss": train_loss,
             "learning_rate": rate,
+            "workers": world_size,
             "images_per_second": (steps - start) * recipe.batch_size / seconds,
         }
         better = best is None or metrics["dice_mean"] > best["dice_mean"]

@@ -29,6 +29,10 @@ CODE = ("data", "metrics", "models", "training")
 """Rooms whose code decides about a training's result."""
 
 
+class InUse(InputError):
+    """Another process works in the folder."""
+
+
 @contextmanager
 def open_run_dir(
     runs: Path, name: str, recipe: Recipe, data_digest: str, engine: str
@@ -64,13 +68,13 @@ def hold(folder: Path) -> Iterator[None]:
     """Keep other processes off a folder, which need not exist yet.
 
     Raises:
-        InputError: another process holds it.
+        InUse: another process holds it.
     """
     with open(folder.parent / f"{folder.name}.lock", "w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(
+            raise InUse(
                 f"another process works on this very run in {folder}; wait for it or stop it"
             ) from None
         yield
