@@ -81,6 +81,7 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
     found = registry.find_version(client, registered_name, tags)
     if found is None:
         run_id = registry.find_run(client, training, prepared_path(dataset))
+        registry.drop_unregistered(client, registered_name, run_id)
         model_uri = log_packaged(
             model,
             recipe.model.in_channels,

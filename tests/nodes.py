@@ -7,6 +7,7 @@ holds there nothing but runs/, which stands for the shared storage.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -70,13 +71,16 @@ class Nodes:
         self.prefix = f"hs{os.getpid()}"
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         (place / "runs").mkdir(exist_ok=True)
-        if apart:
-            self._ip("netns", "add", self._name("sw"))
-            self._inside("sw", "ip", "link", "add", "br", "type", "bridge")
-            self._inside("sw", "ip", "link", "set", "br", "up")
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = PORT if apart else probe.getsockname()[1]
+
+    def add_switch(self) -> None:
+        """What the machines' links go to."""
+        if self.apart:
+            self._ip("netns", "add", self._name("sw"))
+            self._inside("sw", "ip", "link", "add", "name", "hub", "type", "bridge")
+            self._inside("sw", "ip", "link", "set", "hub", "up")
 
     def host(self, number: int) -> str:
         return f"10.77.0.{number}" if self.apart else "127.0.0.1"
@@ -93,7 +97,7 @@ class Nodes:
         port = f"p{number}"
         self._inside("sw", "ip", "link", "add", port, "type", "veth", "peer", "name", "eth0")
         self._inside("sw", "ip", "link", "set", "eth0", "netns", self._name(number))
-        self._inside("sw", "ip", "link", "set", port, "master", "br", "up")
+        self._inside("sw", "ip", "link", "set", port, "master", "hub", "up")
         self._inside(number, "ip", "addr", "add", f"{self.host(number)}/24", "dev", "eth0")
         for device in ("lo", "eth0"):
             self._inside(number, "ip", "link", "set", device, "up")
@@ -228,7 +232,5 @@ class Nodes:
 
 
 def _kill(pid: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass

@@ -88,6 +88,15 @@ def find_version(client: MlflowClient, name: str, tags: dict[str, str]) -> Model
     return None
 
 
+def drop_unregistered(client: MlflowClient, name: str, run_id: str) -> None:
+    """Delete packages of a run that no version holds: a killed command has left them."""
+    held = {version.source for version in client.search_model_versions(f"name = '{name}'")}
+    experiment = client.get_run(run_id).info.experiment_id
+    for model in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
+        if f"models:/{model.model_id}" not in held:
+            client.delete_logged_model(model.model_id)
+
+
 def register_version(
     client: MlflowClient, name: str, run_id: str, model_uri: str, tags: dict[str, str]
 ) -> str:
