@@ -49,7 +49,7 @@ def namespaces_permitted() -> bool:
         subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
 
 
-def wait_until(reached: Callable[[], object], what: str, seconds: float = 90) -> None:
+def wait_until(reached: Callable[[], object], what: str, seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not reached():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
@@ -114,7 +114,7 @@ class Nodes:
         log = self.folder / f"node{number}.log"
         log.unlink(missing_ok=True)
         self.processes[number] = self.start(number, command, log, PATIENCE, hidden=True)
-        wait_until(lambda: "Ray runtime started" in log.read_text(), log.name, 120)
+        wait_until(lambda: "Ray runtime started" in log.read_text(), log.name, 300)
 
     def start(
         self,
@@ -170,7 +170,7 @@ class Nodes:
                    str(self.folder / "artifacts")]  # fmt: skip
         log = self.folder / "tracking.log"
         self.processes[TRACKING] = self.start(TRACKING, command, log)
-        wait_until(lambda: "startup complete" in log.read_text(), "MLflow's server", 120)
+        wait_until(lambda: "startup complete" in log.read_text(), "MLflow's server", 300)
         return f"http://{self.host(TRACKING)}:{port}"
 
     @property

@@ -26,7 +26,7 @@ from heartseg.training.loop import fit
 from tests.examples import ROOT, small_recipe, write_disks
 from tests.nodes import HEAD, Nodes, namespaces_permitted, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 WORKERS = (2, 3)  # machines
 # Without dropout, which differs between workers, and with an optimizer that does not blow rounding
@@ -117,9 +117,9 @@ def test_elastic_training_over_a_partition_and_a_notice(nodes: Nodes, place: Pat
         assert driver.poll() is None, log.read_text()[-3000:]
         return next((place / "runs").glob("camus-*/"), place)
 
-    wait_until(lambda: 2 in workers_now(run_dir()), "an epoch of both nodes", 180)
+    wait_until(lambda: 2 in workers_now(run_dir()), "an epoch of both nodes", 400)
     lost = WORKERS[1]
-    wait_until(lambda: last_epoch(run_dir()) > 1, "another epoch")
+    wait_until(lambda: last_epoch(run_dir()) > 1, "another epoch", 200)
 
     since = time.monotonic()
     before = last_epoch(run_dir())
@@ -136,16 +136,16 @@ def test_elastic_training_over_a_partition_and_a_notice(nodes: Nodes, place: Pat
     if nodes.apart:
         nodes.mend_link(lost)
         ended = nodes.processes[lost]
-        wait_until(lambda: ended.poll() is not None, "the node that was given up ends", 120)
+        wait_until(lambda: ended.poll() is not None, "the node that was given up ends", 200)
         nodes.kill(lost)
     nodes.start_ray(lost)
     before = last_epoch(run_dir())
-    wait_until(lambda: 2 in workers_now(run_dir(), before), "an epoch of both nodes again", 180)
+    wait_until(lambda: 2 in workers_now(run_dir(), before), "an epoch of both nodes again", 400)
     print(f"node back: {time.monotonic() - since:.1f} s to an epoch of both")
 
     since = time.monotonic()
     driver.send_signal(signal.SIGTERM)
-    assert driver.wait(60) == 143, log.read_text()[-3000:]
+    assert driver.wait(120) == 143, log.read_text()[-3000:]
     print(f"SIGTERM: {time.monotonic() - since:.1f} s to the end")
 
     folder = next((place / "runs").glob("camus-*/"))
@@ -183,10 +183,10 @@ def test_a_sweep_goes_on_without_a_node(nodes: Nodes, place: Path, tracking: str
         assert driver.poll() is None, log.read_text()[-3000:]
         return sum(2 <= last_epoch(folder) < 9 for folder in trials.glob("*/")) == 2
 
-    wait_until(under_way, "two trials at once", 180)
+    wait_until(under_way, "two trials at once", 400)
     begun = {folder.name: last_epoch(folder) for folder in trials.glob("*/")}
     nodes.kill(WORKERS[1])
-    assert driver.wait(300) == 0, log.read_text()[-3000:]
+    assert driver.wait(600) == 0, log.read_text()[-3000:]
     nodes.start_ray(WORKERS[1])
 
     for number in range(SWEEP["trials"]):  # type: ignore[call-overload]

@@ -23,7 +23,7 @@ from tests.tracking.stores import Server, _cold_store, _own_environment, server
 
 __all__ = ["_cold_store", "_own_environment", "server"]
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 EPOCHS = 5
 COMMAND = [sys.executable, "-m", "heartseg.train", "camus", "--in-process"]
