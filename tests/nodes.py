@@ -34,7 +34,12 @@ PATIENCE = {
 
 
 def namespaces_permitted() -> bool:
-    """Whether this process may make network namespaces and mount in them."""
+    """Whether this process may make network namespaces and mount in them.
+
+    HEARTSEG_TEST_NODES=processes says no, to try the other way.
+    """
+    if os.environ.get("HEARTSEG_TEST_NODES") == "processes":
+        return False
     name = f"hs{os.getpid()}try"
     try:
         subprocess.run(["ip", "netns", "add", name], check=True, capture_output=True)
