@@ -227,6 +227,9 @@ def _work(config: dict[str, Any]) -> str:
     data = {split: Resident.from_numpy(*parts) for split, parts in arrays.items()}
     journal = Journal(run_dir, data["val"], how.overlay_every, how.overlay_cases)
     asking = Asking(run_dir, rank, world_size)
+    device = ray_train.torch.get_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # objects travel between the workers through this one
 
     def report(epoch: Epoch) -> None:
         if epoch.state is not None:
@@ -249,7 +252,7 @@ def _work(config: dict[str, Any]) -> str:
             data["train"],
             data["val"],
             report=report,
-            device=ray_train.torch.get_device(),
+            device=device,
             rank=rank,
             world_size=world_size,
             resume_from=load_for_all(run_dir, rank, world_size),
