@@ -3,9 +3,11 @@ tracking server: the same command ends with the same weights, and nothing is los
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,9 +21,9 @@ from heartseg.training.journal import read_epochs, read_progress
 from tests.clones import environment, run
 from tests.examples import ROOT, small_recipe, write_disks
 from tests.nodes import wait_until
-from tests.tracking.stores import Server, _cold_store, _own_environment, server
+from tests.tracking.stores import Server, _cold_store, _own_environment
 
-__all__ = ["_cold_store", "_own_environment", "server"]
+__all__ = ["_cold_store", "_own_environment"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -41,9 +43,14 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def down(server: Server) -> Server:
+def down(tmp_path: Path, _cold_store: Path) -> Iterator[Server]:
+    """A server that does not run yet."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    shutil.copy(_cold_store, folder / "mlflow.db")
+    server = Server(folder)
+    yield server
     server.stop()
-    return server
 
 
 def weights(place: Path) -> str:
