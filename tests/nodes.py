@@ -76,9 +76,8 @@ class Nodes:
         self.prefix = f"hs{os.getpid()}"
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         (place / "runs").mkdir(exist_ok=True)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = PORT if apart else probe.getsockname()[1]
+        self.port = PORT if apart else _free_port()
+        self.tracking_port = _free_port()
 
     def add_switch(self) -> None:
         """What the machines' links go to."""
@@ -108,7 +107,7 @@ class Nodes:
             self._inside(number, "ip", "link", "set", device, "up")
 
     def start_ray(self, number: int) -> None:
-        """`ray start` on a machine, which it waits for."""
+        """`ray start` on a machine."""
         if number == HEAD:
             where = ["--head", f"--port={self.port}", "--num-cpus=0", "--include-dashboard=false",
                      f"--temp-dir={self.folder}/ray", "--disable-usage-stats"]  # fmt: skip
@@ -119,7 +118,12 @@ class Nodes:
         log = self.folder / f"node{number}.log"
         log.unlink(missing_ok=True)
         self.processes[number] = self.start(number, command, log, PATIENCE, hidden=True)
-        wait_until(lambda: "Ray runtime started" in log.read_text(), log.name, 300)
+
+    def await_ray(self, *numbers: int) -> None:
+        """Until Ray runs on these machines."""
+        for number in numbers:
+            log = self.folder / f"node{number}.log"
+            wait_until(lambda log=log: "Ray runtime started" in log.read_text(), log.name)
 
     def start(
         self,
@@ -163,20 +167,20 @@ class Nodes:
         command = [sys.executable, "-m", "heartseg", *arguments]
         return self.start(HEAD, command, log, {"RAY_ADDRESS": self.address} | extra)
 
-    def start_tracking(self) -> str:
-        """An MLflow server on a machine of its own; its URI."""
+    def start_tracking(self) -> None:
+        """An MLflow server on a machine of its own."""
         self.add_machine(TRACKING)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
         command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host",
-                   self.host(TRACKING), "--port", str(port), "--allowed-hosts", "*",
+                   self.host(TRACKING), "--port", str(self.tracking_port), "--allowed-hosts", "*",
                    "--backend-store-uri", self.database, "--artifacts-destination",
                    str(self.folder / "artifacts")]  # fmt: skip
+        self.processes[TRACKING] = self.start(TRACKING, command, self.folder / "tracking.log")
+
+    def await_tracking(self) -> str:
+        """Until the MLflow server runs; its URI."""
         log = self.folder / "tracking.log"
-        self.processes[TRACKING] = self.start(TRACKING, command, log)
-        wait_until(lambda: "startup complete" in log.read_text(), "MLflow's server", 300)
-        return f"http://{self.host(TRACKING)}:{port}"
+        wait_until(lambda: "startup complete" in log.read_text(), "MLflow's server")
+        return f"http://{self.host(TRACKING)}:{self.tracking_port}"
 
     @property
     def database(self) -> str:
@@ -234,6 +238,12 @@ class Nodes:
 
     def _ip(self, *arguments: str) -> None:
         subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def _kill(pid: int) -> None:

@@ -79,9 +79,14 @@ def nodes(place: Path) -> Iterator[Nodes]:
     nodes = Nodes(place, namespaces_permitted())
     try:
         nodes.add_switch()
-        for number in (HEAD, *WORKERS):
+        nodes.start_tracking()
+        nodes.add_machine(HEAD)
+        nodes.start_ray(HEAD)
+        nodes.await_ray(HEAD)
+        for number in WORKERS:
             nodes.add_machine(number)
             nodes.start_ray(number)
+        nodes.await_ray(*WORKERS)
         yield nodes
     finally:
         nodes.close()
@@ -89,7 +94,7 @@ def nodes(place: Path) -> Iterator[Nodes]:
 
 @pytest.fixture(scope="module")
 def tracking(nodes: Nodes) -> str:
-    return nodes.start_tracking()
+    return nodes.await_tracking()
 
 
 def workers_now(run_dir: Path, after: int = 0) -> list[float]:
@@ -139,6 +144,7 @@ def test_elastic_training_over_a_partition_and_a_notice(nodes: Nodes, place: Pat
         wait_until(lambda: ended.poll() is not None, "the node that was given up ends", 200)
         nodes.kill(lost)
     nodes.start_ray(lost)
+    nodes.await_ray(lost)
     before = last_epoch(run_dir())
     wait_until(lambda: 2 in workers_now(run_dir(), before), "an epoch of both nodes again", 400)
     print(f"node back: {time.monotonic() - since:.1f} s to an epoch of both")
@@ -188,6 +194,7 @@ def test_a_sweep_goes_on_without_a_node(nodes: Nodes, place: Path, tracking: str
     nodes.kill(WORKERS[1])
     assert driver.wait(600) == 0, log.read_text()[-3000:]
     nodes.start_ray(WORKERS[1])
+    nodes.await_ray(WORKERS[1])
 
     for number in range(SWEEP["trials"]):  # type: ignore[call-overload]
         folder = trials / f"{number:03d}"

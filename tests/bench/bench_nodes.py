@@ -42,9 +42,11 @@ def test_trials_a_minute(tmp_path: Path) -> None:
         nodes.add_switch()
         nodes.add_machine(HEAD)
         nodes.start_ray(HEAD)
+        nodes.await_ray(HEAD)
         for number in (2, 3, 4):
             nodes.add_machine(number)
             nodes.start_ray(number)
+            nodes.await_ray(number)
             log = nodes.folder / "sweep.log"
             driver = nodes.drive("sweep", "sweeps/small.yaml", "--fresh", log=log)
             assert driver.wait(600) == 0, log.read_text()[-3000:]
