@@ -178,7 +178,8 @@ class Nodes:
                    self.host(TRACKING), "--port", str(self.tracking_port), "--allowed-hosts", "*",
                    "--backend-store-uri", self.database, "--artifacts-destination",
                    str(self.folder / "artifacts")]  # fmt: skip
-        self.processes[TRACKING] = self.start(TRACKING, command, self.folder / "tracking.log")
+        log, extra = self.folder / "tracking.log", {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        self.processes[TRACKING] = self.start(TRACKING, command, log, extra)
 
     def await_tracking(self) -> str:
         """Until the MLflow server runs; its URI."""
