@@ -55,6 +55,8 @@ def start_ray(log: Path, *, dashboard: bool = False) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # The controller looks for finished workers this often; its own 2 s are 2 s of every run.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
+    # A node that was lost is counted on for up to 20 s more; then there is room for fewer workers.
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
     address = os.environ.get("RAY_ADDRESS")
     local: dict[str, Any] = {}
     if not address:
