@@ -58,7 +58,7 @@ def wait_until(reached: Callable[[], object], what: str, seconds: float = 300) -
     deadline = time.monotonic() + seconds
     while not reached():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.1)
+        time.sleep(0.02)
 
 
 class Nodes:

@@ -27,7 +27,7 @@ __all__ = ["_cold_store", "_own_environment"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-EPOCHS = 5
+EPOCHS = 12
 COMMAND = [sys.executable, "-m", "heartseg.train", "camus", "--in-process"]
 
 
@@ -74,12 +74,12 @@ def test_notice_damage_and_no_server(place: Path, down: Server):
         text=True,
     )
 
-    def in_the_midst_of_the_third_epoch() -> bool:
+    def in_the_midst_of_an_epoch() -> bool:
         assert driver.poll() is None
         now = read_progress(folder)
-        return now is not None and now["epoch"] == 3 and 0 < now["step"] < now["steps"]
+        return now is not None and now["epoch"] > 1 and 0 < now["step"] < now["steps"]
 
-    wait_until(in_the_midst_of_the_third_epoch, "the third epoch")
+    wait_until(in_the_midst_of_an_epoch, "the second epoch")
     driver.send_signal(signal.SIGTERM)
     said = driver.communicate(timeout=60)[1]
     assert driver.returncode == 143
@@ -87,8 +87,7 @@ def test_notice_damage_and_no_server(place: Path, down: Server):
     assert "asked to end; the same command goes on from here" in said
     assert "Traceback" not in said
     newest = checkpoints(folder)[-1]
-    assert newest.name.startswith("0003-")
-    assert not newest.name.startswith("0003-000000")
+    assert newest.name[5:11] != "000000", "it did not save in the midst of an epoch"
 
     newest.write_bytes(newest.read_bytes()[:-100])
     said = run(COMMAND, place, extra=here)
