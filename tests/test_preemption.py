@@ -27,7 +27,7 @@ __all__ = ["_cold_store", "_own_environment"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-EPOCHS = 12
+EPOCHS = 6
 COMMAND = [sys.executable, "-m", "heartseg.train", "camus", "--in-process"]
 
 
