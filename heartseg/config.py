@@ -70,6 +70,12 @@ class MmodeDataset(Section):
 class Datasets(Section):
     camus: CamusDataset
     mmode: MmodeDataset
+    mmode_quality: Annotated[MmodeDataset, Field(alias="mmode-quality")]
+    """Only img/ and windows.csv are read, here and in bad/ and unannotated/ below the source."""
+
+    def of(self, name: str) -> CamusDataset | MmodeDataset:
+        """The section of the dataset of that name."""
+        return getattr(self, name.replace("-", "_"))
 
 
 class Windows(Section):
@@ -103,6 +109,7 @@ class MmodePhantoms(Section):
 class Phantoms(Section):
     camus: CamusPhantoms
     mmode: MmodePhantoms
+    mmode_quality: Annotated[MmodePhantoms, Field(alias="mmode-quality")]
 
 
 # --- what is done with recipes ------------------------------------------------------------
@@ -153,6 +160,11 @@ class Register(Section):
 class Registers(Section):
     camus: Register
     mmode: Register
+    mmode_quality: Annotated[Register, Field(alias="mmode-quality")]
+
+    def of(self, name: str) -> Register:
+        """The section of the dataset of that name."""
+        return getattr(self, name.replace("-", "_"))
 
 
 class Tracking(Section):

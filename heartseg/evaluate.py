@@ -73,7 +73,11 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
     import torch
 
     from heartseg.metrics.plausibility import area_ranges
+    from heartseg.metrics.quality import measure_windows, summarise_quality
+    from heartseg.metrics.summary import tidy
     from heartseg.models.trained import WEIGHTS, load_trained
+    from heartseg.report.figures import training_curves
+    from heartseg.report.quality import quality_figures
     from heartseg.tracking.mlflow import connect, tracking_uri
     from heartseg.training.postprocess import decide
 
@@ -97,7 +101,18 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
     postprocess = decide(wanted, read_prepared(prepared, "val"), predict)
     model.largest_component = postprocess["chosen"] == "largest_component"
     ranges = area_ranges(read_prepared(prepared, "train")) if camus else {}
-    cases, clinical = measure_cases(held_out, dataset, predict, ranges)
+    figures: dict[str, Figure]
+    if dataset == "mmode-quality":
+        cases, clinical = measure_windows(held_out, model, recipe.model.in_channels, device)
+        summary = tidy(summarise_quality(cases, params.evaluate))
+        figures = quality_figures(held_out, cases)
+    else:
+        cases, clinical = measure_cases(held_out, dataset, predict, ranges)
+        summary = _summarise(dataset, cases, clinical, params)
+        figures = _overlays(held_out, cases, dataset, predict)
+        figures |= _charts(cases, clinical, dataset)
+    if (history := results / "history.csv").exists():
+        figures["training_curves"] = training_curves(pd.read_csv(history))
     selected = recipe.select == "best" or recipe.early_stopping > 0 or "sweep" in training
     selected |= postprocess["chosen_on"] == "val"
     metrics = {
@@ -106,10 +121,8 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
         "postprocess": postprocess,
         "data_digest": digest,
         "weights_md5": file_digest(model_folder / WEIGHTS),
-        **_summarise(dataset, cases, clinical, params),
+        **summary,
     }
-    figures = _overlays(held_out, cases, dataset, predict)
-    figures |= _charts(cases, clinical, dataset, results / "history.csv")
 
     _write_figures(results / "figures", figures)
     _write(results / "cases.csv", cases.to_csv(index=False))
@@ -262,16 +275,9 @@ def _overlays(
     return figures
 
 
-def _charts(
-    cases: pd.DataFrame, clinical: pd.DataFrame, dataset: str, history: Path
-) -> dict[str, Figure]:
+def _charts(cases: pd.DataFrame, clinical: pd.DataFrame, dataset: str) -> dict[str, Figure]:
     from heartseg.metrics.clinical import comparisons
-    from heartseg.report.figures import (
-        agreement_scatter,
-        bland_altman,
-        box_plots,
-        training_curves,
-    )
+    from heartseg.report.figures import agreement_scatter, bland_altman, box_plots
 
     figures = {"box_plots": box_plots(cases, dataset)}
     recorded = comparisons(clinical)["cfg"] if dataset == "camus" else pd.DataFrame()
@@ -284,8 +290,6 @@ def _charts(
         qualities = clinical.loc[pair[0].index, "quality"] if dataset == "camus" else None
         figures[f"{key}_bland_altman"] = bland_altman(*pair, quantity, unit, qualities)
         figures[f"{key}_scatter"] = agreement_scatter(*pair, quantity, unit)
-    if history.exists():
-        figures["training_curves"] = training_curves(pd.read_csv(history))
     return figures
 
 
@@ -316,11 +320,14 @@ def _write_figures(folder: Path, figures: dict[str, Figure]) -> None:
 def _report(metrics: dict[str, Any], results: Path) -> str:
     """A few lines for the terminal."""
     from heartseg.metrics.summary import CLINICAL
+    from heartseg.report.quality import quality_lines
 
     lines = [
         f"{results / 'metrics.json'}: {metrics['n_cases']} cases of {metrics['n_patients']} "
         f"patients ({metrics['evaluated_on']})"
     ]
+    if "auc" in metrics:
+        return "\n".join([*lines, *quality_lines(metrics)])
     for structure, values in metrics["overall"].items():
         line = f"  {structure:<5} Dice {values['dice']:.3f}"
         line += f" ({values['dice_low']:.3f} to {values['dice_high']:.3f})"

@@ -39,7 +39,7 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
         InputError: model and metrics are missing or do not belong together.
     """
     model_folder = results / MODEL
-    gate = getattr(params.register_, dataset)
+    gate = params.register_.of(dataset)
     metrics_path = results / "metrics.json"
     metrics = _read_metrics(metrics_path)
 

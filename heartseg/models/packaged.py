@@ -55,8 +55,12 @@ class PackagedModel(nn.Module):
         self.size = size
         self.largest_component = largest_component
 
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits (N, K, size, size) of images (N, C, H, W)."""
+        return self.network(normalise(resize_images(images, self.size)))
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        logits = self.network(normalise(resize_images(images, self.size)))
+        logits = self.logits(images)
         logits = F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
         labels = predicted_labels(logits)
         return keep_largest(labels, max(logits.shape[1], 2)) if self.largest_component else labels

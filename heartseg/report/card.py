@@ -19,18 +19,23 @@ TASKS = {
     "camus": "segments the left ventricle's cavity and myocardium and the left atrium in apical "
     "two- and four-chamber echocardiograms",
     "mmode": "segments the left ventricle's inside, between its walls, in M-mode echocardiograms",
+    "mmode-quality": "tells whether a window of an M-mode echocardiogram is good enough to be "
+    "measured",
 }
 DATA_TYPES = {
     "camus": "B-mode frames at end-diastole and end-systole, NIfTI, spacing in mm",
     "mmode": "M-mode windows, PNG, mm per row and s per column",
+    "mmode-quality": "M-mode windows, PNG, each labelled good or bad",
 }
 LABEL_TEXTS = {
     "BACKGROUND": "everything else",
     "LV": "left ventricle, inside the endocardium",
     "MYO": "left ventricle's myocardium",
     "LA": "left atrium",
+    "GOOD": "every pixel of a window that can be measured",
+    "BAD": "every pixel of a window that cannot",
 }
-PATIENTS = {"camus": "patients", "mmode": "animals"}
+PATIENTS = {"camus": "patients", "mmode": "animals", "mmode-quality": "animals"}
 SURFACE = {"dice": "Dice (0 to 1)", "hd95_mm": "HD95 (mm)", "msd_mm": "mean surface distance (mm)"}
 CLINICAL = {
     "camus": {
@@ -57,6 +62,8 @@ REFERENCES = {
     "deeplabv3": "Network: Chen et al., DeepLabV3, arXiv:1706.05587, 2017",
     "quicknat": "Network: Roy et al., QuickNAT, NeuroImage 186:713-727, 2019",
     "unet": "Network: Kerfoot et al., residual U-Net, STACOM 2018, LNCS 11395, 2019",
+    "mmode-quality": "Task: Bukas et al. (Echo2Pheno), as above: windows of good acquisition only",
+    "window_cnn": "Network: convolutions and a global average (Lin et al., arXiv:1312.4400)",
     "dynunet": "Network: Isensee et al., nnU-Net, Nature Methods 18:203-211, 2021",
 }
 
@@ -90,7 +97,7 @@ def model_card(
         "**Not a medical device.** Not for diagnosis, treatment or any decision about a patient; "
         "not for other views, species, devices or structures without an evaluation of your own.",
         _usage(recipe, metrics, registered),
-        _results(dataset, metrics),
+        _rates(metrics) if dataset == "mmode-quality" else _results(dataset, metrics),
         clinical_section(metrics, synthetic) if dataset == "camus" else "",
         _data(dataset, metrics, training, dataset_metadata),
         _limits(dataset, metrics, synthetic),
@@ -181,6 +188,32 @@ def _results(dataset: str, metrics: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def _rates(metrics: dict[str, Any]) -> str:
+    confusion = metrics["confusion"]
+    names = {
+        "auc": "area under the ROC curve",
+        "sensitivity": "sensitivity for bad",
+        "specificity": "specificity (good ones let pass)",
+        "balanced_accuracy": "balanced accuracy",
+    }
+    rows = [
+        (label, confusion[f"{label}_called_good"], confusion[f"{label}_called_bad"])
+        for label in ("good", "bad")
+    ]
+    return "\n\n".join(
+        (
+            f"## Results\n\n{metrics['n_cases']} windows of {metrics['n_patients']} animals of the "
+            f"{metrics['evaluated_on']} split, {metrics['n_bad']} of them bad. In brackets: "
+            "bootstrap intervals over animals.",
+            table(
+                ("rate (0 to 1)", "value"),
+                [(text, with_interval(metrics, key)) for key, text in names.items()],
+            ),
+            table(("windows labelled", "called good", "called bad"), rows),
+        )
+    )
+
+
 def _data(
     dataset: str, metrics: dict[str, Any], training: dict[str, Any], facts: dict[str, Any]
 ) -> str:
@@ -203,9 +236,14 @@ def _data(
 
 def _limits(dataset: str, metrics: dict[str, Any], synthetic: bool) -> str:
     lines = ["Each image is segmented by itself; nothing makes successive frames agree."]
+    if dataset == "mmode-quality":
+        lines = [
+            "A window gets one label: a short fault in a good one goes unnoticed, so recordings "
+            "are judged by overlapping windows (`heartseg recording --quality`)."
+        ]
     if dataset == "camus":
         lines.append("A view other than apical two- or four-chamber still gets a label map.")
-    else:
+    elif dataset == "mmode":
         lines.append("Lengths and heart rate depend on the mm per row and s per column given.")
     lines.append("The model does not say how sure it is.")
     if metrics.get("selected_on_it"):

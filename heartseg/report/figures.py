@@ -23,17 +23,27 @@ from PIL import Image
 from heartseg.data.labels import STRUCTURES, structure_mask
 from heartseg.metrics.agreement import agreement
 
-COLOURS = {"LV": "#E69F00", "MYO": "#0072B2", "LVepi": "#56B4E9", "LA": "#CC79A7"}
-CONTOURS = {"camus": ("LV", "LVepi", "LA"), "mmode": ("LV",)}
+COLOURS = {
+    "LV": "#E69F00",
+    "MYO": "#0072B2",
+    "LVepi": "#56B4E9",
+    "LA": "#CC79A7",
+    "BAD": "#D55E00",
+}
+CONTOURS = {"camus": ("LV", "LVepi", "LA"), "mmode": ("LV",), "mmode-quality": ("BAD",)}
 """Outlines drawn on an image: endocardium, epicardium, atrium. The ring's own outline would
-draw the endocardium twice."""
+draw the endocardium twice. A bad window gets a frame."""
 BOX_METRICS = {
     "camus": {"dice": "Dice (0 to 1)", "hd95_mm": "HD95 (mm)", "msd_mm": "MSD (mm)"},
     "mmode": {"dice": "Dice (0 to 1)"},
 }
 POINTS = "#0072B2"
 QUALITY_MARKS = ((POINTS, "o"), ("#E69F00", "s"), ("#CC79A7", "^"), ("#000000", "D"))
-AXIS_UNITS = {"camus": ("mm", "mm"), "mmode": ("depth (mm)", "time (s)")}  # rows, columns
+AXIS_UNITS = {  # rows, columns
+    "camus": ("mm", "mm"),
+    "mmode": ("depth (mm)", "time (s)"),
+    "mmode-quality": ("depth (mm)", "time (s)"),
+}
 
 
 def save(figure: Figure, path: Path | str) -> None:

@@ -172,6 +172,26 @@ def test_mmode_card():
     assert "LVepi" not in text
 
 
+def test_quality_card():
+    metrics = {
+        **{"n_cases": 136, "n_patients": 24, "n_bad": 50, "evaluated_on": "test"},
+        **{"auc": 0.969, "auc_low": 0.943, "auc_high": 0.992, "sensitivity": 0.92},
+        **{"sensitivity_low": 0.8, "sensitivity_high": 1.0, "specificity": None},
+        "confusion": {
+            **{"bad_called_bad": 46, "bad_called_good": 4},
+            **{"good_called_good": 81, "good_called_bad": 5},
+        },
+    }
+    text = card("mmode-quality", metrics)
+    found = rows(text)
+    assert found["area under the ROC curve"] == ["0.97 [0.94 to 0.99]"]
+    assert found["sensitivity for bad"] == ["0.92 [0.80 to 1.00]"]
+    assert found["specificity (good ones let pass)"] == ["–"]
+    assert (found["good"], found["bad"]) == (["81", "5"], ["4", "46"])
+    assert "136 windows of 24 animals of the test split, 50 of them bad" in text
+    assert found["1"] == ["BAD", "every pixel of a window that cannot"]
+
+
 def test_a_metric_that_is_zero_everywhere_is_shown():
     zero = {"dice": 0.0, "dice_low": 0.0, "dice_high": 0.0}
     metrics = MMODE_METRICS | {"overall": {"LV": zero}}
