@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from heartseg.data.sequences import resample_frames
+from heartseg.data.frames import resample_frames
 from heartseg.errors import InputError
 from heartseg.recipe import Recipe
 
