@@ -14,6 +14,7 @@ COMMANDS = {
     "evaluate": "measure a trained model on held-out patients",
     "register": "package a trained model and put it in the registry",
     "sweep": "search the best values of a recipe and register the winner",
+    "crossval": "cross-validate a recipe and register the ensemble of its folds",
     "predict": "segment images with a registered model",
     "recording": "segment and measure whole M-mode recordings",
     "test": "measure a registered model on a folder with masks",

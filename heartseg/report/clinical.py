@@ -64,7 +64,8 @@ def clinical_section(metrics: dict[str, Any], synthetic: bool) -> str:
     chosen, dice = (get(metrics, "postprocess", key) for key in ("chosen", "val_dice"))
     if chosen and dice:
         parts.append(
-            f"Post-processing, chosen on the validation patients: {chosen.replace('_', ' ')} "
+            f"Post-processing, chosen on {metrics['postprocess']['chosen_on']} patients: "
+            f"{chosen.replace('_', ' ')} "
             f"(mean Dice {number(dice['none'], 4)} without, "
             f"{number(dice['largest_component'], 4)} with each structure's largest part only)."
         )

@@ -30,7 +30,8 @@ CHALLENGER: Final = "challenger"
 WEIGHTS_TAG = "heartseg.weights_md5"
 TRAINING_TAG = "heartseg.training_run"
 POSTPROCESS_TAG = "heartseg.postprocess"
-PACKAGE_TAGS = (WEIGHTS_TAG, TRAINING_TAG, POSTPROCESS_TAG)  # what a package is made of
+TTA_TAG = "heartseg.tta"
+PACKAGE_TAGS = (WEIGHTS_TAG, TRAINING_TAG, POSTPROCESS_TAG, TTA_TAG)  # what a package is made of
 DATA_TAG = "eval.data_digest"
 SPLIT_TAG = "eval.split"
 METRIC_TAG = "eval.metric"
@@ -77,9 +78,12 @@ def find_run(client: MlflowClient, training: dict[str, Any], data_source: Path) 
 
 
 def find_version(client: MlflowClient, name: str, tags: dict[str, str]) -> ModelVersion | None:
-    """The version whose package has these weights, training and post-processing, if any."""
+    """The version whose package has these weights, training, post-processing and views, if any.
+
+    Versions from before there were views look at none.
+    """
     for version in client.search_model_versions(f"name = '{name}'"):
-        if all(version.tags.get(tag) == tags[tag] for tag in PACKAGE_TAGS):
+        if all(version.tags.get(tag, "none") == tags[tag] for tag in PACKAGE_TAGS):
             return version
     return None
 
@@ -192,10 +196,12 @@ class Pulled:
 
     Attributes:
         predict: uint8 (N, C, H, W) -> uint8 label maps (N, H, W) on the same grid.
+        predict_with_probabilities: the same label maps, and float32 (N, labels, H, W), sum 1.
         metadata: what was stored with the model.
     """
 
     predict: Callable[[np.ndarray], np.ndarray]
+    predict_with_probabilities: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
     metadata: dict[str, Any]
 
 
@@ -227,7 +233,10 @@ def pull(uri: str, model_uri: str) -> Pulled:
         raise InputError(
             f"{model_uri} was not registered by heartseg; take one of `make ui`'s list"
         )
-    return Pulled(model.predict, metadata)
+    from heartseg.models.packaged import with_probabilities
+
+    sigmoids = metadata["recipe"].get("loss") == "one_vs_rest_bce"
+    return Pulled(model.predict, with_probabilities(model.get_raw_model(), sigmoids), metadata)
 
 
 def read_value(metrics: dict[str, Any], key: str, path: Path) -> float:

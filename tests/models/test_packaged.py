@@ -11,13 +11,16 @@ from PIL import Image
 from torch import nn
 
 from heartseg.models import build_network
+from heartseg.models.outputs import Ensemble, probabilities
 from heartseg.models.packaged import (
     PackagedModel,
     export_model,
     log_packaged,
     normalise,
     resize_images,
+    with_probabilities,
 )
+from heartseg.models.views import views_of
 
 
 def varied(config, classes, size=48):
@@ -107,6 +110,26 @@ def test_exported_graph_needs_no_heartseg(configure):
     program = export_model(varied(configure("quicknat"), 1), 1)
     targets = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
     assert all(target.startswith(("aten.", "<built-in", "_operator", "sym_")) for target in targets)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dataset", "classes"), [("camus", 4), ("mmode", 1)])
+def test_exported_ensemble_of_views_tells_its_probabilities(configure, dataset, classes):
+    """The same label maps as ever, and the probabilities they come from, in one run."""
+    networks = [varied(configure("unet"), classes).network for _ in range(2)]
+    model = PackagedModel(Ensemble(networks, classes == 1), 48, largest_component=True).eval()
+    model.look_at(views_of(dataset, "views"))
+    program = export_model(model, 1).module()
+    predict = with_probabilities(program, classes == 1)
+    for shape in [(3, 61, 93), (1, 48, 48)]:
+        images = random_images(*shape)
+        with torch.no_grad():
+            logits = model.logits(images)
+            expected = model.labels(logits)
+        assert torch.equal(program(images), expected)
+        labels, found = predict(images.numpy())
+        assert np.array_equal(labels, expected.numpy())
+        np.testing.assert_allclose(found, probabilities(logits, classes == 1), atol=1e-5)
 
 
 PULL = """
