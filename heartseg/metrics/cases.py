@@ -101,9 +101,9 @@ def _truth_camus(frames: pd.DataFrame) -> dict[str, float]:
     """The values that came with any of a patient's frames; NaN where there are none."""
     first = frames[["reference_ef", "reference_edv", "reference_esv"]].bfill().iloc[0]
     return {
-        "ef_cfg": first["reference_ef"],
-        "edv_true": first["reference_edv"],
-        "esv_true": first["reference_esv"],
+        "ef_percent_cfg": first["reference_ef"],
+        "edv_ml_true": first["reference_edv"],
+        "esv_ml_true": first["reference_esv"],
     }
 
 
@@ -111,9 +111,9 @@ def _truth_mmode(frame: Mapping[Hashable, Any]) -> dict[str, float]:
     """The values that came with an M-mode window; NaN where there are none."""
     lvidd, lvids = frame["reference_lvidd"], frame["reference_lvids"]
     return {
-        "lvidd_true": lvidd,
-        "lvids_true": lvids,
-        "fs_true": fractional_shortening(lvidd, lvids),
-        "ef_true": teichholz_ef(lvidd, lvids, MOUSE),
-        "hr_true": frame["reference_hr"],
+        "lvidd_mm_true": lvidd,
+        "lvids_mm_true": lvids,
+        "fs_percent_true": fractional_shortening(lvidd, lvids),
+        "ef_percent_true": teichholz_ef(lvidd, lvids, MOUSE),
+        "hr_bpm_true": frame["reference_hr"],
     }

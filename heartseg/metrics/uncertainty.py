@@ -37,19 +37,17 @@ def normalised_entropy(probabilities: np.ndarray) -> np.ndarray:
 
 
 def case_uncertainty(entropy: np.ndarray, labels: np.ndarray) -> float:
-    """One number for an image, 0 to 1: doubt against heart.
+    """One number for an image, 0 to 1: mean entropy of the pixels told to be heart.
 
-    U / (U + F), U the sum of the normalised entropy over all pixels and F the number of pixels
-    predicted as a structure. Doubt lies along borders, so its mean over the image would tell how
-    small the heart is; this is independent of the image's margins and of its pixels' size. 0 is
-    a heart without doubt, 0.5 as much doubt as heart, 1 doubt without any heart, or nothing.
+    The background's is left out, since it tells how much of it the image shows. 0 is a heart
+    without doubt; 1 is also the value of an image in which no heart is found.
 
     Args:
         entropy: of `normalised_entropy`, (H, W).
         labels: predicted label map (H, W), 0 the background.
     """
-    doubt, heart = float(entropy.sum(dtype=np.float64)), int((labels > 0).sum())
-    return doubt / (doubt + heart) if heart else 1.0
+    heart = labels > 0
+    return float(entropy[heart].mean(dtype=np.float64)) if heart.any() else 1.0
 
 
 def doubt_and_dice(cases: pd.DataFrame, dataset: str) -> pd.DataFrame:

@@ -135,12 +135,13 @@ def with_probabilities(
         uint8 (N, C, H, W) -> label maps uint8 (N, H, W), probabilities float32 (N, labels, H, W).
     """
     watched = _Watched(graph)
+    device = next(iter(graph.state_dict().values()), torch.empty(0)).device
 
     def predict(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with torch.no_grad():
-            labels = watched.run(torch.from_numpy(images))
+            labels = watched.run(torch.from_numpy(images).to(device))
             found = probabilities(watched.logits, sigmoids)
-        return labels.numpy(), found.numpy()
+        return labels.cpu().numpy(), found.cpu().numpy()
 
     return predict
 

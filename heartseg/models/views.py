@@ -58,9 +58,11 @@ class Seen(nn.Module):
         self.view = view
         turned = (view.rotate_degrees, view.scale) != (0.0, 1.0)
         self.turned = turned
-        if turned:  # as buffers: a graph that is exported carries them along
-            self.register_buffer("there", _grid(view.rotate_degrees, view.scale, size))
-            self.register_buffer("back", _grid(-view.rotate_degrees, 1 / view.scale, size))
+        if turned:  # as buffers: they follow the model to its device and into exported graphs
+            there = _grid(view.rotate_degrees, view.scale, size)
+            back = _grid(-view.rotate_degrees, 1 / view.scale, size)
+            self.register_buffer("there", there, persistent=False)  # no part of its state
+            self.register_buffer("back", back, persistent=False)
 
     def look(self, images: torch.Tensor) -> torch.Tensor:
         """The view of float images; what comes into view from beyond the border is 0, black."""

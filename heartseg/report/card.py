@@ -174,7 +174,7 @@ def _results(dataset: str, metrics: dict[str, Any]) -> str:
         if (found := get(metrics, *key.split(".")))
     ]
     if clinical:
-        head = ("measurement", "bias", "mean absolute error", "r", "ICC(2,1)")
+        head = ("measurement", "bias", "mean absolute error", "r (-1 to 1)", "ICC(2,1) (to 1)")
         parts.append(table((*head, "95 % limits of agreement", "n", "not measured"), clinical))
     groups = [
         (
@@ -186,7 +186,7 @@ def _results(dataset: str, metrics: dict[str, Any]) -> str:
         if found
     ]
     if groups:
-        parts.append(table(("mean Dice by", *STRUCTURES[dataset]), groups))
+        parts.append(table(("mean Dice (0 to 1) by", *STRUCTURES[dataset]), groups))
     return "\n\n".join(parts)
 
 

@@ -28,7 +28,8 @@ def certainty_section(metrics: dict[str, Any]) -> str:
         )
     if uncertainty := metrics.get("uncertainty"):
         parts.append(
-            "Uncertainty of a case (cases.csv), doubt over doubt and heart, 0 to 1: mean "
+            "Uncertainty of a case (cases.csv), the mean normalised entropy (0 to 1) of the pixels "
+            "told to be heart: mean "
             f"{number(uncertainty['mean'], 3)}, greatest {number(uncertainty['max'], 3)}. Its rank "
             "correlation with the case's mean Dice (Spearman, -1 to 1; negative where unsure cases "
             f"are the worse ones): {number(uncertainty['spearman_dice'], 2)}, "

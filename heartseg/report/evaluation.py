@@ -25,12 +25,12 @@ from heartseg.report.targets import target_panels
 
 CHARTS = {
     "camus": {
-        "ef": ("ejection fraction", "%"),
-        "ef_cfg": ("recorded EF", "%"),
-        "edv": ("end-diastolic volume", "mL"),
-        "esv": ("end-systolic volume", "mL"),
+        "ef_percent": ("ejection fraction", "%"),
+        "ef_percent_cfg": ("recorded EF", "%"),
+        "edv_ml": ("end-diastolic volume", "mL"),
+        "esv_ml": ("end-systolic volume", "mL"),
     },
-    "mmode": {"lvidd": ("LVIDd", "mm"), "fs": ("fractional shortening", "%")},
+    "mmode": {"lvidd_mm": ("LVIDd", "mm"), "fs_percent": ("fractional shortening", "%")},
 }
 """Whose agreement is drawn, and its unit."""
 SHOWN = {"worst": 0.0, "median": 0.5, "best": 1.0}
@@ -92,7 +92,7 @@ def charts(measured: Measured, dataset: str, split: str, history: Path) -> dict[
     for key, (quantity, unit) in CHARTS[dataset].items():
         pair = (
             (recorded["reference"], recorded["measured"])
-            if key == "ef_cfg"
+            if key == "ef_percent_cfg"
             else (clinical[f"{key}_reference"], clinical[f"{key}_predicted"])
         )
         qualities = clinical.loc[pair[0].index, "quality"] if dataset == "camus" else None

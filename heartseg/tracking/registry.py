@@ -196,13 +196,13 @@ class Pulled:
 
     Attributes:
         predict: uint8 (N, C, H, W) -> uint8 label maps (N, H, W) on the same grid.
-        predict_with_probabilities: the same label maps, and float32 (N, labels, H, W), sum 1.
         metadata: what was stored with the model.
+        predict_with_probabilities: the same label maps, and float32 (N, labels, H, W), sum 1.
     """
 
     predict: Callable[[np.ndarray], np.ndarray]
-    predict_with_probabilities: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
     metadata: dict[str, Any]
+    predict_with_probabilities: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def pull(uri: str, model_uri: str) -> Pulled:
@@ -236,7 +236,7 @@ def pull(uri: str, model_uri: str) -> Pulled:
     from heartseg.models.packaged import with_probabilities
 
     sigmoids = metadata["recipe"].get("loss") == "one_vs_rest_bce"
-    return Pulled(model.predict, with_probabilities(model.get_raw_model(), sigmoids), metadata)
+    return Pulled(model.predict, metadata, with_probabilities(model.get_raw_model(), sigmoids))
 
 
 def read_value(metrics: dict[str, Any], key: str, path: Path) -> float:

@@ -164,13 +164,13 @@ def test_camus(place: Path, store: str, capsys: pytest.CaptureFixture[str]) -> N
     assert list(missed["case_id"]) == ["p2_2CH_ES"]
     ef = pd.read_csv(results / "clinical.csv").set_index("patient")
     assert list(ef.index) == ["p1", "p2"]
-    assert ef.loc["p1", "edv_predicted"] == pytest.approx(
+    assert ef.loc["p1", "edv_ml_predicted"] == pytest.approx(
         2 / 3 * np.pi * 22**2 * 84 / 1000, rel=0.01
     )
-    assert np.isnan(ef.loc["p2", "ef_predicted"])
-    assert ef.loc["p2", "edv_predicted"] == ef.loc["p2", "edv_reference"]
+    assert np.isnan(ef.loc["p2", "ef_percent_predicted"])
+    assert ef.loc["p2", "edv_ml_predicted"] == ef.loc["p2", "edv_ml_reference"]
     assert metrics["ef"]["edv_ml"]["missing"] == 0
-    assert list(ef["ef_cfg"]) == [36.0, 36.0]
+    assert list(ef["ef_percent_cfg"]) == [36.0, 36.0]
     assert list(ef["quality"]) == ["Good", "Good/Poor"]
     assert set(metrics["ef_by_quality"]) == {"Good", "Poor"}
     assert metrics["ef_classes"]["masks"]["50"]["accuracy"] == 1.0
@@ -179,7 +179,11 @@ def test_camus(place: Path, store: str, capsys: pytest.CaptureFixture[str]) -> N
     assert names == {
         *("overlay_best", "overlay_median", "overlay_worst", "targets_median", "box_plots"),
         *("calibration", "uncertainty", "uncertainty_worst"),
-        *(f"{name}_{kind}" for name in ("ef", "ef_cfg", "edv", "esv") for kind in KINDS),
+        *(
+            f"{name}_{kind}"
+            for name in ("ef_percent", "ef_percent_cfg", "edv_ml", "esv_ml")
+            for kind in KINDS
+        ),
         "training_curves",
     }
     assert not list(results.glob(".*"))  # no temporary file stays
@@ -218,8 +222,8 @@ def test_mmode(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert metrics["truth"]["fs_percent"]["bias"] == pytest.approx(0.0, abs=2.0)
     windows = pd.read_csv(place / "results/mmode/clinical.csv")
     assert list(windows["case_id"]) == ["m0", "m1", "m2"]
-    assert windows["hr_predicted"].to_numpy() == pytest.approx(450.0, rel=0.05)
-    assert windows["hr_true"].isna().all()
+    assert windows["hr_bpm_predicted"].to_numpy() == pytest.approx(450.0, rel=0.05)
+    assert windows["hr_bpm_true"].isna().all()
 
 
 @pytest.mark.slow

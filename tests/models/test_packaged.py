@@ -146,8 +146,9 @@ np.save("labels.npy", labels)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "classes"), [("deeplabv3", 4), ("quicknat", 1)])
+@pytest.mark.parametrize(("name", "classes"), [("deeplabv3", 4), ("quicknat", 1), ("unet", 4)])
 def test_pulled_by_mlflow_alone_without_pickle(configure, tmp_path, name, classes):
+    """The U-Nets are an ensemble that looks at several views."""
     import mlflow
 
     uri = f"sqlite:///{tmp_path}/mlflow.db"
@@ -157,6 +158,10 @@ def test_pulled_by_mlflow_alone_without_pickle(configure, tmp_path, name, classe
         experiment = client.create_experiment("packaged", artifact_location=str(tmp_path / "store"))
         run = client.create_run(experiment)
         model = varied(configure(name), classes)
+        if name == "unet":
+            pair = Ensemble([model.network, varied(configure(name), classes).network], False)
+            model = PackagedModel(pair, 48).eval()
+            model.look_at(views_of("camus", "views"))
         info = log_packaged(
             model, 1, name="model", run_id=run.info.run_id, metadata={"dataset": "camus"}
         )
