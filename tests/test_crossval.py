@@ -28,7 +28,15 @@ SOURCE = {"PYTHONPATH": str(ROOT)}
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 EPOCHS, FOLDS = 6, 2
-COMMAND = [sys.executable, "-m", "heartseg.crossval", "camus", "--folds", str(FOLDS)]
+COMMAND = [
+    sys.executable,
+    "-m",
+    "heartseg.crossval",
+    "camus",
+    "--folds",
+    str(FOLDS),
+    "--in-process",
+]
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +64,8 @@ def repository(tmp_path_factory) -> Path:
 
 
 def test_killed_and_run_again(repository):
-    options = [*COMMAND, "--in-process"]
     driver = subprocess.Popen(
-        options, cwd=repository, env=environment(repository) | SOURCE,
+        COMMAND, cwd=repository, env=environment(repository) | SOURCE,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     while True:  # until it is in the midst of the second fold
@@ -72,7 +79,7 @@ def test_killed_and_run_again(repository):
     first = folders[0].with_name("fold0") / "model/weights.safetensors"
     before = (file_digest(first), first.stat().st_mtime)
 
-    told = run(options, repository, extra=SOURCE)
+    told = run(COMMAND, repository, extra=SOURCE)
 
     assert (file_digest(first), first.stat().st_mtime) == before  # not trained again
     results = repository / "results/crossval/camus"
@@ -141,15 +148,3 @@ def mean_probability(folder: Path, metrics: dict):
             return probabilities(model.logits(torch.from_numpy(images)), False).numpy()
 
     return told
-
-
-def test_on_ray_the_networks_are_the_same(repository):
-    """A cross-validation of its own, since Ray keeps its checkpoints in its own way."""
-    (here,) = (repository / "runs").glob("camus-crossval-*/fold0/model")
-    run(COMMAND, repository, extra=SOURCE)
-    ray = [path for path in (repository / "runs").glob("camus-crossval-*/fold0/model")]
-    weights = {file_digest(path / "weights.safetensors") for path in ray}
-    assert len(ray) == 2
-    assert weights == {file_digest(here / "weights.safetensors")}
-    client = connect(f"sqlite:///{repository}/mlflow.db")
-    assert len(client.search_model_versions("name = 'heartseg-camus'")) == 2

@@ -22,6 +22,7 @@ from heartseg.tracking.mlflow import (
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+    from mlflow.pyfunc import PyFuncModel
 
 Alias = Literal["champion", "challenger"]
 CHAMPION: Final = "champion"
@@ -197,12 +198,10 @@ class Pulled:
     Attributes:
         predict: uint8 (N, C, H, W) -> uint8 label maps (N, H, W) on the same grid.
         metadata: what was stored with the model.
-        predict_with_probabilities: the same label maps, and float32 (N, labels, H, W), sum 1.
     """
 
     predict: Callable[[np.ndarray], np.ndarray]
     metadata: dict[str, Any]
-    predict_with_probabilities: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def pull(uri: str, model_uri: str) -> Pulled:
@@ -215,6 +214,27 @@ def pull(uri: str, model_uri: str) -> Pulled:
     Raises:
         InputError: the store does not answer, or has no such model.
     """
+    model, metadata = _load(uri, model_uri)
+    return Pulled(model.predict, metadata)
+
+
+def pull_with_probabilities(
+    uri: str, model_uri: str
+) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Fetch a model as `pull` does, to know how sure it is too.
+
+    Returns:
+        uint8 (N, C, H, W) -> the label maps of `pull`, and class probabilities float32
+        (N, labels, H, W), sum 1.
+    """
+    from heartseg.models.packaged import with_probabilities
+
+    model, metadata = _load(uri, model_uri)
+    sigmoids = metadata["recipe"]["loss"] == "one_vs_rest_bce"
+    return with_probabilities(model.get_raw_model(), sigmoids)
+
+
+def _load(uri: str, model_uri: str) -> tuple[PyFuncModel, dict[str, Any]]:
     client = use_store(uri)
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -233,10 +253,7 @@ def pull(uri: str, model_uri: str) -> Pulled:
         raise InputError(
             f"{model_uri} was not registered by heartseg; take one of `make ui`'s list"
         )
-    from heartseg.models.packaged import with_probabilities
-
-    sigmoids = metadata["recipe"].get("loss") == "one_vs_rest_bce"
-    return Pulled(model.predict, metadata, with_probabilities(model.get_raw_model(), sigmoids))
+    return model, metadata
 
 
 def read_value(metrics: dict[str, Any], key: str, path: Path) -> float:
