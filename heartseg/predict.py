@@ -5,6 +5,9 @@ ground truth and earlier output (*_gt, *_seg, *_overlay) are passed over there.
 
 An apical sequence also gets the left ventricle's area and volume over time, as table and figure,
 compared with NAME_gt where that stands beside it; sequences.csv has EDV, ESV and EF of each.
+
+With --uncertainty, NAME_uncertainty stands beside it: float32, 0 (sure) to 1 per pixel (for PNG a
+TIFF); uncertainty.csv has the mean of each frame over the pixels told to be heart.
 """
 
 from __future__ import annotations
@@ -26,10 +29,11 @@ if TYPE_CHECKING:
     from heartseg.tracking.registry import Pulled
 
 SUFFIXES = (".nii.gz", ".nii", ".png")
-NOT_IMAGES = ("_gt", "_seg", "_overlay", "_curves")
+NOT_IMAGES = ("_gt", "_seg", "_overlay", "_curves", "_uncertainty")
 FRAMES_AT_ONCE = 8  # bounds the memory for long sequences
 OVERLAY_FRAMES = 6
 SEQUENCES = "sequences.csv"
+UNCERTAINTY = "uncertainty.csv"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -37,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("model", help="for example models:/heartseg-camus@champion")
     parser.add_argument("inputs", nargs="+", type=Path, metavar="FILE_OR_FOLDER")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--uncertainty", action="store_true", help="of each pixel, 0 to 1")
     options = parser.parse_args(argv)
     if not Path(PARAMS_FILE).exists() and "MLFLOW_TRACKING_URI" not in os.environ:
         raise InputError(
@@ -49,8 +54,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         from heartseg.tracking.registry import pull
 
         pulled = pull(tracking_uri(Path.cwd()), options.model)
+        if options.uncertainty:
+            from heartseg.metrics.uncertainty import uncertainty_rows
+
+            pulled, entropies = _doubting(pulled, options.model)
     done = 0
     sequences: list[dict[str, Any]] = []
+    doubts: list[dict[str, Any]] = []
     for file, name in files.items():
         try:
             images = read_images(file)
@@ -64,6 +74,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             problems.append(f"{file}: {error}")
             continue
         _write(images, labels, shown, place, dataset)
+        if options.uncertainty:
+            images.save(np.stack(entropies), place)
+            doubts += uncertainty_rows(str(name), shown, entropies, labels)
+            entropies.clear()
         done += 1
         if dataset == "camus" and len(images.frames) > 1 and images.spacing is not None:
             reference, fault = _read_reference(file, images.frames.shape)
@@ -73,6 +87,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{done} file(s) segmented into {options.out}")
     if sequences:
         _write_sequences(sequences, options.out / SEQUENCES)
+    if doubts:
+        import pandas as pd
+
+        pd.DataFrame(doubts).to_csv(options.out / UNCERTAINTY, index=False)
     if problems:
         listing = "\n".join(f"  - {problem}" for problem in problems)
         raise InputError(f"{len(problems)} input(s) could not be segmented:\n{listing}")
@@ -134,8 +152,8 @@ class Images:
     Attributes:
         frames: (T, H, W) as stored, from `read_images` uint8; T = 1 for a single image.
         spacing: (row, column) in mm, None where the file does not say.
-        save: writes label maps uint8 (T, H, W) in the form of the input, given the path of
-            the output without suffix.
+        save: writes label maps uint8 (T, H, W), or uncertainties float32, in the form of the
+            input, given the path of the output without suffix.
     """
 
     frames: np.ndarray
@@ -169,8 +187,9 @@ def _read_png(path: Path) -> Images:
         deep = image.mode.startswith(("I", "F"))  # more than 8 bits, which "L" would cut off
         pixels = np.array(image if deep else image.convert("L"))
 
-    def save(labels: np.ndarray, place: Path) -> None:
-        Image.fromarray(labels[0]).save(f"{place}_seg.png")
+    def save(values: np.ndarray, place: Path) -> None:
+        name = "seg.png" if values.dtype == np.uint8 else "uncertainty.tif"
+        Image.fromarray(values[0]).save(f"{place}_{name}")
 
     return Images(pixels[None], None, save)
 
@@ -185,15 +204,16 @@ def _read_nifti(path: Path) -> Images:
     if data.ndim < 2 or 0 in data.shape or sum(size > 1 for size in data.shape[2:]) > 1:
         raise InputError(f"has shape {data.shape}; wanted are 2-D images, or 3-D with time last")
 
-    def save(labels: np.ndarray, place: Path) -> None:
+    def save(values: np.ndarray, place: Path) -> None:
+        name = "seg" if values.dtype == np.uint8 else "uncertainty"
         header = image.header.copy()
-        header.set_data_dtype(np.uint8)
+        header.set_data_dtype(values.dtype)
         header.set_slope_inter(1, 0)
         header["cal_min"], header["cal_max"] = 0, 0  # the display range of the gray values
-        stored = np.ascontiguousarray(labels.transpose(2, 1, 0))
+        stored = np.ascontiguousarray(values.transpose(2, 1, 0))
         if stored.size == data.size:  # not only the ends of a sequence
             stored = stored.reshape(data.shape)
-        nib.save(type(image)(stored, image.affine, header), f"{place}_seg.nii.gz")
+        nib.save(type(image)(stored, image.affine, header), f"{place}_{name}.nii.gz")
 
     # stored as (lateral W, depth H, time...), wanted as (T, H, W)
     frames = data.reshape(*data.shape[:2], -1).transpose(2, 1, 0)
@@ -225,6 +245,23 @@ def _predict(pulled: Pulled, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray
     starts = range(0, len(batch), FRAMES_AT_ONCE)
     labels = [pulled.predict(batch[i : i + FRAMES_AT_ONCE]) for i in starts]
     return np.concatenate(labels), np.arange(len(frames))
+
+
+def _doubting(pulled: Pulled, model: str) -> tuple[Pulled, list[np.ndarray]]:
+    """The same model, and a list to which it adds the entropy (H, W) of each frame it segments."""
+    from heartseg.metrics.uncertainty import normalised_entropy
+    from heartseg.tracking.mlflow import tracking_uri
+    from heartseg.tracking.registry import pull_with_probabilities
+
+    told = pull_with_probabilities(tracking_uri(Path.cwd()), model)
+    entropies: list[np.ndarray] = []
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        labels, probabilities = told(images)
+        entropies.extend(normalised_entropy(each) for each in probabilities)
+        return labels
+
+    return replace(pulled, predict=predict), entropies
 
 
 def _write(

@@ -51,7 +51,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory, _cold_store: Path) -> s
     uri = f"sqlite:///{path}"
     client = registry.use_store(uri)
     run_id = new_run(uri)
-    recipe = {"model": {"in_channels": 1}}
+    recipe = {"model": {"in_channels": 1}, "loss": "ce_dice"}
     # resized to its own size an image of 32 x 32 stays as it is
     info = log_packaged(
         PackagedModel(Threshold(), 32).eval(),
@@ -81,8 +81,8 @@ def blob(height: int = DEPTH, width: int = WIDTH) -> np.ndarray:
     return pixels
 
 
-def run(*inputs: Path) -> Path:
-    predict.main([MODEL, *(str(path) for path in inputs), "--out", "out"])
+def run(*inputs: Path, options: tuple[str, ...] = ()) -> Path:
+    predict.main([MODEL, *(str(path) for path in inputs), "--out", "out", *options])
     return Path("out")
 
 
@@ -90,6 +90,26 @@ def agreement(labels: np.ndarray, pixels: np.ndarray) -> float:
     """Dice of label 1 against the bright block; the network's small grid blurs its edges."""
     block = pixels > 100
     return 2 * np.sum((labels == 1) & block) / (np.sum(labels == 1) + block.sum())
+
+
+def test_uncertainty_lies_on_the_grid_of_its_image(tmp_path):
+    """It is at its highest where the gray value is at the threshold, and told per frame."""
+    pixels = np.stack([blob(), np.full((DEPTH, WIDTH), 114, np.uint8)])  # 114.5: at the threshold
+    nib.save(nib.Nifti1Image(pixels.transpose(2, 1, 0), OBLIQUE), tmp_path / "x.nii.gz")
+    out = run(tmp_path / "x.nii.gz", options=("--uncertainty",))
+    plain, doubt = nib.load(out / "x_seg.nii.gz"), nib.load(out / "x_uncertainty.nii.gz")
+    assert doubt.get_data_dtype() == np.float32
+    np.testing.assert_allclose(doubt.affine, plain.affine)
+    found = np.asarray(doubt.dataobj).transpose(2, 1, 0)
+    assert found.shape == pixels.shape
+    assert 0 <= found.min() <= found.max() <= 1
+    assert found[1] == pytest.approx(0.5, abs=1e-3)  # two of four labels, alike
+    assert found[0].min() < 0.25
+    table = pd.read_csv(out / "uncertainty.csv")
+    assert list(table["frame"]) == [1, 2]
+    heart = np.asarray(plain.dataobj).transpose(2, 1, 0)[0] > 0
+    assert table["uncertainty"][0] == pytest.approx(found[0][heart].mean(), abs=1e-5)
+    assert table["uncertainty"][1] == 1.0  # no heart found
 
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
