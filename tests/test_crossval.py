@@ -117,7 +117,7 @@ def test_killed_and_run_again(repository):
 
     # Its label is that of the mean probability of the folds' networks.
     store, champion = f"sqlite:///{repository}/mlflow.db", "models:/heartseg-camus@champion"
-    predict = registry.pull_with_probabilities(store, champion)
+    predict = registry.fetch(store, champion)[0].load_with_probabilities()
     image = decode_image(frames["image"].iloc[0], frames["height"].iloc[0])[None]
     labels, probabilities = predict(image)
     assert np.array_equal(labels, registry.pull(store, champion).predict(image))

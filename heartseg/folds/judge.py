@@ -13,13 +13,14 @@ from heartseg.evaluate import evaluate_model, pairs_of, predictor, summarise
 from heartseg.folds.job import Job
 from heartseg.paths import MODEL
 from heartseg.register import register_model
+from heartseg.report.markdown import get
 
 if TYPE_CHECKING:
     from heartseg.metrics.cases import Measured, Predict
     from heartseg.models.packaged import PackagedModel
     from heartseg.models.views import Tta
 
-CLINICAL_ERRORS = {
+CLINICAL_ERRORS: dict[str, dict[str, tuple[str, ...]]] = {
     "camus": {
         "ef_mae_points": ("ef", "masks", "mae"),
         "edv_mae_ml": ("ef", "edv_ml", "mae"),
@@ -74,17 +75,14 @@ def judge_folds(job: Job, rows: pd.DataFrame) -> dict[str, Any]:
 def headline(dataset: str, metrics: dict[str, Any]) -> dict[str, float]:
     """The few numbers of metrics.json that folds are compared by; units in the keys, Dice and
     calibration error from 0 to 1. NaN for what is undefined."""
-    found = {
+    found: dict[str, Any] = {
         f"{structure}_{metric}": value
         for structure, values in metrics["overall"].items()
         for metric, value in values.items()
         if metric in ("dice", "hd95_mm")
     }
     for name, keys in CLINICAL_ERRORS[dataset].items():
-        value: Any = metrics
-        for key in keys:
-            value = value[key]
-        found[name] = value
+        found[name] = get(metrics, *keys)
     found["ece"] = metrics["calibration"]["ece"]
     return {name: np.nan if value is None else float(value) for name, value in found.items()}
 
@@ -119,7 +117,7 @@ def _report(
     log_evaluation(job.client, job.run_id, {"crossval": summary}, files)
     n = overall["n_patients"]
     print(f"{files[0]}: {job.folds} folds, {n} patients predicted once each (mean ± SD of folds)")
-    for name in table:
+    for name in together:
         print(
             f"  {name:<14} {mean[name]:8.4f} ± {sd[name]:.4f}   all together {together[name]:.4f}"
         )
