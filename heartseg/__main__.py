@@ -14,6 +14,7 @@ COMMANDS = {
     "evaluate": "measure a trained model on held-out patients",
     "register": "package a trained model and put it in the registry",
     "sweep": "search the best values of a recipe and register the winner",
+    "crossval": "cross-validate a recipe and register the ensemble of its folds",
     "pull": "copy a registered model into a folder that needs no server",
     "predict": "segment images with a registered or pulled model",
     "serve": "answer requests and show a page, with a registered or pulled model",
