@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 
 from heartseg.data.images import Images, put_file, read_images, stem_of, suffix_of
-from heartseg.data.sequences import frame_rate, resample_frames
+from heartseg.data.sequences import frame_rate
 from heartseg.errors import InputError
 from heartseg.metrics import Spacing
 from heartseg.metrics.sequence import lv_curves, summarise_curves
-from heartseg.models.inputs import frames_of
+from heartseg.models.inputs import input_stacks, segmented_frames
 from heartseg.predicting.files import Job
 from heartseg.predicting.tables import clinical_rows, frame_rows
 from heartseg.report.overlay import save_overlay
@@ -96,7 +96,6 @@ class Segmenter:
         self.predict = predict
         self.dataset = metadata["dataset"]
         self.channels = metadata["recipe"]["model"]["in_channels"]
-        self.stacked = frames_of(self.channels)
         self.out = out
         self.overwrite = overwrite
         self.made_before = made_before
@@ -139,14 +138,10 @@ class Segmenter:
         return one
 
     def _numbers(self, job: Job, count: int) -> np.ndarray:
-        """Which frames the model segments: the two ends for one that takes whole sequences."""
-        if self.stacked == 1:
-            return np.arange(count)
-        if count < 2:
-            raise InputError(
-                f"{job.file}: the model takes sequences; give a 3-D NIfTI file, time last"
-            )
-        return np.array([0, count - 1])
+        try:
+            return segmented_frames(count, self.channels)
+        except InputError as error:
+            raise InputError(f"{job.file}: {error}") from None
 
     def _segment(self, files: list[Opened]) -> None:
         """Frames of one size go through the network together, whatever file they are from."""
@@ -154,7 +149,9 @@ class Segmenter:
         for one in files:
             by_shape[one.images.frames.shape[1:]].append(one)
         for (height, width), same in by_shape.items():
-            stacks = np.concatenate([self._stacks(one.images.frames) for one in same])
+            stacks = np.concatenate(
+                [input_stacks(one.images.frames, self.channels) for one in same]
+            )
             step = max(min(FRAMES_AT_ONCE, PIXELS_AT_ONCE // (height * width)), 1)
             labels = []
             for start in range(0, len(stacks), step):
@@ -163,13 +160,6 @@ class Segmenter:
             ends = np.cumsum([len(one.numbers) for one in same])[:-1]
             for one, own in zip(same, np.split(np.concatenate(labels), ends), strict=True):
                 one.labels = own
-
-    def _stacks(self, frames: np.ndarray) -> np.ndarray:
-        """Frames (T, H, W) as what is segmented at a time: (T, 1, H, W), or (2, S, H, W)."""
-        if self.stacked == 1:
-            return frames[:, None]
-        forward = resample_frames(frames, self.stacked)
-        return np.stack([forward, forward[::-1]])
 
     def _batch(self, stacks: np.ndarray) -> np.ndarray:
         return np.repeat(stacks, self.channels // stacks.shape[1], axis=1)

@@ -5,7 +5,7 @@ Drawn by Pillow: matplotlib takes half a second for a picture, and an archive ha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -68,16 +68,23 @@ def draw(
     step = np.array([size[0] / image.shape[1], size[1] / image.shape[0]])  # x, y
     font = ImageFont.load_default(14)
     left = 6.0
+    for name, points in outlines(labels, dataset):
+        canvas.line([tuple(point) for point in points * step], fill=COLOURS[name], width=2)
     for name in CONTOURS[dataset]:
-        mask = np.pad(structure_mask(labels, dataset, name), 1)
-        # find_contours counts from the middle of the first pixel, which is the margin's
-        for contour in find_contours(mask.astype(np.float32), 0.5):
-            points = (contour[:, ::-1] - 0.5) * step
-            canvas.line([tuple(point) for point in points], fill=COLOURS[name], width=2)
         canvas.text((left, size[1] - 20), name, fill=COLOURS[name], font=font)
         left += canvas.textlength(name, font=font) + 10
     canvas.text((left + 6, size[1] - 20), caption, fill="white", font=font)
     return picture
+
+
+def outlines(labels: np.ndarray, dataset: str) -> Iterator[tuple[str, np.ndarray]]:
+    """The outlines of a label map (H, W): structure, and points (n, 2) as x, y in pixels from the
+    image's upper left corner."""
+    for name in CONTOURS[dataset]:
+        mask = np.pad(structure_mask(labels, dataset, name), 1)
+        # find_contours counts from the middle of the first pixel, which is the margin's
+        for contour in find_contours(mask.astype(np.float32), 0.5):
+            yield name, contour[:, ::-1] - 0.5
 
 
 def _save(pictures: list[Image.Image], path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
+from heartseg.data.prepared import file_digest
 from heartseg.errors import InputError
 from heartseg.tracking.mlflow import (
     connect,
@@ -20,6 +21,7 @@ from heartseg.tracking.mlflow import (
     open_run,
     without_password,
 )
+from heartseg.tracking.records import log_records
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -76,6 +78,8 @@ def find_run(client: MlflowClient, training: dict[str, Any], data_source: Path) 
         data_digest=training["data_digest"],
         tags=training["tags"],
     )
+    if file_digest(data_source) == training["data_digest"]:
+        log_records(client, run_id, training.get("records", {}), data_source)
     client.set_terminated(run_id)
     return run_id
 
@@ -258,6 +262,32 @@ def fetch(uri: str, model_uri: str) -> tuple[Package, dict[str, Any]]:
         "signature": facts.signature.to_dict() if facts.signature else None,
     }
     return Package(model_uri, program, metadata), origin
+
+
+def resolve(uri: str, model_uri: str) -> tuple[str, str]:
+    """The version that a model's URI means now: that one's own URI, and its number or id.
+
+    Args:
+        uri: the store.
+        model_uri: "models:/NAME@ALIAS"; another kind of URI always means the same.
+
+    Raises:
+        InputError: the store does not answer, or the alias is not set.
+    """
+    name, at, alias = model_uri.removeprefix("models:/").partition("@")
+    if not at:
+        return model_uri, name.partition("/")[2] or name
+    client = connect(uri)
+    from mlflow.exceptions import MlflowException
+
+    try:
+        version = client.get_model_version_by_alias(name, alias).version
+    except MlflowException as error:
+        raise InputError(
+            f"no model {model_uri} in the store at {without_password(uri)}: {first_line(error)}. "
+            "Register one, or set MLFLOW_TRACKING_URI to the store that has it"
+        ) from None
+    return f"models:/{name}/{version}", str(version)
 
 
 def read_card(uri: str, origin: dict[str, Any]) -> tuple[str, str]:
