@@ -17,6 +17,7 @@ COMMANDS = {
     "predict": "segment images with a registered model",
     "recording": "segment and measure whole M-mode recordings",
     "test": "measure a registered model on a folder with masks",
+    "doctor": "look at everything that a run needs, and say how to mend it",
     "windows": "cut M-mode recordings into windows to train on",
 }
 
