@@ -43,31 +43,28 @@ def check_remote(root: Path) -> Check:
     """
     if not (root / ".dvc").is_dir():
         return Check("DVC remote", "driver", "warn", "no DVC repository", "`dvc init`")
-    remote = _dvc(root, "remote", "default").stdout.strip().splitlines()
-    if not remote or remote[-1].startswith("No default"):
-        mend = "`dvc remote add --default storage …`: the data are on this machine only"
-        return Check("DVC remote", "driver", "warn", "none", mend)
+    command = [sys.executable, "-m", "dvc", "status", "--cloud", "--json"]
     try:
-        done = _dvc(root, "status", "--cloud", "--json")
+        done = subprocess.run(
+            command, cwd=root, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+        )
     except subprocess.TimeoutExpired:
         mend = "is the machine reachable from here? `dvc remote list` shows where it should be"
-        return Check("DVC remote", remote[-1], "fail", f"no answer in {PATIENCE_S} s", mend)
+        return Check("DVC remote", "driver", "fail", f"no answer in {PATIENCE_S} s", mend)
+    if "no remote specified" in done.stderr:
+        mend = "`dvc remote add --default storage …`: the data are on this machine only"
+        return Check("DVC remote", "driver", "warn", "none", mend)
     if done.returncode != 0:
-        lines = [line for line in done.stderr.splitlines() if "ERROR" in line] or [
-            "no reason given"
-        ]
-        mend = (
-            "`dvc remote list` shows where it should be; `dvc status --cloud --verbose` says more"
-        )
-        return Check("DVC remote", remote[-1], "fail", lines[-1], mend)
-    return judge_remote(remote[-1], json.loads(done.stdout or "{}"))
+        lines = [line for line in done.stderr.splitlines() if "ERROR" in line]
+        mend = "`dvc remote list` shows where it should be; `dvc status --cloud -v` says more"
+        return Check("DVC remote", "driver", "fail", (lines or ["no reason given"])[-1], mend)
+    return judge_remote(json.loads(done.stdout or "{}"))
 
 
-def judge_remote(name: str, differences: dict[str, str]) -> Check:
+def judge_remote(differences: dict[str, str]) -> Check:
     """What `dvc status --cloud --json` means.
 
     Args:
-        name: of the remote.
         differences: "new" (only here), "deleted" (only there) or "missing" (nowhere), by path.
     """
     by_state = {
@@ -76,18 +73,13 @@ def judge_remote(name: str, differences: dict[str, str]) -> Check:
     }
     if by_state["missing"]:
         seen = f"neither there nor in the cache: {', '.join(by_state['missing'][:5])}"
-        return Check("DVC remote", name, "fail", seen, "`dvc push` where they are, or `dvc repro`")
+        return Check(
+            "DVC remote", "driver", "fail", seen, "`dvc push` where they are, or `dvc repro`"
+        )
     if by_state["new"]:
         seen = f"lacks {len(by_state['new'])} output(s): {', '.join(by_state['new'][:5])}"
-        return Check("DVC remote", name, "warn", seen, "`dvc push`")
+        return Check("DVC remote", "driver", "warn", seen, "`dvc push`")
     if by_state["deleted"]:
         seen = f"has {len(by_state['deleted'])} output(s) that are not here"
-        return Check("DVC remote", name, "warn", seen, "`dvc pull`")
-    return Check("DVC remote", name, "ok", "answers, and has what is here")
-
-
-def _dvc(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dvc", *arguments]
-    return subprocess.run(
-        command, cwd=root, capture_output=True, text=True, check=False, timeout=PATIENCE_S
-    )
+        return Check("DVC remote", "driver", "warn", seen, "`dvc pull`")
+    return Check("DVC remote", "driver", "ok", "answers, and has what is here")

@@ -56,6 +56,7 @@ class Stack:
     Attributes:
         home: of the services: secrets, logs, basic_auth.ini.
         ray_tmp: Ray's folder, with its logs; short, for it holds sockets.
+        masked: a folder that is another one for the Ray worker; None where that cannot be made.
     """
 
     def __init__(self) -> None:
@@ -71,6 +72,7 @@ class Stack:
         ini = (INFRA / "basic_auth.ini").read_text(encoding="utf-8")
         (self.home / "basic_auth.ini").write_text(self.here(ini))
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.masked: Path | None = None
         self.postgres = Postgres(self.ports["postgres"], self.secret("postgres_password"))
 
     @property
