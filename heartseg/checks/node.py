@@ -63,9 +63,7 @@ class NodeReport:
     uncertainty: float = 0.0
 
 
-def report(
-    folders: Sequence[Path], address: str = "127.0.0.1", ray_gpus: float = 0.0
-) -> NodeReport:
+def report(folders: Sequence[Path], ray_gpus: float = 0.0) -> NodeReport:
     """Look at the machine that this runs on.
 
     Args:

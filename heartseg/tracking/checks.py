@@ -5,7 +5,6 @@ from __future__ import annotations
 import email.utils
 import os
 import time
-import urllib.request
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 from heartseg.checks.check import Check, one_line
 from heartseg.checks.node import clock_check
 from heartseg.errors import InputError
-from heartseg.tracking.credentials import credentials_file
+from heartseg.tracking.credentials import check_credentials_file, credentials_file
 from heartseg.tracking.mlflow import (
     UNKNOWN,
     connect,
@@ -57,6 +56,10 @@ def check_tracking(root: Path, names: list[str]) -> list[Check]:
         if not database.exists():
             seen = f"{database} does not exist yet; the first training makes it"
             return [*checks, Check("tracking store", where, "ok", seen)]
+    try:
+        check_credentials_file()
+    except InputError as error:
+        return [*checks, _refused(where, str(error))]
     if uri.startswith("http"):
         checks += _check_server(uri)
         if checks[-1].status == "fail":
@@ -82,28 +85,32 @@ def _refused(where: str, message: str) -> Check:
 
 
 def _check_server(uri: str) -> list[Check]:
-    """Its version and clock, which it tells everybody."""
+    """Its clock, whether it knows the user, and its version."""
     import mlflow
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
 
     before = time.time()
     try:
-        with urllib.request.urlopen(f"{uri}/version", timeout=TIMEOUT_S) as answer:
-            after = time.time()
-            version = answer.read(100).decode(errors="replace").strip()
-            date = answer.headers["Date"]
-    except (OSError, ValueError) as error:
+        creds = get_default_host_creds(uri)
+        options = {"timeout": TIMEOUT_S, "max_retries": 0, "raise_on_status": False}
+        answer = http_request(creds, "/version", "GET", **options)
+        after = time.time()
+    except Exception as error:  # requests' and MLflow's
         mend = "start the server, or mend MLFLOW_TRACKING_URI, a firewall, or --allowed-hosts"
-        return [Check("tracking server", uri, "fail", one_line(error), mend)]
+        return [Check("tracking server", uri, "fail", first_line(error), mend)]
     checks = []
-    if date:  # whole seconds, cut off
+    if date := answer.headers.get("Date"):  # whole seconds, cut off
         moment = email.utils.parsedate_to_datetime(date).timestamp() + 0.5
         checks.append(clock_check(uri, moment - (before + after) / 2, (after - before) / 2 + 0.5))
-    seen = f"MLflow {version}, here {mlflow.__version__}"
-    theirs, ours = version.split("."), mlflow.__version__.split(".")
+    if answer.status_code == 401:
+        return [*checks, Check("tracking user", uri, "fail", UNKNOWN, "see the message")]
+    version, ours = answer.text.strip()[:100], mlflow.__version__
+    seen = f"MLflow {version}, here {ours}"
     mend = "run the server from the same image or lock, then `mlflow db upgrade`"
-    if not theirs[0].isdigit() or theirs[0] != ours[0]:
+    if not version[:1].isdigit() or version.split(".")[0] != ours.split(".")[0]:
         return [*checks, Check("tracking server", uri, "fail", seen, mend)]
-    if theirs[:2] != ours[:2]:
+    if version.split(".")[:2] != ours.split(".")[:2]:
         return [*checks, Check("tracking server", uri, "warn", seen, mend)]
     return [*checks, Check("tracking server", uri, "ok", seen)]
 

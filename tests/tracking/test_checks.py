@@ -24,11 +24,11 @@ HERE = version("mlflow")
 
 @contextmanager
 def pretender(release: str, ahead: float = 0.0) -> Iterator[str]:
-    """A server that tells a version, and for anything else wants to know who asks."""
+    """A server that tells a version if it has one, and else wants to know who asks."""
 
     class Answers(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            told = self.path == "/version"
+            told = self.path == "/version" and bool(release)
             text = release if told else "You are not authenticated."  # MLflow's words
             self.send_response_only(200 if told else 401)
             self.send_header("Date", formatdate(time.time() + ahead, usegmt=True))
@@ -74,6 +74,7 @@ def test_nobody_answers(monkeypatch, tmp_path):
         ("1.30.0", 0, {"tracking server": "fail", "clock": "ok"}),
         ("<html>", 0, {"tracking server": "fail", "clock": "ok"}),
         ("3.0.0", 0, {"tracking server": "warn", "clock": "ok", "tracking user": "fail"}),
+        ("", 0, {"clock": "ok", "tracking user": "fail"}),
         (HERE, 60, {"clock": "fail", "tracking server": "ok", "tracking user": "fail"}),
         (HERE, -8, {"clock": "warn", "tracking server": "ok", "tracking user": "fail"}),
     ],
@@ -82,6 +83,16 @@ def test_other_version_clock_and_unknown_user(monkeypatch, tmp_path, release, ah
     with pretender(release, ahead=ahead) as uri:
         found = look(monkeypatch, tmp_path, uri.replace("://", "://anna:hidden@"))
     assert found == {"tracking URI": "ok"} | wanted
+
+
+def test_a_file_with_the_password_that_others_may_read(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".mlflow").mkdir()
+    (tmp_path / ".mlflow/credentials").write_text("[mlflow]\nmlflow_tracking_password = hidden\n")
+    (tmp_path / ".mlflow/credentials").chmod(0o644)
+    with pretender(HERE) as uri:
+        found = look(monkeypatch, tmp_path, uri)
+    assert found == {"tracking URI": "ok", "tracking user": "fail"}
 
 
 def test_a_store_that_does_not_exist_yet_is_not_made(monkeypatch, tmp_path):
