@@ -165,7 +165,11 @@ def clean_environment() -> dict[str, str]:
     foreign = ("MLFLOW_", "RAY_", "AWS_", "PG", "PYTHON", "HEARTSEG_")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
     # Images have git and python on the PATH; with-secrets, mlflow and ray come from there too.
-    return kept | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    return kept | {
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "RAY_raylet_start_wait_time_s": "120",  # a busy machine; Ray's own limit is 30 s
+    }
 
 
 def kill_those_of(folder: Path) -> None:

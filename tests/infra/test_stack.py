@@ -16,7 +16,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from types import ModuleType
 import pytest
 import yaml
 
-from tests.clones import environment
+from tests.clones import environment, run
 from tests.examples import ROOT, small_recipe, write_disks
 from tests.infra.stack import INFRA, Stack, compose, kill_those_of, wait_for
 from tests.infra.test_files import objects
@@ -240,16 +239,22 @@ def trained(stack, granted, place) -> str:
     entrypoints = [job["spec"]["entrypoint"] for job in objects("RayJob")]
     (line,) = [line for line in entrypoints if "heartseg.train" in line]
     line = line.replace("/workspace", str(place)).replace("with_gpus.py 2", "with_gpus.py 0")
-    done = subprocess.run(
-        shlex.split(line),
-        cwd="/",
-        env=of_anna(stack, place),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    printed = ""
+    for _ in range(3):  # what a slow server could not take comes with the same command
+        done = subprocess.run(
+            shlex.split(line),
+            cwd="/",
+            env=of_anna(stack, place),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        printed += done.stdout + done.stderr
+        assert done.returncode == 0, printed
+        (state,) = place.glob("runs/*/run.json")
+        if json.loads(state.read_text())["finished"]:
+            return printed
+    raise AssertionError(printed)
 
 
 def test_job_trains_on_the_cluster_whose_nodes_know_no_password(stack, trained, place, monkeypatch):
@@ -388,11 +393,8 @@ def test_doctor_finds_a_node_without_the_storage_and_a_reader(stack, granted, tr
     code, checks = doctor(stack, stack.masked, MLFLOW_TRACKING_URI=reader)
     assert code == 2
     failed = [check for check in checks if check["status"] == "fail"]
-    assert sorted(check["name"] for check in failed) == [
-        "experiment",
-        "registered model",
-        "shared storage",
-    ]
+    names = sorted(check["name"] for check in failed)
+    assert names == ["experiment", "registered model", "shared storage"], failed
     assert all(check["mend"] for check in failed)
     (storage,) = [check for check in failed if check["name"] == "shared storage"]
     assert "is not there" in storage["seen"]
@@ -406,7 +408,7 @@ def test_doctor_finds_a_wrong_token_and_a_wrong_password(stack, granted, place, 
     )
     assert code == 2
     failed = {check["name"]: check["seen"] for check in checks if check["status"] == "fail"}
-    assert failed.keys() == {"Ray", "tracking user"}
+    assert failed.keys() == {"Ray", "tracking user"}, failed
     assert "token" in failed["Ray"]
 
 
@@ -427,6 +429,7 @@ def test_ray_starts_by_the_lines_of_ray_cluster_yaml(tmp_path):
     gcs = str(free_port())
     given = environment(ROOT) | {
         "HOME": str(home),
+        "RAY_raylet_start_wait_time_s": "120",
         "RAY_TMPDIR": str(stack_tmp),
         "RAY_HEAD_IP": "127.0.0.1",
     }
@@ -445,17 +448,15 @@ def test_ray_starts_by_the_lines_of_ray_cluster_yaml(tmp_path):
                 ["bash", "-c", line], env=given, capture_output=True, text=True, check=False
             )
             assert done.returncode == 0, done.stdout + done.stderr
-        listing = ["ray", "status", "--address", f"127.0.0.1:{gcs}"]
-        with_token = given | {"RAY_AUTH_MODE": "token"}
-        deadline = time.monotonic() + 60
-        while True:
-            seen = subprocess.run(
-                listing, env=with_token, capture_output=True, text=True, check=False
-            )
-            if seen.stdout.count("node_") >= 2 or time.monotonic() > deadline:
-                break
-            time.sleep(2)
-        assert seen.stdout.count("node_") >= 2, seen.stdout + seen.stderr
+        count = "import ray; ray.init(); print(sum(node['Alive'] for node in ray.nodes()))"
+        joined = given | {"RAY_ADDRESS": f"127.0.0.1:{gcs}", "RAY_AUTH_MODE": "token"}
+        assert run([sys.executable, "-c", count], tmp_path, extra=joined).strip() == "2"
+        stranger = joined | {"RAY_AUTH_TOKEN": "0" * 64}
+        done = subprocess.run(
+            [sys.executable, "-c", count], env=stranger, capture_output=True, text=True, check=False
+        )
+        assert done.returncode != 0
+        assert "token" in done.stderr
     finally:
         kill_those_of(stack_tmp)
         shutil.rmtree(stack_tmp, ignore_errors=True)
