@@ -120,13 +120,14 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
 
 
 def _log(client: Any, run_id: str, metrics: dict[str, Any], results: Path) -> None:
+    from heartseg.tracking.lineage import git_tags
     from heartseg.tracking.mlflow import is_active, log_evaluation
 
     if is_active(client, run_id):
         files = [
             results / name for name in ("metrics.json", "cases.csv", "clinical.csv", "figures")
         ]
-        log_evaluation(client, run_id, metrics, files)
+        log_evaluation(client, run_id, metrics | git_tags(Path.cwd()), files)
     else:
         print(f"the MLflow run {run_id} is not in this store; the evaluation stays in {results}")
 

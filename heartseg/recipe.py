@@ -5,6 +5,7 @@ Every configured value has its one default in params.yaml; the classes below car
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -14,7 +15,7 @@ from heartseg.errors import InputError
 
 DatasetName = Literal["camus", "mmode"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -148,6 +149,11 @@ class Recipe(Section):
         if self.class_weights is not None and len(self.class_weights) != labels:
             raise ValueError(f"class_weights: {self.dataset} has {labels} labels")
         return self
+
+    def weight_files(self) -> list[Path]:
+        """The files of trained weights that the training starts from."""
+        names = [getattr(self.model, key, None) for key in ("weights", "backbone_weights")]
+        return [Path(name) for name in names if name is not None and Path(name).is_file()]
 
     def worker_batch(self, workers: int) -> int:
         """Images per step and worker.

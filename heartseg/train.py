@@ -84,8 +84,9 @@ class Ready:
 def _get_ready(name: str, params: Params, prepared: Path, digest: str, run_dir: Path) -> Ready:
     """Load the images, and start the MLflow run or continue it."""
     from heartseg.data.resident import load_resident
-    from heartseg.tracking.lineage import lineage_tags
+    from heartseg.tracking.lineage import lineage_tags, started_from
     from heartseg.tracking.mlflow import connect, open_run, tracking_uri, without_password
+    from heartseg.tracking.records import collect_records, log_records
     from heartseg.tracking.tracker import RunTracker
 
     recipe = params.recipe(name)
@@ -98,9 +99,11 @@ def _get_ready(name: str, params: Params, prepared: Path, digest: str, run_dir: 
     uri = tracking_uri(Path.cwd())
     tags = lineage_tags(Path.cwd(), recipe.dataset, prepared)
     tags |= {"heartseg.recipe": name, "heartseg.code_md5": code_digest()}
+    tags |= started_from(recipe.weight_files())
     experiment = params.tracking.experiment_prefix + recipe.dataset
+    client = connect(uri)
     run_id = open_run(
-        connect(uri),
+        client,
         experiment=experiment,
         name=run_dir.name,
         params=recipe.model_dump(mode="json"),
@@ -112,6 +115,8 @@ def _get_ready(name: str, params: Params, prepared: Path, digest: str, run_dir: 
         run_id=read_state(run_dir).get("mlflow_run_id"),
     )
     update_state(run_dir, mlflow_run_id=run_id)
+    records = collect_records(Path.cwd())
+    log_records(client, run_id, records, prepared)
     monitored = params.tracking.system_metrics
     tracker = RunTracker(run_id, run_dir, uri, recipe.dataset, system_metrics=monitored)
     training = {
@@ -122,6 +127,7 @@ def _get_ready(name: str, params: Params, prepared: Path, digest: str, run_dir: 
         "experiment": experiment,
         "mlflow_run_id": run_id,
         "tags": tags,
+        "records": records,
     }
     return Ready(recipe, params.train, data, run_dir, tracker, training)
 
@@ -132,6 +138,7 @@ def _train(ready: Ready, train: Callable[[Recipe, Train, dict[str, Resident], Pa
     from heartseg.training.checkpoint import load_checkpoint, selected_weights
     from heartseg.training.display import Display
     from heartseg.training.journal import write_history
+    from heartseg.training.machine import machine_tags
 
     recipe, run_dir = ready.recipe, ready.run_dir
     name, run_id = ready.training["recipe_name"], ready.training["mlflow_run_id"]
@@ -139,7 +146,9 @@ def _train(ready: Ready, train: Callable[[Recipe, Train, dict[str, Resident], Pa
         checkpoint = train(recipe, ready.how, ready.data, run_dir)
     epoch, weights = selected_weights(load_checkpoint(checkpoint))
     write_history(run_dir, results_dir(recipe.dataset) / "history.csv")
-    save_trained(model_dir(recipe.dataset), weights, ready.training | {"epoch": epoch})
+    tags = ready.training["tags"] | machine_tags(run_dir)
+    training = ready.training | {"tags": tags, "epoch": epoch}
+    save_trained(model_dir(recipe.dataset), weights, training)
     # Not finished while points wait for the server: the same command then sends them.
     update_state(run_dir, finished=ready.tracker.arrived)
     print(f"{model_dir(recipe.dataset)}: epoch {epoch}; MLflow run {run_dir.name} ({run_id})")

@@ -175,6 +175,10 @@ def test_three_kills_lose_and_repeat_nothing(repository):
     assert applied.input_size == winner.params["input_size"]
     assert (repository / "params.yaml").read_text().startswith("# kept")
 
+    # The sweep goes on from there, and has nothing to try twice.
+    assert "best: trial" in run(COMMAND, repository, timeout=100)
+    assert len(study(repository)) == TRIALS
+
 
 def test_control_c_stops_cleanly_and_says_how_to_go_on(repository):
     write_sweep(repository, trials=40, register=False)

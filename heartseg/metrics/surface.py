@@ -11,7 +11,6 @@ import warnings
 
 import numpy as np
 import torch
-from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
 
 from heartseg.metrics import Spacing
 from heartseg.metrics.overlap import check_masks
@@ -29,6 +28,8 @@ def hd95_mm(predicted: np.ndarray, reference: np.ndarray, spacing: Spacing) -> f
     Raises:
         ValueError: the masks are not boolean or differ in shape.
     """
+    from monai.metrics import compute_hausdorff_distance  # takes seconds: not for who only trains
+
     value = _without_contour(predicted, reference, spacing)
     if value is not None:
         return value
@@ -49,6 +50,8 @@ def mean_surface_distance_mm(
     Raises:
         ValueError: the masks are not boolean or differ in shape.
     """
+    from monai.metrics import compute_average_surface_distance
+
     value = _without_contour(predicted, reference, spacing)
     if value is not None:
         return value

@@ -1,7 +1,6 @@
 """The figures of an evaluation and of a training, as matplotlib Figures without global state.
 
-Colours are of Okabe and Ito's set, which colour-blind people tell apart (Wong, Nature Methods 8,
-441, 2011). The same input gives the same bytes, so that DVC sees a change only where there is one.
+The same input gives the same bytes, so that DVC sees a change only where there is one.
 """
 
 from __future__ import annotations
@@ -22,11 +21,8 @@ from PIL import Image
 
 from heartseg.data.labels import STRUCTURES, structure_mask
 from heartseg.metrics.agreement import agreement
+from heartseg.report.colours import COLOURS, CONTOURS
 
-COLOURS = {"LV": "#E69F00", "MYO": "#0072B2", "LVepi": "#56B4E9", "LA": "#CC79A7"}
-CONTOURS = {"camus": ("LV", "LVepi", "LA"), "mmode": ("LV",)}
-"""Outlines drawn on an image: endocardium, epicardium, atrium. The ring's own outline would
-draw the endocardium twice."""
 BOX_METRICS = {
     "camus": {"dice": "Dice (0 to 1)", "hd95_mm": "HD95 (mm)", "msd_mm": "MSD (mm)"},
     "mmode": {"dice": "Dice (0 to 1)"},

@@ -132,11 +132,14 @@ class SweepFile(Section):
             values = searched.values()
             if not isinstance(searched, Choice) and not values[0] < values[-1]:  # type: ignore[operator]
                 raise ValueError(f"space.{field}: the first end must be below the second")
-            for other in searched.when:
+            for other, few in searched.when.items():
                 if other not in above:
                     raise ValueError(
                         f"space.{field}: when: {no_such('field above it', other, above)}"
                     )
+                for value in few:
+                    if value not in self.space[other]:
+                        raise ValueError(f"space.{field}: when: {other} is never {value!r}")
             if self.sampler.name == "grid" and isinstance(searched, Uniform | LogUniform):
                 raise ValueError(f"space.{field}: a grid needs choice or integers")
             above.append(field)
@@ -231,11 +234,17 @@ def _check_space(sweep: SweepFile, params: Params) -> None:
     if not isinstance(sweep.space.get(RECIPE), Choice | None):
         raise InputError(f"space.{RECIPE} must be a choice of recipes")
     for name in sweep.recipes():
-        if params.recipe(name).dataset != dataset:
-            raise InputError(
-                f"space.{RECIPE}: {name} trains on {params.recipe(name).dataset}, not {dataset}"
-            )
+        recipe = params.recipe(name)
+        if recipe.dataset != dataset:
+            raise InputError(f"space.{RECIPE}: {name} trains on {recipe.dataset}, not {dataset}")
         _check_fields(sweep, params, name)
+        searched = sweep.space.get("epochs")
+        longest = max(searched.values()) if searched else recipe.epochs  # type: ignore[type-var]
+        if not isinstance(sweep.pruner, NoPruner) and sweep.pruner.min_epochs >= longest:  # type: ignore[operator]
+            raise InputError(
+                f"pruner.min_epochs: {sweep.pruner.min_epochs} of {longest} epochs (recipe {name}) "
+                "stops no trial; lower it, or take name: none"
+            )
     for point in [{}, *sweep.first]:
         if unknown := [field for field in point if field not in sweep.space]:
             raise InputError(f"first: {no_such('searched field', unknown[0], sweep.space)}")

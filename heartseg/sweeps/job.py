@@ -12,7 +12,7 @@ from heartseg.config import PARAMS_FILE, Params, Train
 from heartseg.data.prepared import file_digest, read_metadata
 from heartseg.errors import InputError
 from heartseg.paths import prepared_path, sweep_results_dir
-from heartseg.sweeps.file import CLINICAL, SweepFile
+from heartseg.sweeps.file import CLINICAL, RECIPE, SweepFile
 from heartseg.training.run_dir import code_digest, read_state, update_state
 
 if TYPE_CHECKING:
@@ -70,13 +70,25 @@ class Job:
         """All that decides about the results of the trials."""
         return {
             "file": self.sweep.model_dump(mode="json", by_alias=True),
-            PARAMS_FILE: {
-                name: self.params.recipe(name).model_dump(mode="json")
-                for name in self.sweep.recipes()
-            },
+            PARAMS_FILE: {name: self._fixed(name) for name in self.sweep.recipes()},
             str(self.prepared): file_digest(self.prepared),
             "the code of heartseg": code_digest(),
         }
+
+    def _fixed(self, recipe: str) -> dict[str, Any]:
+        """What of a recipe holds in every trial.
+
+        A field that every trial sets itself is left out: a sweep goes on after `apply`.
+        """
+        content = self.params.recipe(recipe).model_dump(mode="json")
+        for field, searched in self.sweep.space.items():
+            if not searched.when and field != RECIPE:
+                *sections, last = field.split(".")
+                section = content
+                for name in sections:
+                    section = section[name]
+                del section[last]
+        return content
 
 
 def check_data(job: Job) -> None:
@@ -110,12 +122,15 @@ def check_data(job: Job) -> None:
 
 def open_sweep_run(client: MlflowClient, job: Job, folder: Path, identity: str) -> SweepRun:
     """The sweep's own run in MLflow, new or continued."""
-    from heartseg.tracking.lineage import lineage_tags
+    from heartseg.tracking.lineage import lineage_tags, started_from
     from heartseg.tracking.mlflow import delete_runs, open_run
+    from heartseg.tracking.records import collect_records, log_records
     from heartseg.tracking.sweep_tracker import SweepRun
 
     tags = lineage_tags(Path.cwd(), job.dataset, job.prepared)
     tags |= {"heartseg.sweep": identity, "heartseg.code_md5": code_digest()}
+    recipes = [job.params.recipe(name) for name in job.sweep.recipes()]
+    tags |= started_from([file for recipe in recipes for file in recipe.weight_files()])
     experiment = job.params.tracking.experiment_prefix + job.dataset
     content = job.sweep.model_dump(mode="json", by_alias=True)
     source, digest = read_metadata(job.prepared)["source"], file_digest(job.prepared)
@@ -135,4 +150,6 @@ def open_sweep_run(client: MlflowClient, job: Job, folder: Path, identity: str) 
         run_id=known,
     )
     update_state(folder, mlflow_run_id=run_id)
-    return SweepRun(run_id, experiment, job.dataset, source, digest, tags)
+    records = collect_records(Path.cwd())
+    log_records(client, run_id, records, job.prepared)
+    return SweepRun(run_id, experiment, job.dataset, source, digest, tags, records)

@@ -9,6 +9,8 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from heartseg.recipe import Count, Positive, Section
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
 Scalar = bool | int | float | str | None
 
 
@@ -26,7 +28,7 @@ class Choice(Section):
 
 
 class Uniform(Section):
-    uniform: tuple[float, float]
+    uniform: tuple[Finite, Finite]
     when: dict[str, list[Scalar]] = Field(default_factory=dict)
 
     def values(self) -> list[Scalar]:

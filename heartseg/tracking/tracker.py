@@ -17,6 +17,7 @@ from typing import Any
 from heartseg.tracking.mlflow import first_line, quiet, without_password
 from heartseg.tracking.sender import JournalSender
 from heartseg.training.journal import JOURNAL
+from heartseg.training.machine import machine_tags
 
 POLL_S = 1.0  # between two looks at the journal
 MAX_WAIT_S = 60.0  # longest pause between two attempts while the server does not answer
@@ -145,6 +146,8 @@ class RunTracker:
         if self._monitor is not None:
             self._monitor.finish()
             self._monitor = None
+        for key, value in machine_tags(self.run_dir).items():
+            self.client.set_tag(self.run_id, key, value)
         self.client.set_terminated(self.run_id, self._status)
         self.arrived = True
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from monai.losses import DiceLoss
 from torch.nn import functional as F
 
 from heartseg.recipe import Recipe
@@ -36,6 +35,8 @@ class CrossEntropyDice:
     """Cross-entropy + soft Dice of the foreground (Milletari et al., 3DV 2016), equal parts."""
 
     def __init__(self) -> None:
+        from monai.losses import DiceLoss  # takes seconds, which other losses need not wait for
+
         self.dice = DiceLoss(include_background=False, to_onehot_y=True, softmax=True)
 
     def __call__(

@@ -206,6 +206,7 @@ def _work(config: dict[str, Any]) -> None:
     from heartseg.training.checkpoint import load_checkpoint, save_checkpoint
     from heartseg.training.journal import Journal
     from heartseg.training.loop import Epoch, fit
+    from heartseg.training.machine import note_machine
 
     context = ray_train.get_context()
     rank = context.get_world_rank()
@@ -220,6 +221,8 @@ def _work(config: dict[str, Any]) -> None:
     journal = Journal(run_dir, data["val"], how.overlay_every, how.overlay_cases)
 
     device = ray_train.torch.get_device()
+    if rank == 0:
+        note_machine(run_dir, device, "ray", context.get_world_size())
 
     def report(epoch: Epoch) -> None:
         if epoch.state is None:

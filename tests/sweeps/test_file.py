@@ -92,6 +92,23 @@ FAULTS = {
         },
         "space.momentum: when: no field above it 'optimizer'",
     ),
+    "a when that never holds": (
+        {
+            "space": {
+                "optimizer": {"choice": ["adamw", "sgd"]},
+                "momentum": {"uniform": [0.5, 0.99], "when": {"optimizer": ["sdg"]}},
+            }
+        },
+        "space.momentum: when: optimizer is never 'sdg'",
+    ),
+    "an endless range": (
+        {"space": {"learning_rate": {"loguniform": [0.001, float("inf")]}}},
+        "space.learning_rate.LogUniform.loguniform.1: Input should be a finite number",
+    ),
+    "a pruner that comes too late": (
+        {"pruner": {"name": "asha", "min_epochs": 18, "reduction_factor": 2}},
+        "pruner.min_epochs: 18 of 18 epochs (recipe camus) stops no trial; lower it",
+    ),
     "without an end": ({"trials": None}, "give trials or hours, or the sweep never ends"),
     "ends exchanged": (
         {"space": {"learning_rate": {"loguniform": [0.01, 0.001]}}},
