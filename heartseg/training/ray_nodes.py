@@ -128,7 +128,8 @@ def _visit(runs: Path) -> list[Check]:
             after = time.time()
         except Exception as error:
             mend = "see Ray's logs there (/tmp/ray/session_latest/logs); is heartseg installed?"
-            checks.append(Check("node", entry["NodeName"], "fail", one_line(error), mend))
+            cause = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            checks.append(Check("node", entry["NodeName"], "fail", cause, mend))
             continue
         skew, uncertainty = told.time - (before + after) / 2, (after - before) / 2
         name = _name(entry, list(there.values()))

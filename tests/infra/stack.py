@@ -88,6 +88,7 @@ class Stack:
             "/opt/heartseg/infra/basic_auth.ini": str(self.home / "basic_auth.ini"),
             "/opt/heartseg": str(ROOT),
             "/run/secrets": str(self.secrets),
+            "/workspace": str(ROOT),
             "postgres:5432": f"127.0.0.1:{self.ports['postgres']}",
             "http://object-store:7070": f"http://127.0.0.1:{self.ports['objects']}",
             "http://mlflow:5000": self.uri,
