@@ -47,6 +47,8 @@ def stack(tmp_path_factory) -> Iterator[Stack]:
     try:
         start_ray(running, tmp_path_factory.mktemp("nodes"))  # while the servers start
         running.start_servers()
+        worker = f"http://127.0.0.1:{running.ports['agent']}/api/local_raylet_healthz"
+        wait_for(worker, running.processes["ray-worker"], running.log("ray-worker"))
         yield running
     finally:
         running.stop()
