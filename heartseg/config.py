@@ -70,6 +70,12 @@ class MmodeDataset(Section):
 class Datasets(Section):
     camus: CamusDataset
     mmode: MmodeDataset
+    mmode_quality: Annotated[MmodeDataset, Field(alias="mmode-quality")]
+    """Only img/ and windows.csv are read, here and in bad/ and unannotated/ below the source."""
+
+    def of(self, name: str) -> CamusDataset | MmodeDataset:
+        """The section of the dataset of that name."""
+        return getattr(self, name.replace("-", "_"))
 
 
 class Windows(Section):
@@ -103,6 +109,7 @@ class MmodePhantoms(Section):
 class Phantoms(Section):
     camus: CamusPhantoms
     mmode: MmodePhantoms
+    mmode_quality: Annotated[MmodePhantoms, Field(alias="mmode-quality")]
 
 
 # --- what is done with recipes ------------------------------------------------------------
@@ -147,6 +154,12 @@ class Evaluate(Section):
     postprocess: Literal["none", "largest_component", "auto"]
     """CAMUS: largest_component keeps each structure's largest connected part only; auto: whichever
     of the two gives the validation patients the better mean Dice. The packaged model does it."""
+    tta: Literal["none", "views", "auto"]
+    """Test-time augmentation. views: the mean over the dataset's views of each image (CAMUS 5,
+    M-mode 2: heartseg/models/views.py), a forward pass for each; auto: the views if they are better
+    by tta_gain for the validation patients. The packaged model does it."""
+    tta_gain: Annotated[float, Field(ge=0, le=1)]
+    """Mean Dice that is worth the passes."""
     bootstrap_samples: Annotated[int, Field(ge=100)]
     bootstrap_seed: Seed
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
@@ -169,6 +182,11 @@ class Register(Section):
 class Registers(Section):
     camus: Register
     mmode: Register
+    mmode_quality: Annotated[Register, Field(alias="mmode-quality")]
+
+    def of(self, name: str) -> Register:
+        """The section of the dataset of that name."""
+        return getattr(self, name.replace("-", "_"))
 
 
 class Tracking(Section):

@@ -36,6 +36,12 @@ def sweep_results_dir(name: str) -> Path:
     return Path("results/sweeps") / name
 
 
+def crossval_results_dir(name: str) -> Path:
+    """The folds' metrics, and the ensemble's model, figures and metrics, of the recipe's
+    cross-validation."""
+    return Path("results/crossval") / name
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a file whole or not at all.
 

@@ -18,7 +18,8 @@ from heartseg.training.run_dir import RUNS, InUse, hold, read_state
 def main(argv: Sequence[str] | None = None) -> None:
     argparse.ArgumentParser(prog="heartseg sync", description=__doc__).parse_args(argv)
     runs = repository_root(Path.cwd()) / RUNS
-    waiting = [path for path in sorted(runs.glob("*/")) if not read_state(path).get("sent", True)]
+    states = {path: read_state(path) for path in sorted(runs.glob("*/"))}
+    waiting = [path for path, its in states.items() if "opening" in its and not its["sent"]]
     if not waiting:
         print(f"nothing in {runs} waits to be sent")
         return
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from heartseg.tracking.tracker import send_run
 
     for run_dir in waiting:
-        its = read_state(run_dir)["tracking_uri"]
+        its = states[run_dir]["tracking_uri"]
         if its != without_password(uri):
             print(f"{run_dir}: belongs to the store at {its}; set MLFLOW_TRACKING_URI to send it")
             continue

@@ -39,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     pulled = pull(tracking_uri(Path.cwd()), options.model)
     dataset = pulled.metadata["dataset"]
+    if dataset == "mmode-quality":
+        raise InputError(f"{options.model} classifies windows; measure it by `heartseg evaluate`")
     rows: list[dict[str, Any]] = []
     problems: list[str] = []
     for case in find_cases(getattr(datasets, dataset), options.folder, problems):

@@ -109,8 +109,9 @@ class Ready:
 def _get_ready(name: str, params: Params, prepared: Path, digest: str, run_dir: Path) -> Ready:
     """Load the images, and start the MLflow run or continue it."""
     from heartseg.data.resident import load_resident
-    from heartseg.tracking.lineage import lineage_tags
+    from heartseg.tracking.lineage import lineage_tags, started_from
     from heartseg.tracking.mlflow import TRAINING_KEY, connect, tracking_uri, without_password
+    from heartseg.tracking.records import collect_records, log_records
     from heartseg.tracking.tracker import RunTracker, open_training_run
 
     recipe = params.recipe(name)
@@ -123,6 +124,7 @@ def _get_ready(name: str, params: Params, prepared: Path, digest: str, run_dir: 
     uri = tracking_uri(Path.cwd())
     tags = lineage_tags(Path.cwd(), recipe.dataset, prepared)
     tags |= {"heartseg.recipe": name, "heartseg.code_md5": code_digest()}
+    tags |= started_from(recipe.weight_files())
     before = read_state(run_dir).get("opening", {"tags": {}})
     tags[TRAINING_KEY] = before["tags"].get(TRAINING_KEY) or uuid.uuid4().hex
     opening = {
@@ -138,9 +140,12 @@ def _get_ready(name: str, params: Params, prepared: Path, digest: str, run_dir: 
     shown = without_password(uri)
     # KILLED is what `heartseg sync` would say of this training if it ended now.
     update_state(run_dir, opening=opening, tracking_uri=shown, status="KILLED", sent=False)
+    records = collect_records(Path.cwd())
     run_id = None
     try:
-        run_id = open_training_run(connect(uri), run_dir)
+        client = connect(uri)
+        run_id = open_training_run(client, run_dir)
+        log_records(client, run_id, records, prepared)
     except InputError as error:
         if params.tracking.when_down == "fail":
             raise
@@ -154,6 +159,7 @@ def _get_ready(name: str, params: Params, prepared: Path, digest: str, run_dir: 
         "tracking_uri": shown,
         "experiment": opening["experiment"],
         "tags": tags,
+        "records": records,
     }
     return Ready(recipe, params.train, data, run_dir, tracker, training)
 
@@ -164,6 +170,7 @@ def _train(ready: Ready, train: Callable[[Recipe, Train, dict[str, Resident], Pa
     from heartseg.training.checkpoint import load_checkpoint, selected_weights
     from heartseg.training.display import Display
     from heartseg.training.journal import write_history
+    from heartseg.training.machine import machine_tags
 
     recipe, run_dir = ready.recipe, ready.run_dir
     name = ready.training["recipe_name"]
@@ -172,7 +179,8 @@ def _train(ready: Ready, train: Callable[[Recipe, Train, dict[str, Resident], Pa
     epoch, weights = selected_weights(load_checkpoint(checkpoint))
     write_history(run_dir, results_dir(recipe.dataset) / "history.csv")
     run_id = read_state(run_dir).get("mlflow_run_id")  # a spooled one may have got its own by now
-    training = ready.training | {"mlflow_run_id": run_id, "epoch": epoch}
+    tags = ready.training["tags"] | machine_tags(run_dir)
+    training = ready.training | {"mlflow_run_id": run_id, "tags": tags, "epoch": epoch}
     save_trained(model_dir(recipe.dataset), weights, training)
     # Not finished while points wait for the server: the same command then sends them.
     update_state(run_dir, finished=ready.tracker.arrived)

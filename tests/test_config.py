@@ -64,6 +64,9 @@ def test_wrong_keys_are_named_with_the_nearest_right_one(tmp_path, values):
         ("datasets.camus.frames", 3, "greater than or equal to 4"),
         ("pipeline.camus", "camuss", "did you mean 'camus'?"),
         ("pipeline.camus", "mmode", "recipe mmode trains on mmode"),
+        ("recipes.mmode-quality.dataset", "mmode", "window_cnn is no network for mmode"),
+        ("recipes.mmode.dataset", "mmode-quality", "quicknat is no network for mmode-quality"),
+        ("recipes.mmode-quality.augment.shift", 0.1, "shift of augment to 0"),
     ],
 )
 def test_wrong_values_are_explained(tmp_path, values, path, value, reason):

@@ -75,7 +75,7 @@ def read_dicom(path: Path) -> MmodeDicom:
         ) from None
     try:
         region, notes = find_region(dataset)
-        joined = join_frames(_gray_frames(dataset, region))
+        joined = join_frames(gray_frames(dataset, region.rows, region.columns))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     return MmodeDicom(joined.strips, region.spacing, notes + joined.notes)
@@ -140,8 +140,12 @@ def _area(region: MmodeRegion) -> int:
     return (rows.stop - rows.start) * (columns.stop - columns.start)
 
 
-def _gray_frames(dataset: Dataset, region: MmodeRegion) -> Iterator[np.ndarray]:
-    """The region in every frame, uint8 (H, W)."""
+def gray_frames(dataset: Dataset, rows: slice, columns: slice) -> Iterator[np.ndarray]:
+    """These rows and columns of every frame, uint8 (H, W).
+
+    Raises:
+        InputError: the pixels cannot be decoded, or are no picture.
+    """
     from pydicom.pixels import apply_color_lut, pixel_array
 
     meaning = str(dataset.get("PhotometricInterpretation", ""))
@@ -163,7 +167,7 @@ def _gray_frames(dataset: Dataset, region: MmodeRegion) -> Iterator[np.ndarray]:
                 f"its frames ({syntax}) cannot be decoded ({one_line(error)}). Decompress the "
                 "file (dcmdjpeg, gdcmconv --raw), or install pylibjpeg for pydicom."
             ) from None
-        pixels = frame[region.rows, region.columns]
+        pixels = frame[rows, columns]
         if meaning == "PALETTE COLOR":
             pixels = apply_color_lut(pixels, dataset)
             bits = 8 * pixels.dtype.itemsize

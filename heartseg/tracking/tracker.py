@@ -25,6 +25,7 @@ from heartseg.tracking.mlflow import (
 )
 from heartseg.tracking.sender import JournalSender
 from heartseg.training.journal import JOURNAL, read_epochs
+from heartseg.training.machine import machine_tags
 from heartseg.training.run_dir import read_state, update_state
 
 if TYPE_CHECKING:
@@ -215,6 +216,8 @@ class RunTracker:
         if self._monitor is not None:
             self._monitor.finish()
             self._monitor = None
+        for key, value in machine_tags(self.run_dir).items():
+            self.client.set_tag(sender.run_id, key, value)
         self.client.set_terminated(sender.run_id, self._status)
         self.arrived = True
 

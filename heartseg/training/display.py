@@ -94,7 +94,8 @@ def epoch_line(entry: dict[str, Any], epochs: int) -> str:
 
 
 def _figures(metrics: dict[str, float]) -> str:
+    name, rate = ("AUC", "auc") if "auc" in metrics else ("Dice", "dice_mean")
     return (
         f"loss {metrics['train_loss']:.3f}  val {metrics['val_loss']:.3f}  "
-        f"Dice {metrics['dice_mean']:.3f}  {metrics['images_per_second']:.0f} images/s"
+        f"{name} {metrics[rate]:.3f}  {metrics['images_per_second']:.0f} images/s"
     )

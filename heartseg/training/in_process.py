@@ -13,6 +13,7 @@ from heartseg.recipe import Recipe
 from heartseg.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from heartseg.training.journal import Journal
 from heartseg.training.loop import Ask, Epoch, State, fit
+from heartseg.training.machine import note_machine
 from heartseg.training.run_dir import StopFile
 
 
@@ -40,6 +41,8 @@ def train_here(
     """
     stop = StopFile(run_dir)
     journal = Journal(run_dir, data["val"], train.overlay_every, train.overlay_cases)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    note_machine(run_dir, device, "in-process", 1)
 
     def report(epoch: Epoch) -> None:
         assert epoch.state is not None  # this is rank 0
@@ -56,7 +59,7 @@ def train_here(
         data["train"],
         data["val"],
         report=report,
-        device="cuda" if torch.cuda.is_available() else "cpu",
+        device=device,
         resume_from=load_checkpoint(run_dir) if checkpoints(run_dir) else None,
         device_memory_fraction=train.device_memory_fraction,
         clinical=train.clinical_metrics,

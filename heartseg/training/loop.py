@@ -99,7 +99,7 @@ def fit(
         device_memory_fraction: images move to the device for good if they take at most this
             part of its memory; otherwise batch by batch.
         clinical: also measure the clinical error of the validation images after each epoch,
-            ef_mae or lvid_mae.
+            ef_mae or lvid_mae; a classification of windows has none.
         on_step: called after each step with (epoch, step, steps, loss).
         ask: called after each step but an epoch's last, on every rank, with the same answer.
         save: called on rank 0 with a state of the midst of an epoch, when `ask` asks for it.
@@ -134,7 +134,7 @@ def fit(
     loss = build_loss(recipe, device)
     runner = _wrap(network, recipe, device, world_size)
     measure = None
-    if clinical:
+    if clinical and recipe.dataset != "mmode-quality":
         measure = ClinicalValidation(recipe.dataset, val.masks.numpy(), val.about)
     keep = fits_on(device, train, val, fraction=device_memory_fraction)
     train, val = (data.to(device) if keep else data for data in (train, val))

@@ -12,7 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if not os.environ.get("RAY_ADDRESS") or (Path.home() / ".ray" / "auth_token").exists():
+if (
+    not os.environ.get("RAY_ADDRESS")
+    or (Path.home() / ".ray" / "auth_token").exists()
+    or {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
+):
     # Ray's own defaults for a local cluster, and for `ray start` where there is a token; a driver
     # must choose before ray is imported.
     os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -215,6 +219,7 @@ def _work(config: dict[str, Any]) -> str:
     from heartseg.training.checkpoint import save_checkpoint
     from heartseg.training.journal import Journal
     from heartseg.training.loop import Epoch, fit
+    from heartseg.training.machine import note_machine
     from heartseg.training.ray_ask import Asking, load_for_all
 
     context = ray_train.get_context()
@@ -232,6 +237,8 @@ def _work(config: dict[str, Any]) -> str:
     device = ray_train.torch.get_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)  # objects travel between the workers through this one
+    if rank == 0:
+        note_machine(run_dir, device, "ray", world_size)
 
     def report(epoch: Epoch) -> None:
         if epoch.state is not None:

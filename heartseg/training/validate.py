@@ -11,6 +11,7 @@ from torch import distributed, nn
 from heartseg.data.labels import LABELS
 from heartseg.data.resident import Resident
 from heartseg.metrics.overlap import confusion_counts, dice_from_counts
+from heartseg.metrics.quality import BINS, rates_from_counts, score_counts
 from heartseg.metrics.validation import ClinicalValidation
 from heartseg.models.outputs import predicted_labels
 from heartseg.models.packaged import normalise
@@ -30,7 +31,9 @@ def validate(
     world_size: int,
     clinical: ClinicalValidation | None = None,
 ) -> dict[str, float]:
-    """Loss, per-structure Dice and clinical errors at the network's resolution, over all ranks.
+    """Loss, per-structure Dice, clinical errors or rates of right decisions, over all ranks.
+
+    All of it is at the network's resolution.
 
     Shards are strided and never padded, counts are summed over ranks and then divided: the
     result does not depend on the number of workers.
@@ -39,6 +42,8 @@ def validate(
     found: list[torch.Tensor] = []
     mine = torch.arange(len(val))[rank::world_size]
     sums = torch.zeros(2 + 3 * labels, dtype=torch.float64, device=device)
+    scored = torch.zeros(2 * BINS, dtype=torch.float64, device=device)
+    classifies = recipe.dataset == "mmode-quality"
     for chosen in mine.split(recipe.eval_batch_size) if len(mine) else ():
         images, masks = val.batch(chosen, device)
         with autocast(recipe, device):
@@ -50,8 +55,11 @@ def validate(
         sums[0] += loss(logits, masks) * len(chosen)
         sums[1] += len(chosen)
         sums[2:] += counts.flatten()
+        if classifies:
+            scored += score_counts(logits, masks).flatten()
     if world_size > 1:
         distributed.all_reduce(sums)
+        distributed.all_reduce(scored)
     dice = dice_from_counts(sums[2:].reshape(labels, 3).long()).tolist()
     names = [label.name.lower() for label in LABELS[recipe.dataset]][1:]
     named = {f"dice_{name}": value for name, value in zip(names, dice[1:], strict=True)}
@@ -60,6 +68,8 @@ def validate(
         **named,
         "val_loss": (sums[0] / sums[1]).item(),
     }
+    if classifies:
+        metrics |= rates_from_counts(scored.reshape(2, BINS))
     if clinical is not None:
         metrics |= clinical.errors(_gather(found, val.masks.shape, world_size))
     return metrics
