@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from heartseg.tracking.users import find_users, on_data, on_patient
 
     client = connect(tracking_uri(root))
-    console = Console(soft_wrap=True, highlight=False)  # hashes stay whole when they are copied
+    console = Console(highlight=False)
     if options.of is not None and options.of.startswith(("models:/", "runs:/")):
         chain = read_chain(client, root, find_subject(client, options.of))
         if options.json:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from heartseg.data.labels import LABELS
 from heartseg.errors import InputError
 
-DatasetName = Literal["camus", "mmode"]
+DatasetName = Literal["camus", "mmode", "mmode-quality"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -79,8 +79,19 @@ class DynUNetConfig(Section):
     dropout: Fraction
 
 
+class WindowCNNConfig(Section):
+    """A small convolutional network that decides about a window as a whole: mmode-quality."""
+
+    name: Literal["window_cnn"]
+    in_channels: Count
+    filters: Annotated[list[Count], Field(min_length=1)]
+    """Of each block, which halves the resolution."""
+    dropout: Fraction
+
+
 ModelConfig = Annotated[
-    DeepLabV3Config | QuickNATConfig | UNetConfig | DynUNetConfig, Field(discriminator="name")
+    DeepLabV3Config | QuickNATConfig | UNetConfig | DynUNetConfig | WindowCNNConfig,
+    Field(discriminator="name"),
 ]
 
 
@@ -148,6 +159,11 @@ class Recipe(Section):
         labels = len(LABELS[self.dataset])
         if self.class_weights is not None and len(self.class_weights) != labels:
             raise ValueError(f"class_weights: {self.dataset} has {labels} labels")
+        whole = isinstance(self.model, WindowCNNConfig)
+        if whole != (self.dataset == "mmode-quality"):
+            raise ValueError(f"{self.model.name} is no network for {self.dataset}")
+        if whole and (self.augment.rotate_degrees or self.augment.scale or self.augment.shift):
+            raise ValueError("window_cnn: set rotate_degrees, scale and shift of augment to 0")
         return self
 
     def weight_files(self) -> list[Path]:

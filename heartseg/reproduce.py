@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.json:
         print(json.dumps(verdict.as_json(), indent=1))
     else:
-        Console(soft_wrap=True, highlight=False).print(verdict_view(verdict))
+        Console(highlight=False).print(verdict_view(verdict))
     if not verdict.reproduced:
         sys.exit(1)
 

@@ -124,7 +124,7 @@ def _text(value: Any) -> str:
 
 
 def _pairs(values: dict[str, Any]) -> str:
-    return escape(", ".join(f"{key} {value}" for key, value in values.items()))
+    return escape(", ".join(f"{key} {value}" for key, value in values.items() if value is not None))
 
 
 def _cached(cached: bool | None) -> str:

@@ -14,7 +14,7 @@ from fastapi import HTTPException
 from heartseg.data.images import Images
 from heartseg.errors import InputError
 from heartseg.models.exported import Package
-from heartseg.predicting.inputs import input_stacks, segmented_frames
+from heartseg.models.inputs import input_stacks, segmented_frames
 from heartseg.serving.counters import Counters
 from heartseg.serving.limits import Limits
 from heartseg.serving.source import Source, Version

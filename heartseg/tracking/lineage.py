@@ -137,7 +137,7 @@ def _locked_stages(root: Path) -> dict[str, Any]:
 
 
 def _data_tags(root: Path, stages: dict[str, Any], dataset: str, prepared: Path) -> dict[str, str]:
-    source: Path = getattr(load_params(root / PARAMS_FILE).datasets, dataset).source
+    source = load_params(root / PARAMS_FILE).datasets.of(dataset).source
     stage = stages.get(f"prepare@{dataset}", {})
     source_md5 = _recorded(stage.get("deps", []), root / source, root)
     added = root / f"{source}.dvc"

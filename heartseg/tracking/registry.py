@@ -17,8 +17,8 @@ from heartseg.errors import InputError
 from heartseg.tracking.mlflow import (
     connect,
     first_line,
-    is_active,
     open_run,
+    run_of,
     without_password,
 )
 from heartseg.tracking.records import log_records
@@ -36,13 +36,15 @@ CHALLENGER: Final = "challenger"
 WEIGHTS_TAG = "heartseg.weights_md5"
 TRAINING_TAG = "heartseg.training_run"
 POSTPROCESS_TAG = "heartseg.postprocess"
-PACKAGE_TAGS = (WEIGHTS_TAG, TRAINING_TAG, POSTPROCESS_TAG)  # what a package is made of
+TTA_TAG = "heartseg.tta"
+PACKAGE_TAGS = (WEIGHTS_TAG, TRAINING_TAG, POSTPROCESS_TAG, TTA_TAG)  # what a package is made of
 DATA_TAG = "eval.data_digest"
 SPLIT_TAG = "eval.split"
 METRIC_TAG = "eval.metric"
 VALUE_TAG = "eval.value"
 REASON_TAG = "heartseg.reason"
 
+ELSEWHERE = " (trained elsewhere)"
 DESCRIPTION_LENGTH = 5000  # of the column in MLflow's database
 
 
@@ -64,13 +66,16 @@ def find_run(client: MlflowClient, training: dict[str, Any], data_source: Path) 
         training: training.json.
         data_source: the prepared dataset.
     """
-    run_id = training["mlflow_run_id"]
-    if is_active(client, run_id):
-        return run_id
+    run_id = run_of(client, training)
+    if run_id is not None:
+        info = client.get_run(run_id).info
+        if info.status != "RUNNING" or not info.run_name.endswith(ELSEWHERE):
+            return run_id
+        client.delete_run(run_id)  # a command that was killed while it opened it
     run_id = open_run(
         client,
         experiment=training["experiment"],
-        name=f"{training['recipe_name']} (trained elsewhere)",
+        name=training["recipe_name"] + ELSEWHERE,
         params=training["recipe"],
         texts={"recipe.yaml": training["recipe"]},
         dataset=training["recipe"]["dataset"],
@@ -85,11 +90,23 @@ def find_run(client: MlflowClient, training: dict[str, Any], data_source: Path) 
 
 
 def find_version(client: MlflowClient, name: str, tags: dict[str, str]) -> ModelVersion | None:
-    """The version whose package has these weights, training and post-processing, if any."""
+    """The version whose package has these weights, training, post-processing and views, if any.
+
+    Versions from before there were views look at none.
+    """
     for version in client.search_model_versions(f"name = '{name}'"):
-        if all(version.tags.get(tag) == tags[tag] for tag in PACKAGE_TAGS):
+        if all(version.tags.get(tag, "none") == tags[tag] for tag in PACKAGE_TAGS):
             return version
     return None
+
+
+def drop_unregistered(client: MlflowClient, name: str, run_id: str) -> None:
+    """Delete packages of a run that no version holds: a killed command has left them."""
+    held = {version.source for version in client.search_model_versions(f"name = '{name}'")}
+    experiment = client.get_run(run_id).info.experiment_id
+    for model in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
+        if f"models:/{model.model_id}" not in held:
+            client.delete_logged_model(model.model_id)
 
 
 def register_version(
