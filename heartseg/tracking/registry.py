@@ -282,14 +282,10 @@ def fetch(uri: str, model_uri: str) -> tuple[Package, dict[str, Any]]:
 
 
 def resolve(uri: str, model_uri: str) -> tuple[str, str]:
-    """The version that a model's URI means now: that one's own URI, and its number or id.
+    """The version that "models:/NAME@ALIAS" means now in the store `uri`: that version's own URI,
+    and its number or id. Another kind of URI always means the same.
 
-    Args:
-        uri: the store.
-        model_uri: "models:/NAME@ALIAS"; another kind of URI always means the same.
-
-    Raises:
-        InputError: the store does not answer, or the alias is not set.
+    Raises InputError where the store does not answer, or the alias is not set.
     """
     name, at, alias = model_uri.removeprefix("models:/").partition("@")
     if not at:
@@ -301,8 +297,8 @@ def resolve(uri: str, model_uri: str) -> tuple[str, str]:
         version = client.get_model_version_by_alias(name, alias).version
     except MlflowException as error:
         raise InputError(
-            f"no model {model_uri} in the store at {without_password(uri)}: {first_line(error)}. "
-            "Register one, or set MLFLOW_TRACKING_URI to the store that has it"
+            f"no model {model_uri} in the store at {without_password(uri)}: {first_line(error)}; "
+            "another store is chosen by MLFLOW_TRACKING_URI"
         ) from None
     return f"models:/{name}/{version}", str(version)
 
