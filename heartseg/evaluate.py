@@ -21,6 +21,7 @@ from heartseg.config import Params, load_params
 from heartseg.data.prepared import decode_image, decode_png, file_digest, read_prepared
 from heartseg.errors import InputError, run_command
 from heartseg.paths import MODEL, prepared_path, results_dir
+from heartseg.privacy import CaseNames, case_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -108,25 +109,27 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
         "weights_md5": file_digest(model_folder / WEIGHTS),
         **_summarise(dataset, cases, clinical, params),
     }
-    figures = _overlays(held_out, cases, dataset, predict)
+    names = case_names(params.privacy, prepared)
+    figures = _overlays(held_out, cases, dataset, predict, names)
     figures |= _charts(cases, clinical, dataset, results / "history.csv")
 
     _write_figures(results / "figures", figures)
     _write(results / "cases.csv", cases.to_csv(index=False))
     _write(results / "clinical.csv", clinical.to_csv(index=False))
     _write(results / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
-    _log(client, training["mlflow_run_id"], metrics, results)
+    _log(client, training["mlflow_run_id"], metrics, results, names)
     print(_report(metrics, results))
 
 
-def _log(client: Any, run_id: str, metrics: dict[str, Any], results: Path) -> None:
+def _log(
+    client: Any, run_id: str, metrics: dict[str, Any], results: Path, names: CaseNames
+) -> None:
     from heartseg.tracking.mlflow import is_active, log_evaluation
 
     if is_active(client, run_id):
-        files = [
-            results / name for name in ("metrics.json", "cases.csv", "clinical.csv", "figures")
-        ]
-        log_evaluation(client, run_id, metrics, files)
+        with names.shareable([results / "cases.csv", results / "clinical.csv"]) as tables:
+            files = [results / "metrics.json", *tables, results / "figures"]
+            log_evaluation(client, run_id, metrics, files)
     else:
         print(f"the MLflow run {run_id} is not in this store; the evaluation stays in {results}")
 
@@ -237,7 +240,7 @@ def _summarise(
 
 
 def _overlays(
-    frames: pd.DataFrame, cases: pd.DataFrame, dataset: str, predict: Predict
+    frames: pd.DataFrame, cases: pd.DataFrame, dataset: str, predict: Predict, names: CaseNames
 ) -> dict[str, Figure]:
     """The worst, the median and the best case by mean Dice, and the median case's targets."""
     from heartseg.metrics.summary import mean_dice
@@ -251,7 +254,7 @@ def _overlays(
         frame = frames[frames["case_id"] == case_id].iloc[0]
         image = decode_image(frame["image"], frame["height"])
         reference, prediction = decode_png(frame["mask"]), predict(image)
-        title = f"{name}: {case_id}, Dice {ranked[case_id]:.3f}"
+        title = f"{name}: {names.shown(case_id)}, Dice {ranked[case_id]:.3f}"
         spacing = (frame["spacing_row"], frame["spacing_col"])
         figures[f"overlay_{name}"] = overlay_panel(
             image[0], reference, prediction, dataset, title, spacing

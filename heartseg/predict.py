@@ -10,6 +10,7 @@ compared with NAME_gt where that stands beside it; sequences.csv has EDV, ESV an
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".nii.gz", ".nii", ".png")
 NOT_IMAGES = ("_gt", "_seg", "_overlay", "_curves")
+FREE_TEXT = {"descrip", "aux_file", "intent_name", "db_name"}
+"""Of a NIfTI header; converters put names and dates there."""
 FRAMES_AT_ONCE = 8  # bounds the memory for long sequences
 OVERLAY_FRAMES = 6
 SEQUENCES = "sequences.csv"
@@ -165,7 +168,10 @@ def read_images(path: Path) -> Images:
 def _read_png(path: Path) -> Images:
     from PIL import Image
 
-    with Image.open(path) as image:
+    from heartseg.data.mmode import check_size
+
+    with Image.open(path, formats=["PNG"]) as image:
+        check_size(image.size)
         deep = image.mode.startswith(("I", "F"))  # more than 8 bits, which "L" would cut off
         pixels = np.array(image if deep else image.convert("L"))
 
@@ -178,7 +184,11 @@ def _read_png(path: Path) -> Images:
 def _read_nifti(path: Path) -> Images:
     import nibabel as nib
 
+    from heartseg.data.nifti import MOST_PIXELS
+
     image = nib.load(path)
+    if math.prod(image.shape) > MOST_PIXELS:
+        raise InputError(f"has shape {image.shape}, more pixels than can be; export it again")
     data = np.asanyarray(image.dataobj)
     if data.dtype.fields is not None:
         raise InputError("holds colours; export gray values")
@@ -187,6 +197,9 @@ def _read_nifti(path: Path) -> Images:
 
     def save(labels: np.ndarray, place: Path) -> None:
         header = image.header.copy()
+        for field in FREE_TEXT & set(header.keys()):
+            header[field] = b""
+        header.extensions.clear()  # may hold a whole DICOM header
         header.set_data_dtype(np.uint8)
         header.set_slope_inter(1, 0)
         header["cal_min"], header["cal_max"] = 0, 0  # the display range of the gray values

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from heartseg.config import Params, Train, load_params
 from heartseg.data.prepared import file_digest, read_metadata
 from heartseg.errors import InputError, run_command
 from heartseg.paths import model_dir, prepared_path, results_dir
+from heartseg.privacy import case_names
 from heartseg.recipe import Recipe
 from heartseg.tracking.mlflow import repository_root
 from heartseg.training.run_dir import RUNS, code_digest, open_run_dir, read_state, update_state
@@ -95,6 +96,10 @@ def _get_ready(name: str, params: Params, prepared: Path, digest: str, run_dir: 
             raise InputError(
                 f"{prepared} has no {split} images; change datasets.{recipe.dataset}.split"
             )
+    # Renamed here: workers, journal and the figures in MLflow never see the real ones.
+    names = case_names(params.privacy, prepared)
+    shown = [names.shown(case_id) for case_id in data["val"].case_ids]
+    data["val"] = replace(data["val"], case_ids=shown)
     uri = tracking_uri(Path.cwd())
     tags = lineage_tags(Path.cwd(), recipe.dataset, prepared)
     tags |= {"heartseg.recipe": name, "heartseg.code_md5": code_digest()}

@@ -26,6 +26,8 @@ from heartseg.data.source import Survey, one_line
 from heartseg.errors import BadFilesError, InputError
 
 SHORTEST_SIDE = 16
+MOST_PIXELS = 1 << 26
+"""Of a picture; a PNG file of a few bytes can claim to hold any number."""
 
 
 @dataclass(frozen=True)
@@ -98,12 +100,15 @@ def read_gray(path: Path) -> np.ndarray:
     try:
         with Image.open(path, formats=["PNG"]) as picture:
             mode, size = picture.mode, picture.size
+            check_size(size)
             gray = picture.convert("L") if mode in ("RGB", "RGBA", "P", "LA", "1") else picture
             pixels = np.array(gray)
     except FileNotFoundError:
         raise InputError(
             f"{path}: is missing. Add it, or remove the file of that name in the other folder."
         ) from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     except Exception as error:  # Pillow raises many kinds on a broken file
         raise InputError(
             f"{path}: cannot be read ({one_line(error)}). Export it again as PNG."
@@ -115,6 +120,13 @@ def read_gray(path: Path) -> np.ndarray:
             f"{path}: has {size[1]} x {size[0]} pixels, too few for a window. Export it again."
         )
     return pixels
+
+
+def check_size(size: tuple[int, int]) -> None:
+    """Before pixels are decoded: InputError where (columns, rows) are too many."""
+    columns, rows = size
+    if columns * rows > MOST_PIXELS:
+        raise InputError(f"has {rows} x {columns} pixels, too many. Cut it into parts.")
 
 
 def read_mask(path: Path) -> np.ndarray:

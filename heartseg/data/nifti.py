@@ -19,6 +19,8 @@ SIDES = range(16, 4097)
 HEADER_BYTES = 348
 MOST_BYTES = 256 << 20
 """Of an unpacked file; broken or hostile gzip could unpack to any size."""
+MOST_PIXELS = 1 << 25
+"""Of a file; a sequence of 30 frames of 1000 x 1000."""
 RESTORE = "Restore it from the release."
 
 
@@ -70,6 +72,8 @@ def _read(path: Path, axes: int, wanted: str) -> Frame:
     flat = shape[: max(last + 1, 2)]  # without the trailing axes of one
     if len(flat) != axes or any(side not in SIDES for side in flat[:2]):
         raise InputError(f"{path}: has the dimensions {shape}, not {wanted}")
+    if math.prod(flat) > MOST_PIXELS:
+        raise InputError(f"{path}: has {flat[2]} frames, more than can be. {RESTORE}")
     if nifti.get_data_dtype().kind not in "biuf":
         raise InputError(
             f"{path}: holds {nifti.get_data_dtype()}, not gray values. Convert it to gray."

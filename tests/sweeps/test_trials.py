@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import pytest
 import yaml
 
+from heartseg.privacy import CaseNames
 from heartseg.sweeps import trials as module
 from heartseg.sweeps.folder import trial_dir
 from heartseg.sweeps.trials import SweepTrials
@@ -31,6 +32,9 @@ class Tracker:
         self.ends.append((number, outcome.state, outcome.value, outcome.reason))
 
 
+NAMES = CaseNames("hashed", b"k" * 32, {"mueller": "id-1"})
+
+
 @pytest.fixture
 def open_trials(params, tmp_path, open_search):
     """Opens a sweep; a second time as the next session would, whether or not the first ended."""
@@ -39,7 +43,7 @@ def open_trials(params, tmp_path, open_search):
         search = open_search(**changes)
         if not read_state(tmp_path / "sweep"):
             update_state(tmp_path / "sweep", seconds=0.0)
-        return SweepTrials(search.sweep, params, search, Tracker(), tmp_path / "sweep")
+        return SweepTrials(search.sweep, params, search, Tracker(), tmp_path / "sweep", NAMES)
 
     return open_it
 
