@@ -4,8 +4,8 @@ PORT ?= 5000
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# Two at once; threads that wait for each other on shared cores would stand in the others' way.
-TEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile
+# Three at once on two cores, for slow tests wait much; their threads must not wait for each other.
+TEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 export PATH := $(BIN):$(PATH)
 
 .PHONY: help env repro test test-fast lint bench ui lock clean

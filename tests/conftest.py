@@ -29,3 +29,8 @@ def params() -> Params:
 def tiny_recipe(params: Params) -> Recipe:
     """A recipe that trains in seconds: a QuickNAT of a few thousand weights on 32 x 32 pixels."""
     return small_recipe(params)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow files first: one that began last would keep a core waiting."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)

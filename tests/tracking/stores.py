@@ -103,11 +103,14 @@ class Server:
         command += ["--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}"]
         command += ["--artifacts-destination", str(self.folder / "artifacts")]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")}
+        environment["MLFLOW_DISABLE_TELEMETRY"] = "true"
+        # Its processes for evaluations of language models take longer to start than all the rest.
+        environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
         with open(self.folder / "server.log", "ab") as log:
             self.process = subprocess.Popen(
                 command,
                 cwd=self.folder,
-                env=environment | {"MLFLOW_DISABLE_TELEMETRY": "true"},
+                env=environment,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
