@@ -17,6 +17,7 @@ COMMANDS = {
     "predict": "segment images with a registered model",
     "recording": "segment and measure whole M-mode recordings",
     "test": "measure a registered model on a folder with masks",
+    "names": "find who is behind a hashed name of a case",
     "windows": "cut M-mode recordings into windows to train on",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
 import stat
 import zipfile
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from heartseg import names as look_up
 from heartseg.config import Params, Privacy, load_params
 from heartseg.data.prepared import Sample, write_prepared
 from heartseg.errors import InputError
@@ -113,6 +115,18 @@ def test_tables_and_texts(tmp_path, key):
     assert set(shown["case_id"]) | set(shown["patient"]) == {WITHHELD}
     assert list(shown["dice"]) == ["0.10", "0.50", "0.9"]  # not in the order of the names
     assert not any(name in none.text(text) for name in ("ZZSCHMIDT", "QX4711_", "QX4711/"))
+
+
+def test_who_is_behind_a_name(tmp_path, key, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "params.yaml", tmp_path)  # hashed
+    shown = names(tmp_path, "hashed").shown("QX4711")
+    look_up.main(["camus", f"{shown}_4CH_ES", "ZZSCHMIDT-7731"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == [f"{shown}_4CH_ES", "QX4711_4CH_ES"]
+    assert [line.split()[1] for line in lines] == ["QX4711_4CH_ES", "ZZSCHMIDT-7731"]
+    with pytest.raises(InputError, match="nobody named id-0"):
+        look_up.main(["camus", "id-0"])
 
 
 # --- the key ------------------------------------------------------------------------------

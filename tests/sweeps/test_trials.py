@@ -238,3 +238,14 @@ def test_runs_of_earlier_sessions_are_closed_once(open_trials):
         2: ("failed", 1, None),
     }
     assert again.next().number == 3
+
+
+def test_the_reason_of_a_fault_names_no_patient(open_trials):
+    """Another library's error may quote a file; the reason goes into tags and tables."""
+    trials = open_trials()
+    plan = trials.next()
+    trials.ended(plan.number, "OSError: /data/mueller/mueller_2CH_ED.nii is bad")
+    said = "OSError: /data/id-1/id-1_2CH_ED.nii is bad"
+    assert trials.tracker.ends == [(plan.number, "failed", None, said)]
+    assert trials.search.reasons() == [said]
+    assert trials.rows[plan.number].reason == said
