@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,7 +94,8 @@ def read_dicom(path: Path) -> MmodeDicom:
     import pydicom
 
     try:
-        dataset = pydicom.dcmread(path, specific_tags=list(KEPT))
+        # From memory: a file would be asked for as many bytes as a broken length says.
+        dataset = pydicom.dcmread(BytesIO(path.read_bytes()), specific_tags=list(KEPT))
     except Exception as error:  # pydicom raises many kinds on a broken file
         raise InputError(
             f"{path}: cannot be read ({one_line(error)}). Copy or export it again."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import tracemalloc
 from pathlib import Path
 
 import nibabel as nib
@@ -34,7 +35,7 @@ def test_png_without_the_palette_that_it_claims(tmp_path: Path) -> None:
     """Pillow asserts that it is there when it is asked for transparency."""
     parts = [part for part in png_seeds()[PALETTE] if part[0] != b"PLTE"]
     (tmp_path / "a.png").write_bytes(png(parts))
-    with pytest.raises(InputError, match="a.png: cannot be read"):
+    with pytest.raises(InputError, match=r"a\.png: cannot be read"):
         read_mask(tmp_path / "a.png")
 
 
@@ -114,6 +115,22 @@ def test_dicom_region_with_two_values_for_one(dicom: Dataset, tmp_path: Path) ->
         read_dicom(tmp_path / "a.dcm")
 
 
+def test_dicom_length_beyond_the_file(dicom: Dataset, tmp_path: Path) -> None:
+    """No memory is asked for by it: here of 2 GB, for an element of 2 bytes."""
+    path = tmp_path / "a.dcm"
+    dicom.save_as(path, enforce_file_format=True)
+    data, rows = path.read_bytes(), b"\x28\x00\x10\x00US"
+    place = data.rindex(rows)
+    path.write_bytes(data[: place + 4] + b"UN\0\0\xff\xff\xff\x7f" + data[place + 8 :])
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=r"a\.dcm: "):
+            read_dicom(path)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 26
+    finally:
+        tracemalloc.stop()
+
+
 # --- YAML ---------------------------------------------------------------------------------
 
 
@@ -144,7 +161,7 @@ def test_yaml_with_an_honest_alias_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["[" * 5000, "a: 2001-99-99", "a: !!int ''", "a: !!timestamp x", "a: !!bool x", "9" * 5000],
+    ["{a: " * 5000, "a: 2001-99-99", "a: !!int ''", "a: !!timestamp x", "a: !!bool x", "9" * 5000],
 )
 def test_yaml_that_pyyaml_fails_on_in_other_ways(tmp_path: Path, text: str) -> None:
     (tmp_path / "params.yaml").write_text(text)
