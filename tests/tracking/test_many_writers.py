@@ -59,7 +59,7 @@ def test_every_metric_of_all_is_there_once_and_in_order(
         return done
 
     connect(server.uri)
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(8) as pool:  # all name the same dataset for the first time
         ids = list(pool.map(lambda _: new_run(server.uri), range(RUNS)))
     folders = [tmp_path / f"run{number}" for number in range(RUNS + TRIALS)]
     for folder in folders:
