@@ -184,16 +184,18 @@ def _read_png(path: Path) -> Images:
 def _read_nifti(path: Path) -> Images:
     import nibabel as nib
 
-    from heartseg.data.nifti import MOST_PIXELS
+    from heartseg.data.nifti import MOST_PIXELS, read_bytes
 
-    image = nib.load(path)
+    data = read_bytes(path)
+    is_second = 540 in (int.from_bytes(data[:4], order) for order in ("little", "big"))
+    image = (nib.Nifti2Image if is_second else nib.Nifti1Image).from_bytes(data)
     if math.prod(image.shape) > MOST_PIXELS:
         raise InputError(f"has shape {image.shape}, more pixels than can be; export it again")
-    data = np.asanyarray(image.dataobj)
-    if data.dtype.fields is not None:
+    pixels = np.asanyarray(image.dataobj)
+    if pixels.dtype.fields is not None:
         raise InputError("holds colours; export gray values")
-    if data.ndim < 2 or 0 in data.shape or sum(size > 1 for size in data.shape[2:]) > 1:
-        raise InputError(f"has shape {data.shape}; wanted are 2-D images, or 3-D with time last")
+    if pixels.ndim < 2 or 0 in pixels.shape or sum(size > 1 for size in pixels.shape[2:]) > 1:
+        raise InputError(f"has shape {pixels.shape}; wanted are 2-D images, or 3-D with time last")
 
     def save(labels: np.ndarray, place: Path) -> None:
         header = image.header.copy()
@@ -204,12 +206,12 @@ def _read_nifti(path: Path) -> Images:
         header.set_slope_inter(1, 0)
         header["cal_min"], header["cal_max"] = 0, 0  # the display range of the gray values
         stored = np.ascontiguousarray(labels.transpose(2, 1, 0))
-        if stored.size == data.size:  # not only the ends of a sequence
-            stored = stored.reshape(data.shape)
+        if stored.size == pixels.size:  # not only the ends of a sequence
+            stored = stored.reshape(pixels.shape)
         nib.save(type(image)(stored, image.affine, header), f"{place}_seg.nii.gz")
 
     # stored as (lateral W, depth H, time...), wanted as (T, H, W)
-    frames = data.reshape(*data.shape[:2], -1).transpose(2, 1, 0)
+    frames = pixels.reshape(*pixels.shape[:2], -1).transpose(2, 1, 0)
     column, row = (float(size) for size in image.header.get_zooms()[:2])
     spacing = (row, column) if row > 0 and column > 0 else None
     return Images(frames, spacing, save)

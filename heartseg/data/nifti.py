@@ -52,10 +52,18 @@ def read_sequence(path: Path) -> Frame:
     return _read(path, 3, "those of a sequence. Give one of (lateral, depth, time).")
 
 
+def read_bytes(path: Path) -> bytes:
+    """The file, unpacked, to its end, where gzip checks its sum; no more than MOST_BYTES.
+
+    nibabel then parses memory: a file would be asked for as many bytes as a broken length says.
+    """
+    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as stream:
+        return stream.read(MOST_BYTES)
+
+
 def _read(path: Path, axes: int, wanted: str) -> Frame:
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-            data = stream.read(MOST_BYTES)  # to the end, where gzip checks its sum
+        data = read_bytes(path)
         nifti = nib.Nifti1Image.from_bytes(data)
         unit = nifti.header.get_xyzt_units()[0]
         # As stored: nibabel silently turns a spacing of 0 into 1.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import struct
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -17,7 +18,7 @@ from heartseg import predict
 from heartseg.config import load_params
 from heartseg.data.mmode import read_gray, read_mask
 from heartseg.data.mmode_dicom import read_dicom
-from heartseg.data.nifti import read_frame, read_sequence
+from heartseg.data.nifti import MOST_BYTES, read_frame, read_sequence
 from heartseg.data.phantoms.recording import make_dicom
 from heartseg.errors import InputError
 from heartseg.yaml_file import MOST_VALUES
@@ -26,6 +27,17 @@ from tests.examples import ROOT
 from tests.fuzz.formats import png, png_seeds
 
 PALETTE = 4  # its place among the seeds
+
+
+def peak_memory(read: Callable[[Path], object], path: Path) -> int:
+    """Bytes that a reader asks for until it refuses a file."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=f"{path.name}: "):
+            read(path)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 # --- PNG ----------------------------------------------------------------------------------
@@ -78,6 +90,18 @@ def test_nifti_header_of_a_frame_without_the_pixels(tmp_path: Path) -> None:
         read_frame(tmp_path / "a.nii")
 
 
+def test_nifti_extension_that_is_longer_than_the_file(tmp_path: Path) -> None:
+    """No memory is asked for by its length: here of 2 GB."""
+    image = nib.Nifti1Image(np.zeros((64, 64), np.uint8), np.eye(4))
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"of eight bytes"))
+    data = bytearray(image.to_bytes())
+    struct.pack_into("<i", data, 352, 2**31 - 16)  # esize
+    struct.pack_into("<f", data, 108, 2**31)  # vox_offset
+    (tmp_path / "a.nii").write_bytes(data)
+    for read in (read_frame, predict.read_images):
+        assert peak_memory(read, tmp_path / "a.nii") < MOST_BYTES + (1 << 26)
+
+
 # --- DICOM --------------------------------------------------------------------------------
 
 
@@ -122,13 +146,7 @@ def test_dicom_length_beyond_the_file(dicom: Dataset, tmp_path: Path) -> None:
     data, rows = path.read_bytes(), b"\x28\x00\x10\x00US"
     place = data.rindex(rows)
     path.write_bytes(data[: place + 4] + b"UN\0\0\xff\xff\xff\x7f" + data[place + 8 :])
-    tracemalloc.start()
-    try:
-        with pytest.raises(InputError, match=r"a\.dcm: "):
-            read_dicom(path)
-        assert tracemalloc.get_traced_memory()[1] < 1 << 26
-    finally:
-        tracemalloc.stop()
+    assert peak_memory(read_dicom, path) < 1 << 26
 
 
 # --- YAML ---------------------------------------------------------------------------------
