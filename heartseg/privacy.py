@@ -15,7 +15,7 @@ import secrets
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,8 +45,8 @@ class CaseNames:
     """
 
     mode: str
-    key: bytes
-    shown_as: dict[str, str]
+    key: bytes = field(repr=False)
+    shown_as: dict[str, str] = field(repr=False)
 
     def shown(self, name: str) -> str:
         """A patient, animal or case as it may be shown; the same one always looks the same."""

@@ -74,6 +74,8 @@ def test_the_same_person_has_the_same_name_and_only_with_the_same_key(tmp_path, 
     assert len({first.shown(name) for name in PATIENTS}) == len(PATIENTS)
     # Nobody finds it by trying all numbers without the key.
     assert hashlib.sha256(b"QX4711").hexdigest()[:12] not in shown
+    assert "QX4711" not in repr(first)  # nor the key, if it is ever logged
+    assert repr(first.key)[2:-1] not in repr(first)
     key.unlink()
     assert names(tmp_path, "hashed").shown("QX4711") != shown
 
