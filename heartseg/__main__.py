@@ -14,10 +14,17 @@ COMMANDS = {
     "evaluate": "measure a trained model on held-out patients",
     "register": "package a trained model and put it in the registry",
     "sweep": "search the best values of a recipe and register the winner",
-    "predict": "segment images with a registered model",
+    "crossval": "cross-validate a recipe and register the ensemble of its folds",
+    "pull": "copy a registered model into a folder that needs no server",
+    "predict": "segment images with a registered or pulled model",
+    "serve": "answer requests and show a page, with a registered or pulled model",
     "recording": "segment and measure whole M-mode recordings",
     "test": "measure a registered model on a folder with masks",
     "names": "find who is behind a hashed name of a case",
+    "doctor": "look at everything that a run needs, and say how to mend it",
+    "lineage": "tell what made a model, or what was made of some data or a patient's images",
+    "reproduce": "make a model again from what is recorded, and compare",
+    "sync": "send MLflow what trainings kept while it did not answer",
     "windows": "cut M-mode recordings into windows to train on",
 }
 

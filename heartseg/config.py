@@ -70,6 +70,12 @@ class MmodeDataset(Section):
 class Datasets(Section):
     camus: CamusDataset
     mmode: MmodeDataset
+    mmode_quality: Annotated[MmodeDataset, Field(alias="mmode-quality")]
+    """Only img/ and windows.csv are read, here and in bad/ and unannotated/ below the source."""
+
+    def of(self, name: str) -> CamusDataset | MmodeDataset:
+        """The section of the dataset of that name."""
+        return getattr(self, name.replace("-", "_"))
 
 
 class Windows(Section):
@@ -103,16 +109,33 @@ class MmodePhantoms(Section):
 class Phantoms(Section):
     camus: CamusPhantoms
     mmode: MmodePhantoms
+    mmode_quality: Annotated[MmodePhantoms, Field(alias="mmode-quality")]
 
 
 # --- what is done with recipes ------------------------------------------------------------
 
 
+class Elastic(Section):
+    """Workers that a training starts and goes on with, as nodes are lost and return."""
+
+    min: Count
+    max: Count
+    look_every_s: Positive
+    """Seconds between two looks for room for more; growing repeats the epoch under way."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Elastic:
+        if self.min > self.max:
+            raise ValueError(f"min is {self.min}, max only {self.max}")
+        return self
+
+
 class Train(Section):
     """How a training runs; nothing here changes its result beyond float rounding."""
 
-    workers: Literal["auto"] | Count
-    """auto: one per GPU that the Ray cluster has, else one."""
+    workers: Literal["auto"] | Count | Elastic
+    """auto: one per GPU that the Ray cluster has, else one. {min, max, look_every_s}: as many of
+    max as there is room for; the global batch stays what it is, so each number must divide it."""
     max_failures: Annotated[int, Field(ge=0)]
     """So many lost workers are replaced before the training gives up."""
     device_memory_fraction: Annotated[float, Field(gt=0, le=1)]
@@ -131,6 +154,12 @@ class Evaluate(Section):
     postprocess: Literal["none", "largest_component", "auto"]
     """CAMUS: largest_component keeps each structure's largest connected part only; auto: whichever
     of the two gives the validation patients the better mean Dice. The packaged model does it."""
+    tta: Literal["none", "views", "auto"]
+    """Test-time augmentation. views: the mean over the dataset's views of each image (CAMUS 5,
+    M-mode 2: heartseg/models/views.py), a forward pass for each; auto: the views if they are better
+    by tta_gain for the validation patients. The packaged model does it."""
+    tta_gain: Annotated[float, Field(ge=0, le=1)]
+    """Mean Dice that is worth the passes."""
     bootstrap_samples: Annotated[int, Field(ge=100)]
     bootstrap_seed: Seed
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
@@ -153,12 +182,20 @@ class Register(Section):
 class Registers(Section):
     camus: Register
     mmode: Register
+    mmode_quality: Annotated[Register, Field(alias="mmode-quality")]
+
+    def of(self, name: str) -> Register:
+        """The section of the dataset of that name."""
+        return getattr(self, name.replace("-", "_"))
 
 
 class Tracking(Section):
     experiment_prefix: str
     """MLflow experiment = prefix + dataset; registered model likewise."""
     system_metrics: bool
+    when_down: Literal["fail", "spool"]
+    """What `train` does where the store does not answer at its start. spool: it trains, keeps all
+    in its run folder, and sends it when the store answers, then or by `heartseg sync`."""
 
 
 class Privacy(Section):

@@ -1,4 +1,4 @@
-"""Write the synthetic datasets: python -m heartseg.phantom camus|mmode|recordings."""
+"""Write the synthetic datasets: python -m heartseg.phantom camus|mmode|mmode-quality|recordings."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from heartseg.config import Phantoms, load_params
 from heartseg.data.camus_tables import VIEWS
 from heartseg.data.phantoms.camus import make_patient, make_view, write_camus
 from heartseg.data.phantoms.mmode import make_animal, write_mmode
+from heartseg.data.phantoms.mmode_quality import write_quality
 from heartseg.data.phantoms.recording import write_recordings
 from heartseg.data.source import one_line
 from heartseg.errors import InputError, run_command
@@ -24,14 +25,17 @@ COLORS = {2: "tab:green", 3: "tab:cyan", 1: "tab:red", 255: "tab:red"}  # by val
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="heartseg phantom", description=__doc__)
     parser.add_argument(
-        "dataset", nargs="?", choices=("camus", "mmode", "recordings"), help="what to write"
+        "dataset",
+        nargs="?",
+        choices=("camus", "mmode", "mmode-quality", "recordings"),
+        help="what to write",
     )
     parser.add_argument(
         "--picture", type=Path, metavar="FILE", help="draw examples of both datasets into a PNG"
     )
     arguments = parser.parse_args(argv)
     if arguments.dataset is None and arguments.picture is None:
-        parser.error("name a dataset (camus, mmode or recordings), or give --picture FILE")
+        parser.error("name a dataset, or give --picture FILE")
     phantoms = load_params().phantoms
     if arguments.dataset:
         folder = write_phantoms(arguments.dataset, phantoms, phantom_dir(arguments.dataset))
@@ -58,6 +62,8 @@ def write_phantoms(dataset: str, phantoms: Phantoms, folder: Path) -> Path:
             write_camus(temporary, phantoms.camus, workers)
         elif dataset == "mmode":
             write_mmode(temporary, phantoms.mmode, workers)
+        elif dataset == "mmode-quality":
+            write_quality(temporary, phantoms.mmode_quality, workers)
         else:
             write_recordings(temporary, phantoms.mmode.seed)
         if folder.exists():

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from heartseg.config import CamusDataset, MmodeDataset, load_params
-from heartseg.data import camus, mmode
+from heartseg.data import camus, mmode, mmode_quality_windows
 from heartseg.data.labels import LABELS
 from heartseg.data.prepared import SPLITS, map_in_order, write_prepared
 from heartseg.data.sequences import stack_sequences
@@ -36,6 +36,7 @@ UNITS = {
         "reference_lvids": "mm",
         "reference_hr": "1/min",
     },
+    "mmode-quality": {"spacing_row": "mm", "spacing_col": "s"},
 }
 
 
@@ -45,7 +46,7 @@ def prepare(
     """Write the prepared dataset, or nothing.
 
     Args:
-        dataset: "camus" or "mmode".
+        dataset: "camus", "mmode" or "mmode-quality".
         config: the dataset's section of params.yaml.
         path: the Parquet file to write.
         skip_bad: leave bad cases out and list them in the metadata, instead of refusing.
@@ -58,7 +59,7 @@ def prepare(
         BadFilesError: with every bad file of the source; nothing was written.
         InputError: the source is no such dataset, no case is left, or no split is possible.
     """
-    survey = _survey(config)
+    survey = _survey(dataset, config)
     good: list[Case] = []
     problems, notes = list(survey.problems), list(survey.notes)
     checks = map_in_order(_check, survey.cases, threads)
@@ -102,9 +103,10 @@ def prepare(
     return metadata
 
 
-def _survey(config: CamusDataset | MmodeDataset) -> Survey:
+def _survey(dataset: str, config: CamusDataset | MmodeDataset) -> Survey:
     if isinstance(config, MmodeDataset):
-        return mmode.survey(config)
+        reader = mmode_quality_windows if dataset == "mmode-quality" else mmode
+        return reader.survey(config)
     survey = camus.survey(config.source, use_lists=config.split.method in ("auto", "official"))
     return survey if config.frames == 1 else stack_sequences(survey, config.frames)
 
@@ -116,7 +118,7 @@ def _check(case: Case) -> tuple[list[str], list[str]]:
     except BadFilesError as error:
         return error.problems, []
     notes = list(sample.notes)
-    if not sample.mask.any():
+    if not sample.mask.any() and not isinstance(case, mmode_quality_windows.QualityCase):
         notes.append(f"{case.case_id}: its mask is empty")
     return [], notes
 
@@ -128,10 +130,10 @@ def _counts(splits: Iterable[str]) -> dict[str, int]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="heartseg prepare", description=__doc__)
-    parser.add_argument("dataset", choices=("camus", "mmode"))
+    parser.add_argument("dataset", choices=tuple(UNITS))
     parser.add_argument("--skip-bad", action="store_true", help="leave bad cases out and list them")
     arguments = parser.parse_args(argv)
-    config = getattr(load_params().datasets, arguments.dataset)
+    config = load_params().datasets.of(arguments.dataset)
     path = prepared_path(arguments.dataset)
     facts = prepare(
         arguments.dataset,

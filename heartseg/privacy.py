@@ -107,6 +107,12 @@ def case_names(privacy: Privacy, prepared: Path) -> CaseNames:
     return CaseNames(mode, key, shown_as)
 
 
+def shown_name(privacy: Privacy, name: str) -> str:
+    """A patient as runs show it, whatever the dataset."""
+    mode = privacy.case_ids
+    return _show(name, mode, read_key() if mode == "hashed" else b"")
+
+
 def _show(name: str, mode: str, key: bytes) -> str:
     if mode == "plain":
         return name

@@ -5,6 +5,7 @@ Every configured value has its one default in params.yaml; the classes below car
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from heartseg.data.labels import LABELS
 from heartseg.errors import InputError
 
-DatasetName = Literal["camus", "mmode"]
+DatasetName = Literal["camus", "mmode", "mmode-quality"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -78,8 +79,19 @@ class DynUNetConfig(Section):
     dropout: Fraction
 
 
+class WindowCNNConfig(Section):
+    """A small convolutional network that decides about a window as a whole: mmode-quality."""
+
+    name: Literal["window_cnn"]
+    in_channels: Count
+    filters: Annotated[list[Count], Field(min_length=1)]
+    """Of each block, which halves the resolution."""
+    dropout: Fraction
+
+
 ModelConfig = Annotated[
-    DeepLabV3Config | QuickNATConfig | UNetConfig | DynUNetConfig, Field(discriminator="name")
+    DeepLabV3Config | QuickNATConfig | UNetConfig | DynUNetConfig | WindowCNNConfig,
+    Field(discriminator="name"),
 ]
 
 
@@ -147,7 +159,17 @@ class Recipe(Section):
         labels = len(LABELS[self.dataset])
         if self.class_weights is not None and len(self.class_weights) != labels:
             raise ValueError(f"class_weights: {self.dataset} has {labels} labels")
+        whole = isinstance(self.model, WindowCNNConfig)
+        if whole != (self.dataset == "mmode-quality"):
+            raise ValueError(f"{self.model.name} is no network for {self.dataset}")
+        if whole and (self.augment.rotate_degrees or self.augment.scale or self.augment.shift):
+            raise ValueError("window_cnn: set rotate_degrees, scale and shift of augment to 0")
         return self
+
+    def weight_files(self) -> list[Path]:
+        """The files of trained weights that the training starts from."""
+        names = [getattr(self.model, key, None) for key in ("weights", "backbone_weights")]
+        return [Path(name) for name in names if name is not None and Path(name).is_file()]
 
     def worker_batch(self, workers: int) -> int:
         """Images per step and worker.

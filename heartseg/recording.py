@@ -2,7 +2,8 @@
 
 Leaves, for each strip, NAME_beats.csv, NAME_traces.csv, NAME_mask.png and NAME_figure.png, and for
 all of them recordings.csv. Reads recordings.csv (spacing, known values) and quality.csv (bad spans
-are excluded) beside the recordings, as `heartseg windows` does.
+are excluded) beside the recordings, as `heartseg windows` does. Strips without labels of quality
+can have their bad spans found by a model.
 """
 
 from __future__ import annotations
@@ -43,27 +44,46 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar=("MIN", "MAX"),
         help="plausible ones per minute; the species' own otherwise",
     )
-    parser.add_argument("--quality", type=Path, metavar="CSV", help="instead of quality.csv")
+    parser.add_argument(
+        "--quality",
+        metavar="CSV_OR_MODEL",
+        help="instead of quality.csv; or a model that finds the bad spans of strips without "
+        "labels, for example models:/heartseg-mmode-quality@champion",
+    )
     options = parser.parse_args(argv)
     params = load_params()
 
     from heartseg.data.mmode_recordings import find_recordings, read_known
     from heartseg.metrics.mmode import SPECIES
+    from heartseg.models.strips import bad_columns, predict_strip
     from heartseg.report.recording_tables import report_text
 
     species = SPECIES[options.species or params.recording.species]
-    slowest, fastest = options.heart_rates or species.rates
-    if not slowest < fastest:
-        raise InputError(f"--heart-rates {slowest:g} {fastest:g}: give the slower one first")
+    rates: tuple[float, float] = tuple(options.heart_rates or species.rates)
+    if not rates[0] < rates[1]:
+        raise InputError(f"--heart-rates {rates[0]:g} {rates[1]:g}: give the slower one first")
     found = find_recordings(options.recordings)
-    predict = _predictor(options.model)
+    predict = pull_predictor(options.model, "mmode")
+    by_model = is_model(options.quality)
+    classify = pull_predictor(options.quality, "mmode-quality") if by_model else None
     rows, problems = [], []
     for name, path in found.items():
         try:
-            quality = options.quality or path.parent / "quality.csv"
-            for strip, bad in _read(name, path, quality, params, options):
-                mask = _segment(strip, predict, params, (slowest, fastest))
-                row = measure_recording(strip, mask, bad, (slowest, fastest), species, options.out)
+            quality = path.parent / "quality.csv"
+            if options.quality and not by_model:
+                quality = Path(options.quality)
+            for strip, labelled in _read(name, path, quality, params, options):
+                windows = size_of(strip, params, rates)
+                mask = predict_strip(predict, strip.image, *windows)
+                bad, by = np.zeros(strip.image.shape[1], bool), ""
+                if labelled is not None:
+                    bad, by = labelled, quality.name
+                    if classify is not None:
+                        print(f"note: {strip.name}: the labels of {quality} count, not the model")
+                elif classify is not None:
+                    bad, by = bad_columns(classify, strip.image, *windows), options.quality
+                row = measure_recording(strip, mask, bad, rates, species, options.out)
+                row["quality_by"] = by
                 known = read_known(path, name).items()
                 rows.append(row | {f"reference_{column}": value for column, value in known})
                 print(report_text(row, species))
@@ -78,12 +98,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _read(
     name: str, path: Path, quality: Path, params: Params, options: argparse.Namespace
-) -> list[tuple[Strip, np.ndarray]]:
-    """The strips of a recording, and which of their columns, bool (W,), are of bad quality."""
+) -> list[tuple[Strip, np.ndarray | None]]:
+    """The strips of a recording, and which of their columns, bool (W,), are labelled bad.
+
+    None for a strip without labels.
+    """
     from heartseg.data.mmode_quality import read_quality
     from heartseg.data.mmode_recordings import read_recording
 
-    if options.quality and not quality.exists():
+    if options.quality and not is_model(options.quality) and not quality.exists():
         raise InputError(f"{quality}: does not exist. Give recording, start_s, end_s, quality.")
     labels = read_quality(quality)
     default = params.datasets.mmode
@@ -92,12 +115,12 @@ def _read(
         options.mm_per_row or default.mm_per_row,
         options.s_per_column or default.s_per_column,
     )
-    strips = []
+    strips: list[tuple[Strip, np.ndarray | None]] = []
     for strip in read_recording(name, path, spacing, notes):
         own = (options.mm_per_row or strip.spacing[0], options.s_per_column or strip.spacing[1])
         width = strip.image.shape[1]
         columns = labels.columns(strip.name, width, own[1])
-        bad = np.zeros(width, bool) if columns is None else columns[1]
+        bad = None if columns is None else columns[1]
         strips.append((replace(strip, spacing=own), bad))
     if options.mm_per_row is None or options.s_per_column is None:
         for note in notes:
@@ -105,15 +128,12 @@ def _read(
     return strips
 
 
-def _segment(
-    strip: Strip, predict: Predict, params: Params, rates: tuple[float, float]
-) -> np.ndarray:
-    """Mask bool (H, W); windows are as long as those that were trained on."""
+def size_of(strip: Strip, params: Params, rates: tuple[float, float]) -> tuple[int, float]:
+    """Columns of a window, as long as those that were trained on, and the windows' overlap."""
     from heartseg.data.mmode_windows import window_size
-    from heartseg.models.strips import predict_strip
 
     width, _ = window_size(strip, params.windows, rates)
-    return predict_strip(predict, strip.image, width, params.recording.overlap)
+    return width, params.recording.overlap
 
 
 def _positive(text: str) -> float:
@@ -123,15 +143,25 @@ def _positive(text: str) -> float:
     return value
 
 
-def _predictor(model: str) -> Predict:
+def is_model(quality: str | None) -> bool:
+    """Whether --quality names a model rather than a file."""
+    return quality is not None and quality.startswith(("models:/", "runs:/"))
+
+
+def pull_predictor(model: str, dataset: str) -> Predict:
+    """A registered model, from gray windows uint8 (N, 1, H, W) to label maps uint8 (N, H, W).
+
+    Raises:
+        InputError: there is no such model, or it was trained on another dataset.
+    """
     from heartseg.tracking.mlflow import tracking_uri
     from heartseg.tracking.registry import pull
 
     pulled: Pulled = pull(tracking_uri(Path.cwd()), model)
-    if pulled.metadata["dataset"] != "mmode":
+    if pulled.metadata["dataset"] != dataset:
         raise InputError(
             f"{model} was trained on {pulled.metadata['dataset']}; take one for M-mode, "
-            "for example models:/heartseg-mmode@champion"
+            f"for example models:/heartseg-{dataset}@champion"
         )
     channels = pulled.metadata["recipe"]["model"]["in_channels"]
     return lambda windows: pulled.predict(np.repeat(windows, channels, axis=1))
@@ -148,6 +178,7 @@ def measure_recording(
     """Measure a strip's mask and write its files; returns its row of recordings.csv."""
     from PIL import Image
 
+    from heartseg.data.mmode_quality import spans_of
     from heartseg.metrics.mmode import follow, summarise_beats
     from heartseg.report.figures import save
     from heartseg.report.recording import recording_figure
@@ -161,6 +192,8 @@ def measure_recording(
         "animal": strip.animal,
         "seconds": mask.shape[1] * strip.spacing[1],
         **summary_row(values, walls, pieces, species),
+        "bad_quality_s": bad.sum() * strip.spacing[1],
+        "bad_spans_s": "; ".join(f"{a:.3f}-{b:.3f}" for a, b in spans_of(bad, strip.spacing[1])),
         "mm_per_row": strip.spacing[0],
         "s_per_column": strip.spacing[1],
     }

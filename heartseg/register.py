@@ -14,7 +14,8 @@ from typing import Any
 from heartseg.config import Params, load_params
 from heartseg.data.prepared import file_digest, read_metadata
 from heartseg.errors import InputError, run_command
-from heartseg.paths import MODEL, prepared_path, results_dir
+from heartseg.paths import MODEL, prepared_path, results_dir, write_whole
+from heartseg.privacy import case_names
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -39,12 +40,13 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
         InputError: model and metrics are missing or do not belong together.
     """
     model_folder = results / MODEL
-    gate = getattr(params.register_, dataset)
+    gate = params.register_.of(dataset)
     metrics_path = results / "metrics.json"
     metrics = _read_metrics(metrics_path)
 
     from heartseg.models.packaged import log_packaged
     from heartseg.models.trained import WEIGHTS, load_trained
+    from heartseg.models.views import views_of
     from heartseg.report.card import model_card
     from heartseg.tracking import registry
     from heartseg.tracking.mlflow import tracking_uri
@@ -56,8 +58,9 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
             f"{model_folder} was trained by recipe {training['recipe_name']}, not {name}; "
             f"train and evaluate {name} first"
         )
-    postprocess = metrics["postprocess"]["chosen"]
+    postprocess, tta = (metrics[choice]["chosen"] for choice in ("postprocess", "tta"))
     model.largest_component = postprocess == "largest_component"
+    model.look_at(views_of(dataset, tta))
     client = registry.use_store(tracking_uri(Path.cwd()))
     registered_name = params.tracking.experiment_prefix + dataset
     weights_md5 = file_digest(model_folder / WEIGHTS)
@@ -68,8 +71,9 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
         )
     tags = {
         registry.WEIGHTS_TAG: weights_md5,
-        registry.TRAINING_TAG: training["mlflow_run_id"],
+        registry.TRAINING_TAG: training["mlflow_run_id"] or "spooled",
         registry.POSTPROCESS_TAG: postprocess,
+        registry.TTA_TAG: tta,
         registry.METRIC_TAG: gate.metric,
         registry.VALUE_TAG: repr(value),
         registry.DATA_TAG: metrics["data_digest"],
@@ -80,7 +84,9 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
 
     found = registry.find_version(client, registered_name, tags)
     if found is None:
-        run_id = registry.find_run(client, training, prepared_path(dataset))
+        names = case_names(params.privacy, prepared_path(dataset))
+        run_id = registry.find_run(client, training, prepared_path(dataset), names)
+        registry.drop_unregistered(client, registered_name, run_id)
         model_uri = log_packaged(
             model,
             recipe.model.in_channels,
@@ -90,6 +96,8 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
                 "dataset": dataset,
                 "recipe": training["recipe"],
                 "postprocess": postprocess,
+                "tta": tta,
+                "networks": training.get("members", 1),
             },
         ).model_uri
         version = registry.register_version(client, registered_name, run_id, model_uri, tags)
@@ -113,11 +121,11 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
     facts = read_metadata(prepared_path(dataset))
     card = model_card(training["recipe"], metrics, training, facts, registered)
     card_path = results / "model_card.md"
-    card_path.write_text(card, encoding="utf-8")
+    write_whole(card_path, card)
     client.update_model_version(registered_name, version, card[: registry.DESCRIPTION_LENGTH])
     client.log_artifact(run_id, str(card_path))
     text = json.dumps(registered, indent=1) + "\n"
-    (results / "registered.json").write_text(text, encoding="utf-8")
+    write_whole(results / "registered.json", text)
     known = "" if found is None else " (registered before)"
     print(
         f"{registered_name} version {version}{known} is {promotion.alias}: {promotion.reason}\n"

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from heartseg.config import load_params
+from heartseg.config import Params, load_params
 from heartseg.errors import InputError, run_command
 
 if TYPE_CHECKING:
@@ -27,6 +27,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="heartseg windows", description=__doc__)
     parser.add_argument("recordings", nargs="+", type=Path, metavar="FILE_OR_FOLDER")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="a new folder")
+    parser.add_argument(
+        "--quality",
+        metavar="MODEL",
+        help="finds the bad spans of strips without labels, for example "
+        "models:/heartseg-mmode-quality@champion",
+    )
     options = parser.parse_args(argv)
     if os.path.lexists(options.out) and not _is_empty(options.out):
         raise InputError(f"{options.out}: exists already. Name a new folder, or remove this one.")
@@ -41,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     spacing = (params.datasets.mmode.mm_per_row, params.datasets.mmode.s_per_column)
     strips, labels = _read(found, spacing, notes)
     notes += training_set.unmatched(labels, strips)
+    if options.quality:
+        _judge(strips, labels, options.quality, params, notes)
     windows: training_set.Sorted = {folder: [] for folder in training_set.FOLDERS}
     for strip in strips:
         cut = training_set.sort_windows(strip, labels, params.windows, MOUSE_RATES, notes)
@@ -92,6 +100,28 @@ def _read(
             "animal of its own. Name the animals if one has several recordings"
         )
     return strips, labels
+
+
+def _judge(
+    strips: list[Strip], labels: QualityLabels, model: str, params: Params, notes: list[str]
+) -> None:
+    """Add spans that a model of quality finds, for strips that nobody has labelled."""
+    from heartseg.data.mmode_quality import BAD, GOOD, spans_of
+    from heartseg.metrics.mmode import MOUSE_RATES
+    from heartseg.models.strips import bad_columns
+    from heartseg.recording import pull_predictor, size_of
+
+    classify = pull_predictor(model, "mmode-quality")
+    for strip in strips:
+        if strip.name in labels.spans or labels.names_window_of(strip.name):
+            notes.append(f"{strip.name}: its labels of quality count, not {model}")
+            continue
+        bad = bad_columns(classify, strip.image, *size_of(strip, params, MOUSE_RATES))
+        labels.spans[strip.name] = [
+            (start, end, label)
+            for label, columns in ((GOOD, ~bad), (BAD, bad))
+            for start, end in spans_of(columns, strip.spacing[1])
+        ]
 
 
 def _is_empty(folder: Path) -> bool:

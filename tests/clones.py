@@ -36,6 +36,11 @@ TINY = {
     "phantoms.mmode.animals": 6,
     "phantoms.mmode.windows_per_animal": 2,
     "phantoms.mmode.window": 128,
+    "phantoms.mmode-quality.animals": 10,
+    "phantoms.mmode-quality.windows_per_animal": 4,
+    "phantoms.mmode-quality.window": 64,
+    "recipes.mmode-quality.input_size": 32,
+    "recipes.mmode-quality.epochs": 2,
     "recipes.camus.input_size": 48,
     "recipes.camus.batch_size": 4,
     "recipes.camus.epochs": 2,
@@ -72,7 +77,7 @@ def environment(place: Path) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
     return kept | {
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(place),
+        "PYTHONPATH": os.pathsep.join([str(place), str(ROOT)]),  # its own code, or this
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_AUTHOR_NAME": "test",
         "GIT_AUTHOR_EMAIL": "test@localhost",

@@ -11,7 +11,7 @@ from tests.examples import ROOT
 
 PACKAGE = ROOT / "heartseg"
 ALLOWED = {
-    "ray": ("training/ray_*.py", "sweep.py"),
+    "ray": ("training/ray_*.py", "sweep.py", "serving/ray_app.py"),
     "mlflow": ("tracking/*.py", "models/packaged.py"),
     "dvc": ("tracking/lineage.py",),
 }

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from heartseg.config import load_params
+from heartseg.config import Train, load_params
 from heartseg.data.splits import split_patients
 from heartseg.errors import InputError
 from tests.examples import ROOT
@@ -64,6 +64,9 @@ def test_wrong_keys_are_named_with_the_nearest_right_one(tmp_path, values):
         ("datasets.camus.frames", 3, "greater than or equal to 4"),
         ("pipeline.camus", "camuss", "did you mean 'camus'?"),
         ("pipeline.camus", "mmode", "recipe mmode trains on mmode"),
+        ("recipes.mmode-quality.dataset", "mmode", "window_cnn is no network for mmode"),
+        ("recipes.mmode.dataset", "mmode-quality", "quicknat is no network for mmode-quality"),
+        ("recipes.mmode-quality.augment.shift", 0.1, "shift of augment to 0"),
     ],
 )
 def test_wrong_values_are_explained(tmp_path, values, path, value, reason):
@@ -114,3 +117,9 @@ def test_the_source_recipe_is_echo2phenos(params):
         update={"method": "random", "test_fraction": 0.0, "val_fraction": 0.2}
     )
     assert Counter(split_patients(animals, split, None).values()) == {"train": 40, "val": 10}
+
+
+def test_elastic_workers_are_ordered(params):
+    train = params.train.model_dump() | {"workers": {"min": 3, "max": 2, "look_every_s": 60}}
+    with pytest.raises(ValueError, match="min is 3, max only 2"):
+        Train.model_validate(train)

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 from pydicom import Dataset
 
-from heartseg import predict, recording, windows
+from heartseg import recording, windows
+from heartseg.data import images
 from heartseg.data.mmode_dicom import read_dicom
 from heartseg.data.phantoms.recording import (
     MM_PER_ROW,
@@ -108,9 +109,9 @@ def test_label_maps_of_a_nifti_file(tmp_path, kind):
     nib.save(image, path)
     assert len(leaked(path.parent)) >= 6
 
-    images = predict.read_images(path)
+    read = images.read_images(path)
     (tmp_path / "out").mkdir()
-    images.save(np.ones((1, 20, 32), np.uint8), tmp_path / "out/a")
+    read.save(np.ones((1, 20, 32), np.uint8), tmp_path / "out/a_seg.nii.gz")
     assert leaked(tmp_path / "out") == []
     saved = nib.load(tmp_path / "out/a_seg.nii.gz")
     assert np.allclose(saved.affine, image.affine)

@@ -36,7 +36,7 @@ def stages_out_of_date(place: Path) -> set[str]:
 
 def test_raw_data_become_registered_models(clone):
     client = connect(f"sqlite:///{clone}/mlflow.db")
-    for dataset in ("camus", "mmode"):
+    for dataset in ("camus", "mmode", "mmode-quality"):
         registered = json.loads((clone / f"results/{dataset}/registered.json").read_text())
         metrics = json.loads((clone / f"results/{dataset}/metrics.json").read_text())
         version = client.get_model_version_by_alias(f"heartseg-{dataset}", "champion")

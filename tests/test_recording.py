@@ -101,6 +101,44 @@ def test_bad_spans_are_excluded_and_reported() -> None:
         run("mouse.png", "--quality", "absent.csv")
 
 
+def quality_model(windows: np.ndarray) -> np.ndarray:
+    """Bad where most of the columns are black."""
+    bad = (windows[:, 0].max(axis=1) == 0).mean(axis=1) > 0.5
+    return np.broadcast_to(bad[:, None, None], windows[:, 0].shape).astype(np.uint8)
+
+
+def test_a_quality_model_finds_the_bad_spans(
+    metadata: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_strip("mouse.png")
+    pixels = np.array(Image.open("mouse.png"))
+    pixels[:, 500:900] = 0
+    Image.fromarray(pixels).save("mouse.png")
+    segments = registry.pull("", MODEL)
+    model = "models:/heartseg-mmode-quality@champion"
+    own = {"dataset": "mmode-quality", "recipe": {"model": {"in_channels": 1}}}
+    pulled = {MODEL: segments, model: Pulled(quality_model, own)}
+    monkeypatch.setattr(registry, "pull", lambda uri, name: pulled[name])
+
+    row = run("mouse.png", "--quality", model).loc["mouse"]
+    assert row["bad_quality_s"] == pytest.approx(400 * S, abs=0.07)  # a window lasts 0.375 s
+    assert row["bad_quality_fraction"] == pytest.approx(row["bad_quality_s"] / (1500 * S))
+    start, end = (float(text) for text in row["bad_spans_s"].split("-"))
+    assert (start, end) == (pytest.approx(500 * S, abs=0.05), pytest.approx(900 * S, abs=0.05))
+    assert row["quality_by"] == model
+    beats = pd.read_csv("out/mouse_beats.csv")
+    assert not beats["systole_s"].between(start, end).any()
+    assert f"of bad quality by {model}" in capsys.readouterr().out
+
+    Path("quality.csv").write_text("recording,start_s,end_s,quality\nmouse,0.1,0.2,bad\n")
+    row = run("mouse.png", "--quality", model).loc["mouse"]
+    assert (row["bad_quality_s"], row["quality_by"]) == (pytest.approx(0.1, abs=S), "quality.csv")
+    assert "mouse: the labels of quality.csv count, not the model" in capsys.readouterr().out
+    pulled["models:/heartseg-mmode/1"] = segments
+    with pytest.raises(InputError, match=r"take one for M-mode, .*heartseg-mmode-quality@"):
+        run("mouse.png", "--quality", "models:/heartseg-mmode/1")
+
+
 def test_human_hearts_have_human_units(capsys: pytest.CaptureFixture[str]) -> None:
     write_strip("heart.png")
     recording.main([MODEL, "heart.png", "--out", "out", "--species", "human",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from heartseg.data.phantoms import recording as phantom
 from heartseg.data.splits import split_patients
 from heartseg.errors import InputError
 from heartseg.prepare import prepare
+from heartseg.tracking import registry
 from tests.examples import ROOT, real_data
 
 SEED = 7
@@ -180,6 +182,33 @@ def test_labels_of_windows_choose_among_them(tmp_path: Path) -> None:
     good = pd.read_csv(tmp_path / "second/unannotated/windows.csv")["name"]
     assert good.tolist() == [names[0], names[3]]
     assert pd.read_csv(tmp_path / "second/bad/windows.csv")["name"].tolist() == [names[2]]
+
+
+def test_a_quality_model_judges_strips_without_labels(
+    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bad in the model's eyes: what is mostly black."""
+
+    def classify(images: np.ndarray) -> np.ndarray:
+        bad = (images[:, 0].max(axis=1) == 0).mean(axis=1) > 0.5
+        return np.broadcast_to(bad[:, None, None], images[:, 0].shape).astype(np.uint8)
+
+    facts = {"dataset": "mmode-quality", "recipe": {"model": {"in_channels": 1}}}
+    monkeypatch.setattr(registry, "pull", lambda uri, name: registry.Pulled(classify, facts))
+    source = tmp_path / "in"
+    shutil.copytree(recordings, source)
+    pixels = png(source / "recording3.png")
+    pixels[:, 300:800] = 0
+    Image.fromarray(pixels).save(source / "recording3.png")
+    windows.main([str(source), "--out", str(tmp_path / "out"), "--quality", "models:/q@champion"])
+    table = pd.read_csv(tmp_path / "out/windows.csv").set_index("recording").loc["recording3"]
+    ends = table["first_column"] + table["size"]
+    assert not ((ends > 340) & (table["first_column"] < 760)).any()
+    assert (table["quality"] == "good").all()
+    bad = pd.read_csv(tmp_path / "out/bad/windows.csv").set_index("recording")
+    judged = bad.loc[["recording3"]]
+    assert judged["first_column"].between(250, 800).all()
+    assert len(bad.loc[["recording1"]])  # by its labels
 
 
 def test_the_box_cuts_picture_and_traces_alike(tmp_path: Path) -> None:

@@ -27,7 +27,18 @@ class Mmode(IntEnum):
     """Left ventricle's inside, between the upper and the lower wall trace."""
 
 
-LABELS: dict[str, type[IntEnum]] = {"camus": Camus, "mmode": Mmode}
+class Quality(IntEnum):
+    """Whether an M-mode window can be measured.
+
+    A label map holds its window's one value in every pixel: so a classification passes through
+    the loader, the losses, the counts and the packaging as any segmentation does.
+    """
+
+    GOOD = 0
+    BAD = 1
+
+
+LABELS: dict[str, type[IntEnum]] = {"camus": Camus, "mmode": Mmode, "mmode-quality": Quality}
 
 STRUCTURES: dict[str, dict[str, tuple[int, ...]]] = {
     "camus": {
@@ -37,6 +48,7 @@ STRUCTURES: dict[str, dict[str, tuple[int, ...]]] = {
         "LA": (Camus.LA,),
     },
     "mmode": {"LV": (Mmode.LV,)},
+    "mmode-quality": {"BAD": (Quality.BAD,)},
 }
 """Reported structures and the labels that make them up, by dataset. LVepi stands beside MYO
 because papers differ in which of the two they report."""

@@ -159,7 +159,7 @@ def survey(config: MmodeDataset) -> Survey:
         InputError: the source is no such dataset, or animal_pattern cannot be used.
     """
     source = config.source
-    pattern = _animal_pattern(config.animal_pattern)
+    pattern = compile_pattern(config.animal_pattern, "mmode")
     if not os.path.isdir(source):
         raise InputError(
             f"{source} is no folder; set datasets.mmode.source in params.yaml "
@@ -172,7 +172,7 @@ def survey(config: MmodeDataset) -> Survey:
                 "put PNG files of equal names into its folders img and mask"
             )
     notes: list[str] = []
-    images, masks = _pngs(source / "img", notes), _pngs(source / "mask", notes)
+    images, masks = find_pngs(source / "img", notes), find_pngs(source / "mask", notes)
     if not images and not masks:
         raise InputError(f"{source}: img and mask hold no PNG file; put the windows there")
 
@@ -187,7 +187,7 @@ def survey(config: MmodeDataset) -> Survey:
     torn = torn_recordings(rows, source / "windows.csv")
     seen: Counter[str] = Counter()
     cases = []
-    for stem in sorted(stems, key=_natural):
+    for stem in sorted(stems, key=natural_order):
         image = images.get(stem, [source / "img" / f"{stem}.png"])[0]
         mask = masks.get(stem, [source / "mask" / f"{stem}.png"])[0]
         faults = list(unusable)
@@ -224,27 +224,32 @@ def survey(config: MmodeDataset) -> Survey:
     return Survey(sorted(cases, key=lambda case: case.case_id), [], notes)
 
 
-def _natural(name: str) -> list[str | int]:
+def natural_order(name: str) -> list[str | int]:
     """Sorting key that counts: w2 comes before w10."""
     parts = re.split(r"(\d+)", name)
     return [int(part) if place % 2 else part for place, part in enumerate(parts)]
 
 
-def _animal_pattern(text: str) -> re.Pattern[str]:
+def compile_pattern(text: str, dataset: str) -> re.Pattern[str]:
+    """The animal_pattern of a dataset.
+
+    Raises:
+        InputError: it is no regular expression with a group `animal`.
+    """
     try:
         pattern = re.compile(text)
     except re.error as error:
         raise InputError(
-            f"datasets.mmode.animal_pattern {text!r} is no regular expression: {error}"
+            f"datasets.{dataset}.animal_pattern {text!r} is no regular expression: {error}"
         ) from None
     if "animal" not in pattern.groupindex:
         raise InputError(
-            f"datasets.mmode.animal_pattern {text!r} has no group (?P<animal>…); add it"
+            f"datasets.{dataset}.animal_pattern {text!r} has no group (?P<animal>…); add it"
         )
     return pattern
 
 
-def _pngs(folder: Path, notes: list[str]) -> dict[str, list[Path]]:
+def find_pngs(folder: Path, notes: list[str]) -> dict[str, list[Path]]:
     """PNG files by name without ending; more than one where a.png and a.PNG are there."""
     try:
         names = sorted(os.listdir(folder))

@@ -26,6 +26,7 @@ KEPT = (
     "SOPClassUID",
     "SequenceOfUltrasoundRegions",
     "NumberOfFrames",
+    "FrameTime",
     "Rows",
     "Columns",
     "SamplesPerPixel",
@@ -84,6 +85,14 @@ def is_dicom(path: Path) -> bool:
         return False
 
 
+def open_dicom(path: Path) -> Dataset:
+    """The elements of `KEPT`; pydicom's many kinds of errors where the file is broken."""
+    import pydicom
+
+    # From memory: a file would be asked for as many bytes as a broken length says.
+    return pydicom.dcmread(BytesIO(path.read_bytes()), specific_tags=list(KEPT))
+
+
 def read_dicom(path: Path) -> MmodeDicom:
     """The M-mode strips of a single- or multi-frame ultrasound file.
 
@@ -91,18 +100,15 @@ def read_dicom(path: Path) -> MmodeDicom:
         InputError: "path: reason. Remedy."; the file cannot be decoded, or has no calibrated
             M-mode region.
     """
-    import pydicom
-
     try:
-        # From memory: a file would be asked for as many bytes as a broken length says.
-        dataset = pydicom.dcmread(BytesIO(path.read_bytes()), specific_tags=list(KEPT))
+        dataset = open_dicom(path)
     except Exception as error:  # pydicom raises many kinds on a broken file
         raise InputError(
             f"{path}: cannot be read ({one_line(error)}). Copy or export it again."
         ) from None
     try:
         region, notes = find_region(dataset)
-        joined = join_frames(_gray_frames(dataset, region))
+        joined = join_frames(gray_frames(dataset, region.rows, region.columns))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except Exception as error:  # so does what it raises when a value is first looked at
@@ -171,8 +177,12 @@ def _area(region: MmodeRegion) -> int:
     return (rows.stop - rows.start) * (columns.stop - columns.start)
 
 
-def _gray_frames(dataset: Dataset, region: MmodeRegion) -> Iterator[np.ndarray]:
-    """The region in every frame, uint8 (H, W)."""
+def gray_frames(dataset: Dataset, rows: slice, columns: slice) -> Iterator[np.ndarray]:
+    """These rows and columns of every frame, uint8 (H, W).
+
+    Raises:
+        InputError: the pixels cannot be decoded, or are no picture.
+    """
     from pydicom.pixels import apply_color_lut, pixel_array
 
     meaning = str(dataset.get("PhotometricInterpretation", ""))
@@ -200,7 +210,7 @@ def _gray_frames(dataset: Dataset, region: MmodeRegion) -> Iterator[np.ndarray]:
                 f"its frames ({syntax}) cannot be decoded ({one_line(error)}). Decompress the "
                 "file (dcmdjpeg, gdcmconv --raw), or install pylibjpeg for pydicom."
             ) from None
-        pixels = frame[region.rows, region.columns]
+        pixels = frame[rows, columns]
         if meaning == "PALETTE COLOR":
             pixels = apply_color_lut(pixels, dataset)
             bits = 8 * pixels.dtype.itemsize

@@ -46,6 +46,10 @@ class QualityLabels:
             inside[label] |= (time >= start) & (time < end)
         return inside[GOOD] & ~inside[BAD], inside[BAD]
 
+    def names_window_of(self, strip: str) -> bool:
+        """Whether a window of the strip has a label; windows are called STRIP_wCOLUMN."""
+        return any(window.rpartition("_w")[0] == strip for window in self.windows)
+
     def of_window(self, window: str, others: Sequence[str]) -> str | None:
         """The window's label; None where none of its strip's windows has one.
 
@@ -54,6 +58,20 @@ class QualityLabels:
         if not any(other in self.windows for other in others):
             return None
         return self.windows.get(window, "")
+
+
+def spans_of(columns: np.ndarray, s_per_column: float) -> list[tuple[float, float]]:
+    """(start in s, end in s) of every run of columns that are True.
+
+    Args:
+        columns: bool (W,).
+        s_per_column: spacing.
+    """
+    edges = np.flatnonzero(np.diff(np.pad(columns, 1).astype(np.int8)))
+    return [
+        (float(first * s_per_column), float(end * s_per_column))
+        for first, end in edges.reshape(-1, 2)
+    ]
 
 
 def read_quality(path: Path) -> QualityLabels:

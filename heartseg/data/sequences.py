@@ -15,30 +15,11 @@ import numpy as np
 
 from heartseg.data.camus import NIFTI, CamusCase
 from heartseg.data.camus_tables import read_info
+from heartseg.data.frames import resample_frames
 from heartseg.data.nifti import RESTORE, read_sequence, to_uint8
 from heartseg.data.prepared import Sample
 from heartseg.data.source import Case, Survey
 from heartseg.errors import BadFilesError, InputError
-
-
-def resample_frames(frames: np.ndarray, count: int) -> np.ndarray:
-    """uint8 (T, H, W) to uint8 (count, H, W) by linear interpolation over normalised time.
-
-    The frames lie at the times 0, 1 / (T - 1), ..., 1, the results at 0, 1 / (count - 1), ..., 1:
-    the first and the last frame stay as they are. Half values round to even.
-
-    Raises:
-        ValueError: T or `count` is below 2.
-    """
-    if len(frames) < 2 or count < 2:
-        raise ValueError(f"need two frames or more, got {len(frames)} for {count}")
-    places = np.linspace(0, len(frames) - 1, count)
-    before = np.minimum(places.astype(int), len(frames) - 2)
-    resampled = np.empty((count, *frames.shape[1:]), np.uint8)
-    for k, (place, left) in enumerate(zip(places, before, strict=True)):
-        weight = place - left
-        resampled[k] = np.rint((1 - weight) * frames[left] + weight * frames[left + 1])
-    return resampled
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from torch import nn
 
-from heartseg.recipe import DeepLabV3Config, DynUNetConfig, ModelConfig, QuickNATConfig, UNetConfig
+from heartseg.recipe import (
+    DeepLabV3Config,
+    DynUNetConfig,
+    ModelConfig,
+    QuickNATConfig,
+    UNetConfig,
+    WindowCNNConfig,
+)
 
 
 def build_network(config: ModelConfig, out_channels: int, *, pretrained: bool = True) -> nn.Module:
@@ -39,3 +46,7 @@ def build_network(config: ModelConfig, out_channels: int, *, pretrained: bool = 
             from heartseg.models.unet import build_dynunet
 
             return build_dynunet(config, out_channels)
+        case WindowCNNConfig():
+            from heartseg.models.quality import WindowCNN
+
+            return WindowCNN(config, out_channels)

@@ -43,3 +43,20 @@ def predict_strip(
             total[start : start + width] += weight
     inside = slice(width, width + columns)
     return votes[:, inside] > total[inside] / 2
+
+
+def bad_columns(
+    classify: Callable[[np.ndarray], np.ndarray], image: np.ndarray, width: int, overlap: float
+) -> np.ndarray:
+    """Columns of bad quality, bool (W,), by the same vote of overlapping windows.
+
+    A quality model gives a window one label in all its pixels, so every row of the strip's label
+    map is alike: a column is bad where the windows around it mostly are.
+
+    Args:
+        classify: uint8 (N, 1, H, width) -> uint8 label maps (N, H, width), 1 is bad.
+        image: uint8 (H, W).
+        width: columns of a window.
+        overlap: part of a window that the next one covers too, 0 to below 1.
+    """
+    return predict_strip(classify, image, width, overlap)[0]

@@ -12,6 +12,7 @@ from typing import Any
 from heartseg.data.labels import LABELS, STRUCTURES
 from heartseg.models.inputs import frames_of
 from heartseg.nested import leaves
+from heartseg.report.certainty import certainty_section
 from heartseg.report.clinical import clinical_section
 from heartseg.report.markdown import get, interval, number, table, with_interval
 
@@ -19,18 +20,23 @@ TASKS = {
     "camus": "segments the left ventricle's cavity and myocardium and the left atrium in apical "
     "two- and four-chamber echocardiograms",
     "mmode": "segments the left ventricle's inside, between its walls, in M-mode echocardiograms",
+    "mmode-quality": "tells whether a window of an M-mode echocardiogram is good enough to be "
+    "measured",
 }
 DATA_TYPES = {
     "camus": "B-mode frames at end-diastole and end-systole, NIfTI, spacing in mm",
     "mmode": "M-mode windows, PNG, mm per row and s per column",
+    "mmode-quality": "M-mode windows, PNG, each labelled good or bad",
 }
 LABEL_TEXTS = {
     "BACKGROUND": "everything else",
     "LV": "left ventricle, inside the endocardium",
     "MYO": "left ventricle's myocardium",
     "LA": "left atrium",
+    "GOOD": "every pixel of a window that can be measured",
+    "BAD": "every pixel of a window that cannot",
 }
-PATIENTS = {"camus": "patients", "mmode": "animals"}
+PATIENTS = {"camus": "patients", "mmode": "animals", "mmode-quality": "animals"}
 SURFACE = {"dice": "Dice (0 to 1)", "hd95_mm": "HD95 (mm)", "msd_mm": "mean surface distance (mm)"}
 CLINICAL = {
     "camus": {
@@ -57,6 +63,8 @@ REFERENCES = {
     "deeplabv3": "Network: Chen et al., DeepLabV3, arXiv:1706.05587, 2017",
     "quicknat": "Network: Roy et al., QuickNAT, NeuroImage 186:713-727, 2019",
     "unet": "Network: Kerfoot et al., residual U-Net, STACOM 2018, LNCS 11395, 2019",
+    "mmode-quality": "Task: Bukas et al. (Echo2Pheno), as above: windows of good acquisition only",
+    "window_cnn": "Network: convolutions and a global average (Lin et al., arXiv:1312.4400)",
     "dynunet": "Network: Isensee et al., nnU-Net, Nature Methods 18:203-211, 2021",
 }
 
@@ -90,8 +98,9 @@ def model_card(
         "**Not a medical device.** Not for diagnosis, treatment or any decision about a patient; "
         "not for other views, species, devices or structures without an evaluation of your own.",
         _usage(recipe, metrics, registered),
-        _results(dataset, metrics),
+        _rates(metrics) if dataset == "mmode-quality" else _results(dataset, metrics),
         clinical_section(metrics, synthetic) if dataset == "camus" else "",
+        certainty_section(metrics),
         _data(dataset, metrics, training, dataset_metadata),
         _limits(dataset, metrics, synthetic),
         "## Lineage\n\n" + table(("what", "value"), _lineage(training, registered)),
@@ -111,6 +120,12 @@ def _usage(recipe: dict[str, Any], metrics: dict[str, Any], registered: dict[str
     )
     largest = get(metrics, "postprocess", "chosen") == "largest_component"
     cleaned = ", of each structure its largest connected part" if largest else ""
+    networks, views = (metrics.get(key) or 1 for key in ("networks", "views"))
+    averaged = (
+        f"- The label of each pixel is that of the mean class probability over {networks} "
+        f"network(s) and {views} view(s) of the image: {networks * views} forward passes, and as "
+        "many times the work of a single one.\n"
+    )
     channels = recipe["model"]["in_channels"]
     uri = f"models:/{registered['name']}/{registered['version']}"
     rows = [
@@ -121,6 +136,7 @@ def _usage(recipe: dict[str, Any], metrics: dict[str, Any], registered: dict[str
         f"- Input: ultrasound images, uint8 (N, {channels}, H, W), grey values 0 to 255, any H and "
         f"W; the model itself resizes to {recipe['input_size']} pixels and normalises.\n"
         + (stacked if frames > 1 else "")
+        + (averaged if networks * views > 1 else "")
         + f"- Output: label maps, uint8 (N, H, W), on the same grid{cleaned}:\n\n"
         + table(("value", "name", "meaning"), rows)
         + "\n\nWith MLFLOW_TRACKING_URI naming the store; heartseg need not be installed:\n\n"
@@ -165,7 +181,7 @@ def _results(dataset: str, metrics: dict[str, Any]) -> str:
         if (found := get(metrics, *key.split(".")))
     ]
     if clinical:
-        head = ("measurement", "bias", "mean absolute error", "r", "ICC(2,1)")
+        head = ("measurement", "bias", "mean absolute error", "r (-1 to 1)", "ICC(2,1) (to 1)")
         parts.append(table((*head, "95 % limits of agreement", "n", "not measured"), clinical))
     groups = [
         (
@@ -177,8 +193,34 @@ def _results(dataset: str, metrics: dict[str, Any]) -> str:
         if found
     ]
     if groups:
-        parts.append(table(("mean Dice by", *STRUCTURES[dataset]), groups))
+        parts.append(table(("mean Dice (0 to 1) by", *STRUCTURES[dataset]), groups))
     return "\n\n".join(parts)
+
+
+def _rates(metrics: dict[str, Any]) -> str:
+    confusion = metrics["confusion"]
+    names = {
+        "auc": "area under the ROC curve",
+        "sensitivity": "sensitivity for bad",
+        "specificity": "specificity (good ones let pass)",
+        "balanced_accuracy": "balanced accuracy",
+    }
+    rows = [
+        (label, confusion[f"{label}_called_good"], confusion[f"{label}_called_bad"])
+        for label in ("good", "bad")
+    ]
+    return "\n\n".join(
+        (
+            f"## Results\n\n{metrics['n_cases']} windows of {metrics['n_patients']} animals of the "
+            f"{metrics['evaluated_on']} split, {metrics['n_bad']} of them bad. In brackets: "
+            "bootstrap intervals over animals.",
+            table(
+                ("rate (0 to 1)", "value"),
+                [(text, with_interval(metrics, key)) for key, text in names.items()],
+            ),
+            table(("windows labelled", "called good", "called bad"), rows),
+        )
+    )
 
 
 def _data(
@@ -203,11 +245,19 @@ def _data(
 
 def _limits(dataset: str, metrics: dict[str, Any], synthetic: bool) -> str:
     lines = ["Each image is segmented by itself; nothing makes successive frames agree."]
+    if dataset == "mmode-quality":
+        lines = [
+            "A window gets one label: a short fault in a good one goes unnoticed, so recordings "
+            "are judged by overlapping windows (`heartseg recording --quality`)."
+        ]
     if dataset == "camus":
         lines.append("A view other than apical two- or four-chamber still gets a label map.")
-    else:
+    elif dataset == "mmode":
         lines.append("Lengths and heart rate depend on the mm per row and s per column given.")
-    lines.append("The model does not say how sure it is.")
+    lines.append(
+        "How sure it is tells nothing of images unlike those it was trained on: networks are often "
+        "sure and wrong there."
+    )
     if metrics.get("selected_on_it"):
         lines.append(
             "Evaluated on the split by which epoch or post-processing were chosen: optimistic."
@@ -224,7 +274,11 @@ def _lineage(training: dict[str, Any], registered: dict[str, Any]) -> list[tuple
         ("recipe", training["recipe_name"]),
         ("epoch", training["epoch"]),
         ("MLflow experiment", training["experiment"]),
-        ("MLflow run", training["mlflow_run_id"]),
+        ("MLflow run", training["mlflow_run_id"] or registered["run_id"]),
+        *(
+            (f"MLflow run of fold {fold['fold']} (epoch {fold['epoch']})", fold["mlflow_run_id"])
+            for fold in training.get("folds", ())
+        ),
         ("weights MD5", registered.get("weights_md5")),
         *sorted((k, v) for k, v in training["tags"].items() if not k.startswith("mlflow.")),
     ]

@@ -1,7 +1,6 @@
 """The figures of an evaluation and of a training, as matplotlib Figures without global state.
 
-Colours are of Okabe and Ito's set, which colour-blind people tell apart (Wong, Nature Methods 8,
-441, 2011). The same input gives the same bytes, so that DVC sees a change only where there is one.
+The same input gives the same bytes, so that DVC sees a change only where there is one.
 """
 
 from __future__ import annotations
@@ -22,18 +21,19 @@ from PIL import Image
 
 from heartseg.data.labels import STRUCTURES, structure_mask
 from heartseg.metrics.agreement import agreement
+from heartseg.report.colours import COLOURS, CONTOURS
 
-COLOURS = {"LV": "#E69F00", "MYO": "#0072B2", "LVepi": "#56B4E9", "LA": "#CC79A7"}
-CONTOURS = {"camus": ("LV", "LVepi", "LA"), "mmode": ("LV",)}
-"""Outlines drawn on an image: endocardium, epicardium, atrium. The ring's own outline would
-draw the endocardium twice."""
 BOX_METRICS = {
     "camus": {"dice": "Dice (0 to 1)", "hd95_mm": "HD95 (mm)", "msd_mm": "MSD (mm)"},
     "mmode": {"dice": "Dice (0 to 1)"},
 }
 POINTS = "#0072B2"
 QUALITY_MARKS = ((POINTS, "o"), ("#E69F00", "s"), ("#CC79A7", "^"), ("#000000", "D"))
-AXIS_UNITS = {"camus": ("mm", "mm"), "mmode": ("depth (mm)", "time (s)")}  # rows, columns
+AXIS_UNITS = {  # rows, columns
+    "camus": ("mm", "mm"),
+    "mmode": ("depth (mm)", "time (s)"),
+    "mmode-quality": ("depth (mm)", "time (s)"),
+}
 
 
 def save(figure: Figure, path: Path | str) -> None:
@@ -101,7 +101,7 @@ def overlay_grid(
         for aspect, (h, w), (step_y, step_x) in zip(aspects, shapes, steps, strict=True)
     ]
     cell = 2.2  # inches
-    figure = _figure(
+    figure = new_figure(
         cell * len(columns) + 0.6, cell * float(sum(heights)) + 0.5 * len(images) + 0.5
     )
     grid = figure.subplots(len(images), len(columns), squeeze=False, height_ratios=heights)
@@ -151,7 +151,7 @@ def box_plots(cases: pd.DataFrame, dataset: str) -> Figure:
     """
     metrics = BOX_METRICS[dataset]
     names = list(STRUCTURES[dataset])
-    figure = _figure(0.8 + 2.6 * len(metrics), 3.2)
+    figure = new_figure(0.8 + 2.6 * len(metrics), 3.2)
     for axes, (metric, label) in zip(
         figure.subplots(1, len(metrics), squeeze=False)[0], metrics.items(), strict=True
     ):
@@ -188,7 +188,7 @@ def bland_altman(
     """
     first, second = np.asarray(reference, dtype=float), np.asarray(measured, dtype=float)
     found = agreement(first, second)
-    figure = _figure(5.0, 3.6)
+    figure = new_figure(5.0, 3.6)
     axes = figure.subplots()
     words = np.full(len(first), "") if qualities is None else np.asarray(qualities, dtype=str)
     for word, (colour, mark) in zip(sorted(set(words)), cycle(QUALITY_MARKS), strict=False):
@@ -217,7 +217,7 @@ def agreement_scatter(
     Pairs with a NaN are left out and counted.
     """
     found = agreement(reference, measured)
-    figure = _figure(4.0, 4.2)
+    figure = new_figure(4.0, 4.2)
     axes = figure.subplots()
     axes.scatter(reference, measured, s=14, color=POINTS, alpha=0.7)
     if found["n"]:  # through the middle of the points, so that the axes need not show 0
@@ -239,7 +239,7 @@ def training_curves(history: pd.DataFrame) -> Figure:
         history: a row per epoch; columns epoch, train_loss, val_loss, dice_mean,
             dice_<structure>..., learning_rate. Epochs without a value are left out of its line.
     """
-    figure = _figure(10.0, 3.2)
+    figure = new_figure(10.0, 3.2)
     losses, dices, rates = figure.subplots(1, 3)
     _curve(losses, history, "train_loss", "train", "#000000")
     _curve(losses, history, "val_loss", "validation", "#D55E00")
@@ -257,7 +257,7 @@ def training_curves(history: pd.DataFrame) -> Figure:
     return figure
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """An empty figure, inches."""
     return Figure(figsize=(width, height), dpi=100, layout="constrained")
 

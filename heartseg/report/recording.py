@@ -65,6 +65,8 @@ def recording_figure(
         above.plot(time[cut], walls.lower[cut], color=LOWER, linewidth=1)
         below.plot(time[cut], walls.diameter[cut], color="black", linewidth=0.8)
         _shade(below, walls.columns[cut], start, s_per_column)
+        bad = np.where(walls.columns[cut] == Column.BAD_QUALITY, Column.BAD_QUALITY, Column.USED)
+        _shade(above, bad, start, s_per_column, alpha=0.25)
         for piece in pieces:
             for beat in piece:
                 for at, diameter, colour in (
@@ -88,13 +90,15 @@ def recording_figure(
     return figure
 
 
-def _shade(axes: Axes, columns: np.ndarray, start: float, s_per_column: float) -> None:
+def _shade(
+    axes: Axes, columns: np.ndarray, start: float, s_per_column: float, alpha: float = 0.5
+) -> None:
     """Colour the stretches that are not counted."""
     for kind, colour in SHADES.items():
         edges = np.flatnonzero(np.diff(np.pad(columns == kind, 1).astype(np.int8)))
         for first, end in zip(edges[::2], edges[1::2], strict=True):
             span = start + first * s_per_column, start + end * s_per_column
-            axes.axvspan(*span, color=colour, alpha=0.5, lw=0)
+            axes.axvspan(*span, color=colour, alpha=alpha, lw=0)
 
 
 def _legend(walls: Walls) -> list[Any]:

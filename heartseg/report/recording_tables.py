@@ -104,8 +104,10 @@ def report_text(row: dict[str, Any], species: Species) -> str:
         f"{headline(row)}\n  SDNN {row['sdnn_ms']:.1f} ms, RMSSD {row['rmssd_ms']:.1f} ms; of "
         f"{row['seconds']:.2f} s {row['used_fraction']:.1%} counted, {row['missing_fraction']:.1%} "
         f"without LV, {row['implausible_fraction']:.1%} implausible, "
-        f"{row['bad_quality_fraction']:.1%} of bad quality"
+        f"{row['bad_quality_s']:.2f} s ({row['bad_quality_fraction']:.1%}) of bad quality"
     )
+    if row["quality_by"]:
+        text += f" by {row['quality_by']}"
     low, high = species.diameters
     if row["lvidd_mm"] < low or row["lvidd_mm"] > high:
         text += (

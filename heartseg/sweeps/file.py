@@ -23,7 +23,7 @@ from heartseg.yaml_file import no_such, read_yaml_as
 Values = dict[str, Scalar]
 """Sampled values by field; a field of the recipe with dots between its levels."""
 
-CLINICAL = {"camus": ("ef_mae",), "mmode": ("lvid_mae",)}
+CLINICAL = {"camus": ("ef_mae",), "mmode": ("lvid_mae",), "mmode-quality": ()}
 """Clinical validation metrics of each dataset; see `heartseg.metrics.validation`."""
 RECIPE = "recipe"
 """The field that chooses among whole recipes, and so among models."""
@@ -226,6 +226,8 @@ def _check_space(sweep: SweepFile, params: Params) -> None:
     dataset = params.recipe(sweep.recipe).dataset
     names = [label.name.lower() for label in LABELS[dataset]][1:]
     metrics = ["dice_mean", *(f"dice_{name}" for name in names), "val_loss", *CLINICAL[dataset]]
+    if dataset == "mmode-quality":
+        metrics += ["balanced_accuracy", "auc"]
     if sweep.metric not in metrics:
         raise InputError(f"{no_such('metric', sweep.metric, metrics)} (dataset {dataset})")
     falls = sweep.metric == "val_loss" or sweep.metric in CLINICAL[dataset]

@@ -12,6 +12,7 @@ from heartseg.config import PARAMS_FILE, Params, Train
 from heartseg.data.prepared import file_digest, read_metadata
 from heartseg.errors import InputError
 from heartseg.paths import prepared_path, sweep_results_dir
+from heartseg.privacy import case_names
 from heartseg.sweeps.file import CLINICAL, RECIPE, SweepFile
 from heartseg.training.run_dir import code_digest, read_state, update_state
 
@@ -122,12 +123,15 @@ def check_data(job: Job) -> None:
 
 def open_sweep_run(client: MlflowClient, job: Job, folder: Path, identity: str) -> SweepRun:
     """The sweep's own run in MLflow, new or continued."""
-    from heartseg.tracking.lineage import lineage_tags
+    from heartseg.tracking.lineage import lineage_tags, started_from
     from heartseg.tracking.mlflow import delete_runs, open_run
+    from heartseg.tracking.records import collect_records, log_records
     from heartseg.tracking.sweep_tracker import SweepRun
 
     tags = lineage_tags(Path.cwd(), job.dataset, job.prepared)
     tags |= {"heartseg.sweep": identity, "heartseg.code_md5": code_digest()}
+    recipes = [job.params.recipe(name) for name in job.sweep.recipes()]
+    tags |= started_from([file for recipe in recipes for file in recipe.weight_files()])
     experiment = job.params.tracking.experiment_prefix + job.dataset
     content = job.sweep.model_dump(mode="json", by_alias=True)
     source, digest = read_metadata(job.prepared)["source"], file_digest(job.prepared)
@@ -147,4 +151,7 @@ def open_sweep_run(client: MlflowClient, job: Job, folder: Path, identity: str) 
         run_id=known,
     )
     update_state(folder, mlflow_run_id=run_id)
-    return SweepRun(run_id, experiment, job.dataset, source, digest, tags)
+    records = collect_records(Path.cwd())
+    names = case_names(job.params.privacy, job.prepared)
+    log_records(client, run_id, records, job.prepared, names)
+    return SweepRun(run_id, experiment, job.dataset, source, digest, tags, records)

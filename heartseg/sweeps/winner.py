@@ -34,6 +34,7 @@ def register_winner(job: Job, best: FrozenTrial, tracker: SweepTracker, folder: 
     from heartseg.tracking.mlflow import without_password
     from heartseg.training.checkpoint import load_checkpoint, selected_weights
     from heartseg.training.journal import write_history
+    from heartseg.training.machine import machine_tags
 
     run = tracker.sweep
     run_dir = trial_dir(folder, best.number)
@@ -46,7 +47,8 @@ def register_winner(job: Job, best: FrozenTrial, tracker: SweepTracker, folder: 
         "tracking_uri": without_password(tracker.uri),
         "experiment": run.experiment,
         "mlflow_run_id": read_state(run_dir)["mlflow_run_id"],
-        "tags": run.tags | {"heartseg.recipe": name},
+        "tags": run.tags | machine_tags(run_dir) | {"heartseg.recipe": name},
+        "records": run.records,
         "epoch": epoch,
         "sweep": {"run_id": run.run_id, "trial": best.number, "values": best.params},
     }

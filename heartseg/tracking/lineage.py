@@ -1,12 +1,16 @@
-"""Lineage: which code, data and libraries made a model, as tags of its MLflow run."""
+"""Lineage: which code, data and libraries made a model, as far as git and DVC know it."""
 
 from __future__ import annotations
 
 import getpass
+import hashlib
 import os
 import platform
 import subprocess
-from importlib.metadata import version
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +37,8 @@ def lineage_tags(root: Path, dataset: str, prepared: Path) -> dict[str, str]:
 
     Returns:
         git.commit, git.branch, git.dirty ("true" or "false": tracked changes other than
-        dvc.lock and the outputs of stages, or untracked code), dvc.source (path),
+        dvc.lock and the outputs of stages, or untracked code), git.patch_md5 (of
+        `working_patch`), dvc.source (path),
         dvc.source_md5 (as DVC recorded it for the prepare stage or for `dvc add`),
         dvc.prepared_md5 (of the file itself),
         dvc.prepared_in_lock ("true" where dvc.lock names that very file), dvc.experiment,
@@ -41,12 +46,13 @@ def lineage_tags(root: Path, dataset: str, prepared: Path) -> dict[str, str]:
         the main libraries, and the tags by which MLflow itself shows commit and user.
     """
     stages = _locked_stages(root)
-    requirements = root / REQUIREMENTS
+    patch = working_patch(root)
     tags = {
-        **_git_tags(root, stages),
+        **git_tags(root),
+        "git.patch_md5": _md5(patch) if patch else NONE,
         **_data_tags(root, stages, dataset, prepared),
         "heartseg.dataset": dataset,
-        "heartseg.lock_md5": file_digest(requirements) if requirements.exists() else NONE,
+        "heartseg.lock_md5": lock_digest(root),
         "version.python": platform.python_version(),
         **{f"version.{name}": version(name) for name in LIBRARIES},
         "mlflow.user": _user(),
@@ -56,35 +62,66 @@ def lineage_tags(root: Path, dataset: str, prepared: Path) -> dict[str, str]:
     return tags
 
 
-def _git_tags(root: Path, stages: dict[str, Any]) -> dict[str, str]:
-    top = _git(root, "rev-parse", "--show-toplevel")
-    if top is None:
+def git_tags(root: Path) -> dict[str, str]:
+    """git.commit, git.branch and git.dirty of the working tree, as in `lineage_tags`."""
+    if git(root, "rev-parse", "--show-toplevel") is None:
         return {"git.commit": NONE, "git.branch": NONE, "git.dirty": NONE}
-    commit = _git(root, "rev-parse", "--verify", "HEAD")
-    if commit is None:  # no commit yet: the code stands nowhere
-        dirty = True
-    else:
-        names = (_git(root, "diff", "--name-only", "--no-renames", "-z", "HEAD") or "").split("\0")
-        changed = {(Path(top) / name).resolve() for name in names if name}
-        new = _git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", "heartseg")
-        changed |= {root.resolve() / name for name in (new or "").split("\0") if name}
-        dirty = any(not _is_written_by_dvc(path, root.resolve(), stages) for path in changed)
+    commit = git(root, "rev-parse", "--verify", "HEAD")
+    # Without a commit the code stands nowhere.
+    dirty = commit is None or bool(_changed(root))
     return {
         "git.commit": commit or NONE,
-        "git.branch": _git(root, "symbolic-ref", "--short", "HEAD") or NONE,  # none: detached
+        "git.branch": git(root, "symbolic-ref", "--short", "HEAD") or NONE,  # none: detached
         "git.dirty": str(dirty).lower(),
     }
 
 
-def _git(root: Path, *arguments: str) -> str | None:
-    """What git prints; None where there is no git, no repository or no such thing."""
+def working_patch(root: Path) -> str:
+    """What `git apply` needs to make the last commit into the working tree; "" without changes.
+
+    Holds the changes that make a tree dirty in `lineage_tags`, new files of heartseg among them.
+    """
+    if git(root, "rev-parse", "--verify", "HEAD") is None or not (paths := _changed(root)):
+        return ""
+    with tempfile.TemporaryDirectory() as folder:
+        # In an index of its own, so that what the user has staged stays as it is.
+        own = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+        git(root, "read-tree", "HEAD", extra=own)
+        git(root, "add", "--all", "--", *map(str, paths), extra=own)
+        patch = git(root, "diff", "--cached", "--binary", "--no-renames", "HEAD", extra=own)
+    return f"{patch}\n\n" if patch else ""  # a binary hunk ends with an empty line
+
+
+def _changed(root: Path) -> list[Path]:
+    """Tracked files that differ from the last commit, and new code; not what DVC writes."""
+    top, stages = git(root, "rev-parse", "--show-toplevel"), _locked_stages(root)
+    names = (git(root, "diff", "--name-only", "--no-renames", "-z", "HEAD") or "").split("\0")
+    changed = {(Path(str(top)) / name).resolve() for name in names if name}
+    new = git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", "heartseg")
+    changed |= {root.resolve() / name for name in (new or "").split("\0") if name}
+    return sorted(p for p in changed if not _is_written_by_dvc(p, root.resolve(), stages))
+
+
+def git(root: Path, *arguments: str, extra: dict[str, str] | None = None) -> str | None:
+    """What git prints; None where there is no git, no repository or no such thing.
+
+    Args:
+        root: the folder that git works in.
+        arguments: of git.
+        extra: environment variables beside the process's own.
+    """
     try:
         done = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False
+            ["git", "-C", str(root), *arguments],
+            env=os.environ | (extra or {}),
+            capture_output=True,
+            check=False,
         )
     except FileNotFoundError:
         return None
-    return done.stdout.strip("\n") if done.returncode == 0 else None
+    # Bytes as they are: a patch may hold lines that end otherwise or are no UTF-8.
+    text = done.stdout.decode(errors="surrogateescape")
+    return text.strip("\n") if done.returncode == 0 else None
 
 
 def _is_written_by_dvc(path: Path, root: Path, stages: dict[str, Any]) -> bool:
@@ -100,7 +137,7 @@ def _locked_stages(root: Path) -> dict[str, Any]:
 
 
 def _data_tags(root: Path, stages: dict[str, Any], dataset: str, prepared: Path) -> dict[str, str]:
-    source: Path = getattr(load_params(root / PARAMS_FILE).datasets, dataset).source
+    source = load_params(root / PARAMS_FILE).datasets.of(dataset).source
     stage = stages.get(f"prepare@{dataset}", {})
     source_md5 = _recorded(stage.get("deps", []), root / source, root)
     added = root / f"{source}.dvc"
@@ -125,6 +162,94 @@ def _recorded(entries: list[dict[str, Any]], path: Path, root: Path) -> str | No
         if Path(os.path.abspath(root / entry["path"])) == wanted:
             return entry.get("md5")
     return None
+
+
+def lock_digest(root: Path) -> str:
+    """MD5 of requirements.lock; "none" where there is none."""
+    path = root / REQUIREMENTS
+    return file_digest(path) if path.exists() else NONE
+
+
+def started_from(files: list[Path]) -> dict[str, str]:
+    """Tag with the MD5 of the files of weights that a training starts from, if there are any."""
+    return {"heartseg.started_from": " ".join(map(file_digest, files))} if files else {}
+
+
+def environment() -> dict[str, str]:
+    """Version by name of all packages that are installed, heartseg apart: its commit says more."""
+    found = {str(d.name).lower().replace("_", "-"): d.version for d in distributions()}
+    return {name: found[name] for name in sorted(found) if name != "heartseg"}
+
+
+def find_data(root: Path, md5: str) -> Path | None:
+    """The folder of DVC's cache, if that has an object whole.
+
+    Args:
+        root: the repository.
+        md5: the object's hash; ends with ".dir" for a folder, whose files must then be there too.
+    """
+    with _open_cache(root, md5, remote=False) as found:
+        return None if found is None else Path(found[0].path)
+
+
+def check_out(root: Path, md5: str, place: Path) -> bool:
+    """Bring an object from DVC's cache, or from the default remote, to a place of its own.
+
+    Returns:
+        Whether one of them had it; otherwise nothing is written.
+    """
+    from dvc_data.hashfile.checkout import checkout
+    from dvc_objects.fs.local import LocalFileSystem
+
+    with _open_cache(root, md5, remote=True) as found:
+        if found is not None:
+            cache, content = found
+            checkout(str(place), LocalFileSystem(), content, cache, force=True, quiet=True)
+        return found is not None
+
+
+@contextmanager
+def _open_cache(root: Path, md5: str, *, remote: bool) -> Iterator[tuple[Any, Any] | None]:
+    """DVC's cache and the whole object in it; None where it is not to be had."""
+    from dvc.config import ConfigError
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc_data.hashfile import check, load
+    from dvc_data.hashfile.hash_info import HashInfo
+    from dvc_objects.errors import ObjectFormatError
+
+    info, missing = HashInfo("md5", md5), (FileNotFoundError, ObjectFormatError)
+
+    def content(cache: Any) -> Any:
+        with suppress(*missing):
+            found = load(cache, info)
+            check(cache, found)
+            return found
+        return None
+
+    with ExitStack() as stack:
+        found = None
+        with suppress(DvcException, ConfigError, OSError):  # no repository, no remote, not there
+            repo = stack.enter_context(Repo(str(root)))
+            cache = repo.cache.local
+            found = content(cache)
+            if found is None and remote:
+                repo.cloud.pull({info})
+                found = content(cache)
+                if found is None and info.isdir:  # DVC skips what is in a folder that it knows
+                    tree: Any = load(cache, info)
+                    repo.cloud.pull({child for _, _, child in tree})
+                    found = content(cache)
+        yield None if found is None else (cache, found)
+
+
+def cached_file(cache: Path, md5: str) -> Path:
+    """Where the cache's folder keeps a file."""
+    return cache / md5[:2] / md5[2:]
+
+
+def _md5(text: str) -> str:
+    return hashlib.md5(text.encode(errors="surrogateescape"), usedforsecurity=False).hexdigest()
 
 
 def _user() -> str:

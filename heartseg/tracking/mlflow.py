@@ -15,12 +15,18 @@ import yaml
 
 from heartseg.errors import InputError
 from heartseg.nested import leaves
+from heartseg.tracking.credentials import check_credentials_file, without_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import DatasetInput
 
 _log = logging.getLogger(__name__)
+
+UNKNOWN = (
+    "does not know this user or password; set MLFLOW_TRACKING_USERNAME and "
+    "MLFLOW_TRACKING_PASSWORD, or write both to ~/.mlflow/credentials (chmod 600)"
+)
 
 
 # --- the store ----------------------------------------------------------------------------
@@ -47,9 +53,10 @@ def tracking_uri(root: Path) -> str:
         root: the folder that holds params.yaml.
 
     Returns:
-        The URI; SQLite paths in it are absolute, because workers run in other folders.
+        The URI; SQLite paths in it are absolute, because workers run in other folders. The name
+        and password of a server's are in the environment instead.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    uri = without_credentials(os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db"))
     if (database := _sqlite_path(uri)) is None:
         return uri
     return f"sqlite:///{repository_root(root) / database}"
@@ -62,6 +69,7 @@ def quiet() -> None:
     """
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # read when mlflow is imported
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # clinics allow no calls outside
     # MLflow's own 7 retries make every call to a dead server last 4 minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -77,8 +85,9 @@ def connect(uri: str) -> MlflowClient:
     database at once would all try to create its tables.
 
     Raises:
-        InputError: the store does not answer, or cannot be used.
+        InputError: the store does not answer, or cannot be used, or others may read the password.
     """
+    check_credentials_file()
     quiet()
     from mlflow import MlflowClient
 
@@ -86,6 +95,8 @@ def connect(uri: str) -> MlflowClient:
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
     except Exception as error:  # each kind of store has its own
+        if "error code 401" in str(error):
+            raise InputError(f"the MLflow server at {without_password(uri)} {UNKNOWN}") from None
         raise InputError(
             f"the MLflow store at {without_password(uri)} does not answer: {first_line(error)}. "
             "Start the server, set MLFLOW_TRACKING_URI to one that runs, or unset it to use "
@@ -108,6 +119,10 @@ def first_line(error: BaseException) -> str:
     """What an exception says, short enough for a message and without passwords."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return without_password(line)[:200]
+
+
+TRAINING_KEY = "heartseg.training_key"
+"""Tag by which the run of a training is found that began without a store."""
 
 
 # --- a training's run ---------------------------------------------------------------------
@@ -213,6 +228,24 @@ def _log_inputs(client: MlflowClient, run_id: str, inputs: list[DatasetInput]) -
         client.log_inputs(run_id, inputs)
     except MlflowException:
         client.log_inputs(run_id, inputs)
+
+
+def run_of(client: MlflowClient, training: dict[str, Any]) -> str | None:
+    """The id of a training's run in this store, None where it has none.
+
+    Args:
+        client: from `connect`.
+        training: training.json.
+    """
+    run_id = training["mlflow_run_id"]
+    if run_id is not None and is_active(client, run_id):
+        return run_id
+    key = training["tags"].get(TRAINING_KEY)
+    experiment = client.get_experiment_by_name(training["experiment"])
+    if key is None or experiment is None:
+        return None
+    runs = client.search_runs([experiment.experiment_id], _having({TRAINING_KEY: key}))
+    return runs[0].info.run_id if runs else None
 
 
 def delete_runs(client: MlflowClient, experiment: str, tags: dict[str, str]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,18 +12,23 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
+from heartseg.data.prepared import file_digest
 from heartseg.errors import InputError
+from heartseg.privacy import CaseNames
 from heartseg.tracking.mlflow import (
     connect,
     first_line,
-    is_active,
     open_run,
+    run_of,
     without_password,
 )
+from heartseg.tracking.records import log_records
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+
+    from heartseg.models.exported import Package
 
 Alias = Literal["champion", "challenger"]
 CHAMPION: Final = "champion"
@@ -30,13 +37,15 @@ CHALLENGER: Final = "challenger"
 WEIGHTS_TAG = "heartseg.weights_md5"
 TRAINING_TAG = "heartseg.training_run"
 POSTPROCESS_TAG = "heartseg.postprocess"
-PACKAGE_TAGS = (WEIGHTS_TAG, TRAINING_TAG, POSTPROCESS_TAG)  # what a package is made of
+TTA_TAG = "heartseg.tta"
+PACKAGE_TAGS = (WEIGHTS_TAG, TRAINING_TAG, POSTPROCESS_TAG, TTA_TAG)  # what a package is made of
 DATA_TAG = "eval.data_digest"
 SPLIT_TAG = "eval.split"
 METRIC_TAG = "eval.metric"
 VALUE_TAG = "eval.value"
 REASON_TAG = "heartseg.reason"
 
+ELSEWHERE = " (trained elsewhere)"
 DESCRIPTION_LENGTH = 5000  # of the column in MLflow's database
 
 
@@ -48,7 +57,9 @@ class Promotion:
     reason: str
 
 
-def find_run(client: MlflowClient, training: dict[str, Any], data_source: Path) -> str:
+def find_run(
+    client: MlflowClient, training: dict[str, Any], data_source: Path, names: CaseNames
+) -> str:
     """The training's run, or one that stands for it in this store.
 
     DVC can bring a trained model from another machine, whose store stays there.
@@ -57,14 +68,18 @@ def find_run(client: MlflowClient, training: dict[str, Any], data_source: Path) 
         client: from `use_store`.
         training: training.json.
         data_source: the prepared dataset.
+        names: how its cases may be shown.
     """
-    run_id = training["mlflow_run_id"]
-    if is_active(client, run_id):
-        return run_id
+    run_id = run_of(client, training)
+    if run_id is not None:
+        info = client.get_run(run_id).info
+        if info.status != "RUNNING" or not info.run_name.endswith(ELSEWHERE):
+            return run_id
+        client.delete_run(run_id)  # a command that was killed while it opened it
     run_id = open_run(
         client,
         experiment=training["experiment"],
-        name=f"{training['recipe_name']} (trained elsewhere)",
+        name=training["recipe_name"] + ELSEWHERE,
         params=training["recipe"],
         texts={"recipe.yaml": training["recipe"]},
         dataset=training["recipe"]["dataset"],
@@ -72,16 +87,30 @@ def find_run(client: MlflowClient, training: dict[str, Any], data_source: Path) 
         data_digest=training["data_digest"],
         tags=training["tags"],
     )
+    if file_digest(data_source) == training["data_digest"]:
+        log_records(client, run_id, training.get("records", {}), data_source, names)
     client.set_terminated(run_id)
     return run_id
 
 
 def find_version(client: MlflowClient, name: str, tags: dict[str, str]) -> ModelVersion | None:
-    """The version whose package has these weights, training and post-processing, if any."""
+    """The version whose package has these weights, training, post-processing and views, if any.
+
+    Versions from before there were views look at none.
+    """
     for version in client.search_model_versions(f"name = '{name}'"):
-        if all(version.tags.get(tag) == tags[tag] for tag in PACKAGE_TAGS):
+        if all(version.tags.get(tag, "none") == tags[tag] for tag in PACKAGE_TAGS):
             return version
     return None
+
+
+def drop_unregistered(client: MlflowClient, name: str, run_id: str) -> None:
+    """Delete packages of a run that no version holds: a killed command has left them."""
+    held = {version.source for version in client.search_model_versions(f"name = '{name}'")}
+    experiment = client.get_run(run_id).info.experiment_id
+    for model in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
+        if f"models:/{model.model_id}" not in held:
+            client.delete_logged_model(model.model_id)
 
 
 def register_version(
@@ -200,7 +229,7 @@ class Pulled:
 
 
 def pull(uri: str, model_uri: str) -> Pulled:
-    """Fetch a model.
+    """Fetch and load a model, on the GPU if there is one.
 
     Args:
         uri: the store.
@@ -209,25 +238,104 @@ def pull(uri: str, model_uri: str) -> Pulled:
     Raises:
         InputError: the store does not answer, or has no such model.
     """
+    package, _ = fetch(uri, model_uri)
+    return Pulled(package.load(), package.metadata)
+
+
+def fetch(uri: str, model_uri: str) -> tuple[Package, dict[str, Any]]:
+    """A model's package, not loaded yet, and where it comes from.
+
+    Returns:
+        The package; model (URI), model_id, run_id and signature, JSON-serialisable.
+
+    Raises:
+        InputError: as `pull`.
+    """
     client = use_store(uri)
     import mlflow
     from mlflow.exceptions import MlflowException
+    from mlflow.models import Model
 
-    try:
-        model = mlflow.pyfunc.load_model(model_uri)
-    except (MlflowException, OSError) as error:
-        names = [model.name for model in client.search_registered_models()]
-        raise InputError(
-            f"no model {model_uri} in the store at {without_password(uri)}: {first_line(error)}. "
-            f"Registered there: {', '.join(names) or 'nothing yet'}; another store is chosen by "
-            "MLFLOW_TRACKING_URI"
-        ) from None
-    metadata = dict(model.metadata.metadata or {})
+    from heartseg.models.exported import PROGRAM, Package
+
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            local = mlflow.artifacts.download_artifacts(model_uri, dst_path=folder)
+            facts = Model.load(local)
+            program = (Path(local) / "data" / PROGRAM).read_bytes()
+        except (MlflowException, OSError) as error:
+            names = [model.name for model in client.search_registered_models()]
+            raise InputError(
+                f"no model {model_uri} in the store at {without_password(uri)}: "
+                f"{first_line(error)}. Registered there: {', '.join(names) or 'nothing yet'}; "
+                "another store is chosen by MLFLOW_TRACKING_URI"
+            ) from None
+    metadata = dict(facts.metadata or {})
     if not {"dataset", "recipe"} <= metadata.keys():
         raise InputError(
             f"{model_uri} was not registered by heartseg; take one of `make ui`'s list"
         )
-    return Pulled(model.predict, metadata)
+    origin = {
+        "model": model_uri,
+        "model_id": facts.model_id,
+        "run_id": facts.run_id,
+        "signature": facts.signature.to_dict() if facts.signature else None,
+    }
+    return Package(model_uri, program, metadata), origin
+
+
+def resolve(uri: str, model_uri: str) -> tuple[str, str]:
+    """The version that a model's URI means now: that one's own URI, and its number or id.
+
+    Args:
+        uri: the store.
+        model_uri: "models:/NAME@ALIAS"; another kind of URI always means the same.
+
+    Raises:
+        InputError: the store does not answer, or the alias is not set.
+    """
+    name, at, alias = model_uri.removeprefix("models:/").partition("@")
+    if not at:
+        return model_uri, name.partition("/")[2] or name
+    client = connect(uri)
+    from mlflow.exceptions import MlflowException
+
+    try:
+        version = client.get_model_version_by_alias(name, alias).version
+    except MlflowException as error:
+        raise InputError(
+            f"no model {model_uri} in the store at {without_password(uri)}: {first_line(error)}. "
+            "Register one, or set MLFLOW_TRACKING_URI to the store that has it"
+        ) from None
+    return f"models:/{name}/{version}", str(version)
+
+
+def read_card(uri: str, origin: dict[str, Any]) -> tuple[str, str]:
+    """Which version a model is, "NAME version N", and its card; both say so where there is none.
+
+    Args:
+        uri: the store.
+        origin: of `fetch`.
+    """
+    from mlflow.exceptions import MlflowException
+
+    client = connect(uri)
+    found = client.search_model_versions(f"run_id = '{origin['run_id']}'")
+    own = [version for version in found if str(version.source).endswith(origin["model_id"])]
+    if not own:
+        return "no registered version", f"No card: {origin['model']} is no registered version.\n"
+    title = f"{own[0].name} version {own[0].version}"
+    card = str(own[0].description or f"{title} has no card.\n")
+    if len(card) < DESCRIPTION_LENGTH:
+        return title, card
+    try:  # the whole one, unless another version of this run has written its own over it
+        with tempfile.TemporaryDirectory() as folder:
+            path = client.download_artifacts(origin["run_id"], "model_card.md", folder)
+            whole = Path(path).read_text(encoding="utf-8")
+    except (MlflowException, OSError):
+        return title, card
+    return title, whole if whole.startswith(card) else card
 
 
 def read_value(metrics: dict[str, Any], key: str, path: Path) -> float:

@@ -24,6 +24,7 @@ from heartseg.tracking.mlflow import (
 )
 from heartseg.tracking.sender import JournalSender
 from heartseg.training.journal import read_epochs
+from heartseg.training.machine import machine_tags
 from heartseg.training.run_dir import read_state, update_state
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class SweepRun:
         data_source: of the prepared dataset.
         data_digest: MD5 of the prepared dataset.
         tags: lineage; "heartseg.sweep" tells the sweep from all others.
+        records: of `heartseg.tracking.records`.
     """
 
     run_id: str
@@ -91,6 +93,7 @@ class SweepRun:
     data_source: str
     data_digest: str
     tags: dict[str, str] = field(default_factory=dict)
+    records: dict[str, str] = field(default_factory=dict)
 
 
 class SweepTracker:
@@ -202,13 +205,13 @@ class SweepTracker:
         if outcome is None:
             return
         run_id = trial.sender.run_id
-        self.client.set_tag(run_id, STATE_TAG, outcome.state)
-        self.client.set_tag(run_id, REASON_TAG, outcome.reason)
+        tags = machine_tags(trial.run_dir) | {STATE_TAG: outcome.state, REASON_TAG: outcome.reason}
+        for key, value in tags.items():
+            self.client.set_tag(run_id, key, value)
         if outcome.value is not None:
             # The journal's time: a value that is sent twice is then the same point.
             when = int(read_epochs(trial.run_dir)[-1]["time"] * 1000)
-            value = Metric("value", outcome.value, when, 0)
-            self.client.log_batch(run_id, metrics=[value])
+            self.client.log_batch(run_id, metrics=[Metric("value", outcome.value, when, 0)])
             point = Metric("trial_value", outcome.value, when, trial.number)
             self.client.log_batch(self.sweep.run_id, metrics=[point])
         self.client.set_terminated(run_id, outcome.status)

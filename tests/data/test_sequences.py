@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from scipy.interpolate import interp1d
 
 from heartseg.config import CamusDataset, Params
+from heartseg.data.frames import resample_frames
 from heartseg.data.nifti import read_sequence
 from heartseg.data.prepared import decode_image, decode_png, read_metadata, read_prepared
-from heartseg.data.sequences import frame_rate, resample_frames
+from heartseg.data.sequences import frame_rate
 from heartseg.errors import BadFilesError, InputError
 from heartseg.prepare import prepare
 from tests.data.raw import DEPTH, INFO, SPACING, WIDTH, echo, write_nifti, write_release

@@ -23,8 +23,8 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from heartseg import predict
 from heartseg.config import load_params
+from heartseg.data import images
 from heartseg.data.camus_tables import read_info, read_split_lists, read_truth
 from heartseg.data.mmode import read_gray, read_mask
 from heartseg.data.mmode_dicom import read_dicom
@@ -117,7 +117,7 @@ def read_as_sequence(path: Path) -> None:
 
 
 def read_to_predict(path: Path) -> None:
-    frames = predict.read_images(path).frames
+    frames = images.read_images(path).frames
     assert frames.dtype == np.uint8
     assert frames.ndim == 3
 

@@ -14,8 +14,8 @@ import pytest
 import yaml
 from pydicom import Dataset
 
-from heartseg import predict
 from heartseg.config import load_params
+from heartseg.data import images
 from heartseg.data.mmode import read_gray, read_mask
 from heartseg.data.mmode_dicom import read_dicom
 from heartseg.data.nifti import MOST_BYTES, read_frame, read_sequence
@@ -58,7 +58,7 @@ def test_png_of_few_bytes_that_claims_many_pixels(tmp_path: Path, columns: int, 
     size = struct.pack(">II", columns, rows)
     path = tmp_path / "a.png"
     path.write_bytes(png([(b"IHDR", size + head[1][8:]), *rest]))
-    for read in (read_gray, predict.read_images):
+    for read in (read_gray, images.read_images):
         with pytest.raises(InputError, match=r"a\.png: "):
             read(path)
 
@@ -67,7 +67,7 @@ def test_another_format_under_the_name_of_png(tmp_path: Path) -> None:
     """Pillow would try all its formats, also those that start other programs."""
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n")
     with pytest.raises(InputError, match="cannot be read"):
-        predict.read_images(tmp_path / "a.png")
+        images.read_images(tmp_path / "a.png")
 
 
 # --- NIfTI --------------------------------------------------------------------------------
@@ -79,7 +79,7 @@ def test_nifti_of_few_bytes_that_claims_many_frames(tmp_path: Path) -> None:
     struct.pack_into("<h", head, 46, 32767)  # dim[3]
     path = tmp_path / "a.nii.gz"
     path.write_bytes(gzip.compress(bytes(head[:352])) + gzip.compress(bytes(1 << 24)) * 9)
-    for read in (read_sequence, predict.read_images):
+    for read in (read_sequence, images.read_images):
         with pytest.raises(InputError, match="more"):
             read(path)
 
@@ -99,7 +99,7 @@ def test_nifti_extension_that_is_longer_than_the_file(tmp_path: Path) -> None:
     struct.pack_into("<i", data, 352, 2**31 - 16)  # esize
     struct.pack_into("<f", data, 108, 2**31)  # vox_offset
     (tmp_path / "a.nii").write_bytes(data)
-    for read in (read_frame, predict.read_images):
+    for read in (read_frame, images.read_images):
         assert peak_memory(read, tmp_path / "a.nii") < MOST_BYTES + (1 << 26)
 
 

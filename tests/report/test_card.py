@@ -159,6 +159,29 @@ def test_clinical_section_of_camus():
     assert "largest" not in plain
 
 
+def test_certainty_section():
+    doubt: dict[str, Any] = {
+        "calibration": {"ece": 0.0213, "ece_LV": 0.0104, "ece_LA": None, "n": 12345},
+        "uncertainty": {"n": 198, "mean": 0.071, "max": 0.4, "spearman_dice": -0.61},
+        "tta": {
+            **{"chosen": "views", "chosen_on": "out-of-fold"},
+            "val_dice": {"none": 0.9, "views": 0.91},
+        },
+        "networks": 3,
+        "views": 5,
+    }
+    text = card("camus", CAMUS_METRICS | doubt)
+    assert rows(text)["label told"] == ["0.0213"]
+    assert (rows(text)["LV"][0], rows(text)["LA"]) == ("0.0104", ["–"])  # the last table's
+    assert "12345 pixels" in text
+    assert "correlation with the case's mean Dice (Spearman, -1 to 1" in text
+    assert "-0.61, n = 198 images" in text
+    assert "augmentation was taken: mean Dice (0 to 1) 0.9000 without and 0.9100 with it" in text
+    assert "3 network(s) and 5 view(s) of the image: 15 forward passes" in text
+    assert "## Certainty" not in card("camus", CAMUS_METRICS)
+    assert "forward passes" not in card("camus", CAMUS_METRICS)
+
+
 def test_mmode_card():
     text = card("mmode", MMODE_METRICS)
     found = rows(text)
@@ -170,6 +193,26 @@ def test_mmode_card():
     assert "optimistic" not in card("mmode", MMODE_METRICS | {"selected_on_it": False})
     assert "QuickNAT, NeuroImage" in text
     assert "LVepi" not in text
+
+
+def test_quality_card():
+    metrics = {
+        **{"n_cases": 136, "n_patients": 24, "n_bad": 50, "evaluated_on": "test"},
+        **{"auc": 0.969, "auc_low": 0.943, "auc_high": 0.992, "sensitivity": 0.92},
+        **{"sensitivity_low": 0.8, "sensitivity_high": 1.0, "specificity": None},
+        "confusion": {
+            **{"bad_called_bad": 46, "bad_called_good": 4},
+            **{"good_called_good": 81, "good_called_bad": 5},
+        },
+    }
+    text = card("mmode-quality", metrics)
+    found = rows(text)
+    assert found["area under the ROC curve"] == ["0.97 [0.94 to 0.99]"]
+    assert found["sensitivity for bad"] == ["0.92 [0.80 to 1.00]"]
+    assert found["specificity (good ones let pass)"] == ["–"]
+    assert (found["good"], found["bad"]) == (["81", "5"], ["4", "46"])
+    assert "136 windows of 24 animals of the test split, 50 of them bad" in text
+    assert found["1"] == ["BAD", "every pixel of a window that cannot"]
 
 
 def test_a_metric_that_is_zero_everywhere_is_shown():

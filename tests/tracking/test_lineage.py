@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from heartseg.tracking.lineage import lineage_tags
+from heartseg.tracking.lineage import (
+    cached_file,
+    check_out,
+    find_data,
+    lineage_tags,
+    working_patch,
+)
 from tests.examples import ROOT
 
 PARQUET = Path("data/prepared/camus.parquet")
@@ -22,6 +28,12 @@ def git(folder: Path, *arguments: str) -> str:
     return subprocess.run(
         ["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True
     ).stdout.strip()
+
+
+def dvc(folder: Path, *arguments: str) -> None:
+    from dvc.cli import main
+
+    assert main(["--cd", str(folder), *arguments]) == 0
 
 
 def write_lock(root: Path, prepared_md5: str = MD5) -> None:
@@ -159,3 +171,72 @@ def test_a_source_under_dvc_add(root, monkeypatch):
     assert tags["dvc.source"] == "data/CAMUS_public"
     assert tags["dvc.source_md5"] == "d" * 32 + ".dir"
     assert tags["dvc.experiment"] == "rusty-pint"
+
+
+def test_a_patch_makes_the_last_commit_into_the_working_tree(clone, tmp_path_factory):
+    """Lines that end in CR LF or are no UTF-8, bytes, deletions, new code; staged or not."""
+    (clone / "latin.txt").write_bytes(b"caf\xe9\r\nold\r\n")
+    (clone / "bytes.bin").write_bytes(bytes(range(256)))
+    git(clone, "add", ".")
+    git(clone, "commit", "-qm", "more")
+    (clone / "latin.txt").write_bytes(b"caf\xe9\r\nnew\r\n\r\n")
+    (clone / "bytes.bin").write_bytes(bytes(range(255, -1, -1)))
+    (clone / "code.py").unlink()
+    (clone / "heartseg").mkdir()
+    (clone / "heartseg/new.py").write_text("1\n")
+    (clone / "dvc.lock").write_text("stages: {}\n")
+    (clone / "secret.txt").write_text("not code\n")
+    git(clone, "add", "bytes.bin")
+    staged = git(clone, "diff", "--cached", "--name-only")
+
+    patch = working_patch(clone)
+
+    assert git(clone, "diff", "--cached", "--name-only") == staged
+    other = tmp_path_factory.mktemp("other") / "clone"
+    git(clone, "clone", "-q", str(clone), str(other))
+    command = ["git", "-C", str(other), "apply", "-"]
+    subprocess.run(command, input=patch.encode(errors="surrogateescape"), check=True)
+    for name in ("latin.txt", "bytes.bin", "heartseg/new.py"):
+        assert (other / name).read_bytes() == (clone / name).read_bytes()
+    assert not (other / "code.py").exists()
+    assert not (other / "secret.txt").exists()
+    assert (other / "dvc.lock").read_bytes() != (clone / "dvc.lock").read_bytes()
+    assert lineage_tags(clone, "camus", PARQUET)["git.patch_md5"] != "none"
+
+
+def test_a_clean_tree_has_no_patch(clone):
+    assert working_patch(clone) == ""
+    assert lineage_tags(clone, "camus", PARQUET)["git.patch_md5"] == "none"
+
+
+@pytest.mark.slow
+def test_data_come_from_the_cache_or_the_remote_or_not(clone):
+    """A folder of which a file is missing counts as missing, until the remote gives it."""
+    for command in (["init", "-q"], ["remote", "add", "-q", "-d", "far", str(clone / "far")]):
+        dvc(clone, *command)
+    folder = clone / "data/release"
+    folder.mkdir()
+    (folder / "one.txt").write_text("one")
+    (folder / "two.txt").write_text("two")
+    dvc(clone, "add", "-q", "data/release")
+    dvc(clone, "push", "-q")
+    md5 = yaml.safe_load((clone / "data/release.dvc").read_text())["outs"][0]["md5"]
+
+    cache = find_data(clone, md5)
+    assert cache is not None
+    one = cached_file(cache, hashlib.md5(b"one").hexdigest())
+    assert one.read_text() == "one"
+    one.chmod(0o644)
+    one.unlink()
+    assert find_data(clone, md5) is None
+    assert check_out(clone, md5, clone / "again")
+    assert {p.name: p.read_text() for p in (clone / "again").iterdir()} == {
+        "one.txt": "one",
+        "two.txt": "two",
+    }
+    assert not check_out(clone, "0" * 32, clone / "nothing")
+    assert not (clone / "nothing").exists()
+
+
+def test_no_data_without_dvc(root):
+    assert find_data(root, MD5) is None

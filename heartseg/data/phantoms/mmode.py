@@ -78,12 +78,13 @@ def write_mmode(folder: Path, config: MmodePhantoms, workers: int) -> None:
     write = partial(_write_animal, folder, config)
     animals = map_processes(write, range(1, config.animals + 1), workers)
     windows = [astuple(window) for _, own in animals for window in own]
-    _write_table(folder / "windows.csv", [field.name for field in fields(Window)], windows)
+    write_table(folder / "windows.csv", [field.name for field in fields(Window)], windows)
     truths = [[t.name, *(getattr(t, key) for key in STRIP_COLUMNS)] for t, _ in animals]
-    _write_table(folder / "strips/recordings.csv", ["recording", *STRIP_COLUMNS], truths)
+    write_table(folder / "strips/recordings.csv", ["recording", *STRIP_COLUMNS], truths)
 
 
-def _write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Write a CSV file with a header."""
     with open(path, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(header)

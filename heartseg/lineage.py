@@ -1,0 +1,61 @@
+"""Tell what made a model, or what was made of some data or of a patient's images."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from heartseg.config import PARAMS_FILE
+from heartseg.errors import InputError, run_command
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="heartseg lineage", description=__doc__)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "of",
+        nargs="?",
+        help="models:/NAME@ALIAS, models:/NAME/VERSION or runs:/ID for what made it; a data path "
+        "or a DVC hash (or its start) for all that was made of it",
+    )
+    what.add_argument("--patient", help="a patient (or animal): who saw it, and in which split")
+    parser.add_argument("--json", action="store_true", help="for machines")
+    options = parser.parse_args(argv)
+    root = Path.cwd()
+    if not (root / PARAMS_FILE).exists():
+        raise InputError(f"{PARAMS_FILE} does not exist; run from the root of the repository")
+
+    from rich.console import Console
+
+    from heartseg.report.lineage import chain_tree, users_tree
+    from heartseg.tracking.chain import find_subject, read_chain
+    from heartseg.tracking.mlflow import connect, tracking_uri
+    from heartseg.tracking.users import find_users, on_data, on_patient
+
+    client = connect(tracking_uri(root))
+    console = Console(highlight=False)
+    if options.of is not None and options.of.startswith(("models:/", "runs:/")):
+        chain = read_chain(client, root, find_subject(client, options.of))
+        if options.json:
+            print(json.dumps(chain, indent=1))
+        else:
+            console.print(chain_tree(chain, options.of))
+        return
+    if options.patient is not None:
+        title = f"patient {options.patient}"
+        groups = find_users(client, root, on_patient(client, root, options.patient))
+    else:
+        title = options.of
+        groups = find_users(client, root, on_data(root, options.of))
+    if options.json:
+        print(json.dumps(groups, indent=1))
+    elif groups:
+        console.print(users_tree(groups, title))
+    else:
+        print(f"no run in this store saw {title}")
+
+
+if __name__ == "__main__":
+    run_command(main)

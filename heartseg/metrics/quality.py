@@ -1,0 +1,153 @@
+"""How well bad acquisitions are told from good ones: a decision per window, scores 0 to 1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import rankdata
+
+from heartseg.config import Evaluate
+from heartseg.data.labels import Quality
+from heartseg.data.prepared import decode_image
+from heartseg.metrics.bootstrap import named_interval
+from heartseg.models.packaged import PackagedModel
+
+THRESHOLD = 0.5
+"""Score from which on a window is called bad, as `predicted_labels` has it."""
+BINS = 200
+"""Of the scores' histograms, by which validation sums up; an even number, so that the threshold
+lies between two bins."""
+
+
+def bad_scores(logits: torch.Tensor) -> torch.Tensor:
+    """The model's probability that a window is bad, (N,), from logits (N, K, H, W).
+
+    All pixels of a window hold the same logits (`heartseg.models.quality`).
+    """
+    first = logits[:, :, 0, 0].float()
+    return first[:, 0].sigmoid() if first.shape[1] == 1 else first.softmax(1)[:, Quality.BAD]
+
+
+def score_counts(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """Histograms of the scores of good and of bad windows, int64 (2, BINS): counts add up.
+
+    Args:
+        logits: (N, K, H, W).
+        masks: uint8 (N, H, W), the window's label in every pixel.
+    """
+    bins = (bad_scores(logits) * BINS).long().clamp(0, BINS - 1)
+    cells = masks[:, 0, 0].long() * BINS + bins
+    return torch.bincount(cells, minlength=2 * BINS).reshape(2, BINS)
+
+
+def rates_from_counts(counts: torch.Tensor) -> dict[str, float]:
+    """Balanced accuracy and area under the ROC curve from summed `score_counts`.
+
+    The area is the chance that a bad window scores above a good one; in one bin they tie, which
+    counts a half (Hanley & McNeil, Radiology 143, 1982). NaN where one of the labels is absent.
+    """
+    good, bad = counts.double()
+    below = good.cumsum(0) - good / 2
+    half = BINS // 2
+    accuracy = (good[:half].sum() / good.sum() + bad[half:].sum() / bad.sum()) / 2
+    auc = (bad * below).sum() / (bad.sum() * good.sum())
+    return {"balanced_accuracy": accuracy.item(), "auc": auc.item()}
+
+
+def area_under_roc(bad: np.ndarray, scores: np.ndarray) -> float:
+    """Area under the ROC curve, from ranks; NaN where one of the labels is absent.
+
+    Args:
+        bad: bool (n,).
+        scores: (n,).
+    """
+    if bad.all() or not bad.any():
+        return float("nan")
+    n_bad, n_good = bad.sum(), (~bad).sum()
+    below = rankdata(scores)[bad].sum() - n_bad * (n_bad + 1) / 2  # Mann and Whitney's U
+    return float(below / (n_bad * n_good))
+
+
+def measure_windows(
+    frames: pd.DataFrame, model: PackagedModel, channels: int, device: torch.device
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Score every window: a row per window, and counts per animal.
+
+    Args:
+        frames: rows of the prepared dataset.
+        model: on the device.
+        channels: that its network takes.
+        device: of the model.
+    """
+    rows = []
+    for frame in frames.to_dict("records"):
+        image = torch.from_numpy(decode_image(frame["image"], frame["height"]))
+        with torch.inference_mode():
+            logits = model.logits(image[None].expand(-1, channels, -1, -1).to(device))
+        about = {column: frame[column] for column in ("case_id", "patient", "quality")}
+        rows.append(about | {"score": round(bad_scores(logits).item(), 6)})
+    windows = pd.DataFrame(rows)
+    bad, called = windows["quality"] == "bad", windows["score"] > THRESHOLD
+    counts = {"windows": bad | ~bad, "bad": bad, "bad_found": bad & called}
+    counts["false_alarms"] = ~bad & called
+    animals = pd.DataFrame(counts).groupby(windows["patient"]).sum().reset_index()
+    return windows, animals
+
+
+def summarise_quality(windows: pd.DataFrame, evaluate: Evaluate) -> dict[str, Any]:
+    """The part of metrics.json about a quality model.
+
+    Args:
+        windows: a row per window: patient, quality ("good" or "bad"), score (0..1).
+        evaluate: the section of params.yaml.
+
+    Returns:
+        Counts; auc, sensitivity (the part of the bad windows that is found), specificity (of the
+        good ones that is let pass) and their mean, balanced_accuracy; with bootstrap intervals
+        over animals, null where one of the labels is absent.
+    """
+    bad = windows["quality"].eq("bad").to_numpy()
+    called = windows["score"].gt(THRESHOLD).to_numpy()
+    confusion = {
+        "bad_called_bad": int((bad & called).sum()),
+        "bad_called_good": int((bad & ~called).sum()),
+        "good_called_good": int((~bad & ~called).sum()),
+        "good_called_bad": int((~bad & called).sum()),
+    }
+    summary: dict[str, Any] = {
+        "n_patients": int(windows["patient"].nunique()),
+        "n_cases": len(windows),
+        "n_bad": int(bad.sum()),
+        "threshold": THRESHOLD,
+        "confusion": confusion,
+        **_auc_interval(windows, evaluate),
+    }
+    for name, of, right in (("sensitivity", bad, called), ("specificity", ~bad, ~called)):
+        summary[name] = None
+        if of.any():
+            summary |= named_interval(name, right[of], windows["patient"][of], evaluate)
+    if bad.any() and not bad.all():
+        summary["balanced_accuracy"] = (summary["sensitivity"] + summary["specificity"]) / 2
+    return summary
+
+
+def _auc_interval(windows: pd.DataFrame, evaluate: Evaluate) -> dict[str, float]:
+    """Percentile bootstrap over animals; a drawn sample without one of the labels tells nothing."""
+    own = [
+        (rows["quality"].eq("bad").to_numpy(), rows["score"].to_numpy())
+        for _, rows in windows.groupby("patient")
+    ]
+    rng = np.random.default_rng(evaluate.bootstrap_seed)
+    drawn = rng.integers(len(own), size=(evaluate.bootstrap_samples, len(own)))
+    areas = [
+        area_under_roc(*(np.concatenate([own[i][k] for i in sample]) for k in (0, 1)))
+        for sample in drawn
+    ]
+    tail = (1 - evaluate.confidence) / 2
+    known = [area for area in areas if np.isfinite(area)]
+    low, high = np.quantile(known, [tail, 1 - tail]) if known else (np.nan, np.nan)
+    whole = area_under_roc(windows["quality"].eq("bad").to_numpy(), windows["score"].to_numpy())
+    return {"auc": whole, "auc_low": float(low), "auc_high": float(high)}

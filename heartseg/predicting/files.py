@@ -1,0 +1,100 @@
+"""Which files to segment, and where their results go."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from heartseg.data.images import SUFFIXES, is_image, stem_of
+
+NOT_IMAGES = ("_gt", "_seg", "_overlay", "_curves")
+FRAME = re.compile(r"(?P<patient>.+)_(?P<view>2CH|4CH)_(?P<phase>ED|ES)")
+"""Name of an end-diastolic or end-systolic frame in a CAMUS release."""
+FILES_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Job:
+    """A file to segment, and the path of its results without their endings."""
+
+    file: Path
+    place: Path
+
+
+def find_jobs(inputs: Sequence[str], out: Path) -> tuple[list[Job], list[str]]:
+    """The files to segment: those named, matched by a pattern, or found in a folder.
+
+    Results keep the inputs' paths below the folder that all of them share, so that equal names
+    in different folders stay apart; equal names with different suffixes keep the suffix. Ground
+    truth and results (*_gt, *_seg, *_overlay, *_curves) are passed over in folders and patterns.
+
+    Args:
+        inputs: files, folders, or patterns of the shell (** for any folders).
+        out: folder for the results; nothing in it is an input.
+
+    Returns:
+        The jobs in the order of their places, and a line for each input that is missing or of no
+        use.
+    """
+    folders: list[Path] = []
+    files: list[Path] = []
+    problems: list[str] = []
+    for given in inputs:
+        path = Path(os.path.abspath(given))
+        if path.is_dir():
+            inside = [found for found in sorted(path.rglob("*")) if _is_input(found, out)]
+            if not inside:
+                problems.append(f"{path}: no {', '.join(SUFFIXES)} file in this folder")
+            folders.append(path)
+        elif path.exists():
+            inside = [path] if is_image(path) else []
+            if not inside:
+                problems.append(f"{path}: is neither NIfTI nor PNG nor DICOM; convert it")
+            folders.append(path.parent)
+        else:
+            matched = sorted(Path(match) for match in glob.glob(str(path), recursive=True))
+            inside = [found for found in matched if _is_input(found, out)]
+            if not inside:
+                what = "matches no image" if glob.has_magic(given) else "does not exist"
+                problems.append(f"{path}: {what}")
+            folders += [found.parent for found in inside]
+        files += inside
+    files = list(dict.fromkeys(files))
+    base = Path(os.path.commonpath(folders)) if folders else Path()
+    places = {file: file.relative_to(base).with_name(stem_of(file)) for file in files}
+    taken = Counter(places.values())
+    for file, place in places.items():
+        if taken[place] > 1:
+            places[file] = place.with_name(file.name)
+    jobs = [Job(file, out / place) for file, place in places.items()]
+    return sorted(jobs, key=lambda job: job.place), problems
+
+
+def _is_input(path: Path, out: Path) -> bool:
+    if not path.is_file() or path.is_relative_to(os.path.abspath(out)):
+        return False
+    return not stem_of(path).endswith(NOT_IMAGES) and is_image(path)
+
+
+def patient_of(job: Job) -> Path:
+    """The patient of a CAMUS frame, with the folder; of any other file the file itself."""
+    frame = FRAME.fullmatch(job.place.name)
+    return job.place.with_name(frame["patient"]) if frame else job.place
+
+
+def in_chunks(jobs: Sequence[Job]) -> Iterator[list[Job]]:
+    """Pieces of about FILES_AT_ONCE jobs; the frames of one patient are in one piece."""
+    chunk: list[Job] = []
+    for _, own in groupby(sorted(jobs, key=patient_of), key=patient_of):
+        chunk += own
+        if len(chunk) >= FILES_AT_ONCE:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

@@ -1,0 +1,240 @@
+"""From files to files: read images, segment them in batches, write what comes of them."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from heartseg.data.images import Images, put_file, read_images, stem_of, suffix_of
+from heartseg.data.sequences import frame_rate
+from heartseg.errors import InputError
+from heartseg.metrics import Spacing
+from heartseg.metrics.sequence import lv_curves, summarise_curves
+from heartseg.models.inputs import input_stacks, segmented_frames
+from heartseg.predicting.files import Job
+from heartseg.predicting.tables import clinical_rows, frame_rows
+from heartseg.report.overlay import save_overlay
+
+Predict = Callable[[np.ndarray], np.ndarray]
+
+FRAMES_AT_ONCE = 8  # bounds the memory for long sequences
+PIXELS_AT_ONCE = 2**22  # and for large images
+
+
+@dataclass
+class Outcome:
+    """What came of some files.
+
+    Attributes:
+        done, skipped: number of files segmented, and of those whose label map was there.
+        problems: a line per file that could not be segmented.
+        images, patients, sequences: rows of the tables of these names.
+    """
+
+    done: int = 0
+    skipped: int = 0
+    problems: list[str] = field(default_factory=list)
+    images: list[dict[str, Any]] = field(default_factory=list)
+    patients: list[dict[str, Any]] = field(default_factory=list)
+    sequences: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, other: Outcome) -> None:
+        """Take another's numbers and rows."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+
+@dataclass
+class Opened:
+    """A file on its way.
+
+    Attributes:
+        numbers: (K,) the frames that the model segments, from 0.
+        labels: label maps uint8 (K, H, W); empty until they are there.
+        fresh: they are not from an earlier run.
+    """
+
+    job: Job
+    images: Images
+    numbers: np.ndarray
+    labels: np.ndarray
+    fresh: bool
+
+    @property
+    def target(self) -> Path:
+        """The file of the label maps."""
+        return self.job.place.with_name(self.job.place.name + self.images.ending)
+
+
+class Segmenter:
+    """Segments files with one model; several threads may share it.
+
+    Args:
+        predict: uint8 (N, C, H, W) -> uint8 label maps (N, H, W).
+        metadata: of the package: dataset and recipe.
+        out: folder that the places of the jobs lie in.
+        overwrite: also segment files whose label map is there.
+        made_before: label maps older than this (seconds since the epoch) count as not there.
+    """
+
+    def __init__(
+        self,
+        predict: Predict,
+        metadata: dict[str, Any],
+        out: Path,
+        *,
+        overwrite: bool = False,
+        made_before: float = 0.0,
+    ):
+        self.predict = predict
+        self.dataset = metadata["dataset"]
+        self.channels = metadata["recipe"]["model"]["in_channels"]
+        self.out = out
+        self.overwrite = overwrite
+        self.made_before = made_before
+        self._lock = threading.Lock()  # one batch at a time uses all cores, or the GPU
+        self._drawing = threading.Lock()  # matplotlib is for one thread at a time
+
+    def __call__(self, jobs: Sequence[Job]) -> Outcome:
+        """Segment files; those of one patient are given together.
+
+        A file that cannot be read, segmented or written is a problem of its own.
+        """
+        outcome = Outcome()
+        opened = [found for job in jobs if (found := self._open(job, outcome)) is not None]
+        self._segment([one for one in opened if one.fresh])
+        masks = []
+        for one in opened:
+            try:
+                self._finish(one, outcome)
+            except OSError as error:
+                reason = error.strerror or error
+                outcome.problems.append(f"{one.target}: cannot be written ({reason}). Mend it.")
+            else:
+                masks.append((one.job, one.labels[0], one.images.spacing))
+        if self.dataset == "camus":
+            outcome.patients = clinical_rows(masks, self.out)
+        return outcome
+
+    def _open(self, job: Job, outcome: Outcome) -> Opened | None:
+        """Read a file, and its label maps where they are there already."""
+        try:
+            images = read_images(job.file)
+            numbers = self._numbers(job, len(images.frames))
+            one = Opened(job, images, numbers, np.empty(0, np.uint8), True)
+            there = one.target.exists() and one.target.stat().st_mtime >= self.made_before
+            if there and not self.overwrite:
+                one.labels, one.fresh = _read_back(one), False
+        except InputError as error:
+            outcome.problems.append(str(error))
+            return None
+        return one
+
+    def _numbers(self, job: Job, count: int) -> np.ndarray:
+        try:
+            return segmented_frames(count, self.channels)
+        except InputError as error:
+            raise InputError(f"{job.file}: {error}") from None
+
+    def _segment(self, files: list[Opened]) -> None:
+        """Frames of one size go through the network together, whatever file they are from."""
+        by_shape: dict[tuple[int, ...], list[Opened]] = defaultdict(list)
+        for one in files:
+            by_shape[one.images.frames.shape[1:]].append(one)
+        for (height, width), same in by_shape.items():
+            stacks = np.concatenate(
+                [input_stacks(one.images.frames, self.channels) for one in same]
+            )
+            step = max(min(FRAMES_AT_ONCE, PIXELS_AT_ONCE // (height * width)), 1)
+            labels = []
+            for start in range(0, len(stacks), step):
+                with self._lock:
+                    labels.append(self.predict(self._batch(stacks[start : start + step])))
+            ends = np.cumsum([len(one.numbers) for one in same])[:-1]
+            for one, own in zip(same, np.split(np.concatenate(labels), ends), strict=True):
+                one.labels = own
+
+    def _batch(self, stacks: np.ndarray) -> np.ndarray:
+        return np.repeat(stacks, self.channels // stacks.shape[1], axis=1)
+
+    def _finish(self, one: Opened, outcome: Outcome) -> None:
+        """Write a file's results, unless they are there, and measure its label maps."""
+        spacing, place, labels = one.images.spacing, one.job.place, one.labels
+        measured = spacing if self.dataset == "camus" else None
+        curves = None
+        if measured is not None and len(one.images.frames) > 1:
+            curves, problems = _curves(one, measured)
+            outcome.problems += problems
+        if one.fresh:
+            frames = one.images.frames
+            save_overlay(frames, labels, one.numbers, self.dataset, spacing, place)
+            if curves is not None:
+                with self._drawing:
+                    _save_curves(curves, place)
+            # last: where the label map is, everything is
+            put_file(lambda path: one.images.save(labels, path), one.target)
+        outcome.done += one.fresh
+        outcome.skipped += not one.fresh
+        if measured is not None:
+            outcome.images += frame_rows(one.job, labels, one.numbers, measured, self.out)
+        if curves is not None:
+            name = {"sequence": str(place.relative_to(self.out))}
+            outcome.sequences.append(name | summarise_curves(curves))
+
+
+def _read_back(one: Opened) -> np.ndarray:
+    labels = read_images(one.target).frames
+    expected = (len(one.numbers), *one.images.frames.shape[1:])
+    if labels.shape != expected:
+        raise InputError(
+            f"{one.target}: is {labels.shape}, for its image it would be {expected}; remove it, "
+            "or add --overwrite"
+        )
+    return labels
+
+
+# --- sequences ----------------------------------------------------------------------------
+
+
+def _curves(one: Opened, spacing: Spacing) -> tuple[pd.DataFrame, list[str]]:
+    """A row per frame, compared with a reference beside the file; what is wrong with that."""
+    reference, problems = _read_reference(one.job.file, one.images.frames.shape)
+    curves = lv_curves(
+        one.labels,
+        spacing,
+        reference=None if reference is None else reference[one.numbers],
+        numbers=one.numbers + 1,
+        frame_rate=one.images.frame_rate or frame_rate(one.job.file),
+    )
+    return curves, problems
+
+
+def _save_curves(curves: pd.DataFrame, place: Path) -> None:
+    """NAME_curves.csv and NAME_curves.png."""
+    from heartseg.report.curves import curve_figure
+    from heartseg.report.figures import save
+
+    table, figure = (place.with_name(f"{place.name}_curves.{end}") for end in ("csv", "png"))
+    put_file(lambda path: curves.to_csv(path, index=False), table)
+    put_file(lambda path: save(curve_figure(curves, place.name), path), figure)
+
+
+def _read_reference(file: Path, shape: tuple[int, ...]) -> tuple[np.ndarray | None, list[str]]:
+    """Label maps (T, H, W) of NAME_gt beside a file, None where there is none; what is wrong."""
+    path = file.with_name(f"{stem_of(file)}_gt{suffix_of(file)}")
+    if not path.exists():
+        return None, []
+    try:
+        reference = read_images(path).frames
+    except InputError as error:
+        return None, [str(error)]
+    if reference.shape != shape:
+        return None, [f"{path}: is {reference.shape}, its image {shape}; export it on that grid"]
+    return reference, []

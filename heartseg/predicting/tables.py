@@ -1,0 +1,93 @@
+"""The tables of a prediction: a row per frame, per patient, per sequence."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from heartseg.data.images import put_file
+from heartseg.metrics import Spacing
+from heartseg.metrics.clinical import PHASES, VIEWS, indices
+from heartseg.metrics.ejection import (
+    area_length_volume,
+    la_area,
+    long_axis_length,
+    lv_area,
+    myocardial_area,
+)
+from heartseg.predicting.files import FRAME, Job, patient_of
+
+MEASURED: dict[str, Callable[[np.ndarray, Spacing], float]] = {
+    "lv_length_mm": long_axis_length,
+    "lv_area_mm2": lv_area,
+    "myo_area_mm2": myocardial_area,
+    "la_area_mm2": la_area,
+    "lv_volume_area_length_ml": area_length_volume,
+}
+
+
+def frame_rows(
+    job: Job, labels: np.ndarray, numbers: np.ndarray, spacing: Spacing, out: Path
+) -> list[dict[str, Any]]:
+    """Rows of images.csv: image, patient, view, phase, frame (from 1), then `MEASURED`; empty
+    where there is nothing to measure.
+
+    Args:
+        job: of the file.
+        labels: label maps (K, H, W).
+        numbers: (K,) which frames these are, from 0.
+        spacing: (row, column) in mm.
+        out: folder that image names are relative to.
+    """
+    named = FRAME.fullmatch(job.place.name)
+    names = named.groupdict() if named else {"patient": "", "view": "", "phase": ""}
+    return [
+        {"image": str(job.place.relative_to(out)), **names, "frame": int(number) + 1}
+        | {name: _or_nan(measure, mask, spacing) for name, measure in MEASURED.items()}
+        for number, mask in zip(numbers, labels, strict=True)
+    ]
+
+
+def _or_nan(
+    measure: Callable[[np.ndarray, Spacing], float], mask: np.ndarray, spacing: Spacing
+) -> float:
+    try:
+        return measure(mask, spacing)
+    except ValueError:
+        return np.nan
+
+
+def clinical_rows(
+    masks: Sequence[tuple[Job, np.ndarray, Spacing | None]], out: Path
+) -> list[dict[str, Any]]:
+    """Rows of clinical.csv: `heartseg.metrics.clinical.indices` of each patient of whom both
+    views at both phases are given, with spacing.
+
+    Args:
+        masks: job, label map (H, W) and spacing (row, column) in mm of files.
+        out: folder that patients' names are relative to.
+    """
+    patients: dict[Path, dict[tuple[str, str], tuple[np.ndarray, Spacing]]] = defaultdict(dict)
+    for job, labels, spacing in masks:
+        frame = FRAME.fullmatch(job.place.name)
+        if frame and spacing is not None:
+            patients[patient_of(job)][frame["view"], frame["phase"]] = labels, spacing
+    return [
+        {"patient": patient.name, "folder": str(patient.parent.relative_to(out))} | indices(frames)
+        for patient, frames in sorted(patients.items())
+        if len(frames) == len(VIEWS) * len(PHASES)
+    ]
+
+
+def write_table(rows: list[dict[str, Any]], path: Path) -> None:
+    """Rows as CSV, whole or not at all; no rows leave no file, also none of an earlier time."""
+    if rows:
+        table = pd.DataFrame(rows)
+        put_file(lambda temporary: table.to_csv(temporary, index=False), path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,110 @@
+"""The figures of a quality model's evaluation: scores, ROC curve, examples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from heartseg.data.prepared import decode_png
+from heartseg.metrics.quality import THRESHOLD, area_under_roc
+from heartseg.privacy import CaseNames
+
+COLOURS = {"good": "#009E73", "bad": "#D55E00"}
+EXAMPLES = 6  # of either label
+
+
+def quality_figures(
+    frames: pd.DataFrame, windows: pd.DataFrame, names: CaseNames
+) -> dict[str, Figure]:
+    """Scores with their ROC curve, and examples.
+
+    Args:
+        frames: rows of the prepared dataset.
+        windows: a row per window: case_id, quality ("good" or "bad"), score (0..1).
+        names: how the windows may be named.
+    """
+    images = frames.set_index("case_id")["image"]
+    return {
+        "scores": score_figure(windows),
+        "examples": example_figure(windows, lambda case_id: decode_png(images[case_id]), names),
+    }
+
+
+def quality_lines(metrics: dict[str, Any]) -> list[str]:
+    """What the terminal shows of `summarise_quality`."""
+    lines = []
+    for name in ("auc", "sensitivity", "specificity"):
+        value, low, high = (metrics.get(key) for key in (name, f"{name}_low", f"{name}_high"))
+        if value is not None and low is not None:
+            lines.append(f"  {name:<12} {value:.3f} ({low:.3f} to {high:.3f})")
+    found = ", ".join(f"{key.replace('_', ' ')} {n}" for key, n in metrics["confusion"].items())
+    return [*lines, f"  {found}"]
+
+
+def score_figure(windows: pd.DataFrame) -> Figure:
+    """Histogram of the scores by label | ROC curve with the point of the threshold.
+
+    Args:
+        windows: a row per window: quality ("good" or "bad"), score (0..1).
+    """
+    figure = Figure(figsize=(9.5, 4), dpi=100, layout="constrained")
+    histogram, curve = figure.subplots(1, 2)
+    bad = windows["quality"].eq("bad").to_numpy()
+    scores = windows["score"].to_numpy()
+    edges = np.linspace(0, 1, 21)
+    for label, chosen in (("good", ~bad), ("bad", bad)):
+        name = f"{label} ({chosen.sum()} windows)"
+        histogram.hist(scores[chosen], edges, color=COLOURS[label], alpha=0.6, label=name)
+    histogram.axvline(THRESHOLD, color="black", linestyle="--", linewidth=1)
+    histogram.set_xlabel("score (probability of bad, 0 to 1)")
+    histogram.set_ylabel("windows")
+    histogram.legend(fontsize=8)
+    if bad.any() and not bad.all():
+        limits = np.concatenate([[np.inf], np.unique(scores)[::-1]])
+        found = [(scores[bad] >= limit).mean() for limit in limits]
+        false = [(scores[~bad] >= limit).mean() for limit in limits]
+        curve.plot(false, found, color="#0072B2", drawstyle="steps-post")
+        at = (scores[~bad] > THRESHOLD).mean(), (scores[bad] > THRESHOLD).mean()
+        curve.plot(*at, "o", color="black", label=f"score {THRESHOLD:g}")
+        curve.legend(fontsize=8, loc="lower right")
+    curve.plot([0, 1], [0, 1], color="#999999", linestyle=":", linewidth=1)
+    curve.set_title(f"area under the curve {area_under_roc(bad, scores):.3f}", fontsize=9)
+    curve.set_xlabel("good windows called bad (1 − specificity)")
+    curve.set_ylabel("bad windows found (sensitivity)")
+    curve.set_aspect("equal")
+    return figure
+
+
+def example_figure(
+    windows: pd.DataFrame, image_of: Callable[[str], np.ndarray], names: CaseNames
+) -> Figure:
+    """Windows of either label from the least to the greatest score: the ends hold the mistakes.
+
+    Args:
+        windows: as of `score_figure`, with case_id.
+        image_of: uint8 (H, W) by case_id.
+        names: how the windows may be named.
+    """
+    figure = Figure(figsize=(2.0 * EXAMPLES, 5.2), dpi=100, layout="constrained")
+    grid = figure.subplots(2, EXAMPLES, squeeze=False)
+    for axes_row, label in zip(grid, COLOURS, strict=True):
+        own = windows[windows["quality"] == label].sort_values("score", kind="stable")
+        count = min(EXAMPLES, len(own))
+        places = np.linspace(0, len(own) - 1, count).round().astype(int)
+        for axes in axes_row:
+            axes.axis("off")
+        for axes, place in zip(axes_row, places, strict=False):
+            row = own.iloc[place]
+            wrong = (row["score"] > THRESHOLD) != (label == "bad")
+            axes.imshow(image_of(row["case_id"]), cmap="gray", vmin=0, vmax=255, aspect="auto")
+            axes.set_title(
+                f"{names.shown(row['case_id'])}\n{label}, score {row['score']:.2f}",
+                fontsize=7,
+                color=COLOURS["bad"] if wrong else "black",
+            )
+    figure.suptitle("labels good (above) and bad, by score; wrong ones in red", fontsize=9)
+    return figure

@@ -1,0 +1,194 @@
+"""The chain behind a model, as its run in MLflow tells it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from heartseg.errors import InputError
+from heartseg.privacy import WITHHELD
+from heartseg.tracking import records
+from heartseg.tracking.lineage import NONE, cached_file, find_data, git
+from heartseg.tracking.mlflow import first_line, without_password
+from heartseg.tracking.registry import POSTPROCESS_TAG, WEIGHTS_TAG
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
+
+STARTED_TAG = "heartseg.started_from"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A run, and the model version that was asked for, if it was one."""
+
+    run: Run
+    version: ModelVersion | None
+
+    @property
+    def tags(self) -> dict[str, str]:
+        return self.run.data.tags
+
+    @property
+    def run_id(self) -> str:
+        return self.run.info.run_id
+
+    @property
+    def weights_md5(self) -> str | None:
+        """Of weights.safetensors; None for a run that was not evaluated."""
+        if self.version is not None:
+            return self.version.tags.get(WEIGHTS_TAG)
+        return self.tags.get("eval.weights_md5")
+
+
+def find_subject(client: MlflowClient, uri: str) -> Subject:
+    """What "models:/NAME@ALIAS", "models:/NAME/VERSION" or "runs:/ID" names.
+
+    Raises:
+        InputError: there is no such thing, or heartseg did not make it.
+    """
+    from mlflow.exceptions import MlflowException
+
+    kind, _, rest = uri.partition(":/")
+    version = None
+    try:
+        if kind == "models":
+            name, _, alias = rest.partition("@")
+            if alias:
+                version = client.get_model_version_by_alias(name, alias)
+            else:
+                name, _, number = rest.rpartition("/")
+                version = client.get_model_version(name, number)
+        run_id = rest.split("/")[0] if version is None else str(version.run_id)
+        subject = Subject(client.get_run(run_id), version)
+    except MlflowException as error:
+        names = [model.name for model in client.search_registered_models()]
+        raise InputError(
+            f"nothing at {uri} in the store at {without_password(client.tracking_uri)}: "
+            f"{first_line(error)}. Registered there: {', '.join(names) or 'nothing yet'}; another "
+            "store is chosen by MLFLOW_TRACKING_URI"
+        ) from None
+    if "dvc.prepared_md5" not in subject.tags:
+        raise InputError(f"{uri} was not trained by heartseg: its run tells of no prepared dataset")
+    return subject
+
+
+def read_chain(client: MlflowClient, root: Path, subject: Subject) -> dict[str, Any]:
+    """All that made a model, nested; what is not known is None.
+
+    Args:
+        client: from `connect`.
+        root: the repository.
+        subject: from `find_subject`.
+    """
+    tags = subject.tags
+    info = subject.run.info
+    parent = tags.get("mlflow.parentRunId")
+    cases = read_cases(client, root, subject.run)
+    counts = None if cases is None else {split: len(found) for split, found in cases.items()}
+    known = {key: None if value == NONE else value for key, value in tags.items()}
+    return {
+        "model": None if subject.version is None else _model(subject.version),
+        "run": about_run(subject.run) | {"experiment": _experiment(client, info.experiment_id)},
+        "sweep": None
+        if parent is None
+        else {
+            "run_id": parent,
+            "name": known.get("heartseg.sweep"),
+            "trial": known.get("heartseg.trial"),
+            "values": dict(subject.run.data.params),
+        },
+        "recipe": {"name": known.get("heartseg.recipe"), "values": read_recipe(client, subject)},
+        "started_from": [
+            {"weights_md5": md5, "models": _names(versions_with(client, md5))}
+            for md5 in tags.get(STARTED_TAG, "").split()
+        ],
+        "code": {
+            "commit": known.get("git.commit"),
+            "branch": known.get("git.branch"),
+            "here": git(root, "cat-file", "-e", f"{tags.get('git.commit')}^{{commit}}") is not None,
+            "dirty": known.get("git.dirty"),
+            "patch_md5": known.get("git.patch_md5"),
+            "code_md5": known.get("heartseg.code_md5"),
+            "dvc_experiment": known.get("dvc.experiment"),
+        },
+        "data": {
+            "dataset": known.get("heartseg.dataset"),
+            "source": known.get("dvc.source"),
+            "source_md5": known.get("dvc.source_md5"),
+            "source_in_cache": is_cached(root, known.get("dvc.source_md5")),
+            "prepared_md5": known["dvc.prepared_md5"],
+            "prepared_in_cache": is_cached(root, known["dvc.prepared_md5"]),
+            "patients": counts,
+        },
+        "environment": {"lock_md5": known.get("heartseg.lock_md5")} | _below(known, "version."),
+        "machine": _below(known, "machine."),
+    }
+
+
+def read_recipe(client: MlflowClient, subject: Subject) -> dict[str, Any] | None:
+    """The recipe that the run kept."""
+    text = records.read_artifact(client, subject.run_id, "recipe.yaml")
+    return None if text is None else yaml.safe_load(text)
+
+
+def read_cases(client: MlflowClient, root: Path, run: Run) -> dict[str, Any] | None:
+    """{split: {patient: [case]}} as the run kept it, or from the dataset in DVC's cache."""
+    kept = records.read_record(client, run, records.CASES)
+    if kept is not None and f'"{WITHHELD}"' not in kept:
+        return records.read_json(kept)
+    md5 = run.data.tags["dvc.prepared_md5"]
+    cache = find_data(root, md5)
+    return None if cache is None else records.split_cases(cached_file(cache, md5))
+
+
+def versions_with(client: MlflowClient, weights_md5: str) -> list[ModelVersion]:
+    """The model versions with these weights."""
+    return list(client.search_model_versions(f"tags.`{WEIGHTS_TAG}` = '{weights_md5}'"))
+
+
+def _model(version: ModelVersion) -> dict[str, Any]:
+    tags = version.tags
+    return {
+        "name": version.name,
+        "version": str(version.version),
+        "aliases": list(version.aliases),
+        "weights_md5": tags.get(WEIGHTS_TAG),
+        "postprocess": tags.get(POSTPROCESS_TAG),
+        "evaluation": _below(tags, "eval."),
+        "reason": tags.get("heartseg.reason"),
+    }
+
+
+def about_run(run: Run) -> dict[str, Any]:
+    """A run in a few words."""
+    return {
+        "id": run.info.run_id,
+        "name": run.info.run_name,
+        "status": run.info.status,
+        "started": run.info.start_time,
+        "user": run.data.tags.get("mlflow.user"),
+        "deleted": run.info.lifecycle_stage == "deleted",
+    }
+
+
+def _experiment(client: MlflowClient, experiment_id: str) -> str:
+    return client.get_experiment(experiment_id).name
+
+
+def _below(values: dict[str, Any], prefix: str) -> dict[str, Any]:
+    return {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
+
+
+def is_cached(root: Path, md5: str | None) -> bool | None:
+    """Whether DVC's cache has the object; None where no hash is known."""
+    return None if md5 is None else find_data(root, md5) is not None
+
+
+def _names(versions: list[ModelVersion]) -> list[str]:
+    return [f"{version.name}/{version.version}" for version in versions]

@@ -1,0 +1,128 @@
+"""DICOM and PNG as images; NIfTI is tested where label maps are written back."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from heartseg.data.images import put_file, read_images
+from heartseg.data.phantoms.recording import make_dicom
+from heartseg.errors import InputError
+
+
+@pytest.fixture
+def dataset():
+    """Three frames of noise as the only, 2-D, region of a picture of 120 x 146 with text around."""
+    frames = list(np.random.default_rng(0).integers(0, 256, (3, 30, 100), dtype=np.uint8))
+    made = make_dicom(frames, 1.0, 1.0)
+    region = made.SequenceOfUltrasoundRegions[2]
+    region.RegionSpatialFormat = 1
+    region.PhysicalUnitsXDirection = region.PhysicalUnitsYDirection = 3
+    region.PhysicalDeltaX, region.PhysicalDeltaY = 0.031, -0.052  # cm; some machines count upwards
+    made.SequenceOfUltrasoundRegions = [region]
+    made.FrameTime = "20.0"
+    return made, np.stack(frames)
+
+
+def save(dataset, folder: Path) -> Path:
+    dataset.save_as(folder / "IM_0001", enforce_file_format=True)
+    return folder / "IM_0001"
+
+
+def test_the_2d_region_of_a_dicom_clip_and_back_on_the_whole_picture(dataset, tmp_path):
+    made, frames = dataset
+
+    images = read_images(save(made, tmp_path))
+
+    assert (images.frames == frames).all()
+    assert images.spacing == pytest.approx((0.52, 0.31))
+    assert images.frame_rate == 50
+    labels = (frames > 128).astype(np.uint8)
+    images.save(labels, tmp_path / "labels.nii.gz")
+    stored = nib.load(tmp_path / "labels.nii.gz")
+    assert stored.shape == (made.Columns, made.Rows, 3)
+    assert stored.header.get_zooms() == pytest.approx((0.31, 0.52, 0.02))
+    assert stored.header.get_xyzt_units() == ("mm", "sec")
+    whole = np.asanyarray(stored.dataobj).transpose(2, 1, 0)
+    assert (whole[:, 60:90, 20:120] == labels).all()
+    assert whole.sum() == labels.sum()
+
+
+def test_of_two_regions_the_larger_one(dataset, tmp_path):
+    made, frames = dataset
+    region = made.SequenceOfUltrasoundRegions[0]
+    small = deepcopy(region)
+    small.RegionLocationMaxX1 = small.RegionLocationMinX0 + 20
+    made.SequenceOfUltrasoundRegions = [small, region, small]
+
+    assert read_images(save(made, tmp_path)).frames.shape == frames.shape
+
+
+def test_without_regions_the_whole_picture_with_its_pixel_spacing(dataset, tmp_path):
+    made, _ = dataset
+    del made.SequenceOfUltrasoundRegions
+    made.PixelSpacing = [0.4, 0.3]
+
+    images = read_images(save(made, tmp_path))
+
+    assert images.frames.shape == (3, made.Rows, made.Columns)
+    assert images.spacing == (0.4, 0.3)
+
+
+def test_what_is_no_2d_picture_is_told(dataset, tmp_path):
+    made, _ = dataset
+    region = made.SequenceOfUltrasoundRegions[0]
+    for kind, reason in ((2, "heartseg recording"), (3, "no 2-D region")):
+        region.RegionSpatialFormat = kind
+        with pytest.raises(InputError, match=rf"IM_0001: .*{reason}"):
+            read_images(save(made, tmp_path))
+
+
+def test_an_uncalibrated_region_has_no_spacing(dataset, tmp_path):
+    made, _ = dataset
+    made.SequenceOfUltrasoundRegions[0].PhysicalUnitsXDirection = 0
+
+    assert read_images(save(made, tmp_path)).spacing is None
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "I;16"])
+def test_gray_values_of_a_png(tmp_path, mode):
+    pixels = np.arange(20 * 24, dtype=np.uint8).reshape(20, 24)
+    deep = Image.fromarray(pixels.astype(np.uint16) * 256)
+    (deep if mode == "I;16" else Image.fromarray(pixels).convert(mode)).save(tmp_path / "a.png")
+
+    images = read_images(tmp_path / "a.png")
+
+    assert (images.frames[0] == pixels).all()
+    assert images.spacing is None
+    images.save(images.frames, tmp_path / "labels.png")
+    assert (np.array(Image.open(tmp_path / "labels.png")) == pixels).all()
+
+
+def test_a_picture_of_too_many_pixels_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr("heartseg.data.images.MOST_PIXELS", 1000)
+    monkeypatch.setattr(Image.Image, "convert", None)
+    Image.new("1", (40, 30)).save(tmp_path / "bomb.png")
+
+    with pytest.raises(InputError, match=r"bomb\.png: has frames of 30 x 40"):
+        read_images(tmp_path / "bomb.png")
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "deep" / "a.txt"
+    put_file(lambda temporary: temporary.write_text("one"), path)
+
+    def half(temporary: Path) -> None:
+        temporary.write_text("tw")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        put_file(half, path)
+
+    assert path.read_text() == "one"
+    assert list(path.parent.iterdir()) == [path]

@@ -1,0 +1,143 @@
+"""A service on a real port with a network that thresholds, and requests to it."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import requests
+import uvicorn
+from PIL import Image
+
+from heartseg.errors import InputError
+from heartseg.models.exported import Package
+from heartseg.serving.app import make_app
+from heartseg.serving.limits import Limits
+from heartseg.serving.listen import open_socket
+from heartseg.serving.service import Service
+from heartseg.serving.source import Source, Version
+
+LIMITS = Limits(upload_bytes=1 << 20, upload_s=20.0)
+GRAYS = {1: 200, 2: 140, 3: 90}
+"""Gray value that `Grays` takes for a label."""
+
+
+class Grays:
+    """A `Network` that knows each label by its gray value.
+
+    Attributes:
+        hold: version whose requests wait for `go`.
+        fault: raised by each request.
+    """
+
+    def __init__(self) -> None:
+        self.hold = ""
+        self.waiting = threading.Event()
+        self.go = threading.Event()
+        self.fault: Exception | None = None
+
+    def load(self, version: str, package: Package) -> str:
+        if package.program == b"broken":
+            raise InputError("the program is broken")
+        return version
+
+    async def segment(self, stack: np.ndarray, version: str) -> tuple[np.ndarray, int]:
+        if self.fault:
+            raise self.fault
+        while version == self.hold and not self.go.is_set():
+            self.waiting.set()
+            await asyncio.sleep(0.005)
+        labels = np.zeros(stack.shape[1:], np.uint8)
+        for label, gray in GRAYS.items():
+            labels[stack[0] == gray] = label
+        return labels, 2
+
+    def ready(self) -> bool:
+        return self.fault is None
+
+
+class Versions(Source):
+    """What the test puts on top is the newest version; an exception is raised."""
+
+    def __init__(self, dataset: str, channels: int):
+        super().__init__("models:/test@champion")
+        self.metadata = {"dataset": dataset, "recipe": {"model": {"in_channels": channels}}}
+        self.newest: Version | Exception = self.version("1")
+
+    def version(self, name: str, program: bytes = b"") -> Version:
+        return Version(name, Package("test", program, self.metadata))
+
+    def look(self, present: str | None) -> Version | None:
+        if isinstance(self.newest, Exception):
+            raise self.newest
+        return None if self.newest.name == present else self.newest
+
+
+class Client:
+    """Requests to the service at a URL."""
+
+    def __init__(self, url: str, service: Any, network: Any, source: Any, port: int):
+        self.url, self.service, self.network, self.source = url, service, network, source
+        self.port = port
+
+    def get(self, path: str, **options: Any) -> requests.Response:
+        return requests.get(f"{self.url}{path}", timeout=20, **options)
+
+    def predict(self, files: dict[str, bytes], **fields: Any) -> requests.Response:
+        parts = [("files", (name, content)) for name, content in files.items()]
+        return requests.post(f"{self.url}/predict", files=parts, data=fields, timeout=20)
+
+    def labels(self, name: str, content: bytes, **options: Any) -> requests.Response:
+        parts = {"file": (name, content)}
+        return requests.post(f"{self.url}/labels", files=parts, timeout=20, **options)
+
+
+@contextmanager
+def running(
+    limits: Limits = LIMITS, dataset: str = "camus", channels: int = 1, token: str | None = None
+) -> Iterator[Client]:
+    """A service in a thread, which ends with the block."""
+    network, source = Grays(), Versions(dataset, channels)
+    first = source.look(None)
+    assert first is not None
+    service = Service(source, first, network, limits)
+    opened = open_socket("127.0.0.1", 0)
+    config = uvicorn.Config(
+        make_app(service, "127.0.0.1", token, 3600), log_level="critical", access_log=False
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=([opened],))
+    thread.start()
+    while not server.started:
+        time.sleep(0.005)
+    port = opened.getsockname()[1]
+    try:
+        yield Client(f"http://127.0.0.1:{port}", service, network, source, port)
+    finally:
+        network.go.set()
+        server.should_exit = True
+        thread.join()
+        opened.close()
+
+
+def png(pixels: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    return content.getvalue()
+
+
+def nifti(frames: np.ndarray, affine: np.ndarray, ending: str = ".nii") -> bytes:
+    """A file of frames (H, W) or (T, H, W)."""
+    content = nib.Nifti1Image(frames.T, affine).to_bytes()
+    if ending == ".nii":
+        return content
+    import gzip
+
+    return gzip.compress(content)

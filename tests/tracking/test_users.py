@@ -1,0 +1,109 @@
+"""From data to all that saw them, on a store of a few runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from heartseg.errors import InputError
+from heartseg.tracking.chain import find_subject
+from heartseg.tracking.mlflow import connect, open_run
+from heartseg.tracking.users import find_users, on_data, on_patient
+
+OLD, NEW, LOST = "a" * 32, "b" * 32, "c" * 32
+CASES = {"train": {"p1": ["p1_ED", "p1_ES"]}, "val": {"p2": ["p2_ED"]}, "test": {}}
+
+
+class Store:
+    def __init__(self, uri: str):
+        self.client = connect(uri)
+        self.ids: dict[str, str] = {}
+
+    def run(self, name: str, prepared: str, *, parent: str | None = None, **tags: str) -> None:
+        parents = {} if parent is None else {"mlflow.parentRunId": self.ids[parent]}
+        self.ids[name] = open_run(
+            self.client,
+            experiment="heartseg-camus",
+            name=name,
+            params={},
+            texts={},
+            dataset="camus",
+            data_source="data/CAMUS",
+            data_digest=prepared,
+            tags={
+                "dvc.prepared_md5": prepared,
+                "dvc.source": "data/CAMUS",
+                "dvc.source_md5": prepared[::-1] + ".dir",
+                "heartseg.dataset": "camus",
+                **{key.replace("__", "."): value for key, value in tags.items()},
+                **parents,
+            },
+        )
+
+    def users(self, concerns) -> dict[str, dict]:
+        groups = find_users(self.client, Path.cwd(), concerns)
+        return {run["name"]: group for group in groups for run in group["runs"]}
+
+
+@pytest.fixture
+def filled(store, tmp_path, monkeypatch) -> Store:
+    """A sweep and its trial on old data, a training on new data, one that started from weights."""
+    monkeypatch.chdir(tmp_path)
+    made = Store(store)
+    made.run("sweep", OLD, heartseg__sweep="s")
+    made.client.log_text(made.ids["sweep"], json.dumps(CASES), "lineage/cases.json")
+    made.run("trial", OLD, parent="sweep", heartseg__sweep="s", heartseg__trial="3")
+    made.client.set_tag(made.ids["trial"], "eval.weights_md5", "w1")
+    made.run("lost", LOST)
+    made.run("tuned", NEW, heartseg__started_from="w0 w1", eval__weights_md5="w2")
+    made.run("tuned twice", NEW, heartseg__started_from="w2")
+    made.run("other", NEW)
+    for name in ("lost", "tuned", "tuned twice", "other"):
+        cases = {} if name == "lost" else {"train": {"p9": ["p9_ED"]}}
+        if cases:
+            made.client.log_text(made.ids[name], json.dumps(cases), "lineage/cases.json")
+    made.client.delete_run(made.ids["trial"])
+    return made
+
+
+def test_a_patient_is_found_with_split_and_in_what_started_from_its_models(filled):
+    found = filled.users(on_patient(filled.client, Path.cwd(), "p2"))
+
+    assert set(found) == {"sweep", "trial", "tuned", "tuned twice", "lost"}
+    assert (found["sweep"]["split"], found["sweep"]["cases"]) == ("val", ["p2_ED"])
+    assert found["trial"] is found["sweep"]  # the sweep keeps the list; deleted runs count too
+    assert [run["deleted"] for run in found["trial"]["runs"]] == [False, True]
+    assert found["lost"]["split"] is None  # nobody knows
+    assert found["lost"]["prepared_in_cache"] is False
+    assert found["tuned"]["indirect"]
+    origins = {run["name"]: run["started_from"] for run in found["tuned"]["runs"]}
+    assert origins == {"tuned": filled.ids["trial"], "tuned twice": filled.ids["tuned"]}
+
+
+def test_paths_and_hashes(filled):
+    everything = set(filled.ids)
+    for reference, direct in {
+        "data/CAMUS/database_nifti/p1": everything,
+        "data/prepared/camus.parquet": everything,
+        OLD[:8]: {"sweep", "trial"},
+        f"{LOST[::-1]}.dir": {"lost"},
+        "data": set(),
+        "data/CAMUS2": set(),
+        "aaaaa": set(),
+    }.items():
+        found = filled.users(on_data(Path.cwd(), reference))
+        picked = {name for name, group in found.items() if "indirect" not in group}
+        assert picked == direct, reference
+
+
+def test_what_heartseg_did_not_train(store):
+    client = connect(store)
+    foreign = client.create_run(client.create_experiment("x")).info.run_id
+    with pytest.raises(InputError, match="was not trained by heartseg"):
+        find_subject(client, f"runs:/{foreign}")
+    with pytest.raises(InputError, match="Registered there: nothing yet"):
+        find_subject(client, "models:/nothing/1")
+    with pytest.raises(InputError, match="nothing at runs:/12"):
+        find_subject(client, "runs:/12")
