@@ -74,6 +74,7 @@ def test_windows_and_measurements_of_a_dicom_file(folder, tmp_path, params, monk
     species = SPECIES["mouse"]
     options = argparse.Namespace(mm_per_row=None, s_per_column=None, quality=None)
     [(strip, bad)] = recording._read("a", folder / "a.dcm", folder / "q.csv", params, options)
+    bad = np.zeros(strip.image.shape[1], bool) if bad is None else bad
     row = recording.measure_recording(
         strip, strip.mask, bad, species.rates, species, out / "measured"
     )
