@@ -138,6 +138,12 @@ class Evaluate(Section):
     postprocess: Literal["none", "largest_component", "auto"]
     """CAMUS: largest_component keeps each structure's largest connected part only; auto: whichever
     of the two gives the validation patients the better mean Dice. The packaged model does it."""
+    tta: Literal["none", "views", "auto"]
+    """Test-time augmentation. views: the mean over the dataset's views of each image (CAMUS 5,
+    M-mode 2: heartseg/models/views.py), a forward pass for each; auto: the views if they are better
+    by tta_gain for the validation patients. The packaged model does it."""
+    tta_gain: Annotated[float, Field(ge=0, le=1)]
+    """Mean Dice that is worth the passes."""
     bootstrap_samples: Annotated[int, Field(ge=100)]
     bootstrap_seed: Seed
     confidence: Annotated[float, Field(gt=0.5, lt=1)]

@@ -1,7 +1,8 @@
 """Evaluate a recipe's trained model on the held-out patients, at native resolution.
 
 Leaves cases.csv, clinical.csv (a row per patient or M-mode window), metrics.json and figures in
-results/DATASET, and all of them in the training's MLflow run.
+results/DATASET, and all of them in the training's MLflow run. Beforehand test-time augmentation
+and post-processing are decided on the validation patients, where params.yaml says auto.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import argparse
 import json
 import os
 import shutil
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,26 +24,13 @@ from heartseg.errors import InputError, run_command
 from heartseg.paths import MODEL, prepared_path, results_dir
 
 if TYPE_CHECKING:
+    import torch
     from matplotlib.figure import Figure
-    from torch import nn
 
-    from heartseg.metrics.plausibility import Ranges
-
-Predict = Callable[[np.ndarray], np.ndarray]
-
-CASE_COLUMNS = ["case_id", "patient", "view", "phase", "quality"]
-CHARTS = {
-    "camus": {
-        "ef": ("ejection fraction", "%"),
-        "ef_cfg": ("recorded EF", "%"),
-        "edv": ("end-diastolic volume", "mL"),
-        "esv": ("end-systolic volume", "mL"),
-    },
-    "mmode": {"lvidd": ("LVIDd", "mm"), "fs": ("fractional shortening", "%")},
-}
-"""Whose agreement is drawn, and its unit."""
-SHOWN = {"worst": 0.0, "median": 0.5, "best": 1.0}
-"""Cases drawn as overlays, by the quantile of their mean Dice."""
+    from heartseg.metrics.cases import Measured, Predict
+    from heartseg.models.packaged import PackagedModel
+    from heartseg.models.views import Tta
+    from heartseg.training.postprocess import Pairs
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -68,14 +56,17 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
     """
     prepared = prepared_path(dataset)
     model_folder = results / MODEL
-    split, held_out = _held_out(prepared, params.evaluate.split)
+    split, held_out = held_out_rows(prepared, params.evaluate.split)
 
     import torch
 
+    from heartseg.metrics.cases import measure_cases
     from heartseg.metrics.plausibility import area_ranges
     from heartseg.metrics.quality import measure_windows, summarise_quality
     from heartseg.metrics.summary import tidy
     from heartseg.models.trained import WEIGHTS, load_trained
+    from heartseg.models.views import views_of
+    from heartseg.report.evaluation import charts, overlays, report_text
     from heartseg.report.figures import training_curves
     from heartseg.report.quality import quality_figures
     from heartseg.tracking.mlflow import connect, tracking_uri
@@ -96,29 +87,33 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
     client = connect(tracking_uri(Path.cwd()))  # a store that is down is told before the work
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     predict = predictor(model.to(device), recipe.model.in_channels, device)
-    camus = dataset == "camus"
-    wanted = params.evaluate.postprocess if camus else "none"
-    postprocess = decide(wanted, read_prepared(prepared, "val"), predict)
-    model.largest_component = postprocess["chosen"] == "largest_component"
-    ranges = area_ranges(read_prepared(prepared, "train")) if camus else {}
+    decided = training.get("decided")  # an ensemble has learnt from the validation patients
+    if decided is None:
+        pairs = pairs_of(model, dataset, predict, read_prepared(prepared, "val"))
+        decided = decide(params.evaluate, dataset, pairs)
+    model.look_at(views_of(dataset, decided["tta"]["chosen"]))
+    model.largest_component = decided["postprocess"]["chosen"] == "largest_component"
     figures: dict[str, Figure]
     if dataset == "mmode-quality":
         cases, clinical = measure_windows(held_out, model, recipe.model.in_channels, device)
         summary = tidy(summarise_quality(cases, params.evaluate))
         figures = quality_figures(held_out, cases)
     else:
-        cases, clinical = measure_cases(held_out, dataset, predict, ranges)
-        summary = _summarise(dataset, cases, clinical, params)
-        figures = _overlays(held_out, cases, dataset, predict)
-        figures |= _charts(cases, clinical, dataset)
+        ranges = area_ranges(read_prepared(prepared, "train")) if dataset == "camus" else {}
+        measured = measure_cases(held_out, dataset, predict, ranges)
+        cases, clinical = measured.cases, measured.clinical
+        summary = summarise(measured, dataset, params)
+        figures = overlays(held_out, cases, dataset, predict) | charts(measured, dataset, split)
     if (history := results / "history.csv").exists():
         figures["training_curves"] = training_curves(pd.read_csv(history))
     selected = recipe.select == "best" or recipe.early_stopping > 0 or "sweep" in training
-    selected |= postprocess["chosen_on"] == "val"
+    selected |= any(choice["chosen_on"] == "val" for choice in decided.values())
     metrics = {
         "evaluated_on": split,
         "selected_on_it": split == "val" and selected,
-        "postprocess": postprocess,
+        **decided,
+        "networks": training.get("members", 1),
+        "views": len(model.views),
         "data_digest": digest,
         "weights_md5": file_digest(model_folder / WEIGHTS),
         **summary,
@@ -129,7 +124,7 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
     _write(results / "clinical.csv", clinical.to_csv(index=False))
     _write(results / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
     _log(client, training["mlflow_run_id"], metrics, results)
-    print(_report(metrics, results))
+    print(report_text(metrics, results))
 
 
 def _log(client: Any, run_id: str, metrics: dict[str, Any], results: Path) -> None:
@@ -145,7 +140,7 @@ def _log(client: Any, run_id: str, metrics: dict[str, Any], results: Path) -> No
         print(f"the MLflow run {run_id} is not in this store; the evaluation stays in {results}")
 
 
-def _held_out(prepared: Path, wanted: str) -> tuple[str, pd.DataFrame]:
+def held_out_rows(prepared: Path, wanted: str) -> tuple[str, pd.DataFrame]:
     """The split evaluated and its rows; val where test is empty."""
     for split in dict.fromkeys((wanted, "val")):
         rows = read_prepared(prepared, split)
@@ -156,142 +151,54 @@ def _held_out(prepared: Path, wanted: str) -> tuple[str, pd.DataFrame]:
     raise InputError(f"{prepared} has neither {wanted} nor val patients; change its split")
 
 
-def predictor(model: nn.Module, channels: int, device: Any) -> Predict:
-    """A function from a uint8 image (C, H, W) to its uint8 label map (H, W).
+def predictor(model: PackagedModel, channels: int, device: torch.device) -> Predict:
+    """A function from a uint8 image (C, H, W) to its label map and its class probabilities.
 
     C is 1, repeated for a network of several channels, or `channels`.
     """
     import torch
 
-    def predict(image: np.ndarray) -> np.ndarray:
+    from heartseg.models.outputs import probabilities
+
+    def predict(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         batch = torch.from_numpy(image)[None].expand(-1, channels, -1, -1)
         with torch.inference_mode():
-            return model(batch.to(device))[0].cpu().numpy()
+            logits = model.logits(batch.to(device))
+            labels, found = model.labels(logits), probabilities(logits, model.sigmoids)
+        return labels[0].cpu().numpy(), found[0].cpu().numpy()
 
     return predict
 
 
-def measure_cases(
-    frames: pd.DataFrame, dataset: str, predict: Predict, ranges: Ranges
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Predict every frame; the rows of cases.csv, with flags for CAMUS, and of clinical.csv."""
-    from rich.console import Console
-    from rich.progress import track
+def pairs_of(model: PackagedModel, dataset: str, predict: Predict, frames: pd.DataFrame) -> Pairs:
+    """For `decide`: label maps by a model that looks in some way at frames, and references."""
+    from heartseg.models.views import views_of
 
-    from heartseg.metrics.clinical import SUMMARISED, clinical_row
-    from heartseg.metrics.plausibility import flags
-    from heartseg.metrics.summary import case_metrics, window_row
+    def pairs(tta: Tta) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        model.look_at(views_of(dataset, tta))
+        for frame in frames.to_dict("records"):
+            labels, _ = predict(decode_image(frame["image"], frame["height"]))
+            yield labels, decode_png(frame["mask"])
 
-    cases: list[dict[str, Any]] = []
-    clinical: list[dict[str, Any]] = []
-    patients = frames.groupby("patient")
-    quiet = not Console().is_terminal
-    for patient, own in track(patients, "evaluating", len(patients), disable=quiet):
-        masks = {}
-        for frame in own.to_dict("records"):
-            prediction = predict(decode_image(frame["image"], frame["height"]))
-            reference = decode_png(frame["mask"])
-            spacing = (frame["spacing_row"], frame["spacing_col"])
-            about = {column: frame[column] for column in CASE_COLUMNS}
-            rows = case_metrics(dataset, frame["case_id"], prediction, reference, spacing)
-            odd = {}
-            if dataset == "camus":
-                odd = flags(prediction, spacing, ranges.get((frame["view"], frame["phase"])))
-            cases += [about | row | odd for row in rows]
-            masks[frame["view"], frame["phase"]] = (prediction, reference, spacing)
-            if dataset == "mmode":
-                measured = window_row(prediction, reference, spacing)
-                about = {"case_id": frame["case_id"], "patient": patient}
-                clinical.append(about | measured | _truth_mmode(frame))
-        if dataset == "camus" and (indices := clinical_row(masks)) is not None:
-            quality = "/".join(filter(None, own["quality"].unique()))  # views may differ
-            about = {"patient": patient, "quality": quality}
-            clinical.append(about | indices | _truth_camus(own))
-    columns = SUMMARISED if dataset == "camus" and not clinical else None
-    return pd.DataFrame(cases), pd.DataFrame(clinical, columns=columns)
+    return pairs
 
 
-def _truth_camus(frames: pd.DataFrame) -> dict[str, float]:
-    """The values that came with any of a patient's frames; NaN where there are none."""
-    first = frames[["reference_ef", "reference_edv", "reference_esv"]].bfill().iloc[0]
-    return {
-        "ef_cfg": first["reference_ef"],
-        "edv_true": first["reference_edv"],
-        "esv_true": first["reference_esv"],
-    }
-
-
-def _truth_mmode(frame: Mapping[Hashable, Any]) -> dict[str, float]:
-    """The values that came with an M-mode window; NaN where there are none."""
-    from heartseg.metrics.mmode import MOUSE, fractional_shortening, teichholz_ef
-
-    lvidd, lvids = frame["reference_lvidd"], frame["reference_lvids"]
-    return {
-        "lvidd_true": lvidd,
-        "lvids_true": lvids,
-        "fs_true": fractional_shortening(lvidd, lvids),
-        "ef_true": teichholz_ef(lvidd, lvids, MOUSE),
-        "hr_true": frame["reference_hr"],
-    }
-
-
-def _summarise(
-    dataset: str, cases: pd.DataFrame, clinical: pd.DataFrame, params: Params
-) -> dict[str, Any]:
+def summarise(measured: Measured, dataset: str, params: Params) -> dict[str, Any]:
+    """What metrics.json says of the cases."""
     from heartseg.metrics.plausibility import summarise_plausibility
     from heartseg.metrics.summary import summarise_camus, summarise_mmode, tidy
+    from heartseg.metrics.uncertainty import doubt_and_dice, summarise_uncertainty
 
+    cases = measured.cases
+    doubt = {
+        "uncertainty": tidy(summarise_uncertainty(doubt_and_dice(cases, dataset))),
+        "calibration": tidy(measured.calibration.summary()),
+    }
     if dataset == "mmode":
-        return summarise_mmode(cases, clinical, params.evaluate)
+        return summarise_mmode(cases, measured.clinical, params.evaluate) | doubt
     plausibility = tidy(summarise_plausibility(cases, params.evaluate))
-    return summarise_camus(cases, clinical, params.evaluate) | {"plausibility": plausibility}
-
-
-# --- figures ------------------------------------------------------------------------------
-
-
-def _overlays(
-    frames: pd.DataFrame, cases: pd.DataFrame, dataset: str, predict: Predict
-) -> dict[str, Figure]:
-    """The worst, the median and the best case by mean Dice, and the median case's targets."""
-    from heartseg.metrics.summary import mean_dice
-    from heartseg.report.figures import overlay_panel
-    from heartseg.report.targets import target_panels
-
-    ranked = mean_dice(cases, dataset).sort_values(kind="stable")
-    figures = {}
-    for name, part in SHOWN.items():
-        case_id = ranked.index[round(part * (len(ranked) - 1))]
-        frame = frames[frames["case_id"] == case_id].iloc[0]
-        image = decode_image(frame["image"], frame["height"])
-        reference, prediction = decode_png(frame["mask"]), predict(image)
-        title = f"{name}: {case_id}, Dice {ranked[case_id]:.3f}"
-        spacing = (frame["spacing_row"], frame["spacing_col"])
-        figures[f"overlay_{name}"] = overlay_panel(
-            image[0], reference, prediction, dataset, title, spacing
-        )
-        if name == "median":
-            maps = {"reference": reference, "prediction": prediction}
-            figures["targets_median"] = target_panels(image[0], maps, dataset, title, spacing)
-    return figures
-
-
-def _charts(cases: pd.DataFrame, clinical: pd.DataFrame, dataset: str) -> dict[str, Figure]:
-    from heartseg.metrics.clinical import comparisons
-    from heartseg.report.figures import agreement_scatter, bland_altman, box_plots
-
-    figures = {"box_plots": box_plots(cases, dataset)}
-    recorded = comparisons(clinical)["cfg"] if dataset == "camus" else pd.DataFrame()
-    for key, (quantity, unit) in CHARTS[dataset].items():
-        pair = (
-            (recorded["reference"], recorded["measured"])
-            if key == "ef_cfg"
-            else (clinical[f"{key}_reference"], clinical[f"{key}_predicted"])
-        )
-        qualities = clinical.loc[pair[0].index, "quality"] if dataset == "camus" else None
-        figures[f"{key}_bland_altman"] = bland_altman(*pair, quantity, unit, qualities)
-        figures[f"{key}_scatter"] = agreement_scatter(*pair, quantity, unit)
-    return figures
+    of_masks = summarise_camus(cases, measured.clinical, params.evaluate)
+    return of_masks | {"plausibility": plausibility} | doubt
 
 
 # --- writing ------------------------------------------------------------------------------
@@ -316,34 +223,6 @@ def _write_figures(folder: Path, figures: dict[str, Figure]) -> None:
         os.replace(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _report(metrics: dict[str, Any], results: Path) -> str:
-    """A few lines for the terminal."""
-    from heartseg.metrics.summary import CLINICAL
-    from heartseg.report.quality import quality_lines
-
-    lines = [
-        f"{results / 'metrics.json'}: {metrics['n_cases']} cases of {metrics['n_patients']} "
-        f"patients ({metrics['evaluated_on']})"
-    ]
-    if "auc" in metrics:
-        return "\n".join([*lines, *quality_lines(metrics)])
-    for structure, values in metrics["overall"].items():
-        line = f"  {structure:<5} Dice {values['dice']:.3f}"
-        line += f" ({values['dice_low']:.3f} to {values['dice_high']:.3f})"
-        if "hd95_mm" in values:
-            line += f"  HD95 {values['hd95_mm']:.2f} mm  MSD {values['msd_mm']:.2f} mm"
-        lines.append(line)
-    clinical = metrics.get("ef") or {key: metrics[key] for key in CLINICAL}
-    for quantity, values in clinical.items():
-        line = f"  {quantity:<10}"
-        if values["n"]:
-            line += f" bias {values['bias']:.2f}  MAE {values['mae']:.2f}"
-        lines.append(f"{line}  n {values['n']}  not measured {values['missing']}")
-    if plausibility := metrics.get("plausibility"):
-        lines.append(f"  plausible  {plausibility['fraction']:.3f} of {plausibility['n']} cases")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -31,3 +31,9 @@ def model_dir(dataset: str) -> Path:
 def sweep_results_dir(name: str) -> Path:
     """Plots, table, and the winner's model, figures and metrics of the sweep of that name."""
     return Path("results/sweeps") / name
+
+
+def crossval_results_dir(name: str) -> Path:
+    """The folds' metrics, and the ensemble's model, figures and metrics, of the recipe's
+    cross-validation."""
+    return Path("results/crossval") / name

@@ -45,6 +45,7 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
 
     from heartseg.models.packaged import log_packaged
     from heartseg.models.trained import WEIGHTS, load_trained
+    from heartseg.models.views import views_of
     from heartseg.report.card import model_card
     from heartseg.tracking import registry
     from heartseg.tracking.mlflow import tracking_uri
@@ -56,8 +57,9 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
             f"{model_folder} was trained by recipe {training['recipe_name']}, not {name}; "
             f"train and evaluate {name} first"
         )
-    postprocess = metrics["postprocess"]["chosen"]
+    postprocess, tta = (metrics[choice]["chosen"] for choice in ("postprocess", "tta"))
     model.largest_component = postprocess == "largest_component"
+    model.look_at(views_of(dataset, tta))
     client = registry.use_store(tracking_uri(Path.cwd()))
     registered_name = params.tracking.experiment_prefix + dataset
     weights_md5 = file_digest(model_folder / WEIGHTS)
@@ -70,6 +72,7 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
         registry.WEIGHTS_TAG: weights_md5,
         registry.TRAINING_TAG: training["mlflow_run_id"],
         registry.POSTPROCESS_TAG: postprocess,
+        registry.TTA_TAG: tta,
         registry.METRIC_TAG: gate.metric,
         registry.VALUE_TAG: repr(value),
         registry.DATA_TAG: metrics["data_digest"],
@@ -90,6 +93,8 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
                 "dataset": dataset,
                 "recipe": training["recipe"],
                 "postprocess": postprocess,
+                "tta": tta,
+                "networks": training.get("members", 1),
             },
         ).model_uri
         version = registry.register_version(client, registered_name, run_id, model_uri, tags)

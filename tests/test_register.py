@@ -74,6 +74,7 @@ def evaluate(dice: float, digest: str = "1" * 32, postprocess: str = "none") -> 
         "overall": {"mean": {"dice": dice}},
         "evaluated_on": "test",
         "postprocess": {"chosen": postprocess, "chosen_on": "val"},
+        "tta": {"chosen": "none", "chosen_on": "val"},
         "n_patients": 1,
         "n_cases": 1,
         "data_digest": digest,

@@ -74,6 +74,7 @@ def place(tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> Path:
             "recipes.camus-source.epochs": 2,
             "recipes.camus-source.channels_last": False,
             "evaluate.postprocess": "none",
+            "evaluate.tta": "none",
             "tracking.system_metrics": False,
         },
     )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -65,6 +66,16 @@ class Resident:
             self.masks[rows].to(device, non_blocking=True),
         )
 
+    def of_patients(self, names: Collection[str]) -> Resident:
+        """A copy of the images of some patients."""
+        rows = np.flatnonzero(self.about["patient"].isin(names))
+        return Resident(
+            self.images[rows],
+            self.masks[rows],
+            [self.case_ids[row] for row in rows],
+            self.about.iloc[rows].reset_index(drop=True),
+        )
+
     def arrays(self) -> tuple[np.ndarray, np.ndarray, list[str], pd.DataFrame]:
         """(images, masks, case ids, about), pixels without a copy, for Ray's object store."""
         return self.images.numpy(), self.masks.numpy(), self.case_ids, self.about
@@ -80,15 +91,15 @@ class Resident:
 
 
 def load_resident(
-    path: Path | str, split: str, input_size: int, threads: int | None = None
+    path: Path | str, split: str | None, input_size: int, threads: int | None = None
 ) -> Resident:
-    """Decode one split of the prepared dataset and resize it to (input_size, input_size).
+    """Decode one split, or all, of the prepared dataset and resize it to (input_size, input_size).
 
     Images are resized as the packaged model does (bilinear, antialiased), masks by nearest-exact.
 
     Args:
         path: the prepared Parquet file.
-        split: "train", "val" or "test".
+        split: "train", "val" or "test"; None for all.
         input_size: S, rows and columns in pixels.
         threads: all cores where None.
 

@@ -46,6 +46,20 @@ def split_patients(
     return result
 
 
+def fold_of(patients: Iterable[str], folds: int, seed: int) -> dict[str, int]:
+    """The fold, from 0, in which each patient validates while the other folds are trained on.
+
+    Depends on the names and the seed only; the sizes of folds differ by one patient at most.
+
+    Raises:
+        InputError: there are fewer patients than folds.
+    """
+    order = _shuffled(sorted(set(patients)), seed)
+    if len(order) < folds:
+        raise InputError(f"{len(order)} patient(s) cannot fill {folds} folds; take fewer folds")
+    return {name: number % folds for number, name in enumerate(order)}
+
+
 def _official(names: list[str], official: dict[str, str]) -> dict[str, str]:
     unlisted = [name for name in names if name not in official]
     if unlisted:

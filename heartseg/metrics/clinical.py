@@ -1,7 +1,7 @@
 """Clinical indices of a patient from masks of both apical views, and how well they agree.
 
 Indices: `heartseg.metrics.ejection`. A row per patient makes clinical.csv; its summary goes into
-metrics.json. Columns carry their unit, but for edv, esv and sv (mL) and ef (percent).
+metrics.json. Columns carry their unit.
 """
 
 from __future__ import annotations
@@ -32,11 +32,15 @@ QUALITIES = ("Good", "Medium", "Poor")
 SUMMARISED = [
     "patient",
     "quality",
-    *[f"{value}_{of}" for of in ("reference", "predicted") for value in ("edv", "esv", "ef")],
-    "ef_release_predicted",
-    "ef_cfg",
-    "edv_true",
-    "esv_true",
+    *[
+        f"{value}_{of}"
+        for of in ("reference", "predicted")
+        for value in ("edv_ml", "esv_ml", "ef_percent")
+    ],
+    "ef_percent_release_predicted",
+    "ef_percent_cfg",
+    "edv_ml_true",
+    "esv_ml_true",
 ]
 """Columns that `summarise_clinical` reads."""
 
@@ -72,11 +76,11 @@ def clinical_row(frames: Mapping[tuple[str, str], Frame]) -> dict[str, float] | 
 def indices(masks: Masks) -> dict[str, float]:
     """Clinical indices of a patient's four label maps; NaN where one cannot be measured.
 
-    edv, esv, sv (mL), ef (percent): biplane disks, each phase with its own long axis.
-    ef_release: biplane disks with a disk height common to both phases, that of the longest of
-    the four long axes, as the CAMUS release computed the EF in Info_*.cfg; the ventricle's
+    edv_ml, esv_ml, sv_ml, ef_percent: biplane disks, each phase with its own long axis.
+    ef_percent_release: biplane disks with a disk height common to both phases, that of the longest
+    of the four long axes, as the CAMUS release computed the EF in Info_*.cfg; the ventricle's
     shortening along its axis does not count then (the script that comes with the release).
-    edv, esv, ef _area_length_VIEW: from that view alone.
+    edv_ml, esv_ml, ef_percent _area_length_VIEW: from that view alone.
     lv_length_mm, lv_area_mm2, myo_area_mm2, la_area_mm2 _VIEW_PHASE.
     la_volume_ml, la_volume_disks_ml: area-length and biplane disks at ES, when it is largest.
     """
@@ -87,11 +91,11 @@ def indices(masks: Masks) -> dict[str, float]:
     edv, esv = (_biplane(lv, phase) for phase in PHASES)
     common = [_biplane(lv, phase, longest) if longest else np.nan for phase in PHASES]
     found = {
-        "edv": edv,
-        "esv": esv,
-        "sv": _or_nan(stroke_volume, edv, esv),
-        "ef": _or_nan(ejection_fraction, edv, esv),
-        "ef_release": _or_nan(ejection_fraction, *common),
+        "edv_ml": edv,
+        "esv_ml": esv,
+        "sv_ml": _or_nan(stroke_volume, edv, esv),
+        "ef_percent": _or_nan(ejection_fraction, edv, esv),
+        "ef_percent_release": _or_nan(ejection_fraction, *common),
     }
     for view in VIEWS:
         volumes = [
@@ -99,7 +103,7 @@ def indices(masks: Masks) -> dict[str, float]:
             for phase in PHASES
         ]
         values = (*volumes, _or_nan(ejection_fraction, *volumes))
-        for name, value in zip(("edv", "esv", "ef"), values, strict=True):
+        for name, value in zip(("edv_ml", "esv_ml", "ef_percent"), values, strict=True):
             found[f"{name}_area_length_{view}"] = value
     for (view, phase), mask in masks.items():
         ventricle, atrium = lv[view, phase], la[view, phase]
@@ -157,8 +161,8 @@ def summarise_clinical(rows: pd.DataFrame, evaluate: Evaluate) -> dict[str, Any]
     Patients whose value could not be measured count as `missing`, not into the errors.
 
     Args:
-        rows: of `clinical_row` with patient, quality, ef_cfg, edv_true and esv_true; without
-            patients, the columns `SUMMARISED`.
+        rows: of `clinical_row` with patient, quality, ef_percent_cfg, edv_ml_true and esv_ml_true;
+            without patients, the columns `SUMMARISED`.
         evaluate: the section of params.yaml.
 
     Returns:
@@ -200,19 +204,19 @@ def comparisons(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     phantoms), which have own long axes; then edv_true_ml and esv_true_ml compare those too. The
     two methods are 8 points apart on average on the release's own masks.
     """
-    known, true = rows[rows["ef_cfg"].notna()], rows[rows["edv_true"].notna()]
-    by_its_method = known["ef_predicted"].where(
-        known["edv_true"].notna(), known["ef_release_predicted"]
+    known, true = rows[rows["ef_percent_cfg"].notna()], rows[rows["edv_ml_true"].notna()]
+    by_its_method = known["ef_percent_predicted"].where(
+        known["edv_ml_true"].notna(), known["ef_percent_release_predicted"]
     )
     pairs = {
-        "masks": (rows["ef_reference"], rows["ef_predicted"]),
-        "edv_ml": (rows["edv_reference"], rows["edv_predicted"]),
-        "esv_ml": (rows["esv_reference"], rows["esv_predicted"]),
-        "cfg": (known["ef_cfg"], by_its_method),
+        "masks": (rows["ef_percent_reference"], rows["ef_percent_predicted"]),
+        "edv_ml": (rows["edv_ml_reference"], rows["edv_ml_predicted"]),
+        "esv_ml": (rows["esv_ml_reference"], rows["esv_ml_predicted"]),
+        "cfg": (known["ef_percent_cfg"], by_its_method),
     }
     if len(true):
-        pairs["edv_true_ml"] = true["edv_true"], true["edv_predicted"]
-        pairs["esv_true_ml"] = true["esv_true"], true["esv_predicted"]
+        pairs["edv_true_ml"] = true["edv_ml_true"], true["edv_ml_predicted"]
+        pairs["esv_true_ml"] = true["esv_ml_true"], true["esv_ml_predicted"]
     return {
         name: pd.DataFrame({"reference": reference, "measured": measured}, dtype=float)
         for name, (reference, measured) in pairs.items()

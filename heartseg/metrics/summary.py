@@ -74,11 +74,11 @@ def window_row(prediction: np.ndarray, reference: np.ndarray, spacing: Spacing) 
     for labels, name in ((reference, "reference"), (prediction, "predicted")):
         mask = structure_mask(labels, "mmode", "LV")
         values = measure(mask, spacing, minimal_rate=slowest, maximal_rate=fastest)
-        row[f"lvidd_{name}"] = values.lvidd_mm
-        row[f"lvids_{name}"] = values.lvids_mm
-        row[f"fs_{name}"] = values.fs_percent
-        row[f"ef_{name}"] = values.ef_percent
-        row[f"hr_{name}"] = values.hr_bpm
+        row[f"lvidd_mm_{name}"] = values.lvidd_mm
+        row[f"lvids_mm_{name}"] = values.lvids_mm
+        row[f"fs_percent_{name}"] = values.fs_percent
+        row[f"ef_percent_{name}"] = values.ef_percent
+        row[f"hr_bpm_{name}"] = values.hr_bpm
     return row
 
 
@@ -116,22 +116,21 @@ def summarise_mmode(
 
     Args:
         cases: rows of `case_metrics` with patient and quality.
-        windows: rows of `window_row` with patient, lvidd_true, lvids_true, fs_true, ef_true and
-            hr_true.
+        windows: rows of `window_row` with patient, and the `CLINICAL` columns with the ending
+            _true.
         evaluate: the section of params.yaml.
     """
     summary = _summarise_cases(cases, "mmode", evaluate)
     summary["by_quality"] = _by(cases, "quality", "mmode", evaluate)
     summary["truth"] = {}
     for quantity in CLINICAL:
-        name = quantity.split("_")[0]
-        reference, predicted = windows[f"{name}_reference"], windows[f"{name}_predicted"]
+        reference, predicted = windows[f"{quantity}_reference"], windows[f"{quantity}_predicted"]
         summary[quantity] = agreement_over_patients(
             reference, predicted, windows["patient"], evaluate
         )
-        known = windows[windows[f"{name}_true"].notna()]
+        known = windows[windows[f"{quantity}_true"].notna()]
         if len(known):
-            true, predicted = known[f"{name}_true"], known[f"{name}_predicted"]
+            true, predicted = known[f"{quantity}_true"], known[f"{quantity}_predicted"]
             summary["truth"][quantity] = agreement_over_patients(
                 true, predicted, known["patient"], evaluate
             )

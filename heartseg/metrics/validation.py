@@ -75,7 +75,7 @@ class ClinicalValidation:
     def _diameters(self, predicted: np.ndarray) -> Iterator[float]:
         for i in range(len(self.reference)):
             row = window_row(predicted[i], self.reference[i], self._spacing(i))
-            for name in ("lvidd", "lvids"):
+            for name in ("lvidd_mm", "lvids_mm"):
                 reference = row[f"{name}_reference"]
                 if np.isfinite(reference):
                     yield abs(np.nan_to_num(row[f"{name}_predicted"]) - reference)

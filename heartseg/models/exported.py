@@ -31,6 +31,7 @@ from torch.nn import functional as F
 
 from heartseg.data.source import one_line
 from heartseg.errors import InputError
+from heartseg.models.packaged import with_probabilities
 
 PROGRAM = "model.pt2"
 ONNX = "model.onnx"
@@ -80,15 +81,23 @@ class Package:
         Raises:
             InputError: it holds pickled objects.
         """
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        program = load_program(self.program, self.name)
-        module = move_to_device_pass(program, device).module()
+        module, device = self._module()
 
         def predict(images: np.ndarray) -> np.ndarray:
             with torch.no_grad():
                 return module(torch.from_numpy(images).to(device)).cpu().numpy()
 
         return predict
+
+    def load_with_probabilities(self) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+        """As `load`; beside the label maps the class probabilities float32 (N, labels, H, W)."""
+        module, _ = self._module()
+        return with_probabilities(module, self.metadata["recipe"]["loss"] == "one_vs_rest_bce")
+
+    def _module(self) -> tuple[Any, str]:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        program = load_program(self.program, self.name)
+        return move_to_device_pass(program, device).module(), device
 
 
 # --- reading ------------------------------------------------------------------------------

@@ -7,10 +7,11 @@ PyTorch and MLflow, but no heartseg, and no pickle is read.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ from torch.nn import functional as F
 
 from heartseg.data.resize import resize_images
 from heartseg.models.components import keep_largest
-from heartseg.models.outputs import predicted_labels
+from heartseg.models.outputs import mean_logits, predicted_labels, probabilities
+from heartseg.models.views import AS_IT_IS, Seen, View
 
 if TYPE_CHECKING:
     from mlflow.models.model import ModelInfo
@@ -44,24 +46,48 @@ class PackagedModel(nn.Module):
     Input uint8 (N, C, H, W), output uint8 (N, H, W), for any H and W.
 
     Args:
-        network: as of `heartseg.models.build_network`, in evaluation mode.
+        network: as of `heartseg.models.build_network`, in evaluation mode; or an `Ensemble`.
         size: rows and columns that the network was trained at.
         largest_component: keep each structure's largest connected part only.
+        sigmoids: see `heartseg.models.outputs.one_vs_rest`.
     """
 
-    def __init__(self, network: nn.Module, size: int, largest_component: bool = False):
+    def __init__(
+        self,
+        network: nn.Module,
+        size: int,
+        largest_component: bool = False,
+        *,
+        sigmoids: bool = False,
+    ):
         super().__init__()
         self.network = network
         self.size = size
         self.largest_component = largest_component
+        self.sigmoids = sigmoids
+        self.look_at((AS_IT_IS,))
 
-    def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits (N, K, size, size) of images (N, C, H, W)."""
-        return self.network(normalise(resize_images(images, self.size)))
+    def look_at(self, views: Sequence[View]) -> None:
+        """Average the predictions of these views of each image: a forward pass for each."""
+        device = next(self.parameters(), torch.empty(0)).device
+        self.views = nn.ModuleList(Seen(view, self.size) for view in views).to(device)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        logits = self.logits(images)
-        logits = F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
+        return self.labels(self.logits(images))
+
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits float32 (N, K, H, W) on the images' own grid, of the mean over the views."""
+        small = resize_images(images, self.size).float()
+        views = cast("list[Seen]", list(self.views))
+        # All views in one batch: an exported graph then holds the network once.
+        seen = self.network(normalise(torch.cat([view.look(small) for view in views])))
+        each = seen.reshape(len(views), small.shape[0], *seen.shape[1:])
+        parts = [view.undo(part) for view, part in zip(views, each, strict=True)]
+        mean = mean_logits(parts, self.sigmoids)
+        return F.interpolate(mean, size=images.shape[-2:], mode="bilinear", align_corners=False)
+
+    def labels(self, logits: torch.Tensor) -> torch.Tensor:
+        """Label maps uint8 (N, H, W) of logits on the images' own grid, post-processed."""
         labels = predicted_labels(logits)
         return keep_largest(labels, max(logits.shape[1], 2)) if self.largest_component else labels
 
@@ -75,6 +101,49 @@ def export_model(model: PackagedModel, in_channels: int) -> torch.export.Exporte
     dynamic = {dimension: torch.export.Dim.DYNAMIC for dimension in (0, 2, 3)}
     with torch.no_grad():
         return torch.export.export(ready, (_example(in_channels),), dynamic_shapes=(dynamic,))
+
+
+class _Watched(torch.fx.Interpreter):
+    """Runs a packaged model's graph and keeps the logits: what its last interpolation gives."""
+
+    def __init__(self, graph: torch.fx.GraphModule):
+        super().__init__(graph)
+        interpolations = [
+            node for node in graph.graph.nodes if "upsample_bilinear2d" in str(node.target)
+        ]
+        self.node, self.logits = interpolations[-1], torch.empty(0)
+
+    def run_node(self, n: torch.fx.Node) -> Any:
+        value = super().run_node(n)
+        if n is self.node:
+            self.logits = value
+        return value
+
+
+def with_probabilities(
+    graph: torch.fx.GraphModule, sigmoids: bool
+) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """A packaged model that also tells its class probabilities, in the same forward passes.
+
+    MLflow's pyfunc wants one tensor out, the label maps; the probabilities are in the graph.
+
+    Args:
+        graph: of `export_model(…).module()`, or the raw model of one pulled from the registry.
+        sigmoids: see `heartseg.models.outputs.one_vs_rest`.
+
+    Returns:
+        uint8 (N, C, H, W) -> label maps uint8 (N, H, W), probabilities float32 (N, labels, H, W).
+    """
+    watched = _Watched(graph)
+    device = next(iter(graph.state_dict().values()), torch.empty(0)).device
+
+    def predict(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        with torch.no_grad():
+            labels = watched.run(torch.from_numpy(images).to(device))
+            found = probabilities(watched.logits, sigmoids)
+        return labels.cpu().numpy(), found.cpu().numpy()
+
+    return predict
 
 
 def log_packaged(

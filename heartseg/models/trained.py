@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from heartseg.errors import InputError
 from heartseg.models import build_network
-from heartseg.models.outputs import output_channels
+from heartseg.models.outputs import Ensemble, one_vs_rest, output_channels
 from heartseg.models.packaged import PackagedModel
 from heartseg.recipe import Recipe
 
@@ -40,8 +41,20 @@ def save_trained(folder: Path, weights: dict[str, torch.Tensor], training: dict[
     os.replace(temporary, folder)
 
 
+def save_ensemble(
+    folder: Path, members: Sequence[dict[str, torch.Tensor]], training: dict[str, Any]
+) -> None:
+    """As `save_trained`, for the states of several networks of one recipe."""
+    weights = {
+        f"networks.{number}.{key}": weight
+        for number, member in enumerate(members)
+        for key, weight in member.items()
+    }
+    save_trained(folder, weights, training | {"members": len(members)})
+
+
 def load_trained(folder: Path) -> tuple[PackagedModel, Recipe, dict[str, Any]]:
-    """The trained model on the CPU in evaluation mode, its recipe, and training.json.
+    """The trained model, or ensemble, on the CPU in evaluation mode, its recipe, training.json.
 
     Raises:
         InputError: the folder is missing or its files do not belong together.
@@ -56,6 +69,11 @@ def load_trained(folder: Path) -> tuple[PackagedModel, Recipe, dict[str, Any]]:
     except Exception as error:
         raise InputError(f"{folder} holds no readable model ({error}); train it again") from error
     recipe = Recipe.model_validate(training["recipe"])
-    network = build_network(recipe.model, output_channels(recipe), pretrained=False)
+    networks = [
+        build_network(recipe.model, output_channels(recipe), pretrained=False)
+        for _ in range(training.get("members", 1))
+    ]
+    sigmoids = one_vs_rest(recipe)
+    network = Ensemble(networks, sigmoids) if "members" in training else networks[0]
     network.load_state_dict(weights)
-    return PackagedModel(network, recipe.input_size).eval(), recipe, training
+    return PackagedModel(network, recipe.input_size, sigmoids=sigmoids).eval(), recipe, training

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def finish(total: Outcome, out: Path) -> None:
         "sequences.csv": (total.sequences, ("sequence",), "sequence(s), LV volumes by area-length"),
     }
     for name, (rows, keys, what) in tables.items():
-        rows.sort(key=lambda row, keys=keys: tuple(row[key] for key in keys))
+        rows.sort(key=itemgetter(*keys))
         write_table(rows, out / name)
         if rows:
             print(f"{out / name}: {len(rows)} {what}")

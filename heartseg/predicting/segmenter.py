@@ -167,10 +167,10 @@ class Segmenter:
     def _finish(self, one: Opened, outcome: Outcome) -> None:
         """Write a file's results, unless they are there, and measure its label maps."""
         spacing, place, labels = one.images.spacing, one.job.place, one.labels
-        measured = self.dataset == "camus" and spacing is not None
+        measured = spacing if self.dataset == "camus" else None
         curves = None
-        if measured and len(one.images.frames) > 1:
-            curves, problems = _curves(one, spacing)
+        if measured is not None and len(one.images.frames) > 1:
+            curves, problems = _curves(one, measured)
             outcome.problems += problems
         if one.fresh:
             frames = one.images.frames
@@ -182,8 +182,8 @@ class Segmenter:
             put_file(lambda path: one.images.save(labels, path), one.target)
         outcome.done += one.fresh
         outcome.skipped += not one.fresh
-        if measured:
-            outcome.images += frame_rows(one.job, labels, one.numbers, spacing, self.out)
+        if measured is not None:
+            outcome.images += frame_rows(one.job, labels, one.numbers, measured, self.out)
         if curves is not None:
             name = {"sequence": str(place.relative_to(self.out))}
             outcome.sequences.append(name | summarise_curves(curves))

@@ -22,7 +22,6 @@ from heartseg.metrics.ejection import (
 )
 from heartseg.predicting.files import FRAME, Job, patient_of
 
-UNITS = {"edv": "ml", "esv": "ml", "sv": "ml", "ef": "percent"}
 MEASURED: dict[str, Callable[[np.ndarray, Spacing], float]] = {
     "lv_length_mm": long_axis_length,
     "lv_area_mm2": lv_area,
@@ -79,17 +78,10 @@ def clinical_rows(
         if frame and spacing is not None:
             patients[patient_of(job)][frame["view"], frame["phase"]] = labels, spacing
     return [
-        {"patient": patient.name, "folder": str(patient.parent.relative_to(out))}
-        | {with_unit(name): value for name, value in indices(frames).items()}
+        {"patient": patient.name, "folder": str(patient.parent.relative_to(out))} | indices(frames)
         for patient, frames in sorted(patients.items())
         if len(frames) == len(VIEWS) * len(PHASES)
     ]
-
-
-def with_unit(name: str) -> str:
-    """An index's name with its unit at the end, where it has none."""
-    unit = UNITS.get(name.split("_")[0])
-    return f"{name}_{unit}" if unit else name
 
 
 def write_table(rows: list[dict[str, Any]], path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from heartseg.data.labels import LABELS, STRUCTURES
 from heartseg.models.inputs import frames_of
 from heartseg.nested import leaves
+from heartseg.report.certainty import certainty_section
 from heartseg.report.clinical import clinical_section
 from heartseg.report.markdown import get, interval, number, table, with_interval
 
@@ -99,6 +100,7 @@ def model_card(
         _usage(recipe, metrics, registered),
         _rates(metrics) if dataset == "mmode-quality" else _results(dataset, metrics),
         clinical_section(metrics, synthetic) if dataset == "camus" else "",
+        certainty_section(metrics),
         _data(dataset, metrics, training, dataset_metadata),
         _limits(dataset, metrics, synthetic),
         "## Lineage\n\n" + table(("what", "value"), _lineage(training, registered)),
@@ -118,6 +120,12 @@ def _usage(recipe: dict[str, Any], metrics: dict[str, Any], registered: dict[str
     )
     largest = get(metrics, "postprocess", "chosen") == "largest_component"
     cleaned = ", of each structure its largest connected part" if largest else ""
+    networks, views = (metrics.get(key) or 1 for key in ("networks", "views"))
+    averaged = (
+        f"- The label of each pixel is that of the mean class probability over {networks} "
+        f"network(s) and {views} view(s) of the image: {networks * views} forward passes, and as "
+        "many times the work of a single one.\n"
+    )
     channels = recipe["model"]["in_channels"]
     uri = f"models:/{registered['name']}/{registered['version']}"
     rows = [
@@ -128,6 +136,7 @@ def _usage(recipe: dict[str, Any], metrics: dict[str, Any], registered: dict[str
         f"- Input: ultrasound images, uint8 (N, {channels}, H, W), grey values 0 to 255, any H and "
         f"W; the model itself resizes to {recipe['input_size']} pixels and normalises.\n"
         + (stacked if frames > 1 else "")
+        + (averaged if networks * views > 1 else "")
         + f"- Output: label maps, uint8 (N, H, W), on the same grid{cleaned}:\n\n"
         + table(("value", "name", "meaning"), rows)
         + "\n\nWith MLFLOW_TRACKING_URI naming the store; heartseg need not be installed:\n\n"
@@ -172,7 +181,7 @@ def _results(dataset: str, metrics: dict[str, Any]) -> str:
         if (found := get(metrics, *key.split(".")))
     ]
     if clinical:
-        head = ("measurement", "bias", "mean absolute error", "r", "ICC(2,1)")
+        head = ("measurement", "bias", "mean absolute error", "r (-1 to 1)", "ICC(2,1) (to 1)")
         parts.append(table((*head, "95 % limits of agreement", "n", "not measured"), clinical))
     groups = [
         (
@@ -184,7 +193,7 @@ def _results(dataset: str, metrics: dict[str, Any]) -> str:
         if found
     ]
     if groups:
-        parts.append(table(("mean Dice by", *STRUCTURES[dataset]), groups))
+        parts.append(table(("mean Dice (0 to 1) by", *STRUCTURES[dataset]), groups))
     return "\n\n".join(parts)
 
 
@@ -245,7 +254,10 @@ def _limits(dataset: str, metrics: dict[str, Any], synthetic: bool) -> str:
         lines.append("A view other than apical two- or four-chamber still gets a label map.")
     elif dataset == "mmode":
         lines.append("Lengths and heart rate depend on the mm per row and s per column given.")
-    lines.append("The model does not say how sure it is.")
+    lines.append(
+        "How sure it is tells nothing of images unlike those it was trained on: networks are often "
+        "sure and wrong there."
+    )
     if metrics.get("selected_on_it"):
         lines.append(
             "Evaluated on the split by which epoch or post-processing were chosen: optimistic."
@@ -263,6 +275,10 @@ def _lineage(training: dict[str, Any], registered: dict[str, Any]) -> list[tuple
         ("epoch", training["epoch"]),
         ("MLflow experiment", training["experiment"]),
         ("MLflow run", training["mlflow_run_id"]),
+        *(
+            (f"MLflow run of fold {fold['fold']} (epoch {fold['epoch']})", fold["mlflow_run_id"])
+            for fold in training.get("folds", ())
+        ),
         ("weights MD5", registered.get("weights_md5")),
         *sorted((k, v) for k, v in training["tags"].items() if not k.startswith("mlflow.")),
     ]

@@ -35,7 +35,7 @@ def clinical_section(metrics: dict[str, Any], synthetic: bool) -> str:
             for quality, found in qualities.items()
         ]
         head = ("image quality", *COMPARED.values())
-        parts.append("Mean absolute error (r, n):\n\n" + table(head, rows))
+        parts.append("Mean absolute error (r from -1 to 1, n patients):\n\n" + table(head, rows))
     if classes := metrics.get("ef_classes"):
         rows = [
             (
@@ -47,8 +47,15 @@ def clinical_section(metrics: dict[str, Any], synthetic: bool) -> str:
             for name, thresholds in classes.items()
             for threshold, found in thresholds.items()
         ]
-        counts = ("both below", "model alone below", "reference alone below", "neither")
-        parts.append(table(("patients by EF", "accuracy (0 to 1)", "kappa", *counts), rows))
+        counts = (
+            "both below (patients)",
+            "model alone below",
+            "reference alone below",
+            "neither",
+        )
+        parts.append(
+            table(("patients by EF", "accuracy (0 to 1)", "kappa (-1 to 1)", *counts), rows)
+        )
     if not synthetic:
         parts.append(PUBLISHED)
     if found := metrics.get("plausibility"):
@@ -64,7 +71,8 @@ def clinical_section(metrics: dict[str, Any], synthetic: bool) -> str:
     chosen, dice = (get(metrics, "postprocess", key) for key in ("chosen", "val_dice"))
     if chosen and dice:
         parts.append(
-            f"Post-processing, chosen on the validation patients: {chosen.replace('_', ' ')} "
+            f"Post-processing, chosen on {metrics['postprocess']['chosen_on']} patients: "
+            f"{chosen.replace('_', ' ')} "
             f"(mean Dice {number(dice['none'], 4)} without, "
             f"{number(dice['largest_component'], 4)} with each structure's largest part only)."
         )

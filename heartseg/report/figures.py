@@ -104,7 +104,7 @@ def overlay_grid(
         for aspect, (h, w), (step_y, step_x) in zip(aspects, shapes, steps, strict=True)
     ]
     cell = 2.2  # inches
-    figure = _figure(
+    figure = new_figure(
         cell * len(columns) + 0.6, cell * float(sum(heights)) + 0.5 * len(images) + 0.5
     )
     grid = figure.subplots(len(images), len(columns), squeeze=False, height_ratios=heights)
@@ -154,7 +154,7 @@ def box_plots(cases: pd.DataFrame, dataset: str) -> Figure:
     """
     metrics = BOX_METRICS[dataset]
     names = list(STRUCTURES[dataset])
-    figure = _figure(0.8 + 2.6 * len(metrics), 3.2)
+    figure = new_figure(0.8 + 2.6 * len(metrics), 3.2)
     for axes, (metric, label) in zip(
         figure.subplots(1, len(metrics), squeeze=False)[0], metrics.items(), strict=True
     ):
@@ -191,7 +191,7 @@ def bland_altman(
     """
     first, second = np.asarray(reference, dtype=float), np.asarray(measured, dtype=float)
     found = agreement(first, second)
-    figure = _figure(5.0, 3.6)
+    figure = new_figure(5.0, 3.6)
     axes = figure.subplots()
     words = np.full(len(first), "") if qualities is None else np.asarray(qualities, dtype=str)
     for word, (colour, mark) in zip(sorted(set(words)), cycle(QUALITY_MARKS), strict=False):
@@ -220,7 +220,7 @@ def agreement_scatter(
     Pairs with a NaN are left out and counted.
     """
     found = agreement(reference, measured)
-    figure = _figure(4.0, 4.2)
+    figure = new_figure(4.0, 4.2)
     axes = figure.subplots()
     axes.scatter(reference, measured, s=14, color=POINTS, alpha=0.7)
     if found["n"]:  # through the middle of the points, so that the axes need not show 0
@@ -242,7 +242,7 @@ def training_curves(history: pd.DataFrame) -> Figure:
         history: a row per epoch; columns epoch, train_loss, val_loss, dice_mean,
             dice_<structure>..., learning_rate. Epochs without a value are left out of its line.
     """
-    figure = _figure(10.0, 3.2)
+    figure = new_figure(10.0, 3.2)
     losses, dices, rates = figure.subplots(1, 3)
     _curve(losses, history, "train_loss", "train", "#000000")
     _curve(losses, history, "val_loss", "validation", "#D55E00")
@@ -260,7 +260,7 @@ def training_curves(history: pd.DataFrame) -> Figure:
     return figure
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """An empty figure, inches."""
     return Figure(figsize=(width, height), dpi=100, layout="constrained")
 

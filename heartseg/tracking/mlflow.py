@@ -15,11 +15,17 @@ import yaml
 
 from heartseg.errors import InputError
 from heartseg.nested import leaves
+from heartseg.tracking.credentials import check_credentials_file, without_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _log = logging.getLogger(__name__)
+
+UNKNOWN = (
+    "does not know this user or password; set MLFLOW_TRACKING_USERNAME and "
+    "MLFLOW_TRACKING_PASSWORD, or write both to ~/.mlflow/credentials (chmod 600)"
+)
 
 
 # --- the store ----------------------------------------------------------------------------
@@ -46,9 +52,10 @@ def tracking_uri(root: Path) -> str:
         root: the folder that holds params.yaml.
 
     Returns:
-        The URI; SQLite paths in it are absolute, because workers run in other folders.
+        The URI; SQLite paths in it are absolute, because workers run in other folders. The name
+        and password of a server's are in the environment instead.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    uri = without_credentials(os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db"))
     if (database := _sqlite_path(uri)) is None:
         return uri
     return f"sqlite:///{repository_root(root) / database}"
@@ -77,8 +84,9 @@ def connect(uri: str) -> MlflowClient:
     database at once would all try to create its tables.
 
     Raises:
-        InputError: the store does not answer, or cannot be used.
+        InputError: the store does not answer, or cannot be used, or others may read the password.
     """
+    check_credentials_file()
     quiet()
     from mlflow import MlflowClient
 
@@ -86,6 +94,8 @@ def connect(uri: str) -> MlflowClient:
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
     except Exception as error:  # each kind of store has its own
+        if "error code 401" in str(error):
+            raise InputError(f"the MLflow server at {without_password(uri)} {UNKNOWN}") from None
         raise InputError(
             f"the MLflow store at {without_password(uri)} does not answer: {first_line(error)}. "
             "Start the server, set MLFLOW_TRACKING_URI to one that runs, or unset it to use "

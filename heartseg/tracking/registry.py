@@ -36,7 +36,8 @@ CHALLENGER: Final = "challenger"
 WEIGHTS_TAG = "heartseg.weights_md5"
 TRAINING_TAG = "heartseg.training_run"
 POSTPROCESS_TAG = "heartseg.postprocess"
-PACKAGE_TAGS = (WEIGHTS_TAG, TRAINING_TAG, POSTPROCESS_TAG)  # what a package is made of
+TTA_TAG = "heartseg.tta"
+PACKAGE_TAGS = (WEIGHTS_TAG, TRAINING_TAG, POSTPROCESS_TAG, TTA_TAG)  # what a package is made of
 DATA_TAG = "eval.data_digest"
 SPLIT_TAG = "eval.split"
 METRIC_TAG = "eval.metric"
@@ -85,9 +86,12 @@ def find_run(client: MlflowClient, training: dict[str, Any], data_source: Path) 
 
 
 def find_version(client: MlflowClient, name: str, tags: dict[str, str]) -> ModelVersion | None:
-    """The version whose package has these weights, training and post-processing, if any."""
+    """The version whose package has these weights, training, post-processing and views, if any.
+
+    Versions from before there were views look at none.
+    """
     for version in client.search_model_versions(f"name = '{name}'"):
-        if all(version.tags.get(tag) == tags[tag] for tag in PACKAGE_TAGS):
+        if all(version.tags.get(tag, "none") == tags[tag] for tag in PACKAGE_TAGS):
             return version
     return None
 

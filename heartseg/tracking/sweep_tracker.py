@@ -211,8 +211,7 @@ class SweepTracker:
         if outcome.value is not None:
             # The journal's time: a value that is sent twice is then the same point.
             when = int(read_epochs(trial.run_dir)[-1]["time"] * 1000)
-            value = Metric("value", outcome.value, when, 0)
-            self.client.log_batch(run_id, metrics=[value])
+            self.client.log_batch(run_id, metrics=[Metric("value", outcome.value, when, 0)])
             point = Metric("trial_value", outcome.value, when, trial.number)
             self.client.log_batch(self.sweep.run_id, metrics=[point])
         self.client.set_terminated(run_id, outcome.status)

@@ -158,7 +158,7 @@ def _descendants(
 ) -> dict[str, str]:
     """Runs that started, directly or not, from the weights of the runs `seen`: by their id, the id
     of the run that they started from."""
-    maker = {}
+    maker: dict[str, str] = {}
     for run in runs:
         made = [run.data.tags.get("eval.weights_md5")]
         made += [version.tags.get(WEIGHTS_TAG) for version in versions.get(run.info.run_id, [])]

@@ -1,50 +1,95 @@
-"""Whether a model's label maps get post-processed, decided on validation patients."""
+"""Test-time augmentation and post-processing of a model, decided on patients it has not learnt."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
-from heartseg.data.labels import Camus
-from heartseg.data.prepared import decode_image, decode_png
+from heartseg.config import Evaluate
+from heartseg.data.labels import LABELS, structure_mask
 from heartseg.metrics.overlap import mask_dice
+from heartseg.metrics.summary import MEAN_OF
 from heartseg.models.components import keep_largest
+from heartseg.models.views import VIEWS, Tta
 
-STRUCTURES = (Camus.LV, Camus.MYO, Camus.LA)
+Pairs = Callable[[Tta], Iterable[tuple[np.ndarray, np.ndarray]]]
+"""Given how to look at images: label maps (H, W), without post-processing, and references."""
+
+POSTPROCESSES = {
+    "camus": ("none", "largest_component"),
+    "mmode": ("none",),
+    "mmode-quality": ("none",),
+}
 
 
 def decide(
-    wanted: str, frames: pd.DataFrame, predict: Callable[[np.ndarray], np.ndarray]
-) -> dict[str, Any]:
-    """The post-processing of a CAMUS model.
+    evaluate: Evaluate, dataset: str, pairs: Pairs, of: str = "val"
+) -> dict[str, dict[str, Any]]:
+    """Test-time augmentation, then post-processing, by mean Dice.
+
+    Views are taken where they are better by `evaluate.tta_gain` or more, since each costs a
+    forward pass; post-processing where it is better at all.
 
     Args:
-        wanted: "none", "largest_component" or "auto", as in params.yaml.
-        frames: the validation patients' rows of the prepared dataset.
-        predict: uint8 image (C, H, W) to label map (H, W), without post-processing.
+        evaluate: the section of params.yaml.
+        dataset: "camus"; "mmode", which is never post-processed; "mmode-quality", whose windows
+            are looked at as they are.
+        pairs: predictions for the patients to decide by; asked only where something is "auto".
+        of: who these patients are.
 
     Returns:
-        chosen: "none" or "largest_component"; chosen_on: "val" or "params.yaml"; where auto
-        chose, val_dice: the mean Dice of either. Without validation patients auto chooses none.
+        tta and postprocess, each with chosen, and chosen_on: `of` or "params.yaml"; where auto
+        chose, val_dice: the mean Dice of either. Without patients auto chooses none.
     """
-    if wanted != "auto" or frames.empty:
-        return {"chosen": "none" if wanted == "auto" else wanted, "chosen_on": "params.yaml"}
-    scores: dict[str, list[float]] = {"none": [], "largest_component": []}
-    for frame in frames.to_dict("records"):
-        reference = decode_png(frame["mask"])
-        labels = predict(decode_image(frame["image"], frame["height"]))
-        largest = keep_largest(torch.from_numpy(labels)[None], len(Camus))[0].numpy()
-        scores["none"].append(_mean_dice(labels, reference))
-        scores["largest_component"].append(_mean_dice(largest, reference))
-    dice = {name: float(np.mean(values)) for name, values in scores.items()}
-    better = dice["largest_component"] > dice["none"]
-    chosen = "largest_component" if better else "none"
-    return {"chosen": chosen, "chosen_on": "val", "val_dice": dice}
+    processes = POSTPROCESSES[dataset]
+    wanted = evaluate.postprocess if len(processes) > 1 else "none"
+    wanted_tta = evaluate.tta if len(VIEWS[dataset]) > 1 else "none"
+    ttas: tuple[Tta, ...] = ("none", "views") if wanted_tta == "auto" else (wanted_tta,)
+    if wanted != "auto":
+        processes = ("none",)
+    dice: dict[Tta, dict[str, float]] = {}
+    if len(ttas) > 1 or len(processes) > 1:
+        dice = {tta: _mean_dice(pairs(tta), dataset, processes) for tta in ttas}
+    known = any(dice.values())
+
+    tta = _given(wanted_tta)
+    if wanted_tta == "auto" and known:
+        found = {name: values["none"] for name, values in dice.items()}
+        better = found["views"] - found["none"] >= evaluate.tta_gain
+        tta = {"chosen": "views" if better else "none", "chosen_on": of, "val_dice": found}
+    postprocess = _given(wanted)
+    if wanted == "auto" and known:
+        of_it = dice[tta["chosen"]]
+        better = of_it["largest_component"] > of_it["none"]
+        chosen = "largest_component" if better else "none"
+        postprocess = {"chosen": chosen, "chosen_on": of, "val_dice": of_it}
+    return {"tta": tta, "postprocess": postprocess}
 
 
-def _mean_dice(labels: np.ndarray, reference: np.ndarray) -> float:
-    return float(np.mean([mask_dice(labels == name, reference == name) for name in STRUCTURES]))
+def _given(wanted: str) -> dict[str, Any]:
+    return {"chosen": "none" if wanted == "auto" else wanted, "chosen_on": "params.yaml"}
+
+
+def _mean_dice(
+    pairs: Iterable[tuple[np.ndarray, np.ndarray]], dataset: str, processes: tuple[str, ...]
+) -> dict[str, float]:
+    """Mean Dice by post-processing; nothing where there are no pairs."""
+    scores: dict[str, list[float]] = {}
+    for labels, reference in pairs:
+        for process in processes:
+            seen = labels
+            if process == "largest_component":
+                seen = keep_largest(torch.from_numpy(labels)[None], len(LABELS[dataset]))[0].numpy()
+            scores.setdefault(process, []).append(_dice(seen, reference, dataset))
+    return {process: float(np.mean(values)) for process, values in scores.items()}
+
+
+def _dice(labels: np.ndarray, reference: np.ndarray, dataset: str) -> float:
+    masks = [
+        [structure_mask(labelled, dataset, name) for labelled in (labels, reference)]
+        for name in MEAN_OF[dataset]
+    ]
+    return float(np.mean([mask_dice(found, real) for found, real in masks]))

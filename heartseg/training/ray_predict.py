@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import ray
 
 from heartseg.models.exported import Package
 from heartseg.predicting.files import Job, in_chunks
 from heartseg.predicting.segmenter import Outcome, Segmenter
+
+if TYPE_CHECKING:
+    import ray
 
 
 class Worker:
     """A process of the cluster: loads the model once, then segments the files it is given."""
 
     def __init__(self, package: ray.ObjectRef, settings: dict[str, Any]):
+        import ray
+
         loaded: Package = ray.get(package)
         self.segmenter = Segmenter(loaded.load(), loaded.metadata, **settings)
 
@@ -44,7 +48,8 @@ def segment_on_cluster(
         jobs: with absolute paths.
         settings: further arguments of `Segmenter`.
     """
-    # Not before Ray runs: it would have settled by then that the cluster asks for no token.
+    # Not above: ray_train has to say how Ray's processes trust each other before it is imported.
+    import ray
     import ray.data
 
     chunks = [

@@ -22,7 +22,7 @@ from itertools import groupby
 from pathlib import Path
 
 
-def plain(package, jobs, out) -> None:
+def plain(package, jobs, out) -> float:
     import numpy as np
 
     from heartseg.data.images import put_file, read_images
@@ -86,12 +86,11 @@ def main(model: str, patients: int) -> None:
             command = [sys.executable, __file__, model, str(patients), way, out]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             found[way].append(json.loads(done.stdout.splitlines()[-1]))
+            print(way, found[way][-1], flush=True)
     speed = {
         way: statistics.mean(run["images"] / run["seconds"] for run in runs)
         for way, runs in found.items()
     }
-    for way, runs in found.items():
-        print(way, runs)
     print(f"predict / plain loop: {speed['heartseg'] / speed['plain']:.2f} in images/s")
 
 

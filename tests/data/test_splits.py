@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heartseg.config import Params, Split
-from heartseg.data.splits import split_patients
+from heartseg.data.splits import fold_of, split_patients
 from heartseg.errors import InputError
 
 NAMES = st.sets(st.text("abc012", min_size=1, max_size=6), min_size=2, max_size=60)
@@ -105,3 +105,17 @@ def test_impossible_splits_are_refused(
 def test_committed_defaults_split_three_patients(params: Params) -> None:
     split = split_patients("abc", params.datasets.camus.split, None)
     assert Counter(split.values()) == {"train": 1, "val": 1, "test": 1}
+
+
+@given(names=NAMES, seed=SEEDS, folds=st.integers(2, 5))
+def test_folds_share_all_patients_evenly(names: set[str], seed: int, folds: int) -> None:
+    if len(names) < folds:
+        with pytest.raises(InputError, match="fewer folds"):
+            fold_of(names, folds, seed)
+        return
+    assigned = fold_of([*names, *names], folds, seed)
+    assert assigned.keys() == names
+    sizes = Counter(assigned.values())
+    assert sorted(sizes) == list(range(folds))
+    assert max(sizes.values()) - min(sizes.values()) <= 1
+    assert fold_of(sorted(names, reverse=True), folds, seed) == assigned

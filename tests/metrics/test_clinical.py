@@ -46,14 +46,14 @@ def half_ellipsoid(length: float, one: float, other: float) -> float:
 def test_indices_of_a_half_ellipsoid() -> None:
     found = indices({key: (heart(*size), FINE) for key, size in SIZES.items()})
     edv, esv = half_ellipsoid(84, 24, 26), half_ellipsoid(72, 18, 20)
-    assert found["edv"] == pytest.approx(edv, rel=0.01)
-    assert found["sv"] == pytest.approx(edv - esv, rel=0.02)
-    assert found["ef"] == pytest.approx(100 * (1 - esv / edv), abs=0.7)
-    assert found["ef_release"] == pytest.approx(100 * (1 - (18 * 20) / (24 * 26)), abs=0.7)
-    assert found["edv_area_length_2CH"] == pytest.approx(half_ellipsoid(84, 24, 24), rel=0.015)
-    assert found["esv_area_length_4CH"] == pytest.approx(half_ellipsoid(72, 20, 20), rel=0.015)
+    assert found["edv_ml"] == pytest.approx(edv, rel=0.01)
+    assert found["sv_ml"] == pytest.approx(edv - esv, rel=0.02)
+    assert found["ef_percent"] == pytest.approx(100 * (1 - esv / edv), abs=0.7)
+    assert found["ef_percent_release"] == pytest.approx(100 * (1 - (18 * 20) / (24 * 26)), abs=0.7)
+    assert found["edv_ml_area_length_2CH"] == pytest.approx(half_ellipsoid(84, 24, 24), rel=0.015)
+    assert found["esv_ml_area_length_4CH"] == pytest.approx(half_ellipsoid(72, 20, 20), rel=0.015)
     expected = 100 * (1 - (18**2 * 72) / (24**2 * 84))
-    assert found["ef_area_length_2CH"] == pytest.approx(expected, abs=0.7)
+    assert found["ef_percent_area_length_2CH"] == pytest.approx(expected, abs=0.7)
     assert found["lv_length_mm_4CH_ES"] == pytest.approx(72, rel=0.01)
     assert found["lv_area_mm2_2CH_ED"] == pytest.approx(np.pi / 2 * 84 * 24, rel=0.01)
     wall = np.pi / 2 * (92 * 32 - 84 * 24)
@@ -66,7 +66,7 @@ def test_indices_of_a_half_ellipsoid() -> None:
 
 def test_ef_alone_is_the_same() -> None:
     masks = {key: (heart(*size), FINE) for key, size in SIZES.items()}
-    assert biplane_ef(masks) == indices(masks)["ef"]
+    assert biplane_ef(masks) == indices(masks)["ef_percent"]
     labels, spacing = masks["4CH", "ES"]
     assert math.isnan(biplane_ef(masks | {("4CH", "ES"): (np.zeros_like(labels), spacing)}))
     del masks["4CH", "ES"]
@@ -76,11 +76,13 @@ def test_ef_alone_is_the_same() -> None:
 def test_row_compares_prediction_with_reference() -> None:
     row = clinical_row(frames(shrink=0.8))
     assert row is not None
-    assert row["edv_reference"] == row["edv_predicted"]
-    assert row["esv_predicted"] == pytest.approx(0.64 * row["esv_reference"], rel=0.02)
+    assert row["edv_ml_reference"] == row["edv_ml_predicted"]
+    assert row["esv_ml_predicted"] == pytest.approx(0.64 * row["esv_ml_reference"], rel=0.02)
     common = 1 - (18 * 20) / (24 * 26)
-    assert row["ef_release_reference"] == pytest.approx(100 * common, abs=1)
-    assert row["ef_release_predicted"] == pytest.approx(100 * (1 - 0.64 * (1 - common)), abs=1)
+    assert row["ef_percent_release_reference"] == pytest.approx(100 * common, abs=1)
+    assert row["ef_percent_release_predicted"] == pytest.approx(
+        100 * (1 - 0.64 * (1 - common)), abs=1
+    )
 
 
 def test_row_without_a_view_or_without_lv() -> None:
@@ -90,21 +92,33 @@ def test_row_without_a_view_or_without_lv() -> None:
     nothing = np.zeros_like(whole["4CH", "ES"][0])
     row = clinical_row(whole | {("4CH", "ES"): (nothing, *whole["4CH", "ES"][1:])})
     assert row is not None
-    missing = ("esv", "sv", "ef", "ef_release", "esv_area_length_4CH", "la_volume_ml")
+    missing = (
+        "esv_ml",
+        "sv_ml",
+        "ef_percent",
+        "ef_percent_release",
+        "esv_ml_area_length_4CH",
+        "la_volume_ml",
+    )
     assert all(math.isnan(row[f"{name}_predicted"]) for name in missing)
-    assert row["edv_predicted"] == row["edv_reference"]  # end-diastole can still be measured
-    assert row["ef_area_length_2CH_predicted"] == row["ef_area_length_2CH_reference"]
-    assert row["ef_reference"] > 40
+    assert row["edv_ml_predicted"] == row["edv_ml_reference"]  # end-diastole can still be measured
+    assert (
+        row["ef_percent_area_length_2CH_predicted"] == row["ef_percent_area_length_2CH_reference"]
+    )
+    assert row["ef_percent_reference"] > 40
     row = clinical_row(whole | {("2CH", "ED"): (nothing, *whole["2CH", "ED"][1:])})
     assert row is not None
-    assert all(math.isnan(row[f"{name}_predicted"]) for name in ("edv", "ef", "ef_release"))
-    assert row["esv_predicted"] == row["esv_reference"]
+    assert all(
+        math.isnan(row[f"{name}_predicted"])
+        for name in ("edv_ml", "ef_percent", "ef_percent_release")
+    )
+    assert row["esv_ml_predicted"] == row["esv_ml_reference"]
 
 
 def test_without_atrium_the_ventricle_is_still_measured() -> None:
     masks = {key: (heart(*size, atrium=False), FINE) for key, size in SIZES.items()}
     found = indices(masks)
-    assert found["edv"] == pytest.approx(half_ellipsoid(84, 24, 26), rel=0.02)
+    assert found["edv_ml"] == pytest.approx(half_ellipsoid(84, 24, 26), rel=0.02)
     assert math.isnan(found["la_area_mm2_2CH_ED"])
     assert math.isnan(found["la_volume_ml"])
     assert not (masks["2CH", "ED"][0] == Camus.LA).any()
@@ -116,7 +130,7 @@ def table(**columns: list) -> pd.DataFrame:
 
 
 def test_agreement_and_failures(settings: Evaluate) -> None:
-    rows = table(ef_reference=[50, 60, 70], ef_predicted=[52, 59, np.nan])
+    rows = table(ef_percent_reference=[50, 60, 70], ef_percent_predicted=[52, 59, np.nan])
     found = summarise_clinical(rows, settings)
     masks = found["ef"]["masks"]
     assert (masks["n"], masks["missing"]) == (2, 1)
@@ -130,7 +144,7 @@ def test_agreement_and_failures(settings: Evaluate) -> None:
 
 
 def test_by_image_quality_the_poorer_view_counts(settings: Evaluate) -> None:
-    rows = table(ef_reference=[50, 60, 70], ef_predicted=[52, 57, 70])
+    rows = table(ef_percent_reference=[50, 60, 70], ef_percent_predicted=[52, 57, 70])
     found = summarise_clinical(rows, settings)["ef_by_quality"]
     assert {name: group["masks"]["mae"] for name, group in found.items()} == {"Good": 2, "Poor": 3}
     assert poorer_quality("Medium/Good") == "Medium"
@@ -138,7 +152,11 @@ def test_by_image_quality_the_poorer_view_counts(settings: Evaluate) -> None:
 
 
 def test_classes(settings: Evaluate) -> None:
-    rows = table(ef_reference=[28, 45, 70], ef_predicted=[35, 42, np.nan], ef_cfg=[29, 39, 60])
+    rows = table(
+        ef_percent_reference=[28, 45, 70],
+        ef_percent_predicted=[35, 42, np.nan],
+        ef_percent_cfg=[29, 39, 60],
+    )
     found = summarise_clinical(rows, settings)["ef_classes"]
     assert found["masks"]["30"]["false_above"] == 1
     assert found["masks"]["40"]["accuracy"] == 1.0
@@ -147,11 +165,14 @@ def test_classes(settings: Evaluate) -> None:
 
 
 def test_cfg_is_compared_by_its_own_method(settings: Evaluate) -> None:
-    both = {"ef_predicted": [58.0, 58.0, 58.0], "ef_release_predicted": [51.0, 51.0, 51.0]}
-    release = table(ef_cfg=[50, 50, np.nan], **both)
+    both = {
+        "ef_percent_predicted": [58.0, 58.0, 58.0],
+        "ef_percent_release_predicted": [51.0, 51.0, 51.0],
+    }
+    release = table(ef_percent_cfg=[50, 50, np.nan], **both)
     cfg = summarise_clinical(release, settings)["ef"]["cfg"]
     assert (cfg["bias"], cfg["n"], cfg["missing"]) == (1.0, 2, 0)  # a patient without EF: no pair
-    phantom = release.assign(edv_true=100.0, edv_predicted=104.0)
+    phantom = release.assign(edv_ml_true=100.0, edv_ml_predicted=104.0)
     found = summarise_clinical(phantom, settings)["ef"]
     assert found["cfg"]["bias"] == 8.0
     assert found["edv_true_ml"]["bias"] == 4.0

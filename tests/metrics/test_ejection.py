@@ -221,7 +221,7 @@ def test_two_ways_to_the_ejection_fraction() -> None:
         biplane_volume(*views["2CH", p], *views["4CH", p], length=longest) for p in ("ED", "ES")
     )
     assert ejection_fraction(edv, esv) == pytest.approx(100 * (1 - (18 * 20) / (24 * 26)), abs=0.7)
-    assert indices(views)["ef_release"] == ejection_fraction(edv, esv)
+    assert indices(views)["ef_percent_release"] == ejection_fraction(edv, esv)
 
 
 def test_ejection_fraction() -> None:
@@ -249,8 +249,8 @@ def test_reference_masks_give_the_release_ef() -> None:
         info = (root / patient / "Info_2CH.cfg").read_text().splitlines()
         known.append(next(float(line.split(":")[1]) for line in info if line.startswith("EF")))
         found = indices(views)
-        common.append(found["ef_release"])
-        own.append(found["ef"])
+        common.append(found["ef_percent_release"])
+        own.append(found["ef_percent"])
     assert len(known) > 100
     release, own_axis = agreement(known, common), agreement(known, own)
     changes = np.mean(without_atrium), np.quantile(without_atrium, 0.95)

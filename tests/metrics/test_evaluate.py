@@ -14,12 +14,12 @@ import torch
 
 from heartseg import evaluate
 from heartseg.config import Params, load_params
-from heartseg.data.labels import Camus
+from heartseg.data.labels import LABELS, Camus
 from heartseg.data.prepared import Sample, file_digest, write_prepared
 from heartseg.errors import InputError
 from heartseg.metrics.plausibility import FLAGS
 from heartseg.models import trained
-from heartseg.models.components import keep_largest
+from heartseg.models.packaged import PackagedModel
 from heartseg.tracking.mlflow import connect
 from tests.examples import ROOT
 from tests.metrics.shapes import FINE, MM_PER_ROW, S_PER_COLUMN, heart, strip
@@ -32,15 +32,18 @@ KINDS = ("bland_altman", "scatter")
 pytestmark = pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")
 
 
-class ReadsLabels(torch.nn.Module):
-    """Stands for a packaged model: the image's brightness, in steps of 60, is the label."""
+class ReadsLabels(PackagedModel):
+    """A packaged model that reads: the image's brightness, in steps of 60, is the label, and
+    it is sure of it."""
 
-    largest_component = False
+    def __init__(self, labels: int) -> None:
+        super().__init__(torch.nn.Identity(), 32)
+        self.n_labels = labels
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
         assert images.dtype == torch.uint8
-        labels = images[:, 0] // 60
-        return keep_largest(labels, 4) if self.largest_component else labels
+        labels = (images[:, 0] // 60).long().clamp(max=self.n_labels - 1)
+        return 20.0 * torch.nn.functional.one_hot(labels, self.n_labels).movedim(3, 1)
 
 
 @pytest.fixture
@@ -73,7 +76,8 @@ def pretend_trained(
         digest = file_digest(f"data/prepared/{name}.parquet")
         training = {"recipe_name": name, "mlflow_run_id": run_id}
         recipe = params.recipe(name).model_copy(update=changes.pop("recipe", {}))
-        return ReadsLabels(), recipe, training | {"data_digest": digest} | changes
+        model = ReadsLabels(len(LABELS[name])).eval()
+        return model, recipe, training | {"data_digest": digest} | changes
 
     monkeypatch.setattr(trained, "load_trained", load_trained)
 
@@ -137,7 +141,7 @@ def test_camus(place: Path, store: str, capsys: pytest.CaptureFixture[str]) -> N
     cases = pd.read_csv(results / "cases.csv")
     assert list(cases) == [
         *("case_id", "patient", "view", "phase", "quality", "structure"),
-        *("dice", "hd95_mm", "msd_mm", "missed"),
+        *("dice", "hd95_mm", "msd_mm", "missed", "uncertainty"),
         *FLAGS,
         "plausible",
     ]
@@ -149,17 +153,24 @@ def test_camus(place: Path, store: str, capsys: pytest.CaptureFixture[str]) -> N
     assert metrics["plausibility"]["by_phase"]["ED"]["fraction"] == 1.0
     assert metrics["postprocess"]["chosen"] == "none"  # no better on the spare patient
     assert metrics["postprocess"]["chosen_on"] == "val"
+    assert metrics["tta"]["chosen"] == "none"  # the views are not worth five passes
+    assert metrics["tta"]["val_dice"]["none"] == metrics["tta"]["val_dice"]["views"]
+    assert (metrics["networks"], metrics["views"]) == (1, 1)
+    # Sure of everything and wrong about one LV: the error is the part of wrong pixels.
+    assert metrics["calibration"]["ece_LA"] == pytest.approx(0.0, abs=1e-6)
+    assert metrics["calibration"]["ece"] == metrics["calibration"]["ece_LV"] > 0.001
+    assert metrics["uncertainty"]["max"] < 1e-3
     missed = cases[cases["missed"]]
     assert list(missed["case_id"]) == ["p2_2CH_ES"]
     ef = pd.read_csv(results / "clinical.csv").set_index("patient")
     assert list(ef.index) == ["p1", "p2"]
-    assert ef.loc["p1", "edv_predicted"] == pytest.approx(
+    assert ef.loc["p1", "edv_ml_predicted"] == pytest.approx(
         2 / 3 * np.pi * 22**2 * 84 / 1000, rel=0.01
     )
-    assert np.isnan(ef.loc["p2", "ef_predicted"])
-    assert ef.loc["p2", "edv_predicted"] == ef.loc["p2", "edv_reference"]
+    assert np.isnan(ef.loc["p2", "ef_percent_predicted"])
+    assert ef.loc["p2", "edv_ml_predicted"] == ef.loc["p2", "edv_ml_reference"]
     assert metrics["ef"]["edv_ml"]["missing"] == 0
-    assert list(ef["ef_cfg"]) == [36.0, 36.0]
+    assert list(ef["ef_percent_cfg"]) == [36.0, 36.0]
     assert list(ef["quality"]) == ["Good", "Good/Poor"]
     assert set(metrics["ef_by_quality"]) == {"Good", "Poor"}
     assert metrics["ef_classes"]["masks"]["50"]["accuracy"] == 1.0
@@ -167,7 +178,12 @@ def test_camus(place: Path, store: str, capsys: pytest.CaptureFixture[str]) -> N
     names = {path.stem for path in (results / "figures").iterdir()}
     assert names == {
         *("overlay_best", "overlay_median", "overlay_worst", "targets_median", "box_plots"),
-        *(f"{name}_{kind}" for name in ("ef", "ef_cfg", "edv", "esv") for kind in KINDS),
+        *("calibration", "uncertainty", "uncertainty_worst"),
+        *(
+            f"{name}_{kind}"
+            for name in ("ef_percent", "ef_percent_cfg", "edv_ml", "esv_ml")
+            for kind in KINDS
+        ),
         "training_curves",
     }
     assert not list(results.glob(".*"))  # no temporary file stays
@@ -179,7 +195,7 @@ def test_camus(place: Path, store: str, capsys: pytest.CaptureFixture[str]) -> N
     }
     told = capsys.readouterr().out
     assert "LV    Dice 0.900" in told
-    assert "masks      bias 0.00  MAE 0.00  n 1  not measured 1" in told
+    assert "masks      bias 0.00  MAE 0.00 points of EF  n 1  not measured 1" in told
 
 
 @pytest.mark.slow
@@ -198,7 +214,7 @@ def test_islands_are_removed_where_that_helps(place: Path) -> None:
 
 def test_mmode(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     evaluate.main(["mmode"])
-    assert "hr_bpm     bias 0.00  MAE 0.00  n 3  not measured 0" in capsys.readouterr().out
+    assert "hr_bpm     bias 0.00  MAE 0.00 1/min  n 3  not measured 0" in capsys.readouterr().out
     metrics = json.loads((place / "results/mmode/metrics.json").read_text())
     assert metrics["overall"]["LV"]["dice"] == 1.0
     assert metrics["hr_bpm"]["mae"] == 0.0
@@ -206,8 +222,8 @@ def test_mmode(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert metrics["truth"]["fs_percent"]["bias"] == pytest.approx(0.0, abs=2.0)
     windows = pd.read_csv(place / "results/mmode/clinical.csv")
     assert list(windows["case_id"]) == ["m0", "m1", "m2"]
-    assert windows["hr_predicted"].to_numpy() == pytest.approx(450.0, rel=0.05)
-    assert windows["hr_true"].isna().all()
+    assert windows["hr_bpm_predicted"].to_numpy() == pytest.approx(450.0, rel=0.05)
+    assert windows["hr_bpm_true"].isna().all()
 
 
 @pytest.mark.slow
@@ -220,21 +236,29 @@ def test_a_second_run_gives_the_same_bytes(place: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("select", ["best", "last"])
+@pytest.mark.parametrize(
+    ("select", "tta", "selected"),
+    [("best", "none", True), ("last", "none", False), ("last", "auto", True)],
+)
 def test_val_stands_in_for_an_empty_test_split(
     place: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     select: str,
+    tta: str,
+    selected: bool,
 ) -> None:
     samples = mmode_samples()
     split = {sample.patient: "val" for sample in samples}
     write_prepared(place / "data/prepared/mmode.parquet", samples, split, {})
     pretend_trained(monkeypatch, load_params(), "gone", recipe={"select": select})
+    (place / "params.yaml").write_text(
+        (place / "params.yaml").read_text().replace("tta: auto", f"tta: {tta}")
+    )
     evaluate.main(["mmode"])
     metrics = json.loads((place / "results/mmode/metrics.json").read_text())
     assert metrics["evaluated_on"] == "val"
-    assert metrics["selected_on_it"] == (select == "best")
+    assert metrics["selected_on_it"] == selected
     assert "no test patients; evaluating on val" in capsys.readouterr().out
 
 
@@ -268,7 +292,7 @@ def test_a_failure_leaves_the_last_results(place: Path, monkeypatch: pytest.Monk
     def broken(*_: Any) -> None:
         raise RuntimeError("no space left")
 
-    monkeypatch.setattr(ReadsLabels, "forward", lambda self, images: images[:, 0] * 0)
+    monkeypatch.setattr(ReadsLabels, "labels", lambda self, logits: logits.argmax(1) * 0)
     monkeypatch.setattr("heartseg.report.figures.save", broken)
     with pytest.raises(RuntimeError, match="no space"):
         evaluate.main(["mmode"])

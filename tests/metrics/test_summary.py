@@ -151,8 +151,8 @@ def test_json_has_no_nan_and_six_digits(settings: Evaluate) -> None:
 def test_mmode_summary(settings: Evaluate) -> None:
     spacing = (MM_PER_ROW, S_PER_COLUMN)
     reference, wider = strip(800).astype(np.uint8), strip(800, lvidd=4.4).astype(np.uint8)
-    truth = {"lvidd_true": 4.0, "lvids_true": np.nan, "hr_true": 450.0}
-    truth |= {"fs_true": np.nan, "ef_true": np.nan}
+    truth = {"lvidd_mm_true": 4.0, "lvids_mm_true": np.nan, "hr_bpm_true": 450.0}
+    truth |= {"fs_percent_true": np.nan, "ef_percent_true": np.nan}
     windows = pd.DataFrame(
         [
             window_row(reference, reference, spacing) | truth,

@@ -11,13 +11,16 @@ from PIL import Image
 from torch import nn
 
 from heartseg.models import build_network
+from heartseg.models.outputs import Ensemble, probabilities
 from heartseg.models.packaged import (
     PackagedModel,
     export_model,
     log_packaged,
     normalise,
     resize_images,
+    with_probabilities,
 )
+from heartseg.models.views import views_of
 
 
 def varied(config, classes, size=48):
@@ -109,6 +112,26 @@ def test_exported_graph_needs_no_heartseg(configure):
     assert all(target.startswith(("aten.", "<built-in", "_operator", "sym_")) for target in targets)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("dataset", "classes"), [("camus", 4), ("mmode", 1)])
+def test_exported_ensemble_of_views_tells_its_probabilities(configure, dataset, classes):
+    """The same label maps as ever, and the probabilities they come from, in one run."""
+    networks = [varied(configure("unet"), classes).network for _ in range(2)]
+    model = PackagedModel(Ensemble(networks, classes == 1), 48, largest_component=True).eval()
+    model.look_at(views_of(dataset, "views"))
+    program = export_model(model, 1).module()
+    predict = with_probabilities(program, classes == 1)
+    for shape in [(3, 61, 93), (1, 48, 48)]:
+        images = random_images(*shape)
+        with torch.no_grad():
+            logits = model.logits(images)
+            expected = model.labels(logits)
+        assert torch.equal(program(images), expected)
+        labels, found = predict(images.numpy())
+        assert np.array_equal(labels, expected.numpy())
+        np.testing.assert_allclose(found, probabilities(logits, classes == 1), atol=1e-5)
+
+
 PULL = """
 import sys
 for blocked in ("heartseg", "monai", "torchvision", "ray"):
@@ -123,8 +146,9 @@ np.save("labels.npy", labels)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "classes"), [("deeplabv3", 4), ("quicknat", 1)])
+@pytest.mark.parametrize(("name", "classes"), [("deeplabv3", 4), ("quicknat", 1), ("unet", 4)])
 def test_pulled_by_mlflow_alone_without_pickle(configure, tmp_path, name, classes):
+    """The U-Nets are an ensemble that looks at several views."""
     import mlflow
 
     uri = f"sqlite:///{tmp_path}/mlflow.db"
@@ -134,6 +158,10 @@ def test_pulled_by_mlflow_alone_without_pickle(configure, tmp_path, name, classe
         experiment = client.create_experiment("packaged", artifact_location=str(tmp_path / "store"))
         run = client.create_run(experiment)
         model = varied(configure(name), classes)
+        if name == "unet":
+            pair = Ensemble([model.network, varied(configure(name), classes).network], False)
+            model = PackagedModel(pair, 48).eval()
+            model.look_at(views_of("camus", "views"))
         info = log_packaged(
             model, 1, name="model", run_id=run.info.run_id, metadata={"dataset": "camus"}
         )

@@ -9,7 +9,13 @@ import torch
 
 from heartseg.errors import InputError
 from heartseg.models import build_network
-from heartseg.models.trained import TRAINING, WEIGHTS, load_trained, save_trained
+from heartseg.models.trained import (
+    TRAINING,
+    WEIGHTS,
+    load_trained,
+    save_ensemble,
+    save_trained,
+)
 from tests.examples import small_recipe
 
 DYNUNET = {"name": "dynunet", "in_channels": 1, "filters": [4, 8, 8], "dropout": 0.0}
@@ -28,6 +34,27 @@ def test_round_trip(params, tmp_path, model):
     images = torch.randn(2, 1, 32, 32)
     with torch.no_grad():
         assert torch.equal(packaged.network(images), network(images))
+
+
+@pytest.mark.parametrize("loss", ["ce_dice", "one_vs_rest_bce"])
+def test_round_trip_of_an_ensemble(params, tmp_path, loss):
+    recipe = small_recipe(params, loss=loss)
+    networks = [build_network(recipe.model, 4).eval() for _ in range(3)]
+    training = {"recipe": recipe.model_dump(mode="json")}
+    save_ensemble(tmp_path / "model", [net.state_dict() for net in networks], training)
+
+    packaged, _, facts = load_trained(tmp_path / "model")
+    assert (facts["members"], packaged.sigmoids) == (3, loss == "one_vs_rest_bce")
+    images = torch.randn(2, 1, 32, 32)
+    with torch.no_grad():
+        each = [net(images) for net in networks]
+        told = packaged.network(images)
+    if packaged.sigmoids:
+        expected = torch.stack([logits.sigmoid() for logits in each]).mean(0)
+        torch.testing.assert_close(told.sigmoid(), expected)
+    else:
+        expected = torch.stack([logits.softmax(1) for logits in each]).mean(0)
+        torch.testing.assert_close(told.softmax(1), expected)
 
 
 def test_a_newer_model_replaces_the_older_whole(params, tmp_path):

@@ -226,17 +226,17 @@ def test_clinical_indices_of_patients_with_all_views(tmp_path):
     (row,) = outcome.patients
     expected = indices(masks)
     assert (row["patient"], row["folder"]) == ("patient0001", "site/patient0001")
-    assert row["edv_ml"] == expected["edv"]
-    assert row["ef_percent"] == expected["ef"]
+    assert row["edv_ml"] == expected["edv_ml"]
+    assert row["ef_percent"] == expected["ef_percent"]
     assert 10 < row["ef_percent"] < 60
-    assert row["esv_area_length_4CH_ml"] == expected["esv_area_length_4CH"]
+    assert row["esv_ml_area_length_4CH"] == expected["esv_ml_area_length_4CH"]
     assert row["la_area_mm2_2CH_ES"] == 12 * 18 * 1.5
     assert len(row) == len(expected) + 2
     assert len(outcome.images) == 6
     ed = next(r for r in outcome.images if r["image"] == "site/patient0001/patient0001_4CH_ED")
     assert (ed["patient"], ed["view"], ed["phase"], ed["frame"]) == ("patient0001", "4CH", "ED", 1)
     assert ed["lv_area_mm2"] == 22 * 33 * 1.5
-    assert ed["lv_volume_area_length_ml"] == expected["edv_area_length_4CH"]
+    assert ed["lv_volume_area_length_ml"] == expected["edv_ml_area_length_4CH"]
 
 
 STEM = "patient0001_2CH_half_sequence"

@@ -159,6 +159,29 @@ def test_clinical_section_of_camus():
     assert "largest" not in plain
 
 
+def test_certainty_section():
+    doubt: dict[str, Any] = {
+        "calibration": {"ece": 0.0213, "ece_LV": 0.0104, "ece_LA": None, "n": 12345},
+        "uncertainty": {"n": 198, "mean": 0.071, "max": 0.4, "spearman_dice": -0.61},
+        "tta": {
+            **{"chosen": "views", "chosen_on": "out-of-fold"},
+            "val_dice": {"none": 0.9, "views": 0.91},
+        },
+        "networks": 3,
+        "views": 5,
+    }
+    text = card("camus", CAMUS_METRICS | doubt)
+    assert rows(text)["label told"] == ["0.0213"]
+    assert (rows(text)["LV"][0], rows(text)["LA"]) == ("0.0104", ["–"])  # the last table's
+    assert "12345 pixels" in text
+    assert "correlation with the case's mean Dice (Spearman, -1 to 1" in text
+    assert "-0.61, n = 198 images" in text
+    assert "augmentation was taken: mean Dice (0 to 1) 0.9000 without and 0.9100 with it" in text
+    assert "3 network(s) and 5 view(s) of the image: 15 forward passes" in text
+    assert "## Certainty" not in card("camus", CAMUS_METRICS)
+    assert "forward passes" not in card("camus", CAMUS_METRICS)
+
+
 def test_mmode_card():
     text = card("mmode", MMODE_METRICS)
     found = rows(text)

@@ -1,0 +1,43 @@
+"""One thing that `heartseg doctor` looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+Status = Literal["ok", "warn", "fail"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was seen of one thing that a run needs.
+
+    Attributes:
+        name: of what was looked at.
+        where: the machine or service.
+        status: "warn" is worth knowing, with "fail" a run cannot go well.
+        seen: the facts.
+        mend: what to do; empty where all is well.
+    """
+
+    name: str
+    where: str
+    status: Status
+    seen: str
+    mend: str = ""
+
+
+def one_line(error: BaseException, length: int = 300) -> str:
+    """An exception's message without line breaks."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def attempt(name: str, where: str, look: Callable[[], list[Check]]) -> list[Check]:
+    """The checks of `look`; a fault nobody thought of is one that failed, and the rest goes on."""
+    try:
+        return look()
+    except Exception as error:
+        kind = type(error).__name__
+        return [Check(name, where, "fail", f"{kind}: {one_line(error)}", "read the message")]

@@ -1,0 +1,1 @@
+"""A cross-validation: its job, its trainings, and what its folds amount to."""

@@ -1,0 +1,130 @@
+"""What a cross-validation is made of, and its runs in MLflow: a parent, and in it one per fold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from heartseg.config import Params
+from heartseg.data.prepared import file_digest, read_metadata
+from heartseg.paths import crossval_results_dir, prepared_path
+from heartseg.recipe import Recipe
+from heartseg.training.run_dir import code_digest, read_state, update_state
+
+if TYPE_CHECKING:
+    from heartseg.tracking.mlflow import MlflowClient
+
+PARENT = "mlflow.parentRunId"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cross-validation.
+
+    Attributes:
+        name: of the recipe.
+        assigned: fold by patient.
+        folds: how many.
+        digest: MD5 of the prepared dataset.
+        folder: of the runs.
+        client: of the store at `uri`.
+        tags: lineage; "heartseg.crossval" tells it from all others.
+    """
+
+    name: str
+    params: Params
+    assigned: dict[str, int]
+    folds: int
+    digest: str
+    folder: Path
+    client: MlflowClient
+    uri: str
+    tags: dict[str, str]
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.params.recipe(self.name)
+
+    @property
+    def dataset(self) -> str:
+        return self.recipe.dataset
+
+    @property
+    def results(self) -> Path:
+        return crossval_results_dir(self.name)
+
+    def fold_dir(self, fold: int) -> Path:
+        return self.folder / f"fold{fold}"
+
+    def patients(self, fold: int) -> set[str]:
+        """Those who validate in this fold."""
+        return {patient for patient, own in self.assigned.items() if own == fold}
+
+    @property
+    def run_id(self) -> str:
+        """The parent run."""
+        return str(read_state(self.folder)["mlflow_run_id"])
+
+    @property
+    def experiment(self) -> str:
+        return self.params.tracking.experiment_prefix + self.dataset
+
+    def open_run(self, folder: Path, title: str, own: dict[str, str]) -> str:
+        """A run for this folder, new or continued.
+
+        Args:
+            folder: of the cross-validation or of a fold.
+            title: the run's name.
+            own: tags by which no other run of the cross-validation goes.
+        """
+        from heartseg.tracking.mlflow import delete_runs, open_run
+
+        known, recipe = read_state(folder).get("mlflow_run_id"), self.recipe.model_dump(mode="json")
+        if known is None:  # a killed driver may have opened one and not noted its id
+            its = {"heartseg.crossval": self.tags["heartseg.crossval"]} | own
+            delete_runs(self.client, self.experiment, its)
+        run_id = open_run(
+            self.client,
+            experiment=self.experiment,
+            name=title,
+            params=recipe,
+            texts={"recipe.yaml": recipe},
+            dataset=self.dataset,
+            data_source=read_metadata(prepared_path(self.dataset))["source"],
+            data_digest=self.digest,
+            tags=self.tags | own | ({} if folder == self.folder else {PARENT: self.run_id}),
+            run_id=known,
+        )
+        update_state(folder, mlflow_run_id=run_id)
+        return run_id
+
+
+def open_job(name: str, params: Params, assigned: dict[str, int], folder: Path) -> Job:
+    """Open the parent run, new or continued.
+
+    Args:
+        name: of the recipe.
+        params: params.yaml.
+        assigned: fold by patient.
+        folder: of the runs.
+
+    Raises:
+        InputError: the store does not answer.
+    """
+    from heartseg.tracking.lineage import lineage_tags
+    from heartseg.tracking.mlflow import connect, tracking_uri
+
+    dataset = params.recipe(name).dataset
+    uri = tracking_uri(Path.cwd())
+    client = connect(uri)
+    tags = lineage_tags(Path.cwd(), dataset, prepared_path(dataset)) | {
+        "heartseg.recipe": name,
+        "heartseg.code_md5": code_digest(),
+        "heartseg.crossval": folder.name,
+    }
+    digest = file_digest(prepared_path(dataset))
+    folds = max(assigned.values()) + 1
+    job = Job(name, params, assigned, folds, digest, folder, client, uri, tags)
+    job.open_run(folder, folder.name, {"heartseg.folds": str(folds)})
+    return job

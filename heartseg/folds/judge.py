@@ -1,0 +1,150 @@
+"""What the folds of a cross-validation amount to: out-of-fold metrics, and the ensemble."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from heartseg.evaluate import evaluate_model, pairs_of, predictor, summarise
+from heartseg.folds.job import Job
+from heartseg.paths import MODEL
+from heartseg.register import register_model
+from heartseg.report.markdown import get
+
+if TYPE_CHECKING:
+    from heartseg.metrics.cases import Measured, Predict
+    from heartseg.models.packaged import PackagedModel
+    from heartseg.models.views import Tta
+
+CLINICAL_ERRORS: dict[str, dict[str, tuple[str, ...]]] = {
+    "camus": {
+        "ef_mae_points": ("ef", "masks", "mae"),
+        "edv_mae_ml": ("ef", "edv_ml", "mae"),
+        "esv_mae_ml": ("ef", "esv_ml", "mae"),
+    },
+    "mmode": {
+        "lvidd_mae_mm": ("lvidd_mm", "mae"),
+        "lvids_mae_mm": ("lvids_mm", "mae"),
+        "fs_mae_points": ("fs_percent", "mae"),
+        "hr_mae_bpm": ("hr_bpm", "mae"),
+    },
+}
+
+
+def judge_folds(job: Job, rows: pd.DataFrame) -> dict[str, Any]:
+    """Predict every patient by the network that has not seen it; what was decided by that."""
+    import torch
+
+    from heartseg.metrics.cases import joined, measure_cases
+    from heartseg.models.trained import load_trained
+    from heartseg.models.views import views_of
+    from heartseg.training.postprocess import decide
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    channels = job.recipe.model.in_channels
+    members: list[tuple[PackagedModel, Predict, pd.DataFrame]] = []
+    facts: list[dict[str, Any]] = []
+    for fold in range(job.folds):
+        model, _, training = load_trained(job.fold_dir(fold) / MODEL)
+        frames = rows[rows["patient"].isin(job.patients(fold))]
+        members.append((model.to(device), predictor(model, channels, device), frames))
+        facts.append({key: training[key] for key in ("fold", "epoch", "mlflow_run_id")})
+
+    def pairs(tta: Tta) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for model, predict, frames in members:
+            yield from pairs_of(model, job.dataset, predict, frames)(tta)
+
+    decided = decide(job.params.evaluate, job.dataset, pairs, of="out-of-fold")
+    parts: list[Measured] = []
+    for fact, (model, predict, frames) in zip(facts, members, strict=True):
+        model.look_at(views_of(job.dataset, decided["tta"]["chosen"]))
+        model.largest_component = decided["postprocess"]["chosen"] == "largest_component"
+        parts.append(measure_cases(frames, job.dataset, predict, {}))
+        fact |= {"patients": int(frames["patient"].nunique()), "images": len(frames)}
+        fact["metrics"] = headline(job.dataset, summarise(parts[-1], job.dataset, job.params))
+    whole = joined(parts, job.dataset)
+    whole.cases.insert(1, "fold", whole.cases["patient"].map(job.assigned))
+    _report(job, facts, whole, decided)
+    return decided
+
+
+def headline(dataset: str, metrics: dict[str, Any]) -> dict[str, float]:
+    """The few numbers of metrics.json that folds are compared by; units in the keys, Dice and
+    calibration error from 0 to 1. NaN for what is undefined."""
+    found: dict[str, Any] = {
+        f"{structure}_{metric}": value
+        for structure, values in metrics["overall"].items()
+        for metric, value in values.items()
+        if metric in ("dice", "hd95_mm")
+    }
+    for name, keys in CLINICAL_ERRORS[dataset].items():
+        found[name] = get(metrics, *keys)
+    found["ece"] = metrics["calibration"]["ece"]
+    return {name: np.nan if value is None else float(value) for name, value in found.items()}
+
+
+def _report(
+    job: Job, facts: list[dict[str, Any]], whole: Measured, decided: dict[str, Any]
+) -> None:
+    """Leave out_of_fold.csv and crossval.json, also in MLflow, and tell the folds' metrics."""
+    from heartseg.metrics.summary import tidy
+    from heartseg.tracking.mlflow import log_evaluation
+
+    table = pd.DataFrame([fact["metrics"] for fact in facts])
+    mean, sd = table.mean().to_dict(), table.std(ddof=1).to_dict()
+    overall = summarise(whole, job.dataset, job.params)
+    together = headline(job.dataset, overall)
+    found = {
+        "recipe": job.name,
+        **decided,
+        "folds": [tidy(fact) for fact in facts],
+        "mean": tidy(mean),
+        "sd": tidy(sd),
+        "out_of_fold": overall,
+    }
+    job.results.mkdir(parents=True, exist_ok=True)
+    files = [job.results / "crossval.json", job.results / "out_of_fold.csv"]
+    files[0].write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    whole.cases.to_csv(files[1], index=False)
+    for fact in facts:
+        values = {"out_of_fold": tidy(fact["metrics"])}
+        log_evaluation(job.client, fact["mlflow_run_id"], values, [])
+    summary = {"out_of_fold": tidy(together), "mean": tidy(mean), "sd": tidy(sd)}
+    log_evaluation(job.client, job.run_id, {"crossval": summary}, files)
+    n = overall["n_patients"]
+    print(f"{files[0]}: {job.folds} folds, {n} patients predicted once each (mean ± SD of folds)")
+    for name in together:
+        print(
+            f"  {name:<14} {mean[name]:8.4f} ± {sd[name]:.4f}   all together {together[name]:.4f}"
+        )
+
+
+def register_ensemble(job: Job, decided: dict[str, Any]) -> None:
+    """Save the folds' networks as one model, evaluate it on the held-out patients, register it."""
+    from safetensors.torch import load_file
+
+    from heartseg.models.trained import TRAINING, WEIGHTS, save_ensemble
+    from heartseg.tracking.mlflow import without_password
+
+    folders = [job.fold_dir(fold) / MODEL for fold in range(job.folds)]
+    trainings = [json.loads((f / TRAINING).read_text(encoding="utf-8")) for f in folders]
+    name = f"{job.name}/{job.folds}folds"
+    training = {
+        "recipe_name": name,
+        "recipe": job.recipe.model_dump(mode="json"),
+        "data_digest": job.digest,
+        "tracking_uri": without_password(job.uri),
+        "experiment": job.experiment,
+        "mlflow_run_id": job.run_id,
+        "tags": job.tags | {"heartseg.recipe": name},
+        "epoch": ", ".join(str(own["epoch"]) for own in trainings),
+        "folds": [{k: own[k] for k in ("fold", "epoch", "mlflow_run_id")} for own in trainings],
+        "decided": decided,
+    }
+    save_ensemble(job.results / MODEL, [load_file(f / WEIGHTS) for f in folders], training)
+    evaluate_model(name, job.dataset, job.results, job.params)
+    register_model(name, job.dataset, job.results, job.params)

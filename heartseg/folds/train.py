@@ -1,0 +1,70 @@
+"""The trainings of a cross-validation, by the same path as `heartseg train`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from heartseg.config import Train
+from heartseg.paths import MODEL, prepared_path
+from heartseg.recipe import Recipe
+from heartseg.training.run_dir import read_state, update_state
+
+if TYPE_CHECKING:
+    from heartseg.data.resident import Resident
+    from heartseg.folds.job import Job
+
+TrainFold = Callable[[Recipe, Train, "dict[str, Resident]", Path], Path]
+
+
+def train_folds(job: Job, *, in_process: bool) -> None:
+    """Train the folds that are not finished, one after the other, each on the whole cluster."""
+    pending = [k for k in range(job.folds) if not read_state(job.fold_dir(k)).get("finished")]
+    if not pending:
+        return
+    from heartseg.data.resident import load_resident
+
+    images = load_resident(prepared_path(job.dataset), None, job.recipe.input_size)
+    if in_process:
+        from heartseg.training.in_process import train_here
+
+        for fold in pending:
+            _train_fold(job, fold, images, train_here)
+        return
+    from heartseg.training import ray_train
+
+    try:
+        ray_train.start_ray(job.folder / "ray.log")
+        for fold in pending:
+            _train_fold(job, fold, images, ray_train.train_on_cluster)
+    finally:
+        ray_train.shutdown()
+
+
+def _train_fold(job: Job, fold: int, images: Resident, train: TrainFold) -> None:
+    """Train on the other folds and leave the network in the fold's folder."""
+    from heartseg.models.trained import save_trained
+    from heartseg.tracking.tracker import RunTracker
+    from heartseg.training.checkpoint import load_checkpoint, selected_weights
+    from heartseg.training.display import Display
+
+    folder, params = job.fold_dir(fold), job.params
+    folder.mkdir(exist_ok=True)
+    validating = job.patients(fold)
+    data = {
+        "train": images.of_patients(job.assigned.keys() - validating),
+        "val": images.of_patients(validating),
+    }
+    title = f"{job.folder.name} fold {fold}"
+    run_id = job.open_run(folder, title, {"heartseg.fold": str(fold)})
+    monitored = params.tracking.system_metrics
+    tracker = RunTracker(run_id, folder, job.uri, job.dataset, system_metrics=monitored)
+    with tracker, Display(folder, f"{job.name} fold {fold + 1}/{job.folds}", job.recipe.epochs):
+        checkpoint = train(job.recipe, params.train, data, folder)
+    epoch, weights = selected_weights(load_checkpoint(checkpoint))
+    recipe = job.recipe.model_dump(mode="json")
+    training = {"recipe": recipe, "fold": fold, "epoch": epoch, "mlflow_run_id": run_id}
+    save_trained(folder / MODEL, weights, training)
+    # Not finished while points wait for the server: the same command then sends them.
+    update_state(folder, finished=tracker.arrived)
