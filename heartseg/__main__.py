@@ -21,6 +21,7 @@ COMMANDS = {
     "recording": "segment and measure whole M-mode recordings",
     "test": "measure a registered model on a folder with masks",
     "doctor": "look at everything that a run needs, and say how to mend it",
+    "compare": "compare two models case by case, on one page",
     "lineage": "tell what made a model, or what was made of some data or a patient's images",
     "reproduce": "make a model again from what is recorded, and compare",
     "windows": "cut M-mode recordings into windows to train on",

@@ -192,7 +192,6 @@ def clinical_pairs(rows: pd.DataFrame, dataset: str) -> dict[str, pd.DataFrame]:
         return comparisons(rows)
     pairs = {}
     for quantity in CLINICAL:
-        name = quantity.split("_")[0]
-        columns = {f"{name}_reference": "reference", f"{name}_predicted": "measured"}
+        columns = {f"{quantity}_reference": "reference", f"{quantity}_predicted": "measured"}
         pairs[quantity] = rows[list(columns)].rename(columns=columns).astype(float)
     return pairs

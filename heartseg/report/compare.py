@@ -105,14 +105,14 @@ def comparison_page(
         ],
         clinical=_clinical(agreement, dataset),
         charts=[
-            (f"{letter}: {name}", figure_uri(bland_altman(p["reference"], p["measured"], *_unit(name))))
-            for letter, p in zip("AB", ef, strict=False)
+            (f"{letter}: {name}", figure_uri(bland_altman(p.reference, p.measured, *_unit(name))))
+            for letter, p in zip("AB", ef, strict=True)
         ],
         recipe=recipe,
         n_same=same,
         cases=[{"title": case.title, "pictures": _pictures(case, dataset)} for case in cases],
         no_pictures=no_pictures,
-    )  # fmt: skip
+    )
 
 
 def verdict(differences: pd.DataFrame) -> str:
@@ -280,6 +280,6 @@ def _signed(value: float, digits: int) -> str:
 
 
 def _unit(name: str) -> tuple[str, str]:
-    """"EF against the recorded one (points)" -> name and unit of an axis."""
+    """ "EF against the recorded one (points)" -> name and unit of an axis."""
     quantity, _, unit = name.removesuffix(")").partition(" (")
     return quantity.split(" against")[0], unit

@@ -129,9 +129,24 @@ def log_comparison(
     return run_id, path
 
 
-def trained_on(cases: dict[str, Any] | None) -> set[str] | None:
-    """The patients of the training split, of `read_cases`; None where they are not known."""
-    return None if cases is None else set(cases["train"])
+def about(own: Evaluated) -> dict[str, str]:
+    """What a model is, by name, for people."""
+    tags, info = own.subject.tags, own.subject.run.info
+    dirty = " with uncommitted changes" if tags.get("git.dirty") == "true" else ""
+    choices = {key: (own.metrics.get(key) or {}).get("chosen") for key in ("postprocess", "tta")}
+    return {
+        "Registered as": own.model_uri or "nothing",
+        "Run": f"{info.run_name} ({info.run_id})",
+        "Recipe": tags.get("heartseg.recipe", "unknown"),
+        "Code": f"{tags.get('git.commit', 'unknown')}{dirty}",
+        "Trained on": f"prepared dataset with MD5 {tags['dvc.prepared_md5']}",
+        "Weights": f"MD5 {own.subject.weights_md5 or 'unknown'}",
+        "Post-processing": str(choices["postprocess"] or "unknown").replace("_", " "),
+        "Test-time augmentation": str(choices["tta"] or "none"),
+        "Evaluation data had a say in training": {True: "yes: optimistic", False: "no"}.get(
+            own.metrics.get("selected_on_it"), "unknown"
+        ),
+    }
 
 
 def _postprocess(own: Evaluated) -> str:
