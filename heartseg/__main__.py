@@ -24,6 +24,7 @@ COMMANDS = {
     "compare": "compare two models case by case, on one page",
     "lineage": "tell what made a model, or what was made of some data or a patient's images",
     "reproduce": "make a model again from what is recorded, and compare",
+    "sync": "send MLflow what trainings kept while it did not answer",
     "windows": "cut M-mode recordings into windows to train on",
 }
 

@@ -115,11 +115,27 @@ class Phantoms(Section):
 # --- what is done with recipes ------------------------------------------------------------
 
 
+class Elastic(Section):
+    """Workers that a training starts and goes on with, as nodes are lost and return."""
+
+    min: Count
+    max: Count
+    look_every_s: Positive
+    """Seconds between two looks for room for more; growing repeats the epoch under way."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Elastic:
+        if self.min > self.max:
+            raise ValueError(f"min is {self.min}, max only {self.max}")
+        return self
+
+
 class Train(Section):
     """How a training runs; nothing here changes its result beyond float rounding."""
 
-    workers: Literal["auto"] | Count
-    """auto: one per GPU that the Ray cluster has, else one."""
+    workers: Literal["auto"] | Count | Elastic
+    """auto: one per GPU that the Ray cluster has, else one. {min, max, look_every_s}: as many of
+    max as there is room for; the global batch stays what it is, so each number must divide it."""
     max_failures: Annotated[int, Field(ge=0)]
     """So many lost workers are replaced before the training gives up."""
     device_memory_fraction: Annotated[float, Field(gt=0, le=1)]
@@ -177,6 +193,9 @@ class Tracking(Section):
     experiment_prefix: str
     """MLflow experiment = prefix + dataset; registered model likewise."""
     system_metrics: bool
+    when_down: Literal["fail", "spool"]
+    """What `train` does where the store does not answer at its start. spool: it trains, keeps all
+    in its run folder, and sends it when the store answers, then or by `heartseg sync`."""
 
 
 class Params(Section):

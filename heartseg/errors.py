@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
+
+STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+"""What a disk says that is full, over its quota, or read-only."""
 
 
 class InputError(Exception):
     """Something the user gave is wrong; the message names what, why and the remedy."""
+
+
+class Stopped(Exception):
+    """The command was asked to end (SIGTERM), and has kept what is needed to go on."""
 
 
 class BadFilesError(InputError):
@@ -31,16 +41,39 @@ class BadFilesError(InputError):
         )
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around writing a file, for which a full or read-only disk is the user's to mend.
+
+    Raises:
+        InputError: the disk is full or read-only.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in STORAGE:
+            raise
+        raise InputError(
+            f"{path} could not be written: {error.strerror}. Make room or make it writable, then "
+            "run the same command again: nothing that was there is lost, and a training goes on "
+            "from its last checkpoint"
+        ) from error
+
+
 def run_command(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
     """Run a command's `main` with exit code 2 for the user's faults and 1 for ours."""
     try:
-        main(None)
+        with writing(Path("a file")):
+            main(None)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         sys.exit(130)
+    except Stopped:
+        print("asked to end; the same command goes on from here", file=sys.stderr)
+        sys.exit(143)  # as of a process that SIGTERM has ended: a scheduler starts it again
     except Exception:
         traceback.print_exc()
         sys.exit(1)

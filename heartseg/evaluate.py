@@ -21,7 +21,7 @@ import pandas as pd
 from heartseg.config import Params, load_params
 from heartseg.data.prepared import decode_image, decode_png, file_digest, read_prepared
 from heartseg.errors import InputError, run_command
-from heartseg.paths import MODEL, prepared_path, results_dir
+from heartseg.paths import MODEL, prepared_path, results_dir, write_whole
 
 if TYPE_CHECKING:
     import torch
@@ -120,24 +120,24 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
     }
 
     _write_figures(results / "figures", figures)
-    _write(results / "cases.csv", cases.to_csv(index=False))
-    _write(results / "clinical.csv", clinical.to_csv(index=False))
-    _write(results / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
-    _log(client, training["mlflow_run_id"], metrics, results)
+    write_whole(results / "cases.csv", cases.to_csv(index=False))
+    write_whole(results / "clinical.csv", clinical.to_csv(index=False))
+    write_whole(results / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+    _log(client, training, metrics, results)
     print(report_text(metrics, results))
 
 
-def _log(client: Any, run_id: str, metrics: dict[str, Any], results: Path) -> None:
+def _log(client: Any, training: dict[str, Any], metrics: dict[str, Any], results: Path) -> None:
     from heartseg.tracking.lineage import git_tags
-    from heartseg.tracking.mlflow import is_active, log_evaluation
+    from heartseg.tracking.mlflow import log_evaluation, run_of
 
-    if is_active(client, run_id):
+    if (run_id := run_of(client, training)) is not None:
         files = [
             results / name for name in ("metrics.json", "cases.csv", "clinical.csv", "figures")
         ]
         log_evaluation(client, run_id, metrics | git_tags(Path.cwd()), files)
     else:
-        print(f"the MLflow run {run_id} is not in this store; the evaluation stays in {results}")
+        print(f"the training's run is not in this MLflow store; the evaluation stays in {results}")
 
 
 def held_out_rows(prepared: Path, wanted: str) -> tuple[str, pd.DataFrame]:
@@ -202,13 +202,6 @@ def summarise(measured: Measured, dataset: str, params: Params) -> dict[str, Any
 
 
 # --- writing ------------------------------------------------------------------------------
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def _write_figures(folder: Path, figures: dict[str, Figure]) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+from heartseg.errors import writing
 
 MODEL = "model"
 """In a folder of results: weights and training.json."""
@@ -37,3 +40,15 @@ def crossval_results_dir(name: str) -> Path:
     """The folds' metrics, and the ensemble's model, figures and metrics, of the recipe's
     cross-validation."""
     return Path("results/crossval") / name
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        InputError: the disk is full or read-only.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writing(path):
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)

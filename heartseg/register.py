@@ -14,7 +14,7 @@ from typing import Any
 from heartseg.config import Params, load_params
 from heartseg.data.prepared import file_digest, read_metadata
 from heartseg.errors import InputError, run_command
-from heartseg.paths import MODEL, prepared_path, results_dir
+from heartseg.paths import MODEL, prepared_path, results_dir, write_whole
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -70,7 +70,7 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
         )
     tags = {
         registry.WEIGHTS_TAG: weights_md5,
-        registry.TRAINING_TAG: training["mlflow_run_id"],
+        registry.TRAINING_TAG: training["mlflow_run_id"] or "spooled",
         registry.POSTPROCESS_TAG: postprocess,
         registry.TTA_TAG: tta,
         registry.METRIC_TAG: gate.metric,
@@ -84,6 +84,7 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
     found = registry.find_version(client, registered_name, tags)
     if found is None:
         run_id = registry.find_run(client, training, prepared_path(dataset))
+        registry.drop_unregistered(client, registered_name, run_id)
         model_uri = log_packaged(
             model,
             recipe.model.in_channels,
@@ -118,11 +119,11 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
     facts = read_metadata(prepared_path(dataset))
     card = model_card(training["recipe"], metrics, training, facts, registered)
     card_path = results / "model_card.md"
-    card_path.write_text(card, encoding="utf-8")
+    write_whole(card_path, card)
     client.update_model_version(registered_name, version, card[: registry.DESCRIPTION_LENGTH])
     client.log_artifact(run_id, str(card_path))
     text = json.dumps(registered, indent=1) + "\n"
-    (results / "registered.json").write_text(text, encoding="utf-8")
+    write_whole(results / "registered.json", text)
     known = "" if found is None else " (registered before)"
     print(
         f"{registered_name} version {version}{known} is {promotion.alias}: {promotion.reason}\n"

@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError(f"{options.model} classifies windows; measure it by `heartseg evaluate`")
     rows: list[dict[str, Any]] = []
     problems: list[str] = []
-    for case in find_cases(getattr(datasets, dataset), options.folder, problems):
+    for case in find_cases(datasets.of(dataset), options.folder, problems):
         try:
             sample = case.read()
         except BadFilesError as error:

@@ -6,8 +6,12 @@ The same command goes on with a training that was cut off.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+import signal
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +22,14 @@ from heartseg.errors import InputError, run_command
 from heartseg.paths import model_dir, prepared_path, results_dir
 from heartseg.recipe import Recipe
 from heartseg.tracking.mlflow import repository_root
-from heartseg.training.run_dir import RUNS, code_digest, open_run_dir, read_state, update_state
+from heartseg.training.run_dir import (
+    RUNS,
+    STOP,
+    code_digest,
+    open_run_dir,
+    read_state,
+    update_state,
+)
 
 if TYPE_CHECKING:
     from heartseg.data.resident import Resident
@@ -42,7 +53,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     digest = file_digest(prepared)
     runs = repository_root(Path.cwd()) / RUNS
     engine = "in-process" if options.in_process else "ray"
-    with open_run_dir(runs, options.recipe, recipe, digest, engine) as run_dir:
+    with (
+        open_run_dir(runs, options.recipe, recipe, digest, engine) as run_dir,
+        _ended_by_sigterm(run_dir),
+    ):
         if options.in_process:
             from heartseg.training.in_process import train_here
 
@@ -65,12 +79,23 @@ def main(argv: Sequence[str] | None = None) -> None:
             ray_train.shutdown()
 
 
+@contextmanager
+def _ended_by_sigterm(run_dir: Path) -> Iterator[None]:
+    """SIGTERM, a scheduler's notice, ends the training with a checkpoint after its next step."""
+    (run_dir / STOP).unlink(missing_ok=True)
+    before = signal.signal(signal.SIGTERM, lambda *_: (run_dir / STOP).touch())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 @dataclass(frozen=True)
 class Ready:
     """All that a training needs.
 
     Attributes:
-        training: what training.json will hold, but for the epoch.
+        training: what training.json will hold, but for the epoch and the MLflow run.
     """
 
     recipe: Recipe
@@ -85,9 +110,9 @@ def _get_ready(name: str, params: Params, prepared: Path, digest: str, run_dir: 
     """Load the images, and start the MLflow run or continue it."""
     from heartseg.data.resident import load_resident
     from heartseg.tracking.lineage import lineage_tags, started_from
-    from heartseg.tracking.mlflow import connect, open_run, tracking_uri, without_password
+    from heartseg.tracking.mlflow import TRAINING_KEY, connect, tracking_uri, without_password
     from heartseg.tracking.records import collect_records, log_records
-    from heartseg.tracking.tracker import RunTracker
+    from heartseg.tracking.tracker import RunTracker, open_training_run
 
     recipe = params.recipe(name)
     data = {split: load_resident(prepared, split, recipe.input_size) for split in ("train", "val")}
@@ -100,32 +125,39 @@ def _get_ready(name: str, params: Params, prepared: Path, digest: str, run_dir: 
     tags = lineage_tags(Path.cwd(), recipe.dataset, prepared)
     tags |= {"heartseg.recipe": name, "heartseg.code_md5": code_digest()}
     tags |= started_from(recipe.weight_files())
-    experiment = params.tracking.experiment_prefix + recipe.dataset
-    client = connect(uri)
-    run_id = open_run(
-        client,
-        experiment=experiment,
-        name=run_dir.name,
-        params=recipe.model_dump(mode="json"),
-        texts={"recipe.yaml": recipe.model_dump(mode="json")},
-        dataset=recipe.dataset,
-        data_source=read_metadata(prepared)["source"],
-        data_digest=digest,
-        tags=tags,
-        run_id=read_state(run_dir).get("mlflow_run_id"),
-    )
-    update_state(run_dir, mlflow_run_id=run_id)
+    before = read_state(run_dir).get("opening", {"tags": {}})
+    tags[TRAINING_KEY] = before["tags"].get(TRAINING_KEY) or uuid.uuid4().hex
+    opening = {
+        "experiment": params.tracking.experiment_prefix + recipe.dataset,
+        "name": run_dir.name,
+        "params": recipe.model_dump(mode="json"),
+        "texts": {"recipe.yaml": recipe.model_dump(mode="json")},
+        "dataset": recipe.dataset,
+        "data_source": read_metadata(prepared)["source"],
+        "data_digest": digest,
+        "tags": tags,
+    }
+    shown = without_password(uri)
+    # KILLED is what `heartseg sync` would say of this training if it ended now.
+    update_state(run_dir, opening=opening, tracking_uri=shown, status="KILLED", sent=False)
     records = collect_records(Path.cwd())
-    log_records(client, run_id, records, prepared)
+    run_id = None
+    try:
+        client = connect(uri)
+        run_id = open_training_run(client, run_dir)
+        log_records(client, run_id, records, prepared)
+    except InputError as error:
+        if params.tracking.when_down == "fail":
+            raise
+        print(f"{error}; training without it (tracking.when_down: spool)", file=sys.stderr)
     monitored = params.tracking.system_metrics
     tracker = RunTracker(run_id, run_dir, uri, recipe.dataset, system_metrics=monitored)
     training = {
         "recipe_name": name,
         "recipe": recipe.model_dump(mode="json"),
         "data_digest": digest,
-        "tracking_uri": without_password(uri),
-        "experiment": experiment,
-        "mlflow_run_id": run_id,
+        "tracking_uri": shown,
+        "experiment": opening["experiment"],
         "tags": tags,
         "records": records,
     }
@@ -141,17 +173,19 @@ def _train(ready: Ready, train: Callable[[Recipe, Train, dict[str, Resident], Pa
     from heartseg.training.machine import machine_tags
 
     recipe, run_dir = ready.recipe, ready.run_dir
-    name, run_id = ready.training["recipe_name"], ready.training["mlflow_run_id"]
+    name = ready.training["recipe_name"]
     with ready.tracker, Display(run_dir, name, recipe.epochs):
         checkpoint = train(recipe, ready.how, ready.data, run_dir)
     epoch, weights = selected_weights(load_checkpoint(checkpoint))
     write_history(run_dir, results_dir(recipe.dataset) / "history.csv")
+    run_id = read_state(run_dir).get("mlflow_run_id")  # a spooled one may have got its own by now
     tags = ready.training["tags"] | machine_tags(run_dir)
-    training = ready.training | {"tags": tags, "epoch": epoch}
+    training = ready.training | {"mlflow_run_id": run_id, "tags": tags, "epoch": epoch}
     save_trained(model_dir(recipe.dataset), weights, training)
     # Not finished while points wait for the server: the same command then sends them.
     update_state(run_dir, finished=ready.tracker.arrived)
-    print(f"{model_dir(recipe.dataset)}: epoch {epoch}; MLflow run {run_dir.name} ({run_id})")
+    where = f"({run_id})" if run_id else "waits for `heartseg sync`"
+    print(f"{model_dir(recipe.dataset)}: epoch {epoch}; MLflow run {run_dir.name} {where}")
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def environment(place: Path) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
     return kept | {
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(place),
+        "PYTHONPATH": os.pathsep.join([str(place), str(ROOT)]),  # its own code, or this
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_AUTHOR_NAME": "test",
         "GIT_AUTHOR_EMAIL": "test@localhost",

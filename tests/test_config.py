@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from heartseg.config import load_params
+from heartseg.config import Train, load_params
 from heartseg.data.splits import split_patients
 from heartseg.errors import InputError
 from tests.examples import ROOT
@@ -117,3 +117,9 @@ def test_the_source_recipe_is_echo2phenos(params):
         update={"method": "random", "test_fraction": 0.0, "val_fraction": 0.2}
     )
     assert Counter(split_patients(animals, split, None).values()) == {"train": 40, "val": 10}
+
+
+def test_elastic_workers_are_ordered(params):
+    train = params.train.model_dump() | {"workers": {"min": 3, "max": 2, "look_every_s": 60}}
+    with pytest.raises(ValueError, match="min is 3, max only 2"):
+        Train.model_validate(train)

@@ -23,6 +23,7 @@ from heartseg import serve
 from heartseg.errors import InputError
 from heartseg.serving.limits import TOKEN_VARIABLE
 from heartseg.serving.listen import open_socket
+from tests.clones import BIN
 from tests.examples import ROOT
 from tests.registered import MODEL, register_threshold
 from tests.serving.running import png
@@ -65,6 +66,7 @@ def process(command, store, log, wait_for):
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY", "MLFLOW"))}
     environment |= {"MLFLOW_TRACKING_URI": store, "PYTHONPATH": str(ROOT)}
     environment |= {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment["PATH"] = f"{BIN}:{environment['PATH']}"  # MLflow runs `uvicorn`
     with log.open("wb") as stream:
         started = subprocess.Popen(
             [sys.executable, "-m", *command],
@@ -142,7 +144,7 @@ def test_the_page_shows_contours_and_numbers(served, tmp_path):
             " document.querySelectorAll('.card')[0].querySelectorAll('path').length]; }"
         )
         assert drawn == [96, 128, True, 2]  # LV and LVepi
-        playwright.expect(page.locator(".card").first).to_contain_text("lv area (mm²)")
+        playwright.expect(page.locator(".card").first).to_contain_text("LV area (mm²)")
 
         page.locator(".card select[aria-label=phase]").first.select_option("ES")
         playwright.expect(page.locator("#clinical")).to_contain_text("no single image of 2CH ED")
@@ -158,7 +160,7 @@ def test_the_page_shows_contours_and_numbers(served, tmp_path):
         page.set_input_files("#files", tmp_path / "sequence.nii.gz")
         page.locator("input[type=range]").fill("2")
         playwright.expect(page.locator(".card")).to_contain_text("frame 3 of 3")
-        playwright.expect(page.locator(".card")).to_contain_text("edv (mL)")
+        playwright.expect(page.locator(".card")).to_contain_text("EDV (mL)")
 
         page.set_input_files("#files", tmp_path / "letter.txt")
         playwright.expect(page.locator("#message")).to_contain_text("letter.txt: is neither")

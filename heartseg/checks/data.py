@@ -23,7 +23,7 @@ def check_data(params: Params, root: Path) -> list[Check]:
     """
     checks = []
     for dataset in params.pipeline:
-        source: Path = getattr(params.datasets, dataset).source
+        source: Path = params.datasets.of(dataset).source
         prepared = prepared_path(dataset)
         if (root / prepared).exists():
             checks.append(Check("data", dataset, "ok", f"{prepared} is there"))

@@ -274,7 +274,7 @@ def _lineage(training: dict[str, Any], registered: dict[str, Any]) -> list[tuple
         ("recipe", training["recipe_name"]),
         ("epoch", training["epoch"]),
         ("MLflow experiment", training["experiment"]),
-        ("MLflow run", training["mlflow_run_id"]),
+        ("MLflow run", training["mlflow_run_id"] or registered["run_id"]),
         *(
             (f"MLflow run of fold {fold['fold']} (epoch {fold['epoch']})", fold["mlflow_run_id"])
             for fold in training.get("folds", ())

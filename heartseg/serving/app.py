@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from fastapi import FastAPI, File, Form, HTTPException, UploadFile
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from heartseg.data.images import Images, stem_of
 from heartseg.data.labels import STRUCTURES
@@ -24,7 +24,7 @@ from heartseg.metrics import Spacing
 from heartseg.predicting.files import FRAME
 from heartseg.report.colours import COLOURS
 from heartseg.serving.answers import Answer, Segmented, clinical, describe
-from heartseg.serving.counters import Counters
+from heartseg.serving.counters import Counted
 from heartseg.serving.limits import Gate, is_loopback
 from heartseg.serving.service import Service
 from heartseg.serving.uploads import read_upload
@@ -142,23 +142,19 @@ def make_app(service: Service, host: str, token: str | None, every_s: float) -> 
         images = await read(files)
         names = [_name(upload) for upload in files]
         found = await service.segment(images, names, present)
-        segmented = []
-        for k, (name, image, (numbers, labels)) in enumerate(
-            zip(names, images, found, strict=True)
-        ):
-            named = FRAME.fullmatch(stem_of(Path(name)))
-            spacing = _spacing(dataset, image, mm_per_row, mm_per_column, s_per_column)
-            segmented.append(
-                Segmented(
-                    name=name,
-                    view=(views[k] or None) if views else named["view"] if named else None,
-                    phase=(phases[k] or None) if phases else named["phase"] if named else None,
-                    frames=image.frames,
-                    numbers=numbers,
-                    labels=labels,
-                    spacing=spacing,
-                )
+        segmented = [
+            Segmented(
+                name,
+                *_view(name, views[k] if views else None, phases[k] if phases else None),
+                frames=image.frames,
+                numbers=numbers,
+                labels=labels,
+                spacing=_spacing(dataset, image, mm_per_row, mm_per_column, s_per_column),
             )
+            for k, (name, image, (numbers, labels)) in enumerate(
+                zip(names, images, found, strict=True)
+            )
+        ]
         described = [await in_pool(describe, one, dataset, species, pictures) for one in segmented]
         indices, missing = None, "an M-mode model measures each image by itself"
         if dataset == "camus":
@@ -206,6 +202,13 @@ def _name(upload: UploadFile) -> str:
     return Path((upload.filename or "file").replace("\\", "/")).name[:200] or "file"
 
 
+def _view(name: str, view: str | None, phase: str | None) -> tuple[str | None, str | None]:
+    """View and phase: what was chosen ("" for neither), else what the name tells."""
+    named = FRAME.fullmatch(stem_of(Path(name)))
+    told = (named["view"], named["phase"]) if named else (None, None)
+    return (told[0] if view is None else view or None, told[1] if phase is None else phase or None)
+
+
 def _spacing(
     dataset: str,
     image: Images,
@@ -223,31 +226,3 @@ def _saved(images: Images, maps: Any) -> bytes:
         path = Path(folder) / f"labels{images.ending}"
         images.save(maps, path)
         return path.read_bytes()
-
-
-class Counted:
-    """ASGI middleware that counts and times requests, also those that are refused."""
-
-    def __init__(self, app: ASGIApp, counters: Counters, paths: set[str]):
-        self.app = app
-        self.counters = counters
-        self.paths = paths
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        path = scope["path"] if scope["path"] in self.paths else "other"
-        status, start = 500, perf_counter()
-
-        async def noting(message: Message) -> None:
-            nonlocal status
-            status = message.get("status", status)
-            await send(message)
-
-        try:
-            with self.counters.working.track_inprogress():
-                await self.app(scope, receive, noting)
-        finally:
-            self.counters.seconds.labels(path).observe(perf_counter() - start)
-            self.counters.requests.labels(path, str(status)).inc()

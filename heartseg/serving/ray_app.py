@@ -22,7 +22,10 @@ from heartseg.predicting.segmenter import PIXELS_AT_ONCE
 from heartseg.serving.service import Unavailable
 from heartseg.training import ray_train  # before ray: it chooses how Ray's processes trust
 
-os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")  # read when ray.serve is imported
+# Read when ray.serve is imported. A replica that computes on all cores answers no sooner than this
+# how much it has to do; Ray's own 0.1 s make it ask again and again.
+os.environ.setdefault("RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S", "1")
+os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
 
 import ray  # isort: skip
 from ray import serve  # isort: skip

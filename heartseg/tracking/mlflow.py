@@ -120,6 +120,10 @@ def first_line(error: BaseException) -> str:
     return without_password(line)[:200]
 
 
+TRAINING_KEY = "heartseg.training_key"
+"""Tag by which the run of a training is found that began without a store."""
+
+
 # --- a training's run ---------------------------------------------------------------------
 
 
@@ -210,6 +214,24 @@ def open_run(
         client.set_terminated(run_id, "FAILED")
         raise
     return run_id
+
+
+def run_of(client: MlflowClient, training: dict[str, Any]) -> str | None:
+    """The id of a training's run in this store, None where it has none.
+
+    Args:
+        client: from `connect`.
+        training: training.json.
+    """
+    run_id = training["mlflow_run_id"]
+    if run_id is not None and is_active(client, run_id):
+        return run_id
+    key = training["tags"].get(TRAINING_KEY)
+    experiment = client.get_experiment_by_name(training["experiment"])
+    if key is None or experiment is None:
+        return None
+    runs = client.search_runs([experiment.experiment_id], _having({TRAINING_KEY: key}))
+    return runs[0].info.run_id if runs else None
 
 
 def delete_runs(client: MlflowClient, experiment: str, tags: dict[str, str]) -> None:

@@ -17,8 +17,8 @@ from heartseg.errors import InputError
 from heartseg.tracking.mlflow import (
     connect,
     first_line,
-    is_active,
     open_run,
+    run_of,
     without_password,
 )
 from heartseg.tracking.records import log_records
@@ -44,6 +44,7 @@ METRIC_TAG = "eval.metric"
 VALUE_TAG = "eval.value"
 REASON_TAG = "heartseg.reason"
 
+ELSEWHERE = " (trained elsewhere)"
 DESCRIPTION_LENGTH = 5000  # of the column in MLflow's database
 
 
@@ -65,13 +66,16 @@ def find_run(client: MlflowClient, training: dict[str, Any], data_source: Path) 
         training: training.json.
         data_source: the prepared dataset.
     """
-    run_id = training["mlflow_run_id"]
-    if is_active(client, run_id):
-        return run_id
+    run_id = run_of(client, training)
+    if run_id is not None:
+        info = client.get_run(run_id).info
+        if info.status != "RUNNING" or not info.run_name.endswith(ELSEWHERE):
+            return run_id
+        client.delete_run(run_id)  # a command that was killed while it opened it
     run_id = open_run(
         client,
         experiment=training["experiment"],
-        name=f"{training['recipe_name']} (trained elsewhere)",
+        name=training["recipe_name"] + ELSEWHERE,
         params=training["recipe"],
         texts={"recipe.yaml": training["recipe"]},
         dataset=training["recipe"]["dataset"],
@@ -94,6 +98,15 @@ def find_version(client: MlflowClient, name: str, tags: dict[str, str]) -> Model
         if all(version.tags.get(tag, "none") == tags[tag] for tag in PACKAGE_TAGS):
             return version
     return None
+
+
+def drop_unregistered(client: MlflowClient, name: str, run_id: str) -> None:
+    """Delete packages of a run that no version holds: a killed command has left them."""
+    held = {version.source for version in client.search_model_versions(f"name = '{name}'")}
+    experiment = client.get_run(run_id).info.experiment_id
+    for model in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
+        if f"models:/{model.model_id}" not in held:
+            client.delete_logged_model(model.model_id)
 
 
 def register_version(
@@ -269,14 +282,10 @@ def fetch(uri: str, model_uri: str) -> tuple[Package, dict[str, Any]]:
 
 
 def resolve(uri: str, model_uri: str) -> tuple[str, str]:
-    """The version that a model's URI means now: that one's own URI, and its number or id.
+    """The version that "models:/NAME@ALIAS" means now in the store `uri`: that version's own URI,
+    and its number or id. Another kind of URI always means the same.
 
-    Args:
-        uri: the store.
-        model_uri: "models:/NAME@ALIAS"; another kind of URI always means the same.
-
-    Raises:
-        InputError: the store does not answer, or the alias is not set.
+    Raises InputError where the store does not answer, or the alias is not set.
     """
     name, at, alias = model_uri.removeprefix("models:/").partition("@")
     if not at:
@@ -288,8 +297,8 @@ def resolve(uri: str, model_uri: str) -> tuple[str, str]:
         version = client.get_model_version_by_alias(name, alias).version
     except MlflowException as error:
         raise InputError(
-            f"no model {model_uri} in the store at {without_password(uri)}: {first_line(error)}. "
-            "Register one, or set MLFLOW_TRACKING_URI to the store that has it"
+            f"no model {model_uri} in the store at {without_password(uri)}: {first_line(error)}; "
+            "another store is chosen by MLFLOW_TRACKING_URI"
         ) from None
     return f"models:/{name}/{version}", str(version)
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from heartseg.training.journal import read_epochs, read_progress
+from heartseg.training.run_dir import damaged_checkpoints
 
 POLL_SECONDS = 0.5
 
@@ -54,6 +55,7 @@ class Display:
         )
         self.task = self.bar.add_task(f"{title}: epoch", total=epochs, figures="starting")
         self._shown = len(read_epochs(run_dir))  # of a resumed run: told when they were made
+        self._damaged = set(damaged_checkpoints(run_dir))
         self._repeated = Repeated(self._show)
 
     def __enter__(self) -> Display:
@@ -68,6 +70,9 @@ class Display:
         self.bar.stop()
 
     def _show(self) -> None:
+        for path in set(damaged_checkpoints(self.run_dir)) - self._damaged:
+            self._damaged.add(path)
+            self.console.print(f"{path}: checksum wrong; going on from the checkpoint before it")
         entries = read_epochs(self.run_dir)
         for entry in entries[self._shown :]:
             if not self.console.is_terminal:

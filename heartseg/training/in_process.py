@@ -10,10 +10,11 @@ import torch
 from heartseg.config import Train
 from heartseg.data.resident import Resident
 from heartseg.recipe import Recipe
-from heartseg.training.checkpoint import FILE_NAME, load_checkpoint, save_checkpoint
+from heartseg.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from heartseg.training.journal import Journal
-from heartseg.training.loop import Epoch, fit
+from heartseg.training.loop import Ask, Epoch, State, fit
 from heartseg.training.machine import note_machine
+from heartseg.training.run_dir import StopFile
 
 
 def train_here(
@@ -33,8 +34,12 @@ def train_here(
         after_epoch: called when an epoch stands in the journal and in the checkpoint.
 
     Returns:
-        The folder of the last checkpoint.
+        run_dir, with the last checkpoint.
+
+    Raises:
+        Stopped: the run was told to end.
     """
+    stop = StopFile(run_dir)
     journal = Journal(run_dir, data["val"], train.overlay_every, train.overlay_cases)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     note_machine(run_dir, device, "in-process", 1)
@@ -46,15 +51,20 @@ def train_here(
         if after_epoch is not None:
             after_epoch(epoch)
 
+    def save(state: State) -> None:
+        save_checkpoint(run_dir, state)
+
     fit(
         recipe,
         data["train"],
         data["val"],
         report=report,
         device=device,
-        resume_from=load_checkpoint(run_dir) if (run_dir / FILE_NAME).exists() else None,
+        resume_from=load_checkpoint(run_dir) if checkpoints(run_dir) else None,
         device_memory_fraction=train.device_memory_fraction,
         clinical=train.clinical_metrics,
         on_step=journal.write_step,
+        ask=lambda: Ask.STOP if stop() else Ask.GO_ON,
+        save=save,
     )
     return run_dir

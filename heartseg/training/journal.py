@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from heartseg.errors import writing
+
 if TYPE_CHECKING:
     from heartseg.data.resident import Resident
     from heartseg.training.loop import Epoch
@@ -36,6 +38,10 @@ class Journal:
 
     def write_epoch(self, epoch: Epoch) -> None:
         """Append the epoch's metrics, and save sample predictions every few epochs."""
+        with writing(self.run_dir / JOURNAL):
+            self._write_epoch(epoch)
+
+    def _write_epoch(self, epoch: Epoch) -> None:
         samples = None
         if self.overlay_every and (epoch.number % self.overlay_every == 0 or epoch.last):
             samples = self._save_samples(epoch)
@@ -51,7 +57,8 @@ class Journal:
             return
         self._next_progress = time.monotonic() + PROGRESS_SECONDS
         state = {"epoch": epoch, "step": step, "steps": steps, "loss": float(loss)}
-        (self.run_dir / PROGRESS).write_text(json.dumps(state), encoding="utf-8")
+        with writing(self.run_dir / PROGRESS):
+            (self.run_dir / PROGRESS).write_text(json.dumps(state), encoding="utf-8")
 
     def _save_samples(self, epoch: Epoch) -> str:
         name = f"samples/epoch_{epoch.number:03d}.npz"
@@ -105,7 +112,7 @@ def write_history(run_dir: Path, path: Path) -> None:
     rows = [{"epoch": entry["epoch"], **entry["metrics"]} for entry in read_epochs(run_dir)]
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "w", newline="", encoding="utf-8") as stream:
+    with writing(path), open(temporary, "w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

@@ -7,9 +7,9 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -18,21 +18,31 @@ from torch.utils import deterministic
 
 from heartseg.data.labels import LABELS
 from heartseg.data.resident import Resident
-from heartseg.errors import InputError
-from heartseg.metrics.overlap import confusion_counts, dice_from_counts
-from heartseg.metrics.quality import BINS, rates_from_counts, score_counts
+from heartseg.errors import InputError, Stopped
 from heartseg.metrics.validation import ClinicalValidation
 from heartseg.models import build_network
 from heartseg.models.inputs import check_frames
-from heartseg.models.outputs import output_channels, predicted_labels
-from heartseg.models.packaged import normalise
+from heartseg.models.outputs import output_channels
 from heartseg.recipe import Recipe
 from heartseg.training.augment import apply, draw
-from heartseg.training.losses import Loss, build_loss, training_loss
+from heartseg.training.losses import build_loss, training_loss
 from heartseg.training.optimizer import build_optimizer, learning_rate
 from heartseg.training.sync_norm import synchronise_batch_norm
+from heartseg.training.validate import as_input, autocast, predict_labels, validate
 
 State = dict[str, Any]
+
+
+class Ask(IntEnum):
+    """What `fit` is asked to do after a step; the same on every rank."""
+
+    GO_ON = 0
+    SAVE = 1
+    """Save a state of the midst of the epoch, and go on."""
+    STOP = 2
+    """Save it, and end."""
+    ABORT = 3
+    """End without saving."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +77,14 @@ def fit(
     device_memory_fraction: float = 1.0,
     clinical: bool = False,
     on_step: Callable[[int, int, int, torch.Tensor], None] | None = None,
+    ask: Callable[[], Ask] | None = None,
+    save: Callable[[State], None] | None = None,
 ) -> None:
     """Train one network by a recipe.
 
-    All chance is drawn from (recipe.seed, epoch), so a run that goes on from the state of its
-    last whole epoch ends, on CPU, with the very weights of an uninterrupted one, and several
-    workers see what one worker would see. Dropout alone differs between workers.
+    All chance is drawn from (recipe.seed, epoch), so a run that goes on from a state ends, on
+    CPU, with the very weights of an uninterrupted one, and several workers see what one worker
+    would see. Dropout alone differs between workers.
 
     Args:
         recipe: everything that defines the training.
@@ -82,14 +94,18 @@ def fit(
         device: where the network runs.
         rank: this worker, from 0; the process group exists already if world_size > 1.
         world_size: number of workers.
-        resume_from: an `Epoch.state` of the same recipe.
+        resume_from: an `Epoch.state` of the same recipe, or one that `save` was given; it may
+            come from another number of workers.
         device_memory_fraction: images move to the device for good if they take at most this
             part of its memory; otherwise batch by batch.
         clinical: also measure the clinical error of the validation images after each epoch,
             ef_mae or lvid_mae; a classification of windows has none.
         on_step: called after each step with (epoch, step, steps, loss).
+        ask: called after each step but an epoch's last, on every rank, with the same answer.
+        save: called on rank 0 with a state of the midst of an epoch, when `ask` asks for it.
 
     Raises:
+        Stopped: `ask` asked for it.
         InputError: batch size, channels, data and workers do not fit together, or the loss is
             not finite.
     """
@@ -123,7 +139,7 @@ def fit(
     keep = fits_on(device, train, val, fraction=device_memory_fraction)
     train, val = (data.to(device) if keep else data for data in (train, val))
 
-    first, best, stale = 1, None, 0
+    first, best, stale, begun = 1, None, 0, None
     if resume_from is not None:
         network.load_state_dict(resume_from["model"])
         optimizer.load_state_dict(resume_from["optimizer"])
@@ -132,6 +148,7 @@ def fit(
         first, best, stale = (resume_from[key] for key in ("next_epoch", "best", "stale"))
         if resume_from["last"]:
             return
+        begun = resume_from["within_epoch"]
 
     for epoch in range(first, recipe.epochs + 1):
         started = time.perf_counter()
@@ -139,8 +156,14 @@ def fit(
         chance = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
         order = torch.randperm(len(train), generator=chance)
         total = torch.zeros((), device=device)
+        start = 0
+        if begun is not None:
+            start = begun["step"]
+            total += begun["total"] / world_size
+            _restore_chance(begun, chance, device, rank, world_size)
+            begun = None
         runner.train()
-        for step in range(steps):
+        for step in range(start, steps):
             rate = learning_rate(recipe, (epoch - 1) * steps + step, recipe.epochs * steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -150,7 +173,7 @@ def fit(
             images, masks = train.batch(chosen, device)
             images, masks = apply(images, masks, changes.rows(share))
             with autocast(recipe, device):
-                output = runner(_as_input(images, recipe))
+                output = runner(as_input(images, recipe))
             value = training_loss(output, masks, loss)
             optimizer.zero_grad(set_to_none=True)
             value.backward()
@@ -160,6 +183,13 @@ def fit(
             total += value.detach()
             if on_step is not None:
                 on_step(epoch, step + 1, steps, value.detach())
+            asked = ask() if ask is not None and step + 1 < steps else Ask.GO_ON
+            if asked in (Ask.SAVE, Ask.STOP):
+                within = _within_epoch(step + 1, total, chance, device, world_size)
+                if rank == 0 and save is not None:
+                    save(_state(recipe, network, ema, optimizer, epoch, best, stale, within))
+            if asked in (Ask.STOP, Ask.ABORT):
+                raise Stopped
         if world_size > 1:
             distributed.all_reduce(total)
         train_loss = total.item() / steps / world_size  # .item() also waits for the device
@@ -175,7 +205,8 @@ def fit(
         metrics |= {
             "train_loss": train_loss,
             "learning_rate": rate,
-            "images_per_second": steps * recipe.batch_size / seconds,
+            "workers": world_size,
+            "images_per_second": (steps - start) * recipe.batch_size / seconds,
         }
         better = best is None or metrics["dice_mean"] > best["dice_mean"]
         stale = 0 if better else stale + 1
@@ -190,20 +221,11 @@ def fit(
         )
         state = None
         if rank == 0:
-            state = {
-                "recipe": recipe.model_dump(mode="json"),
-                "next_epoch": epoch + 1,
-                "last": last,
-                "best": best,
-                "stale": stale,
-                "model": network.state_dict(),
-                "ema": None if ema is None else ema.state_dict(),
-                "optimizer": optimizer.state_dict(),
-            }
+            state = _state(recipe, network, ema, optimizer, epoch + 1, best, stale, last=last)
 
         def predict(count: int, judged: nn.Module = judged) -> torch.Tensor:
             chosen = torch.arange(min(count, len(val)))
-            return _predict(judged, recipe, val.batch(chosen, device)[0], device).cpu()
+            return predict_labels(judged, recipe, val.batch(chosen, device)[0], device).cpu()
 
         report(Epoch(epoch, metrics, state, last, predict))
         if last:
@@ -222,88 +244,12 @@ def be_repeatable() -> None:
     warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
 
 
-@torch.no_grad()
-def validate(
-    network: nn.Module,
-    recipe: Recipe,
-    val: Resident,
-    loss: Loss,
-    labels: int,
-    device: torch.device,
-    rank: int,
-    world_size: int,
-    clinical: ClinicalValidation | None = None,
-) -> dict[str, float]:
-    """Loss, per-structure Dice, clinical errors or rates of right decisions, over all ranks.
-
-    All of it is at the network's resolution.
-
-    Shards are strided and never padded, counts are summed over ranks and then divided: the
-    result does not depend on the number of workers.
-    """
-    network.eval()
-    found: list[torch.Tensor] = []
-    mine = torch.arange(len(val))[rank::world_size]
-    sums = torch.zeros(2 + 3 * labels, dtype=torch.float64, device=device)
-    scored = torch.zeros(2 * BINS, dtype=torch.float64, device=device)
-    classifies = recipe.dataset == "mmode-quality"
-    for chosen in mine.split(recipe.eval_batch_size) if len(mine) else ():
-        images, masks = val.batch(chosen, device)
-        with autocast(recipe, device):
-            logits = network(_as_input(images, recipe))
-        predicted = predicted_labels(logits)
-        counts = confusion_counts(predicted, masks, labels).sum(0)
-        if clinical is not None:
-            found.append(predicted.to("cpu", torch.uint8))
-        sums[0] += loss(logits, masks) * len(chosen)
-        sums[1] += len(chosen)
-        sums[2:] += counts.flatten()
-        if classifies:
-            scored += score_counts(logits, masks).flatten()
-    if world_size > 1:
-        distributed.all_reduce(sums)
-        distributed.all_reduce(scored)
-    dice = dice_from_counts(sums[2:].reshape(labels, 3).long()).tolist()
-    names = [label.name.lower() for label in LABELS[recipe.dataset]][1:]
-    named = {f"dice_{name}": value for name, value in zip(names, dice[1:], strict=True)}
-    metrics = {  # the first one is what MLflow's page for comparing runs shows
-        "dice_mean": sum(named.values()) / len(named),
-        **named,
-        "val_loss": (sums[0] / sums[1]).item(),
-    }
-    if classifies:
-        metrics |= rates_from_counts(scored.reshape(2, BINS))
-    if clinical is not None:
-        metrics |= clinical.errors(_gather(found, val.masks.shape, world_size))
-    return metrics
-
-
-def _gather(found: list[torch.Tensor], shape: torch.Size, world_size: int) -> np.ndarray:
-    """All ranks' label maps uint8 (N, S, S) in the order of the images, on every rank."""
-    own = torch.cat(found).numpy() if found else np.empty((0, *shape[1:]), np.uint8)
-    parts: list[Any] = [None] * world_size
-    if world_size > 1:
-        distributed.all_gather_object(parts, own)
-    else:
-        parts = [own]
-    maps = np.empty(tuple(shape), np.uint8)
-    for other, part in enumerate(parts):
-        maps[other::world_size] = part
-    return maps
-
-
 def fits_on(device: torch.device, *data: Resident, fraction: float) -> bool:
     """Whether the arrays may stay on the device; on the CPU they are where they are."""
     if device.type != "cuda":
         return True
     _, memory = torch.cuda.mem_get_info(device)
     return sum(part.nbytes for part in data) <= fraction * memory
-
-
-def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
-    """bf16 where the recipe asks for it, or by itself on a GPU."""
-    on = recipe.precision == "bf16" or (recipe.precision == "auto" and device.type == "cuda")
-    return torch.autocast(device.type, torch.bfloat16, enabled=on)
 
 
 def _wrap(network: nn.Module, recipe: Recipe, device: torch.device, world_size: int) -> nn.Module:
@@ -314,16 +260,57 @@ def _wrap(network: nn.Module, recipe: Recipe, device: torch.device, world_size: 
     return cast(nn.Module, torch.compile(runner)) if recipe.compile else runner
 
 
-def _as_input(images: torch.Tensor, recipe: Recipe) -> torch.Tensor:
-    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-    channels = normalise(images).expand(-1, recipe.model.in_channels, -1, -1)
-    return channels.contiguous(memory_format=layout)
+def _state(
+    recipe: Recipe,
+    network: nn.Module,
+    ema: nn.Module | None,
+    optimizer: torch.optim.Optimizer,
+    next_epoch: int,
+    best: dict[str, Any] | None,
+    stale: int,
+    within: dict[str, Any] | None = None,
+    last: bool = False,
+) -> State:
+    """All that a resumed run needs; `within` for one that goes on in the midst of next_epoch."""
+    return {
+        "recipe": recipe.model_dump(mode="json"),
+        "next_epoch": next_epoch,
+        "step": 0 if within is None else within["step"],
+        "within_epoch": within,
+        "last": last,
+        "best": best,
+        "stale": stale,
+        "model": network.state_dict(),
+        "ema": None if ema is None else ema.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
 
 
-@torch.no_grad()
-def _predict(
-    network: nn.Module, recipe: Recipe, images: torch.Tensor, device: torch.device
-) -> torch.Tensor:
-    network.eval()
-    with autocast(recipe, device):
-        return predicted_labels(network(_as_input(images, recipe)))
+def _within_epoch(
+    step: int, total: torch.Tensor, chance: torch.Generator, device: torch.device, world_size: int
+) -> dict[str, Any]:
+    """Where in an epoch all workers are; called on every rank."""
+    own = [torch.get_rng_state()]
+    if device.type == "cuda":
+        own.append(torch.cuda.get_rng_state(device))
+    dropout: list[Any] = [own]
+    summed = total.clone()
+    if world_size > 1:
+        distributed.all_reduce(summed)
+        dropout = [None] * world_size
+        distributed.all_gather_object(dropout, own)
+    state = {"step": step, "total": summed.cpu(), "chance": chance.get_state()}
+    return state | {"dropout": dropout}
+
+
+def _restore_chance(
+    begun: dict[str, Any], chance: torch.Generator, device: torch.device, rank: int, world_size: int
+) -> None:
+    """The generators as they were; of dropout only where the number of workers is the same."""
+    chance.set_state(begun["chance"])
+    if len(begun["dropout"]) != world_size:
+        return
+    own = begun["dropout"][rank]
+    torch.set_rng_state(own[0])
+    if device.type == "cuda" and len(own) > 1:
+        torch.cuda.set_rng_state(own[1], device)

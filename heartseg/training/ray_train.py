@@ -6,8 +6,8 @@ import contextlib
 import logging
 import math
 import os
+import signal
 import socket
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,18 +23,19 @@ if (
 
 import ray
 
-from heartseg.config import Train
-from heartseg.errors import InputError
+from heartseg.config import Elastic, Train
+from heartseg.errors import InputError, Stopped
 from heartseg.recipe import Recipe
+from heartseg.training.run_dir import STOP
 
 if TYPE_CHECKING:
     from ray.train import UserCallback
 
     from heartseg.data.resident import Resident
+    from heartseg.training.loop import State
 
 FAULT = "fault.txt"
-STOP = "stop"
-"""A file of this name in the run's folder ends the training after the epoch."""
+STOPPED = "stopped"
 OUT_OF_MEMORY = "the GPU's memory is too small for this recipe; lower batch_size or input_size"
 
 
@@ -58,6 +59,8 @@ def start_ray(log: Path, *, dashboard: bool = False) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # The controller looks for finished workers this often; its own 2 s are 2 s of every run.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
+    # A node that was lost is counted on for up to 20 s more; then there is room for fewer workers.
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
     address = os.environ.get("RAY_ADDRESS")
     local: dict[str, Any] = {}
     if not address:
@@ -65,6 +68,7 @@ def start_ray(log: Path, *, dashboard: bool = False) -> None:
         # process to start before the first step.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         local = {"include_dashboard": dashboard}
+    at_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         _knock(address)  # Ray itself would wait for minutes
         ray.init(
@@ -78,6 +82,8 @@ def start_ray(log: Path, *, dashboard: bool = False) -> None:
             f"no Ray cluster answers at RAY_ADDRESS={address}: {error}; "
             "start one with `ray start --head`, or unset RAY_ADDRESS to train on this machine"
         ) from None
+    if callable(at_sigterm):  # Ray puts its own in the place of the command's
+        signal.signal(signal.SIGTERM, at_sigterm)
 
 
 def _knock(address: str | None) -> None:
@@ -87,8 +93,8 @@ def _knock(address: str | None) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
-def count_workers(train: Train, recipe: Recipe) -> int:
-    """The configured number of workers.
+def count_workers(train: Train, recipe: Recipe) -> int | tuple[int, int]:
+    """The configured number of workers, or the least and the greatest.
 
     auto is one per GPU that the cluster has, or as many of them as can share the batch
     equally; without a GPU it is one.
@@ -96,6 +102,10 @@ def count_workers(train: Train, recipe: Recipe) -> int:
     Raises:
         InputError: the cluster has fewer GPUs, or the workers cannot share the batch equally.
     """
+    if isinstance(train.workers, Elastic):
+        for number in range(train.workers.min, train.workers.max + 1):
+            recipe.worker_batch(number)
+        return train.workers.min, train.workers.max
     gpus = int(ray.cluster_resources().get("GPU", 0))
     if train.workers == "auto":
         return max(n for n in range(1, max(gpus, 1) + 1) if recipe.batch_size % n == 0)
@@ -124,7 +134,7 @@ def train_on_cluster(
 ) -> Path:
     """Train on all of the cluster; see `train_on_ray`."""
     workers = count_workers(train, recipe)  # an impossible number is refused before any starts
-    resources = share_of_node(workers)
+    resources = share_of_node(workers if isinstance(workers, int) else workers[1])
     return train_on_ray(recipe, train, put(data), run_dir, workers=workers, resources=resources)
 
 
@@ -139,7 +149,7 @@ def train_on_ray(
     data: ray.ObjectRef,
     run_dir: Path,
     *,
-    workers: int,
+    workers: int | tuple[int, int],
     resources: dict[str, float],
     callbacks: Sequence[UserCallback] = (),
 ) -> Path:
@@ -150,22 +160,25 @@ def train_on_ray(
         train: how to train.
         data: from `put`, "train" and "val".
         run_dir: folder of this run; on several nodes a folder that all of them see.
-        workers: processes that train together.
+        workers: processes that train together; or the least and the greatest number of them.
         resources: what each of them takes of the cluster.
         callbacks: of Ray Train's controller.
 
     Returns:
-        The folder of the last checkpoint.
+        run_dir, with the last checkpoint.
 
     Raises:
         InputError: recipe and cluster do not fit together, or a worker found a fault of the
             user's.
+        Stopped: the run was told to end.
     """
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    for name in (FAULT, STOP):
-        (run_dir / name).unlink(missing_ok=True)
+    if (run_dir / STOP).exists():
+        raise Stopped  # while Ray started
+    (run_dir / FAULT).unlink(missing_ok=True)
+    look_every_s = train.workers.look_every_s if isinstance(train.workers, Elastic) else 0.0
     trainer = TorchTrainer(
         _work,
         train_loop_config={
@@ -177,39 +190,40 @@ def train_on_ray(
             "threads": max(1, math.floor(resources.get("CPU", 1))),
         },
         scaling_config=ScalingConfig(
-            num_workers=workers, use_gpu="GPU" in resources, resources_per_worker=resources
+            num_workers=workers,
+            elastic_resize_monitor_interval_s=look_every_s,
+            use_gpu="GPU" in resources,
+            resources_per_worker=resources,
         ),
         run_config=RunConfig(
             name="ray",
             storage_path=str(run_dir),
             failure_config=FailureConfig(max_failures=train.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
             callbacks=list(callbacks),
         ),
     )
-    result = trainer.fit()
-    if (run_dir / FAULT).exists():
-        raise InputError((run_dir / FAULT).read_text(encoding="utf-8"))
-    return Path(result.checkpoint.path)
+    outcome = trainer.fit().return_value
+    if outcome == STOPPED:
+        raise Stopped
+    if outcome or (run_dir / FAULT).exists():  # the latter of another rank than 0
+        raise InputError(outcome or (run_dir / FAULT).read_text(encoding="utf-8"))
+    return run_dir
 
 
-class _Stopped(Exception):
-    """The training was told to end."""
-
-
-def _work(config: dict[str, Any]) -> None:
-    """One worker's part, in a process of its own."""
+def _work(config: dict[str, Any]) -> str:
+    """One worker's part, in a process of its own; "", STOPPED, or a fault of the user's."""
     import torch
     from ray import train as ray_train
 
     from heartseg.data.resident import Resident
-    from heartseg.training.checkpoint import load_checkpoint, save_checkpoint
+    from heartseg.training.checkpoint import save_checkpoint
     from heartseg.training.journal import Journal
     from heartseg.training.loop import Epoch, fit
     from heartseg.training.machine import note_machine
+    from heartseg.training.ray_ask import Asking, load_for_all
 
     context = ray_train.get_context()
-    rank = context.get_world_rank()
+    rank, world_size = context.get_world_rank(), context.get_world_size()
     recipe = Recipe.model_validate(config["recipe"])
     how = Train.model_validate(config["train"])
     run_dir = Path(config["run_dir"])
@@ -219,31 +233,28 @@ def _work(config: dict[str, Any]) -> None:
     arrays = ray.get(config["arrays"])
     data = {split: Resident.from_numpy(*parts) for split, parts in arrays.items()}
     journal = Journal(run_dir, data["val"], how.overlay_every, how.overlay_cases)
-
+    asking = Asking(run_dir, rank, world_size)
     device = ray_train.torch.get_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # objects travel between the workers through this one
     if rank == 0:
-        note_machine(run_dir, device, "ray", context.get_world_size())
+        note_machine(run_dir, device, "ray", world_size)
 
     def report(epoch: Epoch) -> None:
-        if epoch.state is None:
-            ray_train.report({"epoch": epoch.number})
-        else:
-            journal.write_epoch(epoch)  # before the checkpoint: an epoch told twice, never lost
-            with tempfile.TemporaryDirectory() as folder:
-                save_checkpoint(Path(folder), epoch.state)
-                kept = ray_train.Checkpoint.from_directory(folder)
-                ray_train.report({"epoch": epoch.number, **epoch.metrics}, checkpoint=kept)
-        # One worker looks for all: the file may appear while they look.
-        told = torch.tensor(float(rank == 0 and (run_dir / STOP).exists()), device=device)
-        if context.get_world_size() > 1:
-            torch.distributed.all_reduce(told)
-        if told:
-            raise _Stopped
+        if epoch.state is not None:
+            with asking.noting_faults():
+                journal.write_epoch(epoch)  # before the checkpoint: told twice rather than never
+                save_checkpoint(run_dir, epoch.state)
+        ray_train.report({"epoch": epoch.number, **epoch.metrics})
 
-    resume_from = None
-    if (checkpoint := ray_train.get_checkpoint()) is not None:
-        with checkpoint.as_directory() as folder:
-            resume_from = load_checkpoint(Path(folder))
+    def save(state: State) -> None:
+        with asking.noting_faults():
+            save_checkpoint(run_dir, state)
+
+    def on_step(epoch: int, step: int, steps: int, loss: torch.Tensor) -> None:
+        with asking.noting_faults():
+            journal.write_step(epoch, step, steps, loss)
+
     try:
         fit(
             recipe,
@@ -252,18 +263,23 @@ def _work(config: dict[str, Any]) -> None:
             report=report,
             device=device,
             rank=rank,
-            world_size=context.get_world_size(),
-            resume_from=resume_from,
+            world_size=world_size,
+            resume_from=load_for_all(run_dir, rank, world_size),
             device_memory_fraction=how.device_memory_fraction,
             clinical=how.clinical_metrics,
-            on_step=journal.write_step if rank == 0 else None,
+            on_step=on_step if rank == 0 else None,
+            ask=asking,
+            save=save,
         )
-    except _Stopped:
-        return
+    except Stopped:
+        return asking.fault or STOPPED
     except (InputError, torch.OutOfMemoryError) as error:
         # Raised, it would count as a lost worker and be tried again, to end the same.
         text = str(error) if isinstance(error, InputError) else OUT_OF_MEMORY
-        (run_dir / FAULT).write_text(text, encoding="utf-8")
+        with contextlib.suppress(OSError):
+            (run_dir / FAULT).write_text(text, encoding="utf-8")
+        return text
+    return asking.fault
 
 
 def shutdown() -> None:

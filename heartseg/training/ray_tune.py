@@ -22,10 +22,11 @@ from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from heartseg.config import Train
-from heartseg.errors import InputError
+from heartseg.errors import InputError, Stopped
 from heartseg.recipe import Recipe
 from heartseg.sweeps.file import Resources
-from heartseg.training.ray_train import OUT_OF_MEMORY, STOP, train_on_ray
+from heartseg.training.ray_train import OUT_OF_MEMORY, train_on_ray
+from heartseg.training.run_dir import STOP
 
 FAULT = "fault"
 
@@ -286,6 +287,7 @@ def _run_nested_trial(config: dict[str, Any], shared: dict[int, ray.ObjectRef]) 
     from ray.tune.integration.ray_train import TuneReportCallback
 
     recipe = Recipe.model_validate(config["recipe"])
+    (Path(config["run_dir"]) / STOP).unlink(missing_ok=True)
     try:
         train_on_ray(
             recipe,
@@ -296,6 +298,8 @@ def _run_nested_trial(config: dict[str, Any], shared: dict[int, ray.ObjectRef]) 
             resources=_of_worker(Resources.model_validate(config["resources"])),
             callbacks=[TuneReportCallback()],
         )
+    except Stopped:
+        return  # pruned
     except InputError as error:
         tune.report({FAULT: _reason(error)})
 

@@ -7,19 +7,30 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from heartseg.errors import InputError
+from heartseg.errors import InputError, writing
 from heartseg.recipe import Recipe
 
 RUNS = "runs"
 STATE = "run.json"
+STOP = "stop"
+"""A file of this name in the run's folder ends the training, with a checkpoint."""
+STOP_SECONDS = 0.5
+CHECKPOINTS = "checkpoints"
+DAMAGED = ".damaged"
+"""Appended to the name of a checkpoint whose content is not what was written."""
 PACKAGE = Path(__file__).parents[1]
 CODE = ("data", "metrics", "models", "training")
 """Rooms whose code decides about a training's result."""
+
+
+class InUse(InputError):
+    """Another process works in the folder."""
 
 
 @contextmanager
@@ -57,13 +68,13 @@ def hold(folder: Path) -> Iterator[None]:
     """Keep other processes off a folder, which need not exist yet.
 
     Raises:
-        InputError: another process holds it.
+        InUse: another process holds it.
     """
     with open(folder.parent / f"{folder.name}.lock", "w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(
+            raise InUse(
                 f"another process works on this very run in {folder}; wait for it or stop it"
             ) from None
         yield
@@ -87,5 +98,25 @@ def read_state(folder: Path) -> dict[str, Any]:
 def update_state(folder: Path, **values: Any) -> None:
     """Add to the run's state, whole or not at all."""
     temporary = folder / f".{STATE}.tmp"
-    temporary.write_text(json.dumps(read_state(folder) | values, indent=1), encoding="utf-8")
-    os.replace(temporary, folder / STATE)
+    with writing(folder / STATE):
+        temporary.write_text(json.dumps(read_state(folder) | values, indent=1), encoding="utf-8")
+        os.replace(temporary, folder / STATE)
+
+
+def damaged_checkpoints(folder: Path) -> list[Path]:
+    """The run's checkpoints that were found damaged."""
+    return sorted((folder / CHECKPOINTS).glob(f"*{DAMAGED}"))
+
+
+class StopFile:
+    """Says whether a run is told to end; looks for the file at most twice a second."""
+
+    def __init__(self, run_dir: Path):
+        self.path = run_dir / STOP
+        self._next = 0.0
+
+    def __call__(self) -> bool:
+        if time.monotonic() < self._next:
+            return False
+        self._next = time.monotonic() + STOP_SECONDS
+        return self.path.exists()

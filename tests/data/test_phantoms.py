@@ -21,6 +21,12 @@ from heartseg.errors import InputError
 
 CAMUS = CamusPhantoms(patients=6, half_sequences=1, seed=3)
 MMODE = MmodePhantoms(animals=4, windows_per_animal=2, window=192, seed=3)
+
+
+def phantoms_of(mmode: MmodePhantoms) -> Phantoms:
+    return Phantoms.model_validate({"camus": CAMUS, "mmode": mmode, "mmode-quality": mmode})
+
+
 PATIENTS = [f"patient{n:04d}" for n in range(1, 7)]
 CFG_KEYS = ["ED", "ES", "NbFrame", "Sex", "Age", "ImageQuality", "EF", "FrameRate"]
 
@@ -365,7 +371,7 @@ def test_speckle_is_rayleigh_distributed():
 
 
 def test_command_replaces_whole_or_leaves_what_was_there(tmp_path, monkeypatch):
-    phantoms = Phantoms(camus=CAMUS, mmode=MMODE.model_copy(update={"animals": 1}))
+    phantoms = phantoms_of(MMODE.model_copy(update={"animals": 1}))
     folder = tmp_path / "phantoms" / "mmode"
     folder.mkdir(parents=True)
     (folder / "old.txt").touch()
@@ -403,7 +409,7 @@ def test_command_needs_something_to_do():
 
 def test_picture_shows_both_datasets(tmp_path, monkeypatch):
     monkeypatch.setattr(phantom, "PICTURE_ROWS", 1)
-    phantoms = Phantoms(camus=CAMUS, mmode=MMODE)
+    phantoms = phantoms_of(MMODE)
     phantom.draw_picture(phantoms, tmp_path / "docs" / "picture.png")
     with pytest.raises(InputError, match="cannot be written"):
         phantom.draw_picture(phantoms, tmp_path / "docs/picture.png/below.png")

@@ -74,7 +74,7 @@ def pretend_trained(
     def load_trained(folder: Path) -> tuple[torch.nn.Module, Any, dict[str, Any]]:
         name = folder.parent.name
         digest = file_digest(f"data/prepared/{name}.parquet")
-        training = {"recipe_name": name, "mlflow_run_id": run_id}
+        training = {"recipe_name": name, "mlflow_run_id": run_id, "experiment": "-", "tags": {}}
         recipe = params.recipe(name).model_copy(update=changes.pop("recipe", {}))
         model = ReadsLabels(len(LABELS[name])).eval()
         return model, recipe, training | {"data_digest": digest} | changes

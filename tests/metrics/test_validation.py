@@ -10,7 +10,7 @@ from torch.nn.functional import interpolate
 
 from heartseg.data.labels import Camus
 from heartseg.metrics.validation import NO_EF_ERROR, ClinicalValidation
-from heartseg.training.loop import _gather
+from heartseg.training.validate import _gather
 from tests.metrics.shapes import MM_PER_ROW, S_PER_COLUMN, UNEQUAL, heart, strip
 
 SIZE = 256

@@ -1,7 +1,8 @@
-"""Checkpoints survive kills and refuse code."""
+"""Checkpoints survive kills, full and damaged disks, and refuse code."""
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 
 import pytest
@@ -9,37 +10,76 @@ import torch
 
 from heartseg.errors import InputError
 from heartseg.training import checkpoint
-from heartseg.training.checkpoint import FILE_NAME, load_checkpoint, save_checkpoint
+from heartseg.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from heartseg.training.run_dir import damaged_checkpoints
+
+
+def state(epoch, step=0, **more):
+    return {"next_epoch": epoch, "step": step} | more
+
+
+def flip(path, place):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def truncate(path, place):
+    path.write_bytes(path.read_bytes()[:place])
 
 
 def test_round_trip(tmp_path):
-    state = {"model": {"w": torch.arange(6.0).reshape(2, 3)}, "epoch": 4, "best": None}
-    save_checkpoint(tmp_path, state)
+    saved = state(4, model={"w": torch.arange(6.0).reshape(2, 3)}, best=None)
+    path = save_checkpoint(tmp_path, saved)
     back = load_checkpoint(tmp_path)
-    assert torch.equal(back["model"]["w"], state["model"]["w"])
-    assert (back["epoch"], back["best"]) == (4, None)
+    assert torch.equal(back["model"]["w"], saved["model"]["w"])
+    assert (back["next_epoch"], back["best"]) == (4, None)
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in path.name
+
+
+def test_the_two_newest_are_kept(tmp_path):
+    for epoch, step in ((2, 0), (9, 0), (10, 0), (10, 7)):
+        save_checkpoint(tmp_path, state(epoch, step))
+    assert [path.name[:11] for path in checkpoints(tmp_path)] == ["0010-000000", "0010-000007"]
+    assert load_checkpoint(tmp_path) == state(10, 7)
+
+
+@pytest.mark.parametrize("damage", [flip, truncate])
+@pytest.mark.parametrize("place", [0, 700, -1])
+def test_a_damaged_one_is_told_and_the_one_before_is_used(tmp_path, caplog, damage, place):
+    save_checkpoint(tmp_path, state(2, model={"w": torch.zeros(300)}))
+    path = save_checkpoint(tmp_path, state(3, model={"w": torch.ones(300)}))
+    damage(path, place)
+    assert load_checkpoint(tmp_path)["next_epoch"] == 2
+    assert f"{path} is damaged: its SHA-256" in caplog.text
+    assert [p.name for p in damaged_checkpoints(tmp_path)] == [path.name + ".damaged"]
+    assert load_checkpoint(tmp_path)["next_epoch"] == 2
+
+
+def test_all_damaged_is_for_a_person_to_decide(tmp_path):
+    for epoch in (2, 3):
+        flip(save_checkpoint(tmp_path, state(epoch)), 100)
+    with pytest.raises(InputError, match=r"all checkpoints in .* are damaged; put back a copy"):
+        load_checkpoint(tmp_path)
+
+
+def test_the_weights_of_an_earlier_epoch_are_not_taken_for_the_last_ones():
+    with pytest.raises(InputError, match="the one before it is of epoch 2; run `heartseg train`"):
+        checkpoint.selected_weights(state(3, last=False))
 
 
 def test_failure_in_the_midst_of_writing_leaves_the_old_one(tmp_path, monkeypatch):
-    save_checkpoint(tmp_path, {"epoch": 1})
+    old = save_checkpoint(tmp_path, state(1))
 
-    def torn(state, stream):
-        stream.write(b"half of it")
+    def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.torch, "save", torn)
-    with pytest.raises(OSError, match="No space left"):
-        save_checkpoint(tmp_path, {"epoch": 2})
+    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    with pytest.raises(InputError, match=r"0002-.* could not be written: No space left"):
+        save_checkpoint(tmp_path, state(2))
     monkeypatch.undo()
-    assert load_checkpoint(tmp_path) == {"epoch": 1}
-    assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
-
-
-def test_truncated_file_is_named(tmp_path):
-    path = save_checkpoint(tmp_path, {"model": {"w": torch.zeros(1000)}})
-    path.write_bytes(path.read_bytes()[:1500])
-    with pytest.raises(InputError, match=str(path)):
-        load_checkpoint(tmp_path)
+    assert load_checkpoint(tmp_path) == state(1)
+    assert list(old.parent.iterdir()) == [old]
 
 
 def test_pickled_code_is_refused(tmp_path):
@@ -47,6 +87,9 @@ def test_pickled_code_is_refused(tmp_path):
         def __reduce__(self):
             return (exec, ("raise SystemExit('code ran')",))
 
-    (tmp_path / FILE_NAME).write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(InputError, match="no readable checkpoint"):
+    content = pickle.dumps(Evil())
+    name = f"0001-000000.{hashlib.sha256(content).hexdigest()}.pt"
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / name).write_bytes(content)
+    with pytest.raises(InputError, match="damaged"):
         load_checkpoint(tmp_path)

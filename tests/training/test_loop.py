@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from heartseg.data.resident import Resident
-from heartseg.errors import InputError
+from heartseg.errors import InputError, Stopped
 from heartseg.recipe import Augment
 from heartseg.training.checkpoint import load_checkpoint, save_checkpoint, selected_weights
-from heartseg.training.loop import fit
+from heartseg.training.loop import Ask, fit
 from tests.examples import disks, small_recipe
 
 U_NET = {"name": "unet", "in_channels": 1, "channels": [4, 8], "residual_units": 1, "dropout": 0.1}
@@ -83,6 +83,37 @@ def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
     for (_, mine, _), (_, theirs, _) in zip(resumed, whole[1:], strict=True):
         assert mine["val_loss"] == theirs["val_loss"]
         assert mine["dice_mean"] == theirs["dice_mean"]
+
+
+@pytest.mark.parametrize("asked", [Ask.STOP, Ask.SAVE])
+def test_a_run_stopped_in_the_midst_of_an_epoch_goes_on_there_bit_for_bit(
+    params, train, val, tmp_path, asked
+):
+    """No step is done twice, and the epoch's training loss is that of all its steps."""
+    recipe = small_recipe(params, ema_decay=0.9, batch_size=2)
+    whole, steps = run(recipe, train, val), []
+
+    def note(epoch, step, count, loss):
+        if asked is Ask.SAVE and (epoch, step) == (2, 3):
+            raise KeyboardInterrupt  # the node is gone a step after it saved
+        steps.append((epoch, step))
+
+    def ask():
+        return asked if steps[-1] == (2, 2) else Ask.GO_ON
+
+    def save(state):
+        save_checkpoint(tmp_path, state)
+
+    with pytest.raises((Stopped, KeyboardInterrupt)):
+        fit(recipe, train, val, report=lambda epoch: None, on_step=note, ask=ask, save=save)
+    state = load_checkpoint(tmp_path)
+    assert (state["next_epoch"], state["step"]) == (2, 2)
+    asked = None
+    resumed = run(recipe, train, val, resume_from=state, on_step=note)
+    assert_same_weights(resumed[-1][2]["model"], whole[-1][2]["model"])
+    assert_same_weights(selected_weights(resumed[-1][2])[1], selected_weights(whole[-1][2])[1])
+    assert [m["train_loss"] for _, m, _ in resumed] == [m["train_loss"] for _, m, _ in whole[1:]]
+    assert steps == [(epoch, step) for epoch in (1, 2, 3) for step in (1, 2, 3, 4, 5)]
 
 
 def test_a_finished_run_trains_no_further(tiny_recipe, train, val):

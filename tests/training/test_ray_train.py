@@ -19,6 +19,9 @@ from heartseg.training.checkpoint import load_checkpoint
 from heartseg.training.journal import read_epochs
 from heartseg.training.loop import fit
 from tests.examples import disks, small_recipe
+from tests.training.test_storage import disk, fill
+
+__all__ = ["disk"]
 
 pytestmark = pytest.mark.slow
 
@@ -123,6 +126,29 @@ def test_a_users_fault_in_a_worker_ends_at_once(cluster, params, data, tmp_path:
     recipe = small_recipe(params, learning_rate=1e30, schedule="constant")
     with pytest.raises(InputError, match="lower learning_rate"):
         cluster.train_on_cluster(recipe, how(params, 1), data, tmp_path)
+
+
+def test_a_full_disk_ends_all_workers_and_the_same_training_goes_on(
+    cluster, params, data, tmp_path, disk
+):
+    recipe = small_recipe(params, **EXACT, epochs=40)
+    run_dir = disk / "run"
+    run_dir.mkdir()
+    ballast = []
+
+    def fill_after_the_second_epoch():
+        while len(read_epochs(run_dir)) < 2:
+            time.sleep(0.01)
+        ballast.append(fill(disk))
+
+    threading.Thread(target=fill_after_the_second_epoch, daemon=True).start()
+    with pytest.raises(InputError, match="could not be written: No space left on device"):
+        cluster.train_on_cluster(recipe, how(params, 2, overlay_every=0), data, run_dir)
+    assert 2 <= load_checkpoint(run_dir)["next_epoch"] - 1 < 40
+    ballast[0].unlink()
+    short = recipe.model_copy(update={"epochs": load_checkpoint(run_dir)["next_epoch"]})
+    cluster.train_on_cluster(short, how(params, 2, overlay_every=0), data, run_dir)
+    assert load_checkpoint(run_dir)["last"]
 
 
 def test_a_batch_that_workers_cannot_share_is_refused_before_they_start(
