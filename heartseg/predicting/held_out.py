@@ -1,4 +1,4 @@
-"""Two models on the same held-out patients: as their runs have it, or measured anew."""
+"""Two models on the same held-out patients: as their runs keep it, or measured anew."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def recorded(first: Evaluated, second: Evaluated, prepared: Path, uri: str) -> H
     return HeldOut(
         cases=(first.cases, second.cases),
         clinical=(first.clinical, second.clinical),
-        about=_about(first.cases, split, digest, "as their runs have it"),
+        about=_about(first.cases, split, digest, "as their runs keep it"),
         rows=rows,
         predictors=predictors,
         no_pictures=no_pictures,
@@ -155,8 +155,8 @@ def predictor(package: Package) -> Predict:
 
     def predict(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         frames = image if len(image) == channels else image[:1]
-        batch = np.broadcast_to(frames, (channels, *image.shape[1:]))[None]
-        labels, probabilities = run(np.ascontiguousarray(batch))
+        batch = np.repeat(frames, channels // len(frames), axis=0)[None]
+        labels, probabilities = run(batch)
         return labels[0], probabilities[0]
 
     return predict
@@ -200,6 +200,6 @@ def changed_cases(
 
 def _about(cases: pd.DataFrame, split: str, digest: str, how: str) -> str:
     return (
-        f"{cases['case_id'].nunique()} images of {cases['patient'].nunique()} patients or animals, "
+        f"{cases['case_id'].nunique()} images of {cases['patient'].nunique()} patients (animals), "
         f"the {split} split of the prepared dataset with MD5 {digest}; {how}."
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from heartseg.errors import InputError
 from heartseg.tracking import records
 from heartseg.tracking.chain import Subject, find_subject, read_recipe
 from heartseg.tracking.mlflow import first_line, without_password
-from heartseg.tracking.registry import POSTPROCESS_TAG, WEIGHTS_TAG
+from heartseg.tracking.registry import POSTPROCESS_TAG, TTA_TAG, WEIGHTS_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,7 +28,8 @@ class Evaluated:
     """A model and what is known of how good it is.
 
     Attributes:
-        title: for people: "heartseg-camus version 2 (champion)", "run camus-4acfbd9bb9".
+        name: "heartseg-camus version 2", "run camus-4acfbd9bb9".
+        aliases: of the version, "champion" for example.
         subject: the run and the version.
         model_uri: of the registered version; None for a run that was not registered.
         dataset: that it segments.
@@ -39,7 +39,8 @@ class Evaluated:
         clinical: clinical.csv, a row per patient or M-mode window.
     """
 
-    title: str
+    name: str
+    aliases: list[str]
     subject: Subject
     model_uri: str | None
     dataset: str
@@ -47,6 +48,11 @@ class Evaluated:
     metrics: dict[str, Any]
     cases: pd.DataFrame
     clinical: pd.DataFrame
+
+    @property
+    def title(self) -> str:
+        """For people: name and aliases."""
+        return self.name + (f" ({', '.join(self.aliases)})" if self.aliases else "")
 
 
 def read_evaluated(client: MlflowClient, uri: str) -> Evaluated:
@@ -69,7 +75,8 @@ def read_evaluated(client: MlflowClient, uri: str) -> Evaluated:
         for name in ("metrics.json", "cases.csv", "clinical.csv")
     }
     return Evaluated(
-        title=_title(subject),
+        name=_name(subject),
+        aliases=[] if subject.version is None else list(subject.version.aliases),
         subject=subject,
         model_uri=None if version is None else f"models:/{version.name}/{version.version}",
         dataset=subject.tags["heartseg.dataset"],
@@ -90,9 +97,8 @@ def check_comparable(first: Evaluated, second: Evaluated) -> None:
         if not own.metrics or own.cases.empty:
             raise InputError(f"{own.title} has no evaluation in its MLflow run. {AGAIN}")
         version = own.subject.version
-        if version is not None and (
-            version.tags.get(WEIGHTS_TAG) != own.metrics["weights_md5"]
-            or version.tags.get(POSTPROCESS_TAG, "none") != _postprocess(own)
+        if version is not None and any(
+            version.tags.get(tag, "none") != value for tag, value in _package(own.metrics).items()
         ):
             raise InputError(f"the run of {own.title} keeps another model's evaluation. {AGAIN}")
     for key, name in (("data_digest", "prepared dataset"), ("evaluated_on", "split")):
@@ -116,7 +122,7 @@ def log_comparison(
         InputError: the store cannot be written.
     """
     run_id = second.subject.run_id
-    names = [re.sub(r"[^A-Za-z0-9.@-]+", "-", own.title).strip("-") for own in (second, first)]
+    names = [re.sub(r"[^A-Za-z0-9.-]+", "-", own.name) for own in (second, first)]
     path = f"{FOLDER}/{'_against_'.join(names)}.html"
     try:
         client.log_text(run_id, page, path)
@@ -149,16 +155,20 @@ def about(own: Evaluated) -> dict[str, str]:
     }
 
 
-def _postprocess(own: Evaluated) -> str:
-    return (own.metrics.get("postprocess") or {"chosen": "none"})["chosen"]
+def _package(metrics: dict[str, Any]) -> dict[str, str]:
+    """Tags that the version has whose package was evaluated."""
+    chosen = {key: (metrics.get(key) or {}).get("chosen") for key in ("postprocess", "tta")}
+    return {
+        WEIGHTS_TAG: metrics["weights_md5"],
+        POSTPROCESS_TAG: chosen["postprocess"] or "none",
+        TTA_TAG: chosen["tta"] or "none",
+    }
 
 
-def _title(subject: Subject) -> str:
+def _name(subject: Subject) -> str:
     if subject.version is None:
         return f"run {subject.run.info.run_name}"
-    aliases: Sequence[str] = subject.version.aliases
-    held = f" ({', '.join(aliases)})" if aliases else ""
-    return f"{subject.version.name} version {subject.version.version}{held}"
+    return f"{subject.version.name} version {subject.version.version}"
 
 
 def _table(text: str | None) -> pd.DataFrame:
