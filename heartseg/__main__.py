@@ -20,6 +20,7 @@ COMMANDS = {
     "serve": "answer requests and show a page, with a registered or pulled model",
     "recording": "segment and measure whole M-mode recordings",
     "test": "measure a registered model on a folder with masks",
+    "names": "find who is behind a hashed name of a case",
     "doctor": "look at everything that a run needs, and say how to mend it",
     "compare": "compare two models case by case, on one page",
     "lineage": "tell what made a model, or what was made of some data or a patient's images",

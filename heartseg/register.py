@@ -15,6 +15,7 @@ from heartseg.config import Params, load_params
 from heartseg.data.prepared import file_digest, read_metadata
 from heartseg.errors import InputError, run_command
 from heartseg.paths import MODEL, prepared_path, results_dir, write_whole
+from heartseg.privacy import case_names
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -84,7 +85,8 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
 
     found = registry.find_version(client, registered_name, tags)
     if found is None:
-        run_id = registry.find_run(client, training, prepared_path(dataset))
+        names = case_names(params.privacy, prepared_path(dataset))
+        run_id = registry.find_run(client, training, prepared_path(dataset), names)
         registry.drop_unregistered(client, registered_name, run_id)
         model_uri = log_packaged(
             model,

@@ -20,6 +20,7 @@ from heartseg.tracking.notes import EXPERIMENT_TAGS, NOTE, RUN_TAGS, run_note
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput
 
 _log = logging.getLogger(__name__)
 
@@ -212,11 +213,24 @@ def open_run(
         source = json.dumps({"uri": data_source})
         data = Dataset(dataset, data_digest, source_type="local", source=source)
         context = InputTag("mlflow.data.context", "training")
-        client.log_inputs(run_id, [DatasetInput(data, [context])])
+        _log_inputs(client, run_id, [DatasetInput(data, [context])])
     except BaseException:
         client.set_terminated(run_id, "FAILED")
         raise
     return run_id
+
+
+def _log_inputs(client: MlflowClient, run_id: str, inputs: list[DatasetInput]) -> None:
+    """Of two runs that are the first to name a dataset at the same moment, one is refused.
+
+    MLflow looks for the dataset's row and then inserts it; the second time it finds the other's.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.log_inputs(run_id, inputs)
+    except MlflowException:
+        client.log_inputs(run_id, inputs)
 
 
 def run_of(client: MlflowClient, training: dict[str, Any]) -> str | None:

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from heartseg.config import PARAMS_FILE, load_params
 from heartseg.paths import prepared_path
+from heartseg.privacy import shown_name
 from heartseg.tracking.chain import STARTED_TAG, about_run, is_cached, read_cases
 from heartseg.tracking.lineage import NONE
 from heartseg.tracking.registry import WEIGHTS_TAG
@@ -93,6 +95,8 @@ def on_patient(
 ) -> Callable[[Run], dict[str, Any] | None]:
     """For `find_users`: runs that saw a patient, or of which nobody knows any more."""
     known: dict[str, dict[str, Any] | None] = {}
+    # Runs keep the names as they may be shown; datasets have the real ones.
+    aliases = {patient, shown_name(load_params(root / PARAMS_FILE).privacy, patient)}
 
     def concerns(run: Run) -> dict[str, Any] | None:
         md5 = run.data.tags["dvc.prepared_md5"]
@@ -102,8 +106,8 @@ def on_patient(
         if cases is None:
             return {"split": None, "cases": []}
         for split, patients in cases.items():
-            if patient in patients:
-                return {"split": split, "cases": patients[patient]}
+            for name in aliases & patients.keys():
+                return {"split": split, "cases": patients[name]}
         return None
 
     return concerns
