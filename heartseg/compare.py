@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from heartseg.config import Params, load_params
 from heartseg.errors import InputError, run_command
 from heartseg.paths import prepared_path
+from heartseg.privacy import case_names
 
 if TYPE_CHECKING:
     from heartseg.predicting.held_out import HeldOut, Shown
@@ -41,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     first, second = (evaluations.read_evaluated(client, uri) for uri in (options.a, options.b))
     _check(first, second)
     prepared = prepared_path(first.dataset)
-    shown = str
+    # Without the dataset there are no pictures, and so no names.
+    shown = case_names(params.privacy, prepared).shown if prepared.exists() else str
     if options.evaluate:
         held_out = measured_anew((first, second), prepared, client, params, shown)
     else:

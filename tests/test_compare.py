@@ -12,11 +12,13 @@ import pytest
 import yaml
 
 from heartseg import compare
+from heartseg.config import load_params
 from heartseg.data.labels import Camus
 from heartseg.data.prepared import Sample, file_digest, read_prepared, write_prepared
 from heartseg.errors import InputError
 from heartseg.metrics.cases import Measured, measure_cases
 from heartseg.models.packaged import STD
+from heartseg.privacy import case_names
 from heartseg.tracking.mlflow import connect, log_evaluation
 from tests.examples import ROOT
 from tests.registered import register_threshold
@@ -151,6 +153,10 @@ def test_two_versions(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "<script" not in page
     assert re.search(r"<code>epochs</code></td><td>3</td><td>6</td>", page)
     assert "loss</code>" not in page
+    names = case_names(load_params().privacy, prepared)
+    assert names.mode == "hashed"
+    assert names.shown("p2_2CH_ED") in page  # its model misses the most
+    assert not re.search(r"p\d_\dCH", page)
     client = connect(f"sqlite:///{here / 'mlflow.db'}")
     logged = client.download_artifacts(run_of(here, 2), PAGE, str(here))
     assert Path(logged).read_text(encoding="utf-8") == page

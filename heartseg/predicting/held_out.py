@@ -13,6 +13,7 @@ import pandas as pd
 from heartseg.config import Params
 from heartseg.data.prepared import decode_image, decode_png, file_digest, read_prepared
 from heartseg.errors import InputError
+from heartseg.privacy import WITHHELD
 from heartseg.report.compare import ChangedCase
 from heartseg.tracking.chain import read_cases
 from heartseg.tracking.evaluations import Evaluated, check_comparable
@@ -95,13 +96,14 @@ def measured_anew(
 
     dataset = models[0].dataset
     split, rows = held_out_rows(prepared, params.evaluate.split)
-    trained = [read_cases(client, Path.cwd(), own.subject.run) for own in models]
+    told = [read_cases(client, Path.cwd(), own.subject.run) or {} for own in models]
+    trained = [set(cases.get("train", ())) - {WITHHELD} for cases in told]
     notes = [
         f"which patients {own.title} was trained on is not known"
-        for own, cases in zip(models, trained, strict=True)
-        if cases is None
+        for own, patients in zip(models, trained, strict=True)
+        if not patients
     ]
-    unseen = unseen_rows(rows, [set(cases["train"]) for cases in trained if cases], shown)
+    unseen = unseen_rows(rows, trained, shown)
     if unseen.empty:
         raise InputError(
             f"one of the models was trained on every {split} patient of {prepared}: nothing that "

@@ -106,7 +106,7 @@ def comparison_page(
         clinical=_clinical(agreement, dataset),
         charts=[
             (f"{letter}: {name}", figure_uri(bland_altman(p.reference, p.measured, *_unit(name))))
-            for letter, p in zip("AB", ef, strict=True)
+            for letter, p in zip("AB", ef, strict=False)
         ],
         recipe=recipe,
         n_same=same,

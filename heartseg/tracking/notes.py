@@ -61,14 +61,16 @@ def describe(client: MlflowClient, name: str, version: str, model_uri: str, data
         client.update_registered_model(name, registered_note(name, dataset))
     held = json.dumps([{"name": name, "version": version}])
     # as mlflow.register_model does it: the page of the logged model leads to its version
-    client.set_logged_model_tags(model_uri.removeprefix("models:/"), {"mlflow.modelVersions": held})
+    note = f"What version {version} of {name} loads; the version's description is the model card."
+    tags = {"mlflow.modelVersions": held, NOTE: note}
+    client.set_logged_model_tags(model_uri.removeprefix("models:/"), tags)
 
 
 def registered_note(name: str, dataset: str) -> str:
     """What a registered model is, for all its versions."""
     return (
-        f"Models for the dataset {dataset}, best first by alias: `models:/{name}@champion` beat "
-        "every other on the same held-out patients; `@challenger` is the latest that did not. "
+        f"Models for the dataset {dataset}. `models:/{name}@champion` is the best so far on the "
+        "same held-out patients, `@challenger` the latest that was not better. "
         "Each version's description is its model card; its source run has the evaluation's "
         "figures and tables, its source model what pulls and predicts."
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from heartseg.tracking.mlflow import connect, log_evaluation
 from heartseg.tracking.notes import describe, run_note
-from heartseg.tracking.registry import register_version
+from heartseg.tracking.registry import register_version, use_store
 from tests.tracking.stores import new_run
 
 METRICS = {
@@ -37,7 +37,7 @@ def test_other_metrics_leave_the_note_as_it_is() -> None:
 
 
 def test_a_registered_model_is_described_and_its_source_model_leads_to_it(store: str) -> None:
-    client = connect(store)
+    client = use_store(store)
     run_id = new_run(store)
     experiment = client.get_run(run_id).info.experiment_id
     logged = client.create_logged_model(experiment, name="unet", source_run_id=run_id)
