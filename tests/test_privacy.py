@@ -24,6 +24,7 @@ from heartseg.config import Params, Privacy, load_params
 from heartseg.data.prepared import Sample, write_prepared
 from heartseg.errors import InputError
 from heartseg.privacy import KEY_VARIABLE, WITHHELD, CaseNames, case_names, read_key
+from heartseg.tracking import tracker
 from tests.examples import ROOT, disks, small_recipe
 from tests.tracking.stores import _cold_store, _own_environment, store
 
@@ -221,6 +222,7 @@ def test_nothing_that_is_sent_names_a_patient(tmp_path, params, store, key, monk
         set_text(self, text)
 
     monkeypatch.setattr(matplotlib.text.Text, "set_text", remember)
+    monkeypatch.setattr(tracker, "CLOSE_S", 120.0)  # the last figure may be late on a busy machine
     monkeypatch.chdir(tmp_path)
     run_stages(tmp_path, params, mode, register=mode == "hashed")
 
@@ -239,7 +241,7 @@ def test_nothing_that_is_sent_names_a_patient(tmp_path, params, store, key, monk
     database = [path for path in tmp_path.glob("mlflow.db*")]
     assert database
     if mode == "plain":  # so the search does find names
-        assert named_in(sent[0]).keys() == {"QX4711"}
+        assert named_in(sent[0]).keys() == PATIENTS.keys()  # all, in lineage/cases.json
         assert named_in(sent[1]).keys() == {"ZZSCHMIDT-7731"}
         return
     assert not [text for text in drawn for patient in PATIENTS if patient in text]

@@ -6,9 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from heartseg.config import PARAMS_FILE, load_params
 from heartseg.paths import prepared_path
-from heartseg.privacy import shown_name
 from heartseg.tracking.chain import STARTED_TAG, about_run, is_cached, read_cases
 from heartseg.tracking.lineage import NONE
 from heartseg.tracking.registry import WEIGHTS_TAG
@@ -91,12 +89,14 @@ def on_data(root: Path, reference: str) -> Callable[[Run], dict[str, Any] | None
 
 
 def on_patient(
-    client: MlflowClient, root: Path, patient: str
+    client: MlflowClient, root: Path, names: set[str]
 ) -> Callable[[Run], dict[str, Any] | None]:
-    """For `find_users`: runs that saw a patient, or of which nobody knows any more."""
+    """For `find_users`: runs that saw a patient, or of which nobody knows any more.
+
+    Args:
+        names: the patient's own name and, as runs keep it, the one that may be shown.
+    """
     known: dict[str, dict[str, Any] | None] = {}
-    # Runs keep the names as they may be shown; datasets have the real ones.
-    aliases = {patient, shown_name(load_params(root / PARAMS_FILE).privacy, patient)}
 
     def concerns(run: Run) -> dict[str, Any] | None:
         md5 = run.data.tags["dvc.prepared_md5"]
@@ -106,7 +106,7 @@ def on_patient(
         if cases is None:
             return {"split": None, "cases": []}
         for split, patients in cases.items():
-            for name in aliases & patients.keys():
+            for name in names & patients.keys():
                 return {"split": split, "cases": patients[name]}
         return None
 
