@@ -22,6 +22,7 @@ COMMANDS = {
     "test": "measure a registered model on a folder with masks",
     "names": "find who is behind a hashed name of a case",
     "doctor": "look at everything that a run needs, and say how to mend it",
+    "compare": "compare two models case by case, on one page",
     "lineage": "tell what made a model, or what was made of some data or a patient's images",
     "reproduce": "make a model again from what is recorded, and compare",
     "sync": "send MLflow what trainings kept while it did not answer",

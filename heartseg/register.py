@@ -50,6 +50,7 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
     from heartseg.report.card import model_card
     from heartseg.tracking import registry
     from heartseg.tracking.mlflow import tracking_uri
+    from heartseg.tracking.notes import describe
 
     value = registry.read_value(metrics, gate.metric, metrics_path)
     model, recipe, training = load_trained(model_folder)
@@ -101,6 +102,7 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
             },
         ).model_uri
         version = registry.register_version(client, registered_name, run_id, model_uri, tags)
+        describe(client, registered_name, version, model_uri, dataset)
     else:
         run_id, model_uri, version = str(found.run_id), str(found.source), str(found.version)
         for key, text in tags.items():  # the evaluation may be another one than then

@@ -16,6 +16,7 @@ import yaml
 from heartseg.errors import InputError
 from heartseg.nested import leaves
 from heartseg.tracking.credentials import check_credentials_file, without_credentials
+from heartseg.tracking.notes import EXPERIMENT_TAGS, NOTE, RUN_TAGS, run_note
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -139,7 +140,8 @@ def find_experiment(client: MlflowClient, name: str) -> str:
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:
-            return client.create_experiment(name, _artifact_location(client.tracking_uri, name))
+            place = _artifact_location(client.tracking_uri, name)
+            return client.create_experiment(name, place, EXPERIMENT_TAGS)
         except MlflowException:
             experiment = client.get_experiment_by_name(name)
             if experiment is None:  # it was not another process that has just created it
@@ -200,7 +202,8 @@ def open_run(
     if run_id is not None:
         _log.warning("the MLflow run %s was deleted; a new one takes its place", run_id)
 
-    run = client.create_run(find_experiment(client, experiment), run_name=name, tags=tags)
+    in_experiment = find_experiment(client, experiment)
+    run = client.create_run(in_experiment, run_name=name, tags=RUN_TAGS | tags)
     run_id = run.info.run_id
     try:
         pairs = [Param(key, value) for key, value in flatten(params).items()]
@@ -304,6 +307,8 @@ def _log_evaluation(
             numbers.append(Metric(name, float(value), now, 0))
         elif value is not None:
             tags.append(RunTag(name.replace("/", "."), str(value)))
+    if note := run_note(metrics):
+        tags.append(RunTag(NOTE, note))
     client.log_batch(run_id, metrics=numbers, tags=tags)
     for path in files:
         folder = "evaluation" if path.is_file() else f"evaluation/{path.name}"
