@@ -140,6 +140,7 @@ def about(own: Evaluated) -> dict[str, str]:
     tags, info = own.subject.tags, own.subject.run.info
     dirty = " with uncommitted changes" if tags.get("git.dirty") == "true" else ""
     choices = {key: (own.metrics.get(key) or {}).get("chosen") for key in ("postprocess", "tta")}
+    said = {"True": "yes: optimistic", "False": "no"}
     return {
         "Registered as": own.model_uri or "nothing",
         "Run": f"{info.run_name} ({info.run_id})",
@@ -149,8 +150,8 @@ def about(own: Evaluated) -> dict[str, str]:
         "Weights": f"MD5 {own.subject.weights_md5 or 'unknown'}",
         "Post-processing": str(choices["postprocess"] or "unknown").replace("_", " "),
         "Test-time augmentation": str(choices["tta"] or "none"),
-        "Evaluation data had a say in training": {True: "yes: optimistic", False: "no"}.get(
-            own.metrics.get("selected_on_it"), "unknown"
+        "Evaluation data had a say in training": said.get(
+            str(own.metrics.get("selected_on_it")), "unknown"
         ),
     }
 
@@ -176,6 +177,6 @@ def _table(text: str | None) -> pd.DataFrame:
     if text is None:
         return pd.DataFrame()
     table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
-    numbers = [column for column in table if column not in TEXT]
+    numbers = table.columns.difference(list(TEXT))
     table[numbers] = table[numbers].apply(pd.to_numeric, errors="coerce")
     return table
