@@ -6,6 +6,8 @@ before is not done again. Left in DIR, besides NAME_seg and NAME_overlay of each
 
 images.csv (lengths and areas per frame), clinical.csv (volumes and EF of patients whose two views
 at ED and ES are there, named as in CAMUS), sequences.csv and NAME_curves (volume over time).
+With --uncertainty also NAME_uncertainty, the entropy of each pixel from 0 to 1 (in a PNG 0 to 255),
+and the column uncertainty of images.csv, its mean over the heart.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("model", help="models:/heartseg-camus@champion, or a pulled folder")
     parser.add_argument("inputs", nargs="+", metavar="FILE_FOLDER_OR_PATTERN")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--uncertainty", action="store_true", help="how unsure it is, per pixel")
     parser.add_argument("--overwrite", action="store_true", help="do all files again")
     parser.add_argument("--ray", action="store_true", help="on the cluster at RAY_ADDRESS")
     options = parser.parse_args(argv)
@@ -54,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         package = read_model(options.model)
         settings = {
             "out": out,
+            "uncertainty": options.uncertainty,
             "overwrite": options.overwrite,
             "made_before": start(out, package, options.overwrite),
         }
@@ -82,7 +86,7 @@ def _here(package: Package, jobs: Sequence[Job], settings: dict[str, Any]) -> It
     from heartseg.predicting.files import in_chunks
     from heartseg.predicting.segmenter import Segmenter
 
-    segmenter = Segmenter(package.load(), package.metadata, **settings)
+    segmenter = Segmenter.of(package, settings)
     with ThreadPoolExecutor(THREADS) as pool:
         yield from pool.map(segmenter, in_chunks(jobs))
 

@@ -41,7 +41,7 @@ def register_threshold(uri: str, shift: float = 0.0) -> None:
         run_id=run_id,
         metadata={
             "dataset": "camus",
-            "recipe": {"dataset": "camus", "model": {"in_channels": 1}, "loss": "ce_dice"},
+            "recipe": {"dataset": "camus", "loss": "ce_dice", "model": {"in_channels": 1}},
             "postprocess": "none",
         },
     )

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import onnxruntime
 import pandas as pd
 import pytest
+import scipy.special
+import scipy.stats
 from PIL import Image
 from safetensors.torch import load_file
 
 from heartseg import predict, pull
 from heartseg.errors import InputError
 from heartseg.models import exported
+from heartseg.models.packaged import MEAN, STD
 from tests.predicting.test_segmenter import blob, chambers, write_frames
 from tests.registered import CARD, MODEL, register_threshold, registered
 from tests.tracking.stores import _cold_store, _own_environment
@@ -144,6 +149,38 @@ def test_uri_and_folder_give_the_same_without_a_pickle(pulled, registered, tmp_p
     assert list(table["lv_area_mm2"]) == pytest.approx(walls, rel=0.15)
 
 
+def test_uncertainty_by_uri_and_folder(pulled, registered, tmp_path, monkeypatch, capsys):
+    """A second run over label maps that are there makes it; they stay as they are."""
+    pixels = blob(32, 32)  # the size of the network, so that each pixel's logits are known
+    (tmp_path / "in").mkdir()
+    nib.save(nib.Nifti1Image(pixels.T, np.diag([-1.0, -1.5, 1, 1])), "in/a.nii.gz")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registered)
+
+    predict.main([str(pulled), "in", "--out", "by_folder"])
+    without = contents(Path("by_folder"))
+    for model, out in ((str(pulled), "by_folder"), (MODEL, "by_uri")):
+        predict.main([model, "in", "--out", out, "--uncertainty"])
+    with_it = contents(Path("by_folder"))
+    assert with_it == contents(Path("by_uri"))
+    assert set(with_it) == {*without, "a_uncertainty.nii.gz"}
+    assert with_it["a_seg.nii.gz"] == without["a_seg.nii.gz"]
+    x = (pixels - MEAN) / STD
+    logits = np.stack([-x, x, -10 - abs(x), -10 - abs(x)])
+    expected = scipy.stats.entropy(scipy.special.softmax(logits, axis=0), base=4)
+    found = np.asanyarray(nib.load("by_folder/a_uncertainty.nii.gz").dataobj)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found.T, expected, atol=1e-6)
+    told = pd.read_csv("by_folder/images.csv")
+    assert told["uncertainty"][0] == pytest.approx(expected[pixels > 115].mean(), abs=1e-6)
+    before = pd.read_csv(io.BytesIO(without["images.csv"]))
+    pd.testing.assert_frame_equal(told.drop(columns="uncertainty"), before)
+
+    capsys.readouterr()
+    predict.main([str(pulled), "in", "--out", "by_folder", "--uncertainty"])
+    assert "0 file(s) segmented into by_folder, 1 there already" in capsys.readouterr().out
+    assert contents(Path("by_folder")) == with_it
+
+
 def test_two_models_are_not_mixed(pulled, registered, tmp_path, monkeypatch, capsys):
     shutil.copy(registered.removeprefix("sqlite:///"), tmp_path / "other.db")
     register_threshold(f"sqlite:///{tmp_path}/other.db", shift=9.0)
@@ -169,9 +206,10 @@ def test_on_a_ray_cluster_the_same_comes_out(pulled, tmp_path, monkeypatch):
 
     for out, extra in (("here", []), ("there", ["--ray"])):
         with pytest.raises(InputError, match=r"1 input.*\n.*bad\.nii"):
-            predict.main([str(pulled), "in", "--out", out, *extra])
+            predict.main([str(pulled), "in", "--out", out, "--uncertainty", *extra])
 
     assert len(pd.read_csv("there/clinical.csv")) == 6
+    assert len(list(Path("there").rglob("*_uncertainty.nii.gz"))) == 24
     assert contents(Path("there")) == contents(Path("here"))
 
 

@@ -1,4 +1,4 @@
-"""Image files as frames in memory, and label maps on the files' own grids.
+"""Image files as frames in memory, and label maps and uncertainty on the files' own grids.
 
 NIfTI (2-D, or 3-D with time last), PNG, and ultrasound DICOM (one frame or many).
 """
@@ -36,9 +36,12 @@ class Images:
     Attributes:
         frames: (T, H, W) as stored, from `read_images` uint8; T = 1 for a single image.
         spacing: (row, column) in mm, None where the file does not say.
-        save: writes label maps uint8 (T, H, W) in the form of the input to a path.
+        save: writes label maps uint8 (T, H, W), or uncertainty float32 (T, H, W) from 0 to 1, in
+            the form of the input to a path. A PNG has 8 bits, so that 1 is stored as 255 there.
         ending: of the file that `save` writes.
         frame_rate: frames per second, where the file says.
+        region: rows and columns of the file's pictures, and of what `save` writes, that the frames
+            are.
     """
 
     frames: np.ndarray
@@ -46,6 +49,7 @@ class Images:
     save: Callable[[np.ndarray, Path], None]
     ending: str
     frame_rate: float | None = None
+    region: tuple[slice, slice] = (slice(None), slice(None))
 
 
 def suffix_of(path: Path) -> str:
@@ -72,6 +76,28 @@ def read_images(path: Path) -> Images:
         InputError: "path: reason. Remedy."
     """
     from heartseg.data.nifti import to_uint8
+
+    return _read(path, to_uint8)
+
+
+def read_uncertainty(path: Path) -> np.ndarray:
+    """What `Images.save` wrote of uncertainty: float32 (T, H, W) from 0 to 1.
+
+    Raises:
+        InputError: "path: reason. Remedy."
+    """
+    return _read(path, _from_bytes).frames
+
+
+def _to_bytes(values: np.ndarray) -> np.ndarray:
+    return values if values.dtype == np.uint8 else np.rint(255 * values).astype(np.uint8)
+
+
+def _from_bytes(values: np.ndarray) -> np.ndarray:
+    return (values / 255 if values.dtype == np.uint8 else values).astype(np.float32)
+
+
+def _read(path: Path, convert: Callable[[np.ndarray], np.ndarray]) -> Images:
     from heartseg.data.source import one_line
 
     reader = {".png": _read_png, ".nii": _read_nifti, ".nii.gz": _read_nifti}.get(
@@ -80,7 +106,7 @@ def read_images(path: Path) -> Images:
     try:
         images = reader(path)
         _check_size(images.frames.shape)
-        return replace(images, frames=to_uint8(images.frames))
+        return replace(images, frames=convert(images.frames))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except Exception as error:  # nibabel, zlib, Pillow and pydicom raise many kinds
@@ -123,10 +149,10 @@ def _read_png(path: Path) -> Images:
         deep = image.mode.startswith(("I", "F"))  # more than 8 bits, which "L" would cut off
         pixels = np.array(image if deep else image.convert("L"))
 
-    def save(labels: np.ndarray, place: Path) -> None:
-        Image.fromarray(labels[0]).save(place)
+    def save(maps: np.ndarray, place: Path) -> None:
+        Image.fromarray(_to_bytes(maps[0])).save(place)
 
-    return Images(pixels[None], None, save, "_seg.png")
+    return Images(pixels[None], None, save, ".png")
 
 
 def _read_nifti(path: Path) -> Images:
@@ -144,15 +170,15 @@ def _read_nifti(path: Path) -> Images:
         raise InputError(f"has shape {shape}, more pixels than can be; export it again")
     pixels = np.asanyarray(image.dataobj)
 
-    def save(labels: np.ndarray, place: Path) -> None:
+    def save(maps: np.ndarray, place: Path) -> None:
         header = image.header.copy()
         for field in FREE_TEXT & set(header.keys()):
             header[field] = b""
         header.extensions.clear()  # may hold a whole DICOM header
-        header.set_data_dtype(np.uint8)
+        header.set_data_dtype(maps.dtype)
         header.set_slope_inter(1, 0)
         header["cal_min"], header["cal_max"] = 0, 0  # the display range of the gray values
-        stored = np.ascontiguousarray(labels.transpose(2, 1, 0))
+        stored = np.ascontiguousarray(maps.transpose(2, 1, 0))
         if stored.size == pixels.size:  # not only the ends of a sequence
             stored = stored.reshape(pixels.shape)
         nib.save(type(image)(stored, image.affine, header), place)
@@ -161,7 +187,7 @@ def _read_nifti(path: Path) -> Images:
     frames = pixels.reshape(*shape[:2], -1).transpose(2, 1, 0)
     column, row = (float(size) for size in image.header.get_zooms()[:2])
     spacing = (row, column) if row > 0 and column > 0 else None
-    return Images(frames, spacing, save, "_seg.nii.gz")
+    return Images(frames, spacing, save, ".nii.gz")
 
 
 TISSUE_2D = 1  # Region Spatial Format (0018,6012), DICOM PS3.3, section C.8.5.5.1.1
@@ -170,7 +196,8 @@ TISSUE_2D = 1  # Region Spatial Format (0018,6012), DICOM PS3.3, section C.8.5.5
 def _read_dicom(path: Path) -> Images:
     """The calibrated 2-D region alone is the image: what stands around it is text and scales.
 
-    Label maps are NIfTI files of the whole picture, in the axes of the other NIfTI files.
+    What is saved are NIfTI files of the whole picture, 0 around the region, in the axes of the
+    other NIfTI files.
     """
     import nibabel as nib
 
@@ -182,20 +209,20 @@ def _read_dicom(path: Path) -> Images:
     time = dataset.get("FrameTime")  # ms
     rate = 1000 / float(time) if time and float(time) > 0 else None
 
-    def save(labels: np.ndarray, place: Path) -> None:
-        whole = np.zeros((len(labels), dataset.Rows, dataset.Columns), np.uint8)
-        whole[:, rows, columns] = labels
+    def save(maps: np.ndarray, place: Path) -> None:
+        whole = np.zeros((len(maps), dataset.Rows, dataset.Columns), maps.dtype)
+        whole[:, rows, columns] = maps
         stored = whole.transpose(2, 1, 0)
         row, column = spacing or (1.0, 1.0)
         image = nib.Nifti1Image(
-            stored if len(labels) > 1 else stored[..., 0], np.diag([-column, -row, 1.0, 1.0])
+            stored if len(maps) > 1 else stored[..., 0], np.diag([-column, -row, 1.0, 1.0])
         )
         image.header.set_xyzt_units("mm" if spacing else "unknown", "sec")
-        if rate and len(labels) > 1:
+        if rate and len(maps) > 1:
             image.header.set_zooms((column, row, 1 / rate))
         nib.save(image, place)
 
-    return Images(frames, spacing, save, "_seg.nii.gz", rate)
+    return Images(frames, spacing, save, ".nii.gz", rate, (rows, columns))
 
 
 def _tissue_region(dataset: Dataset) -> tuple[slice, slice, tuple[float, float] | None]:

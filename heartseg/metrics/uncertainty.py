@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,23 +48,6 @@ def case_uncertainty(entropy: np.ndarray, labels: np.ndarray) -> float:
     """
     heart = labels > 0
     return float(entropy[heart].mean(dtype=np.float64)) if heart.any() else 1.0
-
-
-def uncertainty_rows(
-    case: str, numbers: Iterable[int], entropies: Sequence[np.ndarray], labels: np.ndarray
-) -> list[dict[str, Any]]:
-    """`case_uncertainty` of a file's frames: rows of case, frame (from 1) and uncertainty.
-
-    Args:
-        case: the file's name.
-        numbers: of the frames, from 0.
-        entropies: (H, W) of each.
-        labels: label maps (K, H, W).
-    """
-    return [
-        {"case": case, "frame": int(number) + 1, "uncertainty": case_uncertainty(entropy, own)}
-        for number, entropy, own in zip(numbers, entropies, labels, strict=True)
-    ]
 
 
 def doubt_and_dice(cases: pd.DataFrame, dataset: str) -> pd.DataFrame:

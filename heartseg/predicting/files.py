@@ -13,7 +13,7 @@ from pathlib import Path
 
 from heartseg.data.images import SUFFIXES, is_image, stem_of
 
-NOT_IMAGES = ("_gt", "_seg", "_overlay", "_curves")
+NOT_IMAGES = ("_gt", "_seg", "_uncertainty", "_overlay", "_curves")
 FRAME = re.compile(r"(?P<patient>.+)_(?P<view>2CH|4CH)_(?P<phase>ED|ES)")
 """Name of an end-diastolic or end-systolic frame in a CAMUS release."""
 FILES_AT_ONCE = 16
@@ -32,7 +32,7 @@ def find_jobs(inputs: Sequence[str], out: Path) -> tuple[list[Job], list[str]]:
 
     Results keep the inputs' paths below the folder that all of them share, so that equal names
     in different folders stay apart; equal names with different suffixes keep the suffix. Ground
-    truth and results (*_gt, *_seg, *_overlay, *_curves) are passed over in folders and patterns.
+    truth and results (`NOT_IMAGES`) are passed over in folders and patterns.
 
     Args:
         inputs: files, folders, or patterns of the shell (** for any folders).

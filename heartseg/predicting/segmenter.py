@@ -6,23 +6,35 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from heartseg.data.images import Images, put_file, read_images, stem_of, suffix_of
+from heartseg.data.images import (
+    Images,
+    put_file,
+    read_images,
+    read_uncertainty,
+    stem_of,
+    suffix_of,
+)
 from heartseg.data.sequences import frame_rate
 from heartseg.errors import InputError
 from heartseg.metrics import Spacing
 from heartseg.metrics.sequence import lv_curves, summarise_curves
+from heartseg.metrics.uncertainty import normalised_entropy
 from heartseg.models.inputs import input_stacks, segmented_frames
 from heartseg.predicting.files import Job
 from heartseg.predicting.tables import clinical_rows, frame_rows
 from heartseg.report.overlay import save_overlay
 
-Predict = Callable[[np.ndarray], np.ndarray]
+if TYPE_CHECKING:
+    from heartseg.models.exported import Package
+
+Predict = Callable[[np.ndarray], np.ndarray | tuple[np.ndarray, np.ndarray]]
 
 FRAMES_AT_ONCE = 8  # bounds the memory for long sequences
 PIXELS_AT_ONCE = 2**22  # and for large images
@@ -33,7 +45,7 @@ class Outcome:
     """What came of some files.
 
     Attributes:
-        done, skipped: number of files segmented, and of those whose label map was there.
+        done, skipped: number of files segmented, and of those whose results were there.
         problems: a line per file that could not be segmented.
         images, patients, sequences: rows of the tables of these names.
     """
@@ -59,6 +71,7 @@ class Opened:
         numbers: (K,) the frames that the model segments, from 0.
         labels: label maps uint8 (K, H, W); empty until they are there.
         fresh: they are not from an earlier run.
+        entropies: (H, W) of each, from 0 to 1, of fresh label maps if uncertainty was asked for.
     """
 
     job: Job
@@ -66,22 +79,33 @@ class Opened:
     numbers: np.ndarray
     labels: np.ndarray
     fresh: bool
+    entropies: list[np.ndarray] = field(default_factory=list)
 
     @property
     def target(self) -> Path:
         """The file of the label maps."""
-        return self.job.place.with_name(self.job.place.name + self.images.ending)
+        return self._named("seg")
+
+    @property
+    def uncertainty(self) -> Path:
+        """The file of the uncertainty."""
+        return self._named("uncertainty")
+
+    def _named(self, what: str) -> Path:
+        return self.job.place.with_name(f"{self.job.place.name}_{what}{self.images.ending}")
 
 
 class Segmenter:
     """Segments files with one model; several threads may share it.
 
     Args:
-        predict: uint8 (N, C, H, W) -> uint8 label maps (N, H, W).
+        predict: uint8 (N, C, H, W) -> uint8 label maps (N, H, W), and with uncertainty the class
+            probabilities float32 (N, labels, H, W).
         metadata: of the package: dataset and recipe.
         out: folder that the places of the jobs lie in.
-        overwrite: also segment files whose label map is there.
-        made_before: label maps older than this (seconds since the epoch) count as not there.
+        uncertainty: also write the entropy of each pixel, see `normalised_entropy`.
+        overwrite: also segment files whose results are there.
+        made_before: results older than this (seconds since the epoch) count as not there.
     """
 
     def __init__(
@@ -90,6 +114,7 @@ class Segmenter:
         metadata: dict[str, Any],
         out: Path,
         *,
+        uncertainty: bool = False,
         overwrite: bool = False,
         made_before: float = 0.0,
     ):
@@ -97,10 +122,17 @@ class Segmenter:
         self.dataset = metadata["dataset"]
         self.channels = metadata["recipe"]["model"]["in_channels"]
         self.out = out
+        self.uncertainty = uncertainty
         self.overwrite = overwrite
         self.made_before = made_before
         self._lock = threading.Lock()  # one batch at a time uses all cores, or the GPU
         self._drawing = threading.Lock()  # matplotlib is for one thread at a time
+
+    @classmethod
+    def of(cls, package: Package, settings: dict[str, Any]) -> Segmenter:
+        """Load a package; the settings are the further arguments."""
+        load = package.load_with_probabilities if settings["uncertainty"] else package.load
+        return cls(load(), package.metadata, **settings)
 
     def __call__(self, jobs: Sequence[Job]) -> Outcome:
         """Segment files; those of one patient are given together.
@@ -117,6 +149,8 @@ class Segmenter:
             except OSError as error:
                 reason = error.strerror or error
                 outcome.problems.append(f"{one.target}: cannot be written ({reason}). Mend it.")
+            except InputError as error:
+                outcome.problems.append(str(error))
             else:
                 masks.append((one.job, one.labels[0], one.images.spacing))
         if self.dataset == "camus":
@@ -129,13 +163,17 @@ class Segmenter:
             images = read_images(job.file)
             numbers = self._numbers(job, len(images.frames))
             one = Opened(job, images, numbers, np.empty(0, np.uint8), True)
-            there = one.target.exists() and one.target.stat().st_mtime >= self.made_before
-            if there and not self.overwrite:
-                one.labels, one.fresh = _read_back(one), False
+            wanted = [one.target, one.uncertainty] if self.uncertainty else [one.target]
+            if not self.overwrite and all(self._is_made(path) for path in wanted):
+                stored = read_images(one.target).frames
+                one.labels, one.fresh = _fitting(stored, one, one.target), False
         except InputError as error:
             outcome.problems.append(str(error))
             return None
         return one
+
+    def _is_made(self, path: Path) -> bool:
+        return path.exists() and path.stat().st_mtime >= self.made_before
 
     def _numbers(self, job: Job, count: int) -> np.ndarray:
         try:
@@ -153,13 +191,19 @@ class Segmenter:
                 [input_stacks(one.images.frames, self.channels) for one in same]
             )
             step = max(min(FRAMES_AT_ONCE, PIXELS_AT_ONCE // (height * width)), 1)
-            labels = []
+            labels, entropies = [], []
             for start in range(0, len(stacks), step):
                 with self._lock:
-                    labels.append(self.predict(self._batch(stacks[start : start + step])))
+                    found = self.predict(self._batch(stacks[start : start + step]))
+                if isinstance(found, tuple):
+                    found, probabilities = found
+                    entropies += [normalised_entropy(image) for image in probabilities]
+                labels.append(found)
+            rest = iter(entropies)
             ends = np.cumsum([len(one.numbers) for one in same])[:-1]
             for one, own in zip(same, np.split(np.concatenate(labels), ends), strict=True):
                 one.labels = own
+                one.entropies = list(islice(rest, len(own)))
 
     def _batch(self, stacks: np.ndarray) -> np.ndarray:
         return np.repeat(stacks, self.channels // stacks.shape[1], axis=1)
@@ -178,26 +222,37 @@ class Segmenter:
             if curves is not None:
                 with self._drawing:
                     _save_curves(curves, place)
+            if self.uncertainty:
+                entropies = np.stack(one.entropies)
+                put_file(lambda path: one.images.save(entropies, path), one.uncertainty)
+            elif not self._is_made(one.uncertainty):  # of what is overwritten
+                one.uncertainty.unlink(missing_ok=True)
             # last: where the label map is, everything is
             put_file(lambda path: one.images.save(labels, path), one.target)
+        doubts = None
+        if self.uncertainty:  # as stored: a PNG rounds, and a later run's table is to be the same
+            doubts = _fitting(read_uncertainty(one.uncertainty), one, one.uncertainty)
         outcome.done += one.fresh
         outcome.skipped += not one.fresh
-        if measured is not None:
-            outcome.images += frame_rows(one.job, labels, one.numbers, measured, self.out)
+        if measured is not None or doubts is not None:
+            rows = frame_rows(one.job, labels, one.numbers, measured, self.out, doubts)
+            outcome.images += rows
         if curves is not None:
             name = {"sequence": str(place.relative_to(self.out))}
             outcome.sequences.append(name | summarise_curves(curves))
 
 
-def _read_back(one: Opened) -> np.ndarray:
-    labels = read_images(one.target).frames
+def _fitting(stored: np.ndarray, one: Opened, path: Path) -> np.ndarray:
+    """The part of maps (K, H, W) read from a path that belongs to the image's frames."""
+    rows, columns = one.images.region
+    maps = stored[:, rows, columns]
     expected = (len(one.numbers), *one.images.frames.shape[1:])
-    if labels.shape != expected:
+    if maps.shape != expected:
         raise InputError(
-            f"{one.target}: is {labels.shape}, for its image it would be {expected}; remove it, "
+            f"{path}: is {stored.shape}, for its image it would be {expected}; remove it, "
             "or add --overwrite"
         )
-    return labels
+    return maps
 
 
 # --- sequences ----------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from heartseg.metrics.ejection import (
     lv_area,
     myocardial_area,
 )
+from heartseg.metrics.uncertainty import case_uncertainty
 from heartseg.predicting.files import FRAME, Job, patient_of
 
 MEASURED: dict[str, Callable[[np.ndarray, Spacing], float]] = {
@@ -32,25 +33,37 @@ MEASURED: dict[str, Callable[[np.ndarray, Spacing], float]] = {
 
 
 def frame_rows(
-    job: Job, labels: np.ndarray, numbers: np.ndarray, spacing: Spacing, out: Path
+    job: Job,
+    labels: np.ndarray,
+    numbers: np.ndarray,
+    spacing: Spacing | None,
+    out: Path,
+    entropies: np.ndarray | None = None,
 ) -> list[dict[str, Any]]:
-    """Rows of images.csv: image, patient, view, phase, frame (from 1), then `MEASURED`; empty
-    where there is nothing to measure.
+    """Rows of images.csv: image, patient, view, phase, frame (from 1), then uncertainty (0 to 1,
+    see `case_uncertainty`) and `MEASURED`, which is empty where there is nothing to measure.
 
     Args:
         job: of the file.
         labels: label maps (K, H, W).
         numbers: (K,) which frames these are, from 0.
-        spacing: (row, column) in mm.
+        spacing: (row, column) in mm; without it nothing is measured.
         out: folder that image names are relative to.
+        entropies: of `normalised_entropy`, (K, H, W); without them there is no uncertainty.
     """
     named = FRAME.fullmatch(job.place.name)
     names = named.groupdict() if named else {"patient": "", "view": "", "phase": ""}
-    return [
+    rows = [
         {"image": str(job.place.relative_to(out)), **names, "frame": int(number) + 1}
-        | {name: _or_nan(measure, mask, spacing) for name, measure in MEASURED.items()}
-        for number, mask in zip(numbers, labels, strict=True)
+        for number in numbers
     ]
+    if entropies is not None:
+        for row, mask, entropy in zip(rows, labels, entropies, strict=True):
+            row["uncertainty"] = case_uncertainty(entropy, mask)
+    if spacing is not None:
+        for row, mask in zip(rows, labels, strict=True):
+            row |= {name: _or_nan(measure, mask, spacing) for name, measure in MEASURED.items()}
+    return rows
 
 
 def _or_nan(

@@ -185,10 +185,10 @@ def make_app(service: Service, host: str, token: str | None, every_s: float) -> 
         kept = "".join(c if c.isalnum() or c in "._-" else "_" for c in stem_of(Path(name)))
         kept = kept.encode("ascii", "replace").decode().replace("?", "_")
         headers = {
-            "Content-Disposition": f'attachment; filename="{kept}{images.ending}"',
+            "Content-Disposition": f'attachment; filename="{kept}_seg{images.ending}"',
             "X-Model-Version": present.version,
         }
-        media_type = "image/png" if images.ending.endswith(".png") else NIFTI_TYPE
+        media_type = "image/png" if images.ending == ".png" else NIFTI_TYPE
         return Response(content, media_type=media_type, headers=headers)
 
     whole: ASGIApp = Gate(app, service.limits, token)

@@ -23,8 +23,7 @@ class Worker:
     def __init__(self, package: ray.ObjectRef, settings: dict[str, Any]):
         import ray
 
-        loaded: Package = ray.get(package)
-        self.segmenter = Segmenter(loaded.load(), loaded.metadata, **settings)
+        self.segmenter = Segmenter.of(ray.get(package), settings)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
         """Outcomes, as JSON, of pieces of the archive."""

@@ -40,7 +40,7 @@ def plain(package, jobs, out) -> float:
             labels = predict(images.frames[:, None])
             numbers = np.arange(1)
             save_overlay(images.frames, labels, numbers, "camus", images.spacing, job.place)
-            target = job.place.with_name(job.place.name + images.ending)
+            target = job.place.with_name(f"{job.place.name}_seg{images.ending}")
             put_file(lambda path, save=images.save, maps=labels: save(maps, path), target)
             frames += frame_rows(job, labels, numbers, images.spacing, out)
             masks.append((job, labels[0], images.spacing))

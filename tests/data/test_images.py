@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from heartseg.data.images import put_file, read_images
+from heartseg.data.images import put_file, read_images, read_uncertainty
 from heartseg.data.phantoms.recording import make_dicom
 from heartseg.errors import InputError
 
@@ -51,6 +51,13 @@ def test_the_2d_region_of_a_dicom_clip_and_back_on_the_whole_picture(dataset, tm
     whole = np.asanyarray(stored.dataobj).transpose(2, 1, 0)
     assert (whole[:, 60:90, 20:120] == labels).all()
     assert whole.sum() == labels.sum()
+    assert images.region == (slice(60, 90), slice(20, 120))
+    doubts = np.random.default_rng(1).random(frames.shape, dtype=np.float32)
+    images.save(doubts, tmp_path / "doubts.nii.gz")
+    back = read_uncertainty(tmp_path / "doubts.nii.gz")
+    assert (back[:, 60:90, 20:120] == doubts).all()
+    assert back.sum(dtype=float) == pytest.approx(doubts.sum(dtype=float))
+    assert nib.load(tmp_path / "doubts.nii.gz").header.get_zooms() == stored.header.get_zooms()
 
 
 def test_of_two_regions_the_larger_one(dataset, tmp_path):
@@ -102,6 +109,13 @@ def test_gray_values_of_a_png(tmp_path, mode):
     assert images.spacing is None
     images.save(images.frames, tmp_path / "labels.png")
     assert (np.array(Image.open(tmp_path / "labels.png")) == pixels).all()
+    doubts = np.linspace(0, 1, pixels.size, dtype=np.float32).reshape(images.frames.shape)
+    images.save(doubts, tmp_path / "doubts.png")
+    with Image.open(tmp_path / "doubts.png") as picture:
+        assert (picture.mode, *picture.getextrema()) == ("L", 0, 255)
+    back = read_uncertainty(tmp_path / "doubts.png")
+    assert back.dtype == np.float32
+    np.testing.assert_allclose(back, doubts, atol=0.5 / 255 + 1e-6)
 
 
 def test_a_picture_of_too_many_pixels_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):

@@ -30,7 +30,7 @@ def touch(*names: str) -> None:
 
 def test_folders_are_searched_without_ground_truth_and_earlier_output():
     touch("in/b/x.nii.gz", "in/a/x.nii", "in/x_gt.nii.gz", "in/x_seg.nii.gz", "in/x_overlay.png")
-    touch("in/notes.txt", "in/mouse_gt3_w01.PNG", "in/c/clip.dcm")
+    touch("in/x_uncertainty.nii.gz", "in/notes.txt", "in/mouse_gt3_w01.PNG", "in/c/clip.dcm")
     Path("in/IM_0001").write_bytes(bytes(128) + b"DICM")
 
     assert places("in") == {

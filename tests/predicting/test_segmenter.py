@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from heartseg.data.phantoms.recording import make_dicom
 from heartseg.metrics.clinical import indices
 from heartseg.predicting import segmenter
 from heartseg.predicting.files import find_jobs
@@ -154,6 +155,21 @@ def test_what_is_there_is_not_done_again_but_measured(tmp_path):
     made = (tmp_path / "out/a_seg.nii.gz").stat().st_mtime
     assert segment(inputs, made_before=made + 1).done == 2  # of a time before an --overwrite
     assert segment(inputs, made_before=made - 1).done == 0
+
+
+def test_a_clip_of_a_machine_is_not_done_again_either(tmp_path):
+    """Its label maps are of the whole picture, its frames of a part."""
+    frames = list(np.random.default_rng(0).integers(0, 256, (2, 30, 100), dtype=np.uint8))
+    made = make_dicom(frames, 1.0, 1.0)
+    region = made.SequenceOfUltrasoundRegions[2]
+    region.RegionSpatialFormat = 1
+    made.SequenceOfUltrasoundRegions = [region]
+    made.save_as(tmp_path / "clip.dcm", enforce_file_format=True)
+    mmode = {**CAMUS, "dataset": "mmode"}
+
+    first, again = (segment(tmp_path / "clip.dcm", metadata=mmode) for _ in range(2))
+
+    assert (first.done, again.skipped, again.problems) == (1, 1, [])
 
 
 def test_a_label_map_of_another_grid_is_not_taken_for_done(tmp_path):
