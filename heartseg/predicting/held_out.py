@@ -20,8 +20,6 @@ from heartseg.tracking.evaluations import Evaluated, check_comparable
 from heartseg.tracking.pulled import fetch
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
     from heartseg.metrics.cases import Predict
     from heartseg.models.exported import Package
 
@@ -79,7 +77,7 @@ def recorded(first: Evaluated, second: Evaluated, prepared: Path, uri: str) -> H
 def measured_anew(
     models: tuple[Evaluated, Evaluated],
     prepared: Path,
-    client: MlflowClient,
+    client: Any,
     params: Params,
     shown: Shown,
 ) -> HeldOut:

@@ -135,7 +135,7 @@ def verdict(differences: pd.DataFrame) -> str:
 def overall(differences: pd.DataFrame) -> dict[Hashable, Any]:
     """The row of Dice over all cases: of the mean of structures, or of the only one."""
     rows = differences[(differences["metric"] == "dice") & (differences["group"] == "all")]
-    return rows.iloc[-1].to_dict()  # "mean" stands last
+    return {str(key): value for key, value in rows.iloc[-1].items()}  # "mean" stands last
 
 
 def recipe_difference(first: dict[str, Any], second: dict[str, Any]) -> tuple[Diff, int]:
@@ -206,7 +206,8 @@ def _pictures(case: ChangedCase, dataset: str) -> list[tuple[str, str]]:
 
 def _rows(rows: pd.DataFrame) -> list[dict[str, str]]:
     found: list[dict[str, str]] = []
-    for row in rows.to_dict("records"):
+    for record in rows.to_dict("records"):
+        row = {str(key): value for key, value in record.items()}
         better = HIGHER_IS_BETTER[row["metric"]]
         digits = 4 if row["metric"] == "dice" else 2
         group = _group(row)
