@@ -16,6 +16,7 @@ from heartseg.config import load_params
 from heartseg.data.prepared import read_prepared
 from heartseg.errors import InputError
 from heartseg.lineage import main as lineage
+from heartseg.privacy import shown_name
 from heartseg.reproduce import main as reproduce
 from heartseg.tracking.mlflow import connect
 from tests.clones import TINY, commit, copy_repository, environment, run, set_params
@@ -89,7 +90,9 @@ def test_lineage_is_whole_and_leads_both_ways(inside, capsys):
         named = {"name": "heartseg-camus", "version": "1", "aliases": ["champion"]}
         assert one["models"] == [named]
     assert group["split"] == frames["split"][0]
-    assert group["cases"] == list(frames["case_id"][frames["patient"] == patient])
+    shown = shown_name(load_params().privacy, patient)
+    own = frames["case_id"][frames["patient"] == patient]
+    assert group["cases"] == [case.replace(patient, shown) for case in own]
     assert "no run in this store saw" in told_by_lineage(capsys, "--patient", "nobody")
 
 
