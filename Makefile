@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 TEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help env repro test test-fast lint bench ui lock clean
+.PHONY: help env repro test test-fast lint bench fuzz ui lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ lint: $(INSTALLED) ## ruff (rules and format) and mypy
 
 bench: $(INSTALLED) ## the ratios of tests/bench
 	$(BIN)/pytest -s tests/bench/bench_*.py
+
+fuzz: $(INSTALLED) ## 10,000 mutated files of each format through the readers
+	$(BIN)/python -m tests.fuzz.run --count 10000
 
 ui: $(INSTALLED) ## compare runs and models in the browser
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1 --port $(PORT)

@@ -198,6 +198,12 @@ class Tracking(Section):
     in its run folder, and sends it when the store answers, then or by `heartseg sync`."""
 
 
+class Privacy(Section):
+    case_ids: Literal["plain", "hashed", "none"]
+    """Names of patients, animals and cases in figures and in what goes to the tracking server:
+    as they are, as a keyed hash (`heartseg.privacy`), or withheld."""
+
+
 class Params(Section):
     """params.yaml, whole."""
 
@@ -212,6 +218,7 @@ class Params(Section):
     recording: RecordingConfig
     register_: Annotated[Registers, Field(alias="register")]
     tracking: Tracking
+    privacy: Privacy
 
     @model_validator(mode="after")
     def _check(self) -> Params:

@@ -22,6 +22,7 @@ from heartseg.config import Params, load_params
 from heartseg.data.prepared import decode_image, decode_png, file_digest, read_prepared
 from heartseg.errors import InputError, run_command
 from heartseg.paths import MODEL, prepared_path, results_dir, write_whole
+from heartseg.privacy import CaseNames, case_names
 
 if TYPE_CHECKING:
     import torch
@@ -93,17 +94,19 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
         decided = decide(params.evaluate, dataset, pairs)
     model.look_at(views_of(dataset, decided["tta"]["chosen"]))
     model.largest_component = decided["postprocess"]["chosen"] == "largest_component"
+    names = case_names(params.privacy, prepared)
     figures: dict[str, Figure]
     if dataset == "mmode-quality":
         cases, clinical = measure_windows(held_out, model, recipe.model.in_channels, device)
         summary = tidy(summarise_quality(cases, params.evaluate))
-        figures = quality_figures(held_out, cases)
+        figures = quality_figures(held_out, cases, names)
     else:
         ranges = area_ranges(read_prepared(prepared, "train")) if dataset == "camus" else {}
         measured = measure_cases(held_out, dataset, predict, ranges)
         cases, clinical = measured.cases, measured.clinical
         summary = summarise(measured, dataset, params)
-        figures = overlays(held_out, cases, dataset, predict) | charts(measured, dataset, split)
+        figures = overlays(held_out, cases, dataset, predict, names)
+        figures |= charts(measured, dataset, split)
     if (history := results / "history.csv").exists():
         figures["training_curves"] = training_curves(pd.read_csv(history))
     selected = recipe.select == "best" or recipe.early_stopping > 0 or "sweep" in training
@@ -123,19 +126,20 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
     write_whole(results / "cases.csv", cases.to_csv(index=False))
     write_whole(results / "clinical.csv", clinical.to_csv(index=False))
     write_whole(results / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
-    _log(client, training, metrics, results)
+    _log(client, training, metrics, results, names)
     print(report_text(metrics, results))
 
 
-def _log(client: Any, training: dict[str, Any], metrics: dict[str, Any], results: Path) -> None:
+def _log(
+    client: Any, training: dict[str, Any], metrics: dict[str, Any], results: Path, names: CaseNames
+) -> None:
     from heartseg.tracking.lineage import git_tags
     from heartseg.tracking.mlflow import log_evaluation, run_of
 
     if (run_id := run_of(client, training)) is not None:
-        files = [
-            results / name for name in ("metrics.json", "cases.csv", "clinical.csv", "figures")
-        ]
-        log_evaluation(client, run_id, metrics | git_tags(Path.cwd()), files)
+        with names.shareable([results / "cases.csv", results / "clinical.csv"]) as tables:
+            files = [results / "metrics.json", *tables, results / "figures"]
+            log_evaluation(client, run_id, metrics | git_tags(Path.cwd()), files)
     else:
         print(f"the training's run is not in this MLflow store; the evaluation stays in {results}")
 

@@ -7,8 +7,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from heartseg.config import PARAMS_FILE
+from heartseg.config import PARAMS_FILE, load_params
 from heartseg.errors import InputError, run_command
+from heartseg.privacy import shown_name
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -45,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     if options.patient is not None:
         title = f"patient {options.patient}"
-        groups = find_users(client, root, on_patient(client, root, options.patient))
+        names = {options.patient, shown_name(load_params().privacy, options.patient)}
+        groups = find_users(client, root, on_patient(client, root, names))
     else:
         title = options.of
         groups = find_users(client, root, on_data(root, options.of))

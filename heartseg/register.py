@@ -15,6 +15,7 @@ from heartseg.config import Params, load_params
 from heartseg.data.prepared import file_digest, read_metadata
 from heartseg.errors import InputError, run_command
 from heartseg.paths import MODEL, prepared_path, results_dir, write_whole
+from heartseg.privacy import case_names
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -49,6 +50,7 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
     from heartseg.report.card import model_card
     from heartseg.tracking import registry
     from heartseg.tracking.mlflow import tracking_uri
+    from heartseg.tracking.notes import describe
 
     value = registry.read_value(metrics, gate.metric, metrics_path)
     model, recipe, training = load_trained(model_folder)
@@ -83,7 +85,8 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
 
     found = registry.find_version(client, registered_name, tags)
     if found is None:
-        run_id = registry.find_run(client, training, prepared_path(dataset))
+        names = case_names(params.privacy, prepared_path(dataset))
+        run_id = registry.find_run(client, training, prepared_path(dataset), names)
         registry.drop_unregistered(client, registered_name, run_id)
         model_uri = log_packaged(
             model,
@@ -99,6 +102,7 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
             },
         ).model_uri
         version = registry.register_version(client, registered_name, run_id, model_uri, tags)
+        describe(client, registered_name, version, model_uri, dataset)
     else:
         run_id, model_uri, version = str(found.run_id), str(found.source), str(found.version)
         for key, text in tags.items():  # the evaluation may be another one than then

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from heartseg.config import PARAMS_FILE, load_params
 from heartseg.errors import InputError, run_command
+from heartseg.privacy import case_names
 from heartseg.sweeps.file import RECIPE, read_sweep
 from heartseg.sweeps.job import Job, check_data
 from heartseg.tracking.mlflow import repository_root
@@ -75,7 +76,8 @@ def _sweep(job: Job, folder: Path) -> None:
             finally:
                 tracker = opening.result()
         with tracker:
-            trials = SweepTrials(job.sweep, job.params, search, tracker, folder)
+            names = case_names(job.params.privacy, job.prepared)
+            trials = SweepTrials(job.sweep, job.params, search, tracker, folder, names)
             if to_do:
                 _run_trials(job, trials, folder)
         _report(job, search, trials, tracker)

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from heartseg.config import Params, Train, load_params
 from heartseg.data.prepared import file_digest, read_metadata
 from heartseg.errors import InputError, run_command
 from heartseg.paths import model_dir, prepared_path, results_dir
+from heartseg.privacy import case_names
 from heartseg.recipe import Recipe
 from heartseg.tracking.mlflow import repository_root
 from heartseg.training.run_dir import (
@@ -121,6 +122,10 @@ def _get_ready(name: str, params: Params, prepared: Path, digest: str, run_dir: 
             raise InputError(
                 f"{prepared} has no {split} images; change datasets.{recipe.dataset}.split"
             )
+    # Renamed here: workers, journal and the figures in MLflow never see the real ones.
+    names = case_names(params.privacy, prepared)
+    renamed = [names.shown(case_id) for case_id in data["val"].case_ids]
+    data["val"] = replace(data["val"], case_ids=renamed)
     uri = tracking_uri(Path.cwd())
     tags = lineage_tags(Path.cwd(), recipe.dataset, prepared)
     tags |= {"heartseg.recipe": name, "heartseg.code_md5": code_digest()}
@@ -145,7 +150,7 @@ def _get_ready(name: str, params: Params, prepared: Path, digest: str, run_dir: 
     try:
         client = connect(uri)
         run_id = open_training_run(client, run_dir)
-        log_records(client, run_id, records, prepared)
+        log_records(client, run_id, records, prepared, names)
     except InputError as error:
         if params.tracking.when_down == "fail":
             raise

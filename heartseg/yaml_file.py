@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,6 +16,9 @@ from ruamel.yaml import YAML, RoundTripRepresenter, ScalarNode
 from heartseg.errors import InputError
 
 Model = TypeVar("Model", bound=BaseModel)
+
+MOST_VALUES = 100_000
+"""Of a file; a few lines of nested aliases stand for any number ("billion laughs")."""
 
 
 def read_yaml_as(kind: type[Model], path: Path) -> Model:
@@ -61,13 +65,34 @@ def _represent_null(representer: RoundTripRepresenter, value: None) -> ScalarNod
 
 def _read_yaml(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        tree = loader.get_single_node()
+        if _written_out(tree, {}) > MOST_VALUES:
+            raise InputError(f"{path} has more than {MOST_VALUES} values; remove aliases (*name)")
+        return None if tree is None else loader.construct_document(tree)
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; run from the root of the repository") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise InputError(f"{path} is not valid YAML: too many levels") from None
+    except Exception as error:  # PyYAML raises many kinds on dates, numbers and tags
         raise InputError(f"{path} is not valid YAML: {error}") from None
+
+
+def _written_out(node: yaml.Node | None, known: dict[int, float]) -> float:
+    """How many values a tree would have without aliases; infinite where one contains itself."""
+    if node is None:
+        return 0
+    if id(node) not in known:
+        known[id(node)] = math.inf  # until its parts are counted
+        parts: list[Any] = [] if isinstance(node, yaml.ScalarNode) else node.value
+        if isinstance(node, yaml.MappingNode):
+            parts = [part for pair in parts for part in pair]
+        known[id(node)] = 1 + sum(_written_out(part, known) for part in parts)
+    return known[id(node)]
 
 
 def _explain(error: ValidationError, kind: type[BaseModel], path: Path) -> str:

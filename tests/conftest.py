@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from heartseg.config import Params, load_params
 from heartseg.recipe import Recipe
 from tests.examples import ROOT, small_recipe
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The tests' own key of case ids, not the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEARTSEG_CASE_ID_KEY", str(tmp_path_factory.mktemp("key") / "key"))
+        yield
 
 
 @pytest.fixture

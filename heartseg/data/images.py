@@ -5,6 +5,7 @@ NIfTI (2-D, or 3-D with time last), PNG, and ultrasound DICOM (one frame or many
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,12 +14,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from heartseg.data.nifti import MOST_PIXELS as MOST_PIXELS_IN_ALL
+from heartseg.data.nifti import read_bytes
 from heartseg.errors import InputError
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 SUFFIXES = (".nii.gz", ".nii", ".png", ".dcm", ".dicom")
+FREE_TEXT = {"descrip", "aux_file", "intent_name", "db_name"}
+"""Of a NIfTI header; converters put names and dates there."""
 LEAST_SIDE = 16
 MOST_PIXELS = 2**26
 """Of a frame; a header that says otherwise is broken, or a file that unpacks to any size."""
@@ -139,7 +144,7 @@ def put_file(write: Callable[[Path], None], path: Path) -> None:
 def _read_png(path: Path) -> Images:
     from PIL import Image
 
-    with Image.open(path) as image:
+    with Image.open(path, formats=["PNG"]) as image:
         _check_size((1, image.height, image.width))
         deep = image.mode.startswith(("I", "F"))  # more than 8 bits, which "L" would cut off
         pixels = np.array(image if deep else image.convert("L"))
@@ -153,26 +158,33 @@ def _read_png(path: Path) -> Images:
 def _read_nifti(path: Path) -> Images:
     import nibabel as nib
 
-    image = nib.load(path)
+    data = read_bytes(path)
+    is_second = 540 in (int.from_bytes(data[:4], order) for order in ("little", "big"))
+    image = (nib.Nifti2Image if is_second else nib.Nifti1Image).from_bytes(data)
     shape = image.shape
     if image.get_data_dtype().fields is not None:
         raise InputError("holds colours; export gray values")
     if len(shape) < 2 or 0 in shape or sum(size > 1 for size in shape[2:]) > 1:
         raise InputError(f"has shape {shape}; wanted are 2-D images, or 3-D with time last")
-    data = np.asanyarray(image.dataobj)
+    if math.prod(shape) > MOST_PIXELS_IN_ALL:
+        raise InputError(f"has shape {shape}, more pixels than can be; export it again")
+    pixels = np.asanyarray(image.dataobj)
 
     def save(maps: np.ndarray, place: Path) -> None:
         header = image.header.copy()
+        for field in FREE_TEXT & set(header.keys()):
+            header[field] = b""
+        header.extensions.clear()  # may hold a whole DICOM header
         header.set_data_dtype(maps.dtype)
         header.set_slope_inter(1, 0)
         header["cal_min"], header["cal_max"] = 0, 0  # the display range of the gray values
         stored = np.ascontiguousarray(maps.transpose(2, 1, 0))
-        if stored.size == data.size:  # not only the ends of a sequence
-            stored = stored.reshape(data.shape)
+        if stored.size == pixels.size:  # not only the ends of a sequence
+            stored = stored.reshape(pixels.shape)
         nib.save(type(image)(stored, image.affine, header), place)
 
     # stored as (lateral W, depth H, time...), wanted as (T, H, W)
-    frames = data.reshape(*shape[:2], -1).transpose(2, 1, 0)
+    frames = pixels.reshape(*shape[:2], -1).transpose(2, 1, 0)
     column, row = (float(size) for size in image.header.get_zooms()[:2])
     spacing = (row, column) if row > 0 and column > 0 else None
     return Images(frames, spacing, save, ".nii.gz")
@@ -188,11 +200,10 @@ def _read_dicom(path: Path) -> Images:
     other NIfTI files.
     """
     import nibabel as nib
-    import pydicom
 
-    from heartseg.data.mmode_dicom import gray_frames
+    from heartseg.data.mmode_dicom import gray_frames, open_dicom
 
-    dataset = pydicom.dcmread(path)
+    dataset = open_dicom(path)
     rows, columns, spacing = _tissue_region(dataset)
     frames = np.stack(list(gray_frames(dataset, rows, columns)))
     time = dataset.get("FrameTime")  # ms

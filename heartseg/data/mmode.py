@@ -26,6 +26,8 @@ from heartseg.data.source import Survey, one_line
 from heartseg.errors import BadFilesError, InputError
 
 SHORTEST_SIDE = 16
+MOST_PIXELS = 1 << 26
+"""Of a picture; a PNG file of a few bytes can claim to hold any number."""
 
 
 @dataclass(frozen=True)
@@ -95,15 +97,38 @@ class MmodeCase:
 
 def read_gray(path: Path) -> np.ndarray:
     """A PNG of 8 bits per channel as uint8 (H, W)."""
+    return _read(path)[0]
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """As `read_gray`; what is drawn in the alpha channel would be lost, so it is refused."""
+    pixels, transparent = _read(path)
+    if transparent:
+        raise InputError(
+            f"{path}: is transparent in parts, so its mask may be in the alpha channel. "
+            "Export it as 8-bit gray without transparency."
+        )
+    return pixels
+
+
+def _read(path: Path) -> tuple[np.ndarray, bool]:
+    """Pixels, and whether only a part of them is transparent."""
     try:
         with Image.open(path, formats=["PNG"]) as picture:
             mode, size = picture.mode, picture.size
+            check_size(size)
             gray = picture.convert("L") if mode in ("RGB", "RGBA", "P", "LA", "1") else picture
             pixels = np.array(gray)
+            transparent = False
+            if picture.has_transparency_data:
+                lowest, highest = picture.convert("RGBA").getchannel("A").getextrema()
+                transparent = lowest != highest
     except FileNotFoundError:
         raise InputError(
             f"{path}: is missing. Add it, or remove the file of that name in the other folder."
         ) from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     except Exception as error:  # Pillow raises many kinds on a broken file
         raise InputError(
             f"{path}: cannot be read ({one_line(error)}). Export it again as PNG."
@@ -114,21 +139,14 @@ def read_gray(path: Path) -> np.ndarray:
         raise InputError(
             f"{path}: has {size[1]} x {size[0]} pixels, too few for a window. Export it again."
         )
-    return pixels
+    return pixels, transparent
 
 
-def read_mask(path: Path) -> np.ndarray:
-    """As `read_gray`; what is drawn in the alpha channel would be lost, so it is refused."""
-    pixels = read_gray(path)
-    with Image.open(path, formats=["PNG"]) as picture:
-        if picture.has_transparency_data:
-            lowest, highest = picture.convert("RGBA").getchannel("A").getextrema()
-            if lowest != highest:
-                raise InputError(
-                    f"{path}: is transparent in parts, so its mask may be in the alpha channel. "
-                    "Export it as 8-bit gray without transparency."
-                )
-    return pixels
+def check_size(size: tuple[int, int]) -> None:
+    """Before pixels are decoded: InputError where (columns, rows) are too many."""
+    columns, rows = size
+    if columns * rows > MOST_PIXELS:
+        raise InputError(f"has {rows} x {columns} pixels, too many. Cut it into parts.")
 
 
 # --- what the source holds ----------------------------------------------------------------

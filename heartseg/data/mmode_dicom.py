@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,32 @@ if TYPE_CHECKING:
 M_MODE = 2  # Region Spatial Format (0018,6012), C.8.5.5.1.1
 CENTIMETRES = 3  # Physical Units X/Y Direction (0018,6024) and (0018,6026), C.8.5.5.1.15
 SECONDS = 4
+
+KEPT = (
+    "SOPClassUID",
+    "SequenceOfUltrasoundRegions",
+    "NumberOfFrames",
+    "FrameTime",
+    "Rows",
+    "Columns",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "PlanarConfiguration",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "ExtendedOffsetTable",
+    "ExtendedOffsetTableLengths",
+    *(f"{colour}PaletteColorLookupTableDescriptor" for colour in ("Red", "Green", "Blue")),
+    *(f"{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
+    *(f"Segmented{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
+    "PixelData",
+)
+"""Geometry and pixels. The rest, such as names and dates, is passed over while reading."""
+MOST_PIXELS = 1 << 26
+MOST_PIXELS_IN_ALL = 1 << 30
+"""Of a frame, and of all; a header that says more is broken or hostile."""
 
 GRAY = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")  # pydicom gives RGB for all
@@ -58,6 +85,14 @@ def is_dicom(path: Path) -> bool:
         return False
 
 
+def open_dicom(path: Path) -> Dataset:
+    """The elements of `KEPT`; pydicom's many kinds of errors where the file is broken."""
+    import pydicom
+
+    # From memory: a file would be asked for as many bytes as a broken length says.
+    return pydicom.dcmread(BytesIO(path.read_bytes()), specific_tags=list(KEPT))
+
+
 def read_dicom(path: Path) -> MmodeDicom:
     """The M-mode strips of a single- or multi-frame ultrasound file.
 
@@ -65,10 +100,8 @@ def read_dicom(path: Path) -> MmodeDicom:
         InputError: "path: reason. Remedy."; the file cannot be decoded, or has no calibrated
             M-mode region.
     """
-    import pydicom
-
     try:
-        dataset = pydicom.dcmread(path)
+        dataset = open_dicom(path)
     except Exception as error:  # pydicom raises many kinds on a broken file
         raise InputError(
             f"{path}: cannot be read ({one_line(error)}). Copy or export it again."
@@ -78,6 +111,10 @@ def read_dicom(path: Path) -> MmodeDicom:
         joined = join_frames(gray_frames(dataset, region.rows, region.columns))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+    except Exception as error:  # so does what it raises when a value is first looked at
+        raise InputError(
+            f"{path}: its header cannot be used ({one_line(error)}). Copy or export it again."
+        ) from None
     return MmodeDicom(joined.strips, region.spacing, notes + joined.notes)
 
 
@@ -156,8 +193,14 @@ def gray_frames(dataset: Dataset, rows: slice, columns: slice) -> Iterator[np.nd
         )
     if dataset.get("PixelRepresentation", 0) != 0:
         raise InputError("its pixels are signed, which is no picture. Export it again.")
-    bits = int(dataset.get("BitsStored", 8))
-    for index in range(int(dataset.get("NumberOfFrames") or 1)):
+    bits, count = int(dataset.get("BitsStored", 8)), int(dataset.get("NumberOfFrames") or 1)
+    size = dataset.Rows * dataset.Columns
+    if count < 1 or size > MOST_PIXELS or size * count > MOST_PIXELS_IN_ALL:
+        raise InputError(
+            f"its header says {count} frame(s) of {dataset.Rows} x {dataset.Columns} pixels, which "
+            "cannot be. Export it again, in parts if it is so long."
+        )
+    for index in range(count):
         try:
             # One by one: pydicom 3.0's iter_pixels goes astray after a frame of YBR_FULL_422.
             frame = pixel_array(dataset, index=index)

@@ -19,6 +19,8 @@ SIDES = range(16, 4097)
 HEADER_BYTES = 348
 MOST_BYTES = 256 << 20
 """Of an unpacked file; broken or hostile gzip could unpack to any size."""
+MOST_PIXELS = 1 << 25
+"""Of a file; a sequence of 30 frames of 1000 x 1000."""
 RESTORE = "Restore it from the release."
 
 
@@ -50,10 +52,18 @@ def read_sequence(path: Path) -> Frame:
     return _read(path, 3, "those of a sequence. Give one of (lateral, depth, time).")
 
 
+def read_bytes(path: Path) -> bytes:
+    """The file, unpacked, to its end, where gzip checks its sum; no more than MOST_BYTES.
+
+    nibabel then parses memory: a file would be asked for as many bytes as a broken length says.
+    """
+    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as stream:
+        return stream.read(MOST_BYTES)
+
+
 def _read(path: Path, axes: int, wanted: str) -> Frame:
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-            data = stream.read(MOST_BYTES)  # to the end, where gzip checks its sum
+        data = read_bytes(path)
         nifti = nib.Nifti1Image.from_bytes(data)
         unit = nifti.header.get_xyzt_units()[0]
         # As stored: nibabel silently turns a spacing of 0 into 1.
@@ -70,6 +80,8 @@ def _read(path: Path, axes: int, wanted: str) -> Frame:
     flat = shape[: max(last + 1, 2)]  # without the trailing axes of one
     if len(flat) != axes or any(side not in SIDES for side in flat[:2]):
         raise InputError(f"{path}: has the dimensions {shape}, not {wanted}")
+    if math.prod(flat) > MOST_PIXELS:
+        raise InputError(f"{path}: has {flat[2]} frames, more than can be. {RESTORE}")
     if nifti.get_data_dtype().kind not in "biuf":
         raise InputError(
             f"{path}: holds {nifti.get_data_dtype()}, not gray values. Convert it to gray."

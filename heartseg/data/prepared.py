@@ -175,6 +175,17 @@ def read_prepared(path: Path | str, split: str | None = None) -> pd.DataFrame:
     return table.to_pandas()
 
 
+def read_names(path: Path | str) -> set[tuple[str, str, str, str]]:
+    """All (case_id, patient, view, phase) of the prepared dataset.
+
+    Raises:
+        InputError: the file is missing or was not written by `heartseg prepare`.
+    """
+    read_metadata(path)
+    columns = pq.read_table(path, columns=["case_id", "patient", "view", "phase"])
+    return set(zip(*(column.to_pylist() for column in columns.columns), strict=True))
+
+
 def read_metadata(path: Path | str) -> dict[str, Any]:
     """The facts that `prepare` wrote into the file's schema.
 

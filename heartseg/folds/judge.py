@@ -11,7 +11,8 @@ import pandas as pd
 
 from heartseg.evaluate import evaluate_model, pairs_of, predictor, summarise
 from heartseg.folds.job import Job
-from heartseg.paths import MODEL
+from heartseg.paths import MODEL, prepared_path
+from heartseg.privacy import case_names
 from heartseg.register import register_model
 from heartseg.report.markdown import get
 
@@ -114,7 +115,9 @@ def _report(
         values = {"out_of_fold": tidy(fact["metrics"])}
         log_evaluation(job.client, fact["mlflow_run_id"], values, [])
     summary = {"out_of_fold": tidy(together), "mean": tidy(mean), "sd": tidy(sd)}
-    log_evaluation(job.client, job.run_id, {"crossval": summary}, files)
+    names = case_names(job.params.privacy, prepared_path(job.dataset))
+    with names.shareable(files[1:]) as tables:
+        log_evaluation(job.client, job.run_id, {"crossval": summary}, [files[0], *tables])
     n = overall["n_patients"]
     print(f"{files[0]}: {job.folds} folds, {n} patients predicted once each (mean ± SD of folds)")
     for name in together:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from heartseg.config import Train
 from heartseg.paths import MODEL, prepared_path
+from heartseg.privacy import case_names
 from heartseg.recipe import Recipe
 from heartseg.training.run_dir import read_state, update_state
 
@@ -26,6 +28,8 @@ def train_folds(job: Job, *, in_process: bool) -> None:
     from heartseg.data.resident import load_resident
 
     images = load_resident(prepared_path(job.dataset), None, job.recipe.input_size)
+    names = case_names(job.params.privacy, prepared_path(job.dataset))
+    images = replace(images, case_ids=[names.shown(name) for name in images.case_ids])
     if in_process:
         from heartseg.training.in_process import train_here
 

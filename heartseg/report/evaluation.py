@@ -13,6 +13,7 @@ from heartseg.metrics.cases import Measured, Predict
 from heartseg.metrics.clinical import comparisons
 from heartseg.metrics.summary import CLINICAL, mean_dice
 from heartseg.metrics.uncertainty import doubt_and_dice, normalised_entropy
+from heartseg.privacy import CaseNames
 from heartseg.report.figures import (
     agreement_scatter,
     bland_altman,
@@ -54,7 +55,7 @@ UNITS = {
 
 
 def overlays(
-    frames: pd.DataFrame, cases: pd.DataFrame, dataset: str, predict: Predict
+    frames: pd.DataFrame, cases: pd.DataFrame, dataset: str, predict: Predict, names: CaseNames
 ) -> dict[str, Figure]:
     """The worst, the median and the best case by mean Dice; the worst one's uncertainty, and the
     median one's targets."""
@@ -65,7 +66,7 @@ def overlays(
         frame = frames[frames["case_id"] == case_id].iloc[0]
         image = decode_image(frame["image"], frame["height"])
         reference, (prediction, told) = decode_png(frame["mask"]), predict(image)
-        title = f"{name}: {case_id}, Dice {ranked[case_id]:.3f}"
+        title = f"{name}: {names.shown(case_id)}, Dice {ranked[case_id]:.3f}"
         spacing = (frame["spacing_row"], frame["spacing_col"])
         figures[f"overlay_{name}"] = overlay_panel(
             image[0], reference, prediction, dataset, title, spacing

@@ -38,13 +38,16 @@ AXIS_UNITS = {  # rows, columns
 
 def save(figure: Figure, path: Path | str) -> None:
     """Write a PNG of at most 256 colours, without a date; folders are made."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    picture(figure).save(path, format="PNG", optimize=True)
+
+
+def picture(figure: Figure) -> Image.Image:
+    """The figure in at most 256 colours."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    pixels.quantize(256, kmeans=100, dither=Image.Dither.NONE).save(
-        path, format="PNG", optimize=True
-    )
+    return pixels.quantize(256, kmeans=100, dither=Image.Dither.NONE)
 
 
 # --- overlays -----------------------------------------------------------------------------

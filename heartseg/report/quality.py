@@ -11,22 +11,26 @@ from matplotlib.figure import Figure
 
 from heartseg.data.prepared import decode_png
 from heartseg.metrics.quality import THRESHOLD, area_under_roc
+from heartseg.privacy import CaseNames
 
 COLOURS = {"good": "#009E73", "bad": "#D55E00"}
 EXAMPLES = 6  # of either label
 
 
-def quality_figures(frames: pd.DataFrame, windows: pd.DataFrame) -> dict[str, Figure]:
+def quality_figures(
+    frames: pd.DataFrame, windows: pd.DataFrame, names: CaseNames
+) -> dict[str, Figure]:
     """Scores with their ROC curve, and examples.
 
     Args:
         frames: rows of the prepared dataset.
         windows: a row per window: case_id, quality ("good" or "bad"), score (0..1).
+        names: how the windows may be named.
     """
     images = frames.set_index("case_id")["image"]
     return {
         "scores": score_figure(windows),
-        "examples": example_figure(windows, lambda case_id: decode_png(images[case_id])),
+        "examples": example_figure(windows, lambda case_id: decode_png(images[case_id]), names),
     }
 
 
@@ -75,12 +79,15 @@ def score_figure(windows: pd.DataFrame) -> Figure:
     return figure
 
 
-def example_figure(windows: pd.DataFrame, image_of: Callable[[str], np.ndarray]) -> Figure:
+def example_figure(
+    windows: pd.DataFrame, image_of: Callable[[str], np.ndarray], names: CaseNames
+) -> Figure:
     """Windows of either label from the least to the greatest score: the ends hold the mistakes.
 
     Args:
         windows: as of `score_figure`, with case_id.
         image_of: uint8 (H, W) by case_id.
+        names: how the windows may be named.
     """
     figure = Figure(figsize=(2.0 * EXAMPLES, 5.2), dpi=100, layout="constrained")
     grid = figure.subplots(2, EXAMPLES, squeeze=False)
@@ -95,7 +102,7 @@ def example_figure(windows: pd.DataFrame, image_of: Callable[[str], np.ndarray])
             wrong = (row["score"] > THRESHOLD) != (label == "bad")
             axes.imshow(image_of(row["case_id"]), cmap="gray", vmin=0, vmax=255, aspect="auto")
             axes.set_title(
-                f"{row['case_id']}\n{label}, score {row['score']:.2f}",
+                f"{names.shown(row['case_id'])}\n{label}, score {row['score']:.2f}",
                 fontsize=7,
                 color=COLOURS["bad"] if wrong else "black",
             )

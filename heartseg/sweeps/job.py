@@ -12,6 +12,7 @@ from heartseg.config import PARAMS_FILE, Params, Train
 from heartseg.data.prepared import file_digest, read_metadata
 from heartseg.errors import InputError
 from heartseg.paths import prepared_path, sweep_results_dir
+from heartseg.privacy import case_names
 from heartseg.sweeps.file import CLINICAL, RECIPE, SweepFile
 from heartseg.training.run_dir import code_digest, read_state, update_state
 
@@ -151,5 +152,6 @@ def open_sweep_run(client: MlflowClient, job: Job, folder: Path, identity: str) 
     )
     update_state(folder, mlflow_run_id=run_id)
     records = collect_records(Path.cwd())
-    log_records(client, run_id, records, job.prepared)
+    names = case_names(job.params.privacy, job.prepared)
+    log_records(client, run_id, records, job.prepared, names)
     return SweepRun(run_id, experiment, job.dataset, source, digest, tags, records)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from heartseg.config import Params
 from heartseg.errors import InputError
+from heartseg.privacy import CaseNames
 from heartseg.recipe import Recipe
 from heartseg.sweeps.file import SweepFile, Values
 from heartseg.sweeps.folder import trial_dir
@@ -56,12 +57,14 @@ class SweepTrials:
         search: Search,
         tracker: SweepTracker,
         folder: Path,
+        names: CaseNames,
     ):
         self.sweep = sweep
         self.params = params
         self.search = search
         self.tracker = tracker
         self.folder = folder
+        self.names = names
         self.rows: dict[int, Row] = {}
         self.interrupted = threading.Event()
         self.started = time.monotonic()
@@ -109,6 +112,7 @@ class SweepTrials:
             reason = f"{self.sweep.pruner.name} at epoch {row.epoch}"
             outcome = Outcome("pruned", row.value, reason)
         elif fault is not None:
+            fault = self.names.text(fault)  # it may quote a file's name; tags and tables keep it
             self.search.fail(number, fault)
             outcome = Outcome("failed", reason=fault)
         else:

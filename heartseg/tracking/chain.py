@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from heartseg.errors import InputError
+from heartseg.privacy import WITHHELD
 from heartseg.tracking import records
 from heartseg.tracking.lineage import NONE, cached_file, find_data, git
 from heartseg.tracking.mlflow import first_line, without_password
@@ -139,7 +140,7 @@ def read_recipe(client: MlflowClient, subject: Subject) -> dict[str, Any] | None
 def read_cases(client: MlflowClient, root: Path, run: Run) -> dict[str, Any] | None:
     """{split: {patient: [case]}} as the run kept it, or from the dataset in DVC's cache."""
     kept = records.read_record(client, run, records.CASES)
-    if kept is not None:
+    if kept is not None and f'"{WITHHELD}"' not in kept:
         return records.read_json(kept)
     md5 = run.data.tags["dvc.prepared_md5"]
     cache = find_data(root, md5)

@@ -16,9 +16,11 @@ import yaml
 from heartseg.errors import InputError
 from heartseg.nested import leaves
 from heartseg.tracking.credentials import check_credentials_file, without_credentials
+from heartseg.tracking.notes import EXPERIMENT_TAGS, NOTE, RUN_TAGS, run_note
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput
 
 _log = logging.getLogger(__name__)
 
@@ -138,7 +140,8 @@ def find_experiment(client: MlflowClient, name: str) -> str:
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:
-            return client.create_experiment(name, _artifact_location(client.tracking_uri, name))
+            place = _artifact_location(client.tracking_uri, name)
+            return client.create_experiment(name, place, EXPERIMENT_TAGS)
         except MlflowException:
             experiment = client.get_experiment_by_name(name)
             if experiment is None:  # it was not another process that has just created it
@@ -199,7 +202,8 @@ def open_run(
     if run_id is not None:
         _log.warning("the MLflow run %s was deleted; a new one takes its place", run_id)
 
-    run = client.create_run(find_experiment(client, experiment), run_name=name, tags=tags)
+    in_experiment = find_experiment(client, experiment)
+    run = client.create_run(in_experiment, run_name=name, tags=RUN_TAGS | tags)
     run_id = run.info.run_id
     try:
         pairs = [Param(key, value) for key, value in flatten(params).items()]
@@ -209,11 +213,24 @@ def open_run(
         source = json.dumps({"uri": data_source})
         data = Dataset(dataset, data_digest, source_type="local", source=source)
         context = InputTag("mlflow.data.context", "training")
-        client.log_inputs(run_id, [DatasetInput(data, [context])])
+        _log_inputs(client, run_id, [DatasetInput(data, [context])])
     except BaseException:
         client.set_terminated(run_id, "FAILED")
         raise
     return run_id
+
+
+def _log_inputs(client: MlflowClient, run_id: str, inputs: list[DatasetInput]) -> None:
+    """Of two runs that are the first to name a dataset at the same moment, one is refused.
+
+    MLflow looks for the dataset's row and then inserts it; the second time it finds the other's.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.log_inputs(run_id, inputs)
+    except MlflowException:
+        client.log_inputs(run_id, inputs)
 
 
 def run_of(client: MlflowClient, training: dict[str, Any]) -> str | None:
@@ -290,6 +307,8 @@ def _log_evaluation(
             numbers.append(Metric(name, float(value), now, 0))
         elif value is not None:
             tags.append(RunTag(name.replace("/", "."), str(value)))
+    if note := run_note(metrics):
+        tags.append(RunTag(NOTE, note))
     client.log_batch(run_id, metrics=numbers, tags=tags)
     for path in files:
         folder = "evaluation" if path.is_file() else f"evaluation/{path.name}"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from heartseg.data.prepared import SPLITS
+from heartseg.privacy import CaseNames
 from heartseg.tracking.lineage import environment, working_patch
 
 if TYPE_CHECKING:
@@ -32,18 +33,27 @@ def collect_records(root: Path) -> dict[str, str]:
     return {ENVIRONMENT: packages} | ({PATCH: patch} if patch else {})
 
 
-def log_records(client: MlflowClient, run_id: str, records: dict[str, str], prepared: Path) -> None:
+def log_records(
+    client: MlflowClient, run_id: str, records: dict[str, str], prepared: Path, names: CaseNames
+) -> None:
     """Add `records` to a run, and the cases of the prepared dataset that it sees."""
     with tempfile.TemporaryDirectory() as folder:
         for name, text in records.items():
             (Path(folder) / name).write_bytes(text.encode(errors="surrogateescape"))
-        _write_cases(Path(folder) / CASES, prepared)
+        _write_cases(Path(folder) / CASES, prepared, names)
         client.log_artifacts(run_id, folder, FOLDER)
 
 
-def _write_cases(path: Path, prepared: Path) -> None:
+def _write_cases(path: Path, prepared: Path, names: CaseNames) -> None:
     """The one place where patients' names go to a run's lineage: {split: {patient: [case]}}."""
-    path.write_text(json.dumps(split_cases(prepared), indent=1), encoding="utf-8")
+    shown = {
+        split: {
+            names.shown(patient): sorted(map(names.shown, cases))
+            for patient, cases in sorted(patients.items(), key=lambda item: names.shown(item[0]))
+        }
+        for split, patients in split_cases(prepared).items()
+    }
+    path.write_text(json.dumps(shown, indent=1), encoding="utf-8")
 
 
 def split_cases(prepared: Path) -> dict[str, dict[str, list[str]]]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from heartseg.data.prepared import file_digest
 from heartseg.errors import InputError
+from heartseg.privacy import CaseNames
 from heartseg.tracking.mlflow import (
     connect,
     first_line,
@@ -56,7 +57,9 @@ class Promotion:
     reason: str
 
 
-def find_run(client: MlflowClient, training: dict[str, Any], data_source: Path) -> str:
+def find_run(
+    client: MlflowClient, training: dict[str, Any], data_source: Path, names: CaseNames
+) -> str:
     """The training's run, or one that stands for it in this store.
 
     DVC can bring a trained model from another machine, whose store stays there.
@@ -65,6 +68,7 @@ def find_run(client: MlflowClient, training: dict[str, Any], data_source: Path) 
         client: from `use_store`.
         training: training.json.
         data_source: the prepared dataset.
+        names: how its cases may be shown.
     """
     run_id = run_of(client, training)
     if run_id is not None:
@@ -84,7 +88,7 @@ def find_run(client: MlflowClient, training: dict[str, Any], data_source: Path) 
         tags=training["tags"],
     )
     if file_digest(data_source) == training["data_digest"]:
-        log_records(client, run_id, training.get("records", {}), data_source)
+        log_records(client, run_id, training.get("records", {}), data_source, names)
     client.set_terminated(run_id)
     return run_id
 

@@ -89,9 +89,13 @@ def on_data(root: Path, reference: str) -> Callable[[Run], dict[str, Any] | None
 
 
 def on_patient(
-    client: MlflowClient, root: Path, patient: str
+    client: MlflowClient, root: Path, names: set[str]
 ) -> Callable[[Run], dict[str, Any] | None]:
-    """For `find_users`: runs that saw a patient, or of which nobody knows any more."""
+    """For `find_users`: runs that saw a patient, or of which nobody knows any more.
+
+    Args:
+        names: the patient's own name and, as runs keep it, the one that may be shown.
+    """
     known: dict[str, dict[str, Any] | None] = {}
 
     def concerns(run: Run) -> dict[str, Any] | None:
@@ -102,8 +106,8 @@ def on_patient(
         if cases is None:
             return {"split": None, "cases": []}
         for split, patients in cases.items():
-            if patient in patients:
-                return {"split": split, "cases": patients[patient]}
+            for name in names & patients.keys():
+                return {"split": split, "cases": patients[name]}
         return None
 
     return concerns

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import pytest
 import yaml
 
+from heartseg.privacy import CaseNames
 from heartseg.sweeps import trials as module
 from heartseg.sweeps.folder import trial_dir
 from heartseg.sweeps.trials import SweepTrials
@@ -31,6 +32,9 @@ class Tracker:
         self.ends.append((number, outcome.state, outcome.value, outcome.reason))
 
 
+NAMES = CaseNames("hashed", b"k" * 32, {"mueller": "id-1"})
+
+
 @pytest.fixture
 def open_trials(params, tmp_path, open_search):
     """Opens a sweep; a second time as the next session would, whether or not the first ended."""
@@ -39,7 +43,7 @@ def open_trials(params, tmp_path, open_search):
         search = open_search(**changes)
         if not read_state(tmp_path / "sweep"):
             update_state(tmp_path / "sweep", seconds=0.0)
-        return SweepTrials(search.sweep, params, search, Tracker(), tmp_path / "sweep")
+        return SweepTrials(search.sweep, params, search, Tracker(), tmp_path / "sweep", NAMES)
 
     return open_it
 
@@ -234,3 +238,14 @@ def test_runs_of_earlier_sessions_are_closed_once(open_trials):
         2: ("failed", 1, None),
     }
     assert again.next().number == 3
+
+
+def test_the_reason_of_a_fault_names_no_patient(open_trials):
+    """Another library's error may quote a file; the reason goes into tags and tables."""
+    trials = open_trials()
+    plan = trials.next()
+    trials.ended(plan.number, "OSError: /data/mueller/mueller_2CH_ED.nii is bad")
+    said = "OSError: /data/id-1/id-1_2CH_ED.nii is bad"
+    assert trials.tracker.ends == [(plan.number, "failed", None, said)]
+    assert trials.search.reasons() == [said]
+    assert trials.rows[plan.number].reason == said

@@ -91,16 +91,18 @@ def free_port() -> int:
 class Server:
     """A real `mlflow server` that can be stopped and started again on the same port and data."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, database: str | None = None, workers: int = 1):
         self.folder = folder
+        self.database = database or f"sqlite:///{folder / 'mlflow.db'}"
+        self.workers = workers
         self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
+        command = [sys.executable, "-m", "mlflow", "server", "--workers", str(self.workers)]
         command += ["--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}"]
+        command += ["--backend-store-uri", self.database]
         command += ["--artifacts-destination", str(self.folder / "artifacts")]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")}
         environment["MLFLOW_DISABLE_TELEMETRY"] = "true"

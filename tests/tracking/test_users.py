@@ -69,7 +69,7 @@ def filled(store, tmp_path, monkeypatch) -> Store:
 
 
 def test_a_patient_is_found_with_split_and_in_what_started_from_its_models(filled):
-    found = filled.users(on_patient(filled.client, Path.cwd(), "p2"))
+    found = filled.users(on_patient(filled.client, Path.cwd(), {"p2"}))
 
     assert set(found) == {"sweep", "trial", "tuned", "tuned twice", "lost"}
     assert (found["sweep"]["split"], found["sweep"]["cases"]) == ("val", ["p2_ED"])

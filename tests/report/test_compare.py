@@ -1,0 +1,66 @@
+"""Parts of the page that compares two models."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from heartseg.report.compare import Side, comparison_page, image_uri, recipe_difference
+
+
+def test_recipes_differ_by_values_and_by_keys() -> None:
+    first = {"epochs": 3, "model": {"name": "unet", "channels": [4, 8]}, "seed": 0}
+    second = {"epochs": 3, "model": {"name": "quicknat", "filters": 16}, "seed": 1}
+    differing, same = recipe_difference(first, second)
+    assert differing == [
+        ("model.name", "unet", "quicknat"),
+        ("model.channels", "[4, 8]", "absent"),
+        ("seed", "0", "1"),
+        ("model.filters", "absent", "16"),
+    ]
+    assert same == 1
+
+
+def test_a_picture_is_within_the_page() -> None:
+    pixels = np.full((20, 30, 3), 200, np.uint8)
+    head, _, data = image_uri(Image.fromarray(pixels)).partition(",")
+    assert head == "data:image/jpeg;base64"
+    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (30, 20)
+
+
+def row(metric: str, structure: str, low: float, high: float) -> dict:
+    middle = (low + high) / 2
+    found = {"difference": middle, "difference_low": low, "difference_high": high, "p": 0.0004}
+    counts = {"n": 9, "n_patients": 3, "rises": 7, "falls": 2}
+    about = {"metric": metric, "group": "all", "value": "", "structure": structure}
+    return about | {"a": 1.0, "b": 1.0 + middle} | found | counts
+
+
+def page(rows: list[dict]) -> str:
+    side = Side("<b>camus</b>", {"Run": "run"}, {})
+    differences = pd.DataFrame(rows)
+    return comparison_page(
+        (side, side), "camus", "data", differences, {}, [], [], "none here", 0.95
+    )
+
+
+def test_a_longer_distance_is_worse() -> None:
+    found = page([row("dice", "LV", 0.01, 0.03), row("hd95_mm", "LV", 0.5, 1.5)])
+    assert '<td class="better">+0.0200 [0.0100 to 0.0300]</td>' in found
+    assert '<td class="worse">+1.00 [0.50 to 1.50]</td>' in found
+    assert "<td>&lt; 0.001</td><td>7</td><td>2</td>" in found  # Dice: 7 rise
+    assert "<td>&lt; 0.001</td><td>2</td><td>7</td>" in found  # distance: 7 rise
+
+
+def test_an_interval_about_zero_shows_nothing() -> None:
+    found = page([row("dice", "LV", -0.01, 0.03)])
+    assert "No difference is shown" in found
+    assert '<td class="">+0.0100' in found
+
+
+def test_names_are_text() -> None:
+    assert "<b>camus" not in page([row("dice", "LV", 0.01, 0.03)])
