@@ -90,7 +90,10 @@ def _page(
     differences = paired.compare_cases(pairs, dataset, params.evaluate)
     changed = paired.most_changed(pairs, dataset, PICTURES)
     page = compare.comparison_page(
-        tuple(compare.Side(own.title, about(own), own.recipe) for own in (first, second)),
+        (
+            compare.Side(first.title, about(first), first.recipe),
+            compare.Side(second.title, about(second), second.recipe),
+        ),
         dataset,
         held_out.about,
         differences,

@@ -25,11 +25,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from heartseg.models.exported import ONNX, write_folder
     from heartseg.predicting.source import store_uri
-    from heartseg.tracking import registry
+    from heartseg.tracking import pulled
 
     uri = store_uri()
-    package, origin = registry.fetch(uri, options.model)
-    title, card = registry.read_card(uri, origin)
+    package, origin = pulled.fetch(uri, options.model)
+    title, card = pulled.read_card(uri, origin)
     try:
         options.to.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=options.to.parent, prefix=".pull-") as temporary:

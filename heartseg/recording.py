@@ -24,7 +24,7 @@ from heartseg.errors import InputError, run_command
 if TYPE_CHECKING:
     from heartseg.data.mmode_recordings import Strip
     from heartseg.metrics.mmode import Species
-    from heartseg.tracking.registry import Pulled
+    from heartseg.tracking.pulled import Pulled
 
 Predict = Callable[[np.ndarray], np.ndarray]
 
@@ -155,7 +155,7 @@ def pull_predictor(model: str, dataset: str) -> Predict:
         InputError: there is no such model, or it was trained on another dataset.
     """
     from heartseg.tracking.mlflow import tracking_uri
-    from heartseg.tracking.registry import pull
+    from heartseg.tracking.pulled import pull
 
     pulled: Pulled = pull(tracking_uri(Path.cwd()), model)
     if pulled.metadata["dataset"] != dataset:

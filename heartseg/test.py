@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from heartseg.data.prepared import Sample
     from heartseg.data.source import Case
-    from heartseg.tracking.registry import Pulled
+    from heartseg.tracking.pulled import Pulled
 
 METRICS = ("dice", "iou", "mse")
 
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     import pandas as pd
 
     from heartseg.tracking.mlflow import tracking_uri
-    from heartseg.tracking.registry import pull
+    from heartseg.tracking.pulled import pull
 
     pulled = pull(tracking_uri(Path.cwd()), options.model)
     dataset = pulled.metadata["dataset"]

@@ -17,7 +17,7 @@ import yaml
 
 from heartseg.config import load_params
 from heartseg.data.prepared import Sample, decode_image, file_digest, read_prepared, write_prepared
-from heartseg.tracking import registry
+from heartseg.tracking import pulled, registry
 from heartseg.tracking.mlflow import connect
 from heartseg.training.journal import JOURNAL, read_progress
 from tests.clones import environment, run
@@ -117,10 +117,10 @@ def test_killed_and_run_again(repository):
 
     # Its label is that of the mean probability of the folds' networks.
     store, champion = f"sqlite:///{repository}/mlflow.db", "models:/heartseg-camus@champion"
-    predict = registry.fetch(store, champion)[0].load_with_probabilities()
+    predict = pulled.fetch(store, champion)[0].load_with_probabilities()
     image = decode_image(frames["image"].iloc[0], frames["height"].iloc[0])[None]
     labels, probabilities = predict(image)
-    assert np.array_equal(labels, registry.pull(store, champion).predict(image))
+    assert np.array_equal(labels, pulled.pull(store, champion).predict(image))
     members = [mean_probability(path, metrics) for path in sorted(folders[0].parent.glob("fold?"))]
     expected = np.mean([member(image) for member in members], axis=0)
     np.testing.assert_allclose(probabilities, expected, atol=1e-4)

@@ -14,8 +14,8 @@ from heartseg import recording
 from heartseg.data.phantoms.recording import make_dicom, scroll
 from heartseg.data.phantoms.strip import make_motion
 from heartseg.errors import InputError
-from heartseg.tracking import registry
-from heartseg.tracking.registry import Pulled
+from heartseg.tracking import pulled
+from heartseg.tracking.pulled import Pulled
 from tests.examples import ROOT, real_data
 
 MM, S, RATE = 0.06, 0.0012, 480.0
@@ -30,7 +30,7 @@ def metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         assert windows.shape[1] == 3
         return (windows[:, 0] < 60).astype(np.uint8)
 
-    monkeypatch.setattr(registry, "pull", lambda uri, model: Pulled(predict, metadata))
+    monkeypatch.setattr(pulled, "pull", lambda uri, model: Pulled(predict, metadata))
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text((ROOT / "params.yaml").read_text())
     return metadata
@@ -114,11 +114,11 @@ def test_a_quality_model_finds_the_bad_spans(
     pixels = np.array(Image.open("mouse.png"))
     pixels[:, 500:900] = 0
     Image.fromarray(pixels).save("mouse.png")
-    segments = registry.pull("", MODEL)
+    segments = pulled.pull("", MODEL)
     model = "models:/heartseg-mmode-quality@champion"
     own = {"dataset": "mmode-quality", "recipe": {"model": {"in_channels": 1}}}
-    pulled = {MODEL: segments, model: Pulled(quality_model, own)}
-    monkeypatch.setattr(registry, "pull", lambda uri, name: pulled[name])
+    models = {MODEL: segments, model: Pulled(quality_model, own)}
+    monkeypatch.setattr(pulled, "pull", lambda uri, name: models[name])
 
     row = run("mouse.png", "--quality", model).loc["mouse"]
     assert row["bad_quality_s"] == pytest.approx(400 * S, abs=0.07)  # a window lasts 0.375 s
@@ -134,7 +134,7 @@ def test_a_quality_model_finds_the_bad_spans(
     row = run("mouse.png", "--quality", model).loc["mouse"]
     assert (row["bad_quality_s"], row["quality_by"]) == (pytest.approx(0.1, abs=S), "quality.csv")
     assert "mouse: the labels of quality.csv count, not the model" in capsys.readouterr().out
-    pulled["models:/heartseg-mmode/1"] = segments
+    models["models:/heartseg-mmode/1"] = segments
     with pytest.raises(InputError, match=r"take one for M-mode, .*heartseg-mmode-quality@"):
         run("mouse.png", "--quality", "models:/heartseg-mmode/1")
 
@@ -224,7 +224,7 @@ def test_the_real_long_recording_runs_through(monkeypatch: pytest.MonkeyPatch) -
         return ((smooth < 14) & (rows > 60) & (rows < 270)).astype(np.uint8)
 
     metadata = {"dataset": "mmode", "recipe": {"model": {"in_channels": 1}}}
-    monkeypatch.setattr(registry, "pull", lambda uri, model: Pulled(predict, metadata))
+    monkeypatch.setattr(pulled, "pull", lambda uri, model: Pulled(predict, metadata))
     path = real_data("HEARTSEG_MMODE_ROOT") / "long_recording_unannotated.png"
     Path("spans.csv").write_text(  # a legend, no heart
         "recording,start_s,end_s,quality\nlong_recording_unannotated,6.39,7.3,bad\n"

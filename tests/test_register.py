@@ -18,7 +18,7 @@ from heartseg.errors import InputError
 from heartseg.models import build_network
 from heartseg.models.trained import save_trained
 from heartseg.paths import model_dir, prepared_path, results_dir
-from heartseg.tracking import registry
+from heartseg.tracking import pulled
 from heartseg.tracking.mlflow import connect
 from tests.examples import ROOT, small_recipe
 from tests.tracking.stores import _cold_store, _own_environment, new_run, store
@@ -118,13 +118,13 @@ def test_a_model_is_registered_once_and_can_be_pulled(params, store):
     version = client.get_model_version(NAME, "1")
     assert version.run_id == run_id
     assert version.description == card.decode()[:5000]
-    pulled = registry.pull(store, first["model_uri"])
-    assert pulled.metadata["dataset"] == "camus"
+    model = pulled.pull(store, first["model_uri"])
+    assert model.metadata["dataset"] == "camus"
     images = np.random.default_rng(0).integers(0, 255, (1, 1, 40, 52), np.uint8)
-    labels = registry.pull(store, f"models:/{NAME}@champion").predict(images)
+    labels = pulled.pull(store, f"models:/{NAME}@champion").predict(images)
     assert labels.shape == (1, 40, 52)
     assert labels.dtype == np.uint8
-    np.testing.assert_array_equal(labels, pulled.predict(images))
+    np.testing.assert_array_equal(labels, model.predict(images))
 
 
 @pytest.mark.slow
@@ -155,7 +155,7 @@ def test_another_post_processing_is_another_version(params, store):
     again = registered()
 
     assert changed["version"] == again["version"] == "2"
-    assert registry.pull(store, changed["model_uri"]).metadata["postprocess"] == "largest_component"
+    assert pulled.pull(store, changed["model_uri"]).metadata["postprocess"] == "largest_component"
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from PIL import Image
 from heartseg import test
 from heartseg.errors import InputError
 from heartseg.models.packaged import PackagedModel, log_packaged
-from heartseg.tracking import registry
+from heartseg.tracking import pulled, registry
 from tests.examples import ROOT
 from tests.tracking.stores import _cold_store, _own_environment, new_run, store
 
@@ -37,8 +37,8 @@ class Bright(torch.nn.Module):
 def model(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that no registry has to be started for."""
     bright = PackagedModel(Bright(), SIZE).eval()
-    pulled = registry.Pulled(lambda images: bright(torch.from_numpy(images)).numpy(), METADATA)
-    monkeypatch.setattr(registry, "pull", lambda uri, name: pulled)
+    model = pulled.Pulled(lambda images: bright(torch.from_numpy(images)).numpy(), METADATA)
+    monkeypatch.setattr(pulled, "pull", lambda uri, name: model)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from heartseg.data.phantoms import recording as phantom
 from heartseg.data.splits import split_patients
 from heartseg.errors import InputError
 from heartseg.prepare import prepare
-from heartseg.tracking import registry
+from heartseg.tracking import pulled
 from tests.examples import ROOT, real_data
 
 SEED = 7
@@ -194,7 +194,7 @@ def test_a_quality_model_judges_strips_without_labels(
         return np.broadcast_to(bad[:, None, None], images[:, 0].shape).astype(np.uint8)
 
     facts = {"dataset": "mmode-quality", "recipe": {"model": {"in_channels": 1}}}
-    monkeypatch.setattr(registry, "pull", lambda uri, name: registry.Pulled(classify, facts))
+    monkeypatch.setattr(pulled, "pull", lambda uri, name: pulled.Pulled(classify, facts))
     source = tmp_path / "in"
     shutil.copytree(recordings, source)
     pixels = png(source / "recording3.png")

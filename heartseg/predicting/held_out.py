@@ -17,7 +17,7 @@ from heartseg.privacy import WITHHELD
 from heartseg.report.compare import ChangedCase
 from heartseg.tracking.chain import read_cases
 from heartseg.tracking.evaluations import Evaluated, check_comparable
-from heartseg.tracking.registry import fetch
+from heartseg.tracking.pulled import fetch
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -28,7 +28,7 @@ def read_model(name: str) -> Package:
             f"{name}: is neither a folder of a pulled model nor a model's name, as "
             "models:/heartseg-camus@champion is one"
         )
-    from heartseg.tracking.registry import fetch
+    from heartseg.tracking.pulled import fetch
 
     return fetch(store_uri(), name)[0]
 

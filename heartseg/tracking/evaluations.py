@@ -140,6 +140,8 @@ def about(own: Evaluated) -> dict[str, str]:
     tags, info = own.subject.tags, own.subject.run.info
     dirty = " with uncommitted changes" if tags.get("git.dirty") == "true" else ""
     choices = {key: (own.metrics.get(key) or {}).get("chosen") for key in ("postprocess", "tta")}
+    optimistic = own.metrics.get("selected_on_it")
+    selected = "unknown" if optimistic is None else "yes: optimistic" if optimistic else "no"
     return {
         "Registered as": own.model_uri or "nothing",
         "Run": f"{info.run_name} ({info.run_id})",
@@ -149,9 +151,7 @@ def about(own: Evaluated) -> dict[str, str]:
         "Weights": f"MD5 {own.subject.weights_md5 or 'unknown'}",
         "Post-processing": str(choices["postprocess"] or "unknown").replace("_", " "),
         "Test-time augmentation": str(choices["tta"] or "none"),
-        "Evaluation data had a say in training": {True: "yes: optimistic", False: "no"}.get(
-            own.metrics.get("selected_on_it"), "unknown"
-        ),
+        "Evaluation data had a say in training": selected,
     }
 
 
@@ -176,6 +176,6 @@ def _table(text: str | None) -> pd.DataFrame:
     if text is None:
         return pd.DataFrame()
     table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
-    numbers = [column for column in table if column not in TEXT]
+    numbers = [str(column) for column in table if column not in TEXT]
     table[numbers] = table[numbers].apply(pd.to_numeric, errors="coerce")
     return table

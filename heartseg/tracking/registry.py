@@ -1,26 +1,19 @@
-"""The model registry: versions, the gate in front of `champion`, and pulling a model."""
+"""The model registry: versions, and the gate in front of `champion`."""
 
 from __future__ import annotations
 
 import math
-import os
-import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
-
-import numpy as np
 
 from heartseg.data.prepared import file_digest
 from heartseg.errors import InputError
 from heartseg.privacy import CaseNames
 from heartseg.tracking.mlflow import (
     connect,
-    first_line,
     open_run,
     run_of,
-    without_password,
 )
 from heartseg.tracking.records import log_records
 
@@ -28,7 +21,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-    from heartseg.models.exported import Package
 
 Alias = Literal["champion", "challenger"]
 CHAMPION: Final = "champion"
@@ -213,125 +205,6 @@ def use_store(uri: str) -> MlflowClient:
 
     mlflow.set_tracking_uri(uri)
     return client
-
-
-@dataclass(frozen=True)
-class Pulled:
-    """A model from the registry.
-
-    Attributes:
-        predict: uint8 (N, C, H, W) -> uint8 label maps (N, H, W) on the same grid.
-        metadata: what was stored with the model.
-    """
-
-    predict: Callable[[np.ndarray], np.ndarray]
-    metadata: dict[str, Any]
-
-
-def pull(uri: str, model_uri: str) -> Pulled:
-    """Fetch and load a model, on the GPU if there is one.
-
-    Args:
-        uri: the store.
-        model_uri: for example "models:/heartseg-camus@champion" or "models:/heartseg-camus/3".
-
-    Raises:
-        InputError: the store does not answer, or has no such model.
-    """
-    package, _ = fetch(uri, model_uri)
-    return Pulled(package.load(), package.metadata)
-
-
-def fetch(uri: str, model_uri: str) -> tuple[Package, dict[str, Any]]:
-    """A model's package, not loaded yet, and where it comes from.
-
-    Returns:
-        The package; model (URI), model_id, run_id and signature, JSON-serialisable.
-
-    Raises:
-        InputError: as `pull`.
-    """
-    client = use_store(uri)
-    import mlflow
-    from mlflow.exceptions import MlflowException
-    from mlflow.models import Model
-
-    from heartseg.models.exported import PROGRAM, Package
-
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            local = mlflow.artifacts.download_artifacts(model_uri, dst_path=folder)
-            facts = Model.load(local)
-            program = (Path(local) / "data" / PROGRAM).read_bytes()
-        except (MlflowException, OSError) as error:
-            names = [model.name for model in client.search_registered_models()]
-            raise InputError(
-                f"no model {model_uri} in the store at {without_password(uri)}: "
-                f"{first_line(error)}. Registered there: {', '.join(names) or 'nothing yet'}; "
-                "another store is chosen by MLFLOW_TRACKING_URI"
-            ) from None
-    metadata = dict(facts.metadata or {})
-    if not {"dataset", "recipe"} <= metadata.keys():
-        raise InputError(
-            f"{model_uri} was not registered by heartseg; take one of `make ui`'s list"
-        )
-    origin = {
-        "model": model_uri,
-        "model_id": facts.model_id,
-        "run_id": facts.run_id,
-        "signature": facts.signature.to_dict() if facts.signature else None,
-    }
-    return Package(model_uri, program, metadata), origin
-
-
-def resolve(uri: str, model_uri: str) -> tuple[str, str]:
-    """The version that "models:/NAME@ALIAS" means now in the store `uri`: that version's own URI,
-    and its number or id. Another kind of URI always means the same.
-
-    Raises InputError where the store does not answer, or the alias is not set.
-    """
-    name, at, alias = model_uri.removeprefix("models:/").partition("@")
-    if not at:
-        return model_uri, name.partition("/")[2] or name
-    client = connect(uri)
-    from mlflow.exceptions import MlflowException
-
-    try:
-        version = client.get_model_version_by_alias(name, alias).version
-    except MlflowException as error:
-        raise InputError(
-            f"no model {model_uri} in the store at {without_password(uri)}: {first_line(error)}; "
-            "another store is chosen by MLFLOW_TRACKING_URI"
-        ) from None
-    return f"models:/{name}/{version}", str(version)
-
-
-def read_card(uri: str, origin: dict[str, Any]) -> tuple[str, str]:
-    """Which version a model is, "NAME version N", and its card; both say so where there is none.
-
-    Args:
-        uri: the store.
-        origin: of `fetch`.
-    """
-    from mlflow.exceptions import MlflowException
-
-    client = connect(uri)
-    found = client.search_model_versions(f"run_id = '{origin['run_id']}'")
-    own = [version for version in found if str(version.source).endswith(origin["model_id"])]
-    if not own:
-        return "no registered version", f"No card: {origin['model']} is no registered version.\n"
-    title = f"{own[0].name} version {own[0].version}"
-    card = str(own[0].description or f"{title} has no card.\n")
-    if len(card) < DESCRIPTION_LENGTH:
-        return title, card
-    try:  # the whole one, unless another version of this run has written its own over it
-        with tempfile.TemporaryDirectory() as folder:
-            path = client.download_artifacts(origin["run_id"], "model_card.md", folder)
-            whole = Path(path).read_text(encoding="utf-8")
-    except (MlflowException, OSError):
-        return title, card
-    return title, whole if whole.startswith(card) else card
 
 
 def read_value(metrics: dict[str, Any], key: str, path: Path) -> float:

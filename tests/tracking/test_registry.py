@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from heartseg.errors import InputError
-from heartseg.tracking import registry
+from heartseg.tracking import pulled, registry
 from heartseg.tracking.mlflow import connect
 from tests.tracking.stores import new_run
 
@@ -149,7 +149,7 @@ def test_pulling_what_is_not_there_names_what_is(store):
     register(store, tags(0.5))
 
     with pytest.raises(InputError, match=r"heartseg-camos@champion.*Registered there: heartseg-c"):
-        registry.pull(store, "models:/heartseg-camos@champion")
+        pulled.pull(store, "models:/heartseg-camos@champion")
 
 
 def test_read_value():
