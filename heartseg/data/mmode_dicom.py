@@ -27,6 +27,7 @@ KEPT = (
     "SequenceOfUltrasoundRegions",
     "NumberOfFrames",
     "FrameTime",
+    "PixelSpacing",
     "Rows",
     "Columns",
     "SamplesPerPixel",

@@ -221,14 +221,17 @@ def chambers(height: int) -> np.ndarray:
     return labels
 
 
-def write_frames(folder: Path, patient: str, views: tuple[str, ...]) -> dict:
-    """Images whose gray values are 60 times the label, and the label maps with their spacing."""
+def write_frames(
+    folder: Path, patient: str, views: tuple[str, ...], grays=(0, 60, 120, 180)
+) -> dict:
+    """Images with a gray value for each label; the label maps with their spacing."""
     folder.mkdir(parents=True)
     masks = {}
     for number, view in enumerate(views):
         for phase, height in (("ED", 36 - number), ("ES", 26 - number)):
             masks[view, phase] = chambers(height), (1.5, 1.0)
-            image = nib.Nifti1Image(60 * chambers(height).T, np.diag([-1.0, -1.5, 1.0, 1.0]))
+            pixels = np.array(grays, np.uint8)[chambers(height)]
+            image = nib.Nifti1Image(pixels.T, np.diag([-1.0, -1.5, 1.0, 1.0]))
             nib.save(image, folder / f"{patient}_{view}_{phase}.nii.gz")
     return masks
 
