@@ -139,6 +139,6 @@ def mean_probability(folder: Path, metrics: dict):
 
     def told(images: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            return probabilities(model.logits(torch.from_numpy(images)), False).numpy()
+            return probabilities(model.logits(torch.from_numpy(images)), model.sigmoids).numpy()
 
     return told

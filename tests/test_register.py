@@ -172,7 +172,7 @@ def test_a_model_of_another_store_gets_a_run_in_this_one(params, store):
     assert versions(store) == 1
     run = connect(store).get_run(first["run_id"])
     assert run.info.status == "FINISHED"
-    assert run.data.params["model.name"] == "unet"
+    assert run.data.params["model.name"] == "quicknat"
     assert connect(store).get_model_version(NAME, "1").tags["heartseg.training_run"] == elsewhere
 
 
