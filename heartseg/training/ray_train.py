@@ -80,7 +80,8 @@ def start_ray(log: Path, *, dashboard: bool = False) -> None:
     except OSError as error:  # ConnectionError among them
         raise InputError(
             f"no Ray cluster answers at RAY_ADDRESS={address}: {error}; "
-            "start one with `ray start --head`, or unset RAY_ADDRESS to train on this machine"
+            "start one with `ray start --head`, or unset RAY_ADDRESS to train on this machine; one "
+            "with a token refuses who has another or none (RAY_AUTH_TOKEN_PATH)"
         ) from None
     if callable(at_sigterm):  # Ray puts its own in the place of the command's
         signal.signal(signal.SIGTERM, at_sigterm)
