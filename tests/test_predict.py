@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -21,6 +23,7 @@ from heartseg import predict, pull
 from heartseg.errors import InputError
 from heartseg.models import exported
 from heartseg.models.packaged import MEAN, STD
+from tests.clones import environment
 from tests.predicting.test_segmenter import blob, chambers, write_frames
 from tests.registered import CARD, MODEL, register_threshold, registered
 from tests.tracking.stores import _cold_store, _own_environment
@@ -205,9 +208,19 @@ def test_on_a_ray_cluster_the_same_comes_out(pulled, tmp_path, monkeypatch):
         write_frames(tmp_path / "in" / patient, patient, ("2CH", "4CH"))
     (tmp_path / "in/bad.nii").touch()
 
-    for out, extra in (("here", []), ("there", ["--ray"])):
-        with pytest.raises(InputError, match=r"1 input.*\n.*bad\.nii"):
-            predict.main([str(pulled), "in", "--out", out, "--uncertainty", *extra])
+    with pytest.raises(InputError, match=r"1 input.*\n.*bad\.nii"):
+        predict.main([str(pulled), "in", "--out", "here", "--uncertainty"])
+    command = [sys.executable, "-m", "heartseg.predict", str(pulled), "in", "--out", "there"]
+    done = subprocess.run(
+        [*command, "--uncertainty", "--ray"],
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "bad.nii" in done.stderr
+    assert "Traceback" not in done.stderr
 
     assert len(pd.read_csv("there/clinical.csv")) == 6
     assert len(list(Path("there").rglob("*_uncertainty.nii.gz"))) == 24
