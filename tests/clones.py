@@ -30,7 +30,9 @@ def copy_repository(place: Path) -> Path:
     return place
 
 
-TINY = {
+TINY: dict[str, Any] = {
+    "pipeline": {"camus": "camus", "mmode": "mmode"},
+    "evaluate.bootstrap_samples": 100,
     "phantoms.camus.patients": 8,
     "phantoms.camus.half_sequences": 1,
     "phantoms.mmode.animals": 6,
@@ -89,7 +91,7 @@ def environment(place: Path) -> dict[str, str]:
 def run(
     command: list[str] | str,
     place: Path,
-    timeout: float = 600,
+    timeout: float = 1200,
     extra: Mapping[str, str] | None = None,
 ) -> str:
     """Run a command, which must succeed; what it printed on standard output."""

@@ -16,7 +16,7 @@ from heartseg.models import build_network
 from heartseg.models.trained import save_trained
 from heartseg.paths import model_dir, prepared_path
 from heartseg.tracking.mlflow import connect
-from tests.clones import run
+from tests.clones import run, set_params
 from tests.examples import ROOT, small_recipe
 from tests.metrics.test_evaluate import camus_samples
 from tests.tracking.stores import _cold_store, _own_environment, new_run, store
@@ -75,6 +75,8 @@ def test_killed_at_any_write_and_run_again(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / "params.yaml", tmp_path)
+    few = {"bootstrap_samples": 100, "tta": "none", "postprocess": "none"}  # for speed
+    set_params(tmp_path, {f"evaluate.{key}": value for key, value in few.items()})
     samples = camus_samples()
     split = {sample.patient: "test" for sample in samples} | {"spare": "val", "p3": "train"}
     facts = {

@@ -38,7 +38,7 @@ def place(tmp_path: Path) -> Path:
     content["recipes"]["camus"] = recipe.model_dump(mode="json")
     content["tracking"] |= {"system_metrics": False, "when_down": "spool"}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
-    write_disks(tmp_path, train=600, val=4)
+    write_disks(tmp_path, train=160, val=4)
     return tmp_path
 
 

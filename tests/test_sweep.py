@@ -54,7 +54,7 @@ def repository(tmp_path) -> Path:
     content["pipeline"] = {"camus": "camus"}
     (tmp_path / "params.yaml").write_text("# kept\n" + yaml.safe_dump(content, sort_keys=False))
     write_sweep(tmp_path)
-    write_disks(tmp_path, train=400, val=4)
+    write_disks(tmp_path, train=240, val=4)
     return tmp_path
 
 

@@ -38,7 +38,7 @@ def repository(request, tmp_path_factory) -> Path:
     content["recipes"]["camus"] = recipe.model_dump(mode="json")
     content["train"]["workers"] = request.param
     (place / "params.yaml").write_text(yaml.safe_dump(content))
-    write_disks(place, train=500, val=4)
+    write_disks(place, train=300, val=4)
     return place
 
 
