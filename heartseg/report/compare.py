@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -257,12 +257,12 @@ def _agreement(found: dict[str, float]) -> list[str]:
     ]
 
 
-def _bounded(found: dict[Hashable, Any], digits: int) -> str:
+def _bounded(found: Mapping[Any, Any], digits: int) -> str:
     low, high = found["difference_low"], found["difference_high"]
     return f"{_signed(found['difference'], digits)} [{interval(low, high, digits)}]"
 
 
-def _side(found: dict[Hashable, Any], higher_is_better: bool) -> str:
+def _side(found: Mapping[Any, Any], higher_is_better: bool) -> str:
     """Whose side the interval is on, B's being the better."""
     if found["difference_low"] > 0:
         return "better" if higher_is_better else "worse"
