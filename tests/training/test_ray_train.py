@@ -144,7 +144,8 @@ def test_a_full_disk_ends_all_workers_and_the_same_training_goes_on(
     threading.Thread(target=fill_after_the_second_epoch, daemon=True).start()
     with pytest.raises(InputError, match="could not be written: No space left on device"):
         cluster.train_on_cluster(recipe, how(params, 2, overlay_every=0), data, run_dir)
-    assert 2 <= load_checkpoint(run_dir)["next_epoch"] - 1 < 40
+    # The journal is written before the checkpoint, which the second epoch's may not have been.
+    assert 1 <= load_checkpoint(run_dir)["next_epoch"] - 1 < 40
     ballast[0].unlink()
     short = recipe.model_copy(update={"epochs": load_checkpoint(run_dir)["next_epoch"]})
     cluster.train_on_cluster(short, how(params, 2, overlay_every=0), data, run_dir)
