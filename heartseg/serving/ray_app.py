@@ -20,7 +20,7 @@ from heartseg.errors import InputError
 from heartseg.models.exported import Package
 from heartseg.predicting.segmenter import PIXELS_AT_ONCE
 from heartseg.serving.service import Unavailable
-from heartseg.training import ray_train  # before ray: it chooses how Ray's processes trust
+from heartseg.training import ray_train
 
 # Read when ray.serve is imported. A replica that computes on all cores answers no sooner than this
 # how much it has to do; Ray's own 0.1 s make it ask again and again.

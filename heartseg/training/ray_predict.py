@@ -5,24 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import ray
+import ray.data
 
 from heartseg.models.exported import Package
 from heartseg.predicting.files import Job, in_chunks
 from heartseg.predicting.segmenter import Outcome, Segmenter
-
-if TYPE_CHECKING:
-    import ray
 
 
 class Worker:
     """A process of the cluster: loads the model once, then segments the files it is given."""
 
     def __init__(self, package: ray.ObjectRef, settings: dict[str, Any]):
-        import ray
-
         self.segmenter = Segmenter.of(ray.get(package), settings)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
@@ -47,10 +44,6 @@ def segment_on_cluster(
         jobs: with absolute paths.
         settings: further arguments of `Segmenter`.
     """
-    # Not above: ray_train has to say how Ray's processes trust each other before it is imported.
-    import ray
-    import ray.data
-
     chunks = [
         json.dumps([(str(job.file), str(job.place)) for job in chunk]) for chunk in in_chunks(jobs)
     ]

@@ -12,15 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if (
-    not os.environ.get("RAY_ADDRESS")
-    or (Path.home() / ".ray" / "auth_token").exists()
-    or {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
-):
-    # Ray's own defaults for a local cluster, and for `ray start` where there is a token; a driver
-    # must choose before ray is imported.
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-
 import ray
 
 from heartseg.config import Elastic, Train

@@ -230,6 +230,7 @@ def of_anna(stack: Stack, place: Path, uri: str | None = None) -> dict[str, str]
         "RAY_ADDRESS": f"127.0.0.1:{stack.ports['gcs']}",
         "RAY_AUTH_TOKEN_PATH": str(stack.secrets / "ray_auth_token"),
         "RAY_AUTH_MODE": "token",
+        "HEARTSEG_CASE_ID_KEY": str(stack.secrets / "case_ids_key"),
         "MLFLOW_TRACKING_URI": uri or stack.uri.replace("://", f"://anna:{PASSWORDS['anna']}@"),
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }

@@ -1,0 +1,1 @@
+"""Datasets: reading releases, phantoms, preparing, splitting, loading, augmenting."""
