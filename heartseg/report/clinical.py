@@ -18,7 +18,10 @@ Published on CAMUS, for comparison: the U-Nets of Leclerc et al. (IEEE TMI 38(9)
 reach r 0.95 and a mean absolute error of 9.5 mL in EDV and ESV, r 0.80 and 5.6 points in EF,
 "below the inter-observer scores" and "slightly worse than the intra-observer's ones". LU-Net
 (Leclerc et al., IEEE TUFFC 67(12), 2020, abstract): r 0.96 and 7.6 mL, r 0.83 and 5.0 points.
-Both on the whole release, other patients than here."""
+Both on the whole release, other patients than here. Cardiologists who contour ED and ES by hand on
+2-D echocardiograms (171 subjects of two centres, other data: medRxiv 10.1101/2022.07.26.22278059,
+abstract) agree among themselves with Lin's concordance 0.84 in EF, 0.82 in EDV and 0.89 in ESV, to
+be held against ICC(2,1) above."""
 
 
 def clinical_section(metrics: dict[str, Any], synthetic: bool) -> str:

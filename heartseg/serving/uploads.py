@@ -124,7 +124,8 @@ def _dicom_sizes(path: Path) -> Sizes:
     meta = pydicom.filereader.read_file_meta_info(path)
     if meta.get("TransferSyntaxUID") == DEFLATED:
         raise InputError("is a deflated DICOM file; store it uncompressed, or as JPEG")
-    dataset = pydicom.dcmread(path, stop_before_pixels=True)
+    sizes = ["NumberOfFrames", "Rows", "Columns"]  # whose heart it is stays in the file
+    dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=sizes)
     return int(dataset.get("NumberOfFrames") or 1), int(dataset.Rows), int(dataset.Columns)
 
 

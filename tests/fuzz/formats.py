@@ -20,6 +20,7 @@ from random import Random
 
 import nibabel as nib
 import numpy as np
+from fastapi import HTTPException
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -32,6 +33,8 @@ from heartseg.data.nifti import read_frame, read_sequence, to_uint8
 from heartseg.data.phantoms.recording import make_dicom
 from heartseg.data.sequences import frame_rate
 from heartseg.errors import InputError
+from heartseg.serving.limits import Limits
+from heartseg.serving.uploads import read_upload
 from heartseg.sweeps.file import read_sweep
 from tests.data.raw import INFO, echo
 from tests.examples import ROOT
@@ -120,6 +123,19 @@ def read_to_predict(path: Path) -> None:
     frames = images.read_images(path).frames
     assert frames.dtype == np.uint8
     assert frames.ndim == 3
+
+
+def read_as_upload(path: Path) -> None:
+    """As the service takes it: by its content, refused with a reason (4xx)."""
+    try:
+        with path.open("rb") as stream:
+            limits = Limits(upload_bytes=1 << 26, upload_s=60)
+            frames = read_upload(stream, str(path), limits).frames
+    except HTTPException as error:
+        if error.status_code not in (400, 413, 415, 422):
+            raise
+        raise InputError(str(error.detail)) from None
+    assert (frames.dtype, frames.ndim) == (np.uint8, 3)
 
 
 # --- PNG ----------------------------------------------------------------------------------
@@ -446,9 +462,9 @@ def read_faulty(path: Path) -> None:
 
 
 FORMATS = {
-    "nifti": Format(make_nifti, (read_as_frame, read_as_sequence, read_to_predict)),
-    "png": Format(make_png, (read_as_window, read_as_mask, read_to_predict)),
-    "dicom": Format(make_dicom_file, (read_as_dicom,)),
+    "nifti": Format(make_nifti, (read_as_frame, read_as_sequence, read_to_predict, read_as_upload)),
+    "png": Format(make_png, (read_as_window, read_as_mask, read_to_predict, read_as_upload)),
+    "dicom": Format(make_dicom_file, (read_as_dicom, read_as_upload)),
     "cfg": Format(make_cfg, (read_as_info, read_as_tables)),
     "yaml": Format(make_yaml, (read_as_yaml,)),
     "faulty": Format(make_faulty, (read_faulty,)),
