@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from heartseg.config import Params, load_params
 from heartseg.errors import InputError, run_command
-from heartseg.paths import prepared_path
+from heartseg.paths import prepared_path, write_whole
 from heartseg.privacy import case_names
 
 if TYPE_CHECKING:
@@ -108,8 +108,7 @@ def _page(
 
 def _write(path: Path, page: str) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8")
+        write_whole(path, page)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}). Mend it.") from None
 

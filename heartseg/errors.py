@@ -60,6 +60,12 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
+def one_line(error: Exception) -> str:
+    """Another library's error, short enough to stand in a list of problems."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return f"{type(error).__name__}: {' '.join(text.split())}"[:160]
+
+
 def run_command(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
     """Run a command's `main` with exit code 2 for the user's faults and 1 for ours."""
     try:

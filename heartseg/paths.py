@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from heartseg.errors import writing
@@ -42,13 +43,27 @@ def crossval_results_dir(name: str) -> Path:
     return Path("results/crossval") / name
 
 
+def put_file(write: Callable[[Path], object], path: Path) -> None:
+    """Let `write` make a file, which appears whole or not at all; folders are made.
+
+    Args:
+        write: is given a temporary path in the same folder, with the same ending.
+        path: replaced if it exists.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all.
+    """Write a text file whole or not at all.
 
     Raises:
         InputError: the disk is full or read-only.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with writing(path):
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        put_file(lambda temporary: temporary.write_text(text, encoding="utf-8"), path)

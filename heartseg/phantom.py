@@ -14,8 +14,7 @@ from heartseg.data.phantoms.camus import make_patient, make_view, write_camus
 from heartseg.data.phantoms.mmode import make_animal, write_mmode
 from heartseg.data.phantoms.mmode_quality import write_quality
 from heartseg.data.phantoms.recording import write_recordings
-from heartseg.data.source import one_line
-from heartseg.errors import InputError, run_command
+from heartseg.errors import InputError, one_line, run_command
 from heartseg.paths import phantom_dir
 
 PICTURE_ROWS = 4  # patients, and animals beside them

@@ -17,9 +17,9 @@ from heartseg.data import camus, mmode, mmode_quality_windows
 from heartseg.data.labels import LABELS
 from heartseg.data.prepared import SPLITS, map_in_order, write_prepared
 from heartseg.data.sequences import stack_sequences
-from heartseg.data.source import PHANTOM_MARKER, Case, Survey, one_line
+from heartseg.data.source import PHANTOM_MARKER, Case, Survey
 from heartseg.data.splits import split_patients
-from heartseg.errors import BadFilesError, InputError, run_command
+from heartseg.errors import BadFilesError, InputError, one_line, run_command
 from heartseg.paths import prepared_path
 
 UNITS = {

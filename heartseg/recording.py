@@ -20,6 +20,7 @@ import numpy as np
 
 from heartseg.config import Params, load_params
 from heartseg.errors import InputError, run_command
+from heartseg.paths import put_file
 
 if TYPE_CHECKING:
     from heartseg.data.mmode_recordings import Strip
@@ -217,9 +218,7 @@ def _write_summary(rows: list[dict[str, Any]], species: Species, out: Path) -> N
     from heartseg.report.recording_tables import error_lines
 
     table = pd.DataFrame(rows)
-    temporary = out / f".recordings.{os.getpid()}.tmp"
-    table.to_csv(temporary, index=False)
-    os.replace(temporary, out / "recordings.csv")
+    put_file(lambda temporary: table.to_csv(temporary, index=False), out / "recordings.csv")
     print(f"wrote {out / 'recordings.csv'}: {len(table)} recording(s)")
     for line in error_lines(table, species):
         print(line)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML, RoundTripRepresenter, ScalarNode
 
 from heartseg.errors import InputError
+from heartseg.paths import put_file
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -53,10 +53,7 @@ def change_yaml(path: Path, changes: Mapping[tuple[str, ...], Any]) -> None:
         for key in keys[:-1]:
             place = place[key]
         place[keys[-1]] = value
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "w", encoding="utf-8") as stream:
-        yaml_file.dump(content, stream)
-    os.replace(temporary, path)
+    put_file(lambda temporary: yaml_file.dump(content, temporary), path)
 
 
 def _represent_null(representer: RoundTripRepresenter, value: None) -> ScalarNode:

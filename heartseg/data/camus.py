@@ -17,8 +17,8 @@ from heartseg.data.camus_tables import PHASES, VIEWS, read_info, read_split_list
 from heartseg.data.labels import Camus
 from heartseg.data.nifti import RESTORE, Frame, read_frame, to_uint8
 from heartseg.data.prepared import Sample
-from heartseg.data.source import Survey, one_line
-from heartseg.errors import BadFilesError, InputError
+from heartseg.data.source import Survey
+from heartseg.errors import BadFilesError, InputError, one_line
 
 NIFTI = (".nii.gz", ".nii")
 OTHER = {"ED": "ES", "ES": "ED"}

@@ -9,8 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 from heartseg.data.nifti import RESTORE
-from heartseg.data.source import one_line
-from heartseg.errors import InputError
+from heartseg.errors import InputError, one_line
 
 VIEWS = ("2CH", "4CH")
 PHASES = ("ED", "ES")

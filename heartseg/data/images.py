@@ -6,7 +6,6 @@ NIfTI (2-D, or 3-D with time last), PNG, and ultrasound DICOM (one frame or many
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -98,7 +97,7 @@ def _from_bytes(values: np.ndarray) -> np.ndarray:
 
 
 def _read(path: Path, convert: Callable[[np.ndarray], np.ndarray]) -> Images:
-    from heartseg.data.source import one_line
+    from heartseg.errors import one_line
 
     reader = {".png": _read_png, ".nii": _read_nifti, ".nii.gz": _read_nifti}.get(
         suffix_of(path), _read_dicom
@@ -120,22 +119,6 @@ def _check_size(shape: tuple[int, ...]) -> None:
             f"has frames of {shape[1]} x {shape[2]} pixels; wanted are {LEAST_SIDE} or more on "
             f"each side and {MOST_PIXELS} or fewer in all"
         )
-
-
-def put_file(write: Callable[[Path], None], path: Path) -> None:
-    """Let `write` make a file, which appears whole or not at all; folders are made.
-
-    Args:
-        write: is given a temporary path in the same folder, with the same ending.
-        path: replaced if it exists.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 # --- readers ------------------------------------------------------------------------------

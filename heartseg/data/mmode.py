@@ -22,8 +22,8 @@ from heartseg.data.mmode_table import (
     torn_recordings,
 )
 from heartseg.data.prepared import Sample
-from heartseg.data.source import Survey, one_line
-from heartseg.errors import BadFilesError, InputError
+from heartseg.data.source import Survey
+from heartseg.errors import BadFilesError, InputError, one_line
 
 SHORTEST_SIDE = 16
 MOST_PIXELS = 1 << 26

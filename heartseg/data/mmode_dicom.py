@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from heartseg.data.mmode_strip import join_frames
-from heartseg.data.source import one_line
-from heartseg.errors import InputError
+from heartseg.errors import InputError, one_line
 
 if TYPE_CHECKING:
     from pydicom import Dataset

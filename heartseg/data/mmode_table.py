@@ -14,8 +14,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from heartseg.data.source import one_line
-from heartseg.errors import InputError
+from heartseg.errors import InputError, one_line
 from heartseg.yaml_file import no_such
 
 SPACINGS = ("mm_per_row", "s_per_column")

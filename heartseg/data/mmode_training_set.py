@@ -14,8 +14,7 @@ from heartseg.config import Windows
 from heartseg.data.mmode_quality import BAD, GOOD, QualityLabels
 from heartseg.data.mmode_recordings import Strip
 from heartseg.data.mmode_windows import Window, cut_windows, window_size
-from heartseg.data.source import one_line
-from heartseg.errors import InputError
+from heartseg.errors import InputError, one_line
 
 COLUMNS = ("name", "animal", "recording", "mm_per_row", "s_per_column", "quality")
 PLACE = ("first_row", "first_column", "size")

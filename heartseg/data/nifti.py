@@ -10,8 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from heartseg.data.source import one_line
-from heartseg.errors import InputError
+from heartseg.errors import InputError, one_line
 
 MM_PER_UNIT = {"mm": 1.0, "unknown": 1.0, "meter": 1000.0, "micron": 0.001}
 SIDES = range(16, 4097)

@@ -45,9 +45,3 @@ class Survey:
     problems: list[str]
     notes: list[str]
     official: dict[str, str] | None = None
-
-
-def one_line(error: Exception) -> str:
-    """Another library's error, short enough to stand in a list of problems."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return f"{type(error).__name__}: {' '.join(text.split())}"[:160]

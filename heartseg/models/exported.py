@@ -29,8 +29,7 @@ from safetensors.torch import save
 from torch.export.passes import move_to_device_pass
 from torch.nn import functional as F
 
-from heartseg.data.source import one_line
-from heartseg.errors import InputError
+from heartseg.errors import InputError, one_line
 from heartseg.models.packaged import with_probabilities
 
 PROGRAM = "model.pt2"

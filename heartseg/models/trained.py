@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
-from heartseg.errors import InputError
+from heartseg.errors import InputError, one_line
 from heartseg.models import build_network
 from heartseg.models.outputs import Ensemble, one_vs_rest, output_channels
 from heartseg.models.packaged import PackagedModel
@@ -68,12 +69,19 @@ def load_trained(folder: Path) -> tuple[PackagedModel, Recipe, dict[str, Any]]:
         ) from None
     except Exception as error:
         raise InputError(f"{folder} holds no readable model ({error}); train it again") from error
-    recipe = Recipe.model_validate(training["recipe"])
-    networks = [
-        build_network(recipe.model, output_channels(recipe), pretrained=False)
-        for _ in range(training.get("members", 1))
-    ]
-    sigmoids = one_vs_rest(recipe)
-    network = Ensemble(networks, sigmoids) if "members" in training else networks[0]
-    network.load_state_dict(weights)
+    try:
+        recipe = Recipe.model_validate(training["recipe"])
+        networks = [
+            build_network(recipe.model, output_channels(recipe), pretrained=False)
+            for _ in range(training.get("members", 1))
+        ]
+        sigmoids = one_vs_rest(recipe)
+        network = Ensemble(networks, sigmoids) if "members" in training else networks[0]
+        network.load_state_dict(weights)
+    except (ValidationError, RuntimeError) as error:
+        commit = training.get("tags", {}).get("git.commit", "unknown")
+        raise InputError(
+            f"{folder}: its recipe or weights are not of this version of heartseg "
+            f"({one_line(error)}). Train it again, or use the version that made it: commit {commit}"
+        ) from None
     return PackagedModel(network, recipe.input_size, sigmoids=sigmoids).eval(), recipe, training

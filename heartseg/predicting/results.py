@@ -8,9 +8,9 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from heartseg.data.images import put_file
 from heartseg.errors import InputError
 from heartseg.models.exported import Package
+from heartseg.paths import write_whole
 from heartseg.predicting.segmenter import Outcome
 from heartseg.predicting.tables import write_table
 
@@ -44,7 +44,7 @@ def start(out: Path, package: Package, overwrite: bool) -> float:
     facts = {"model": package.name, **mine, "made_since": since}
     text = json.dumps(facts, indent=1) + "\n"
     try:
-        put_file(lambda temporary: _write_text(temporary, text), path)
+        write_whole(path, text)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}). Mend it.") from None
     return since
@@ -57,10 +57,6 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}). Remove it.") from None
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def finish(total: Outcome, out: Path) -> None:

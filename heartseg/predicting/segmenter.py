@@ -15,7 +15,6 @@ import pandas as pd
 
 from heartseg.data.images import (
     Images,
-    put_file,
     read_images,
     read_uncertainty,
     stem_of,
@@ -27,6 +26,7 @@ from heartseg.metrics import Spacing
 from heartseg.metrics.sequence import lv_curves, summarise_curves
 from heartseg.metrics.uncertainty import normalised_entropy
 from heartseg.models.inputs import input_stacks, segmented_frames
+from heartseg.paths import put_file
 from heartseg.predicting.files import Job
 from heartseg.predicting.tables import clinical_rows, frame_rows
 from heartseg.report.overlay import save_overlay

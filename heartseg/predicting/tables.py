@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from heartseg.data.images import put_file
 from heartseg.metrics import Spacing
 from heartseg.metrics.clinical import PHASES, VIEWS, indices
 from heartseg.metrics.ejection import (
@@ -21,6 +20,7 @@ from heartseg.metrics.ejection import (
     myocardial_area,
 )
 from heartseg.metrics.uncertainty import case_uncertainty
+from heartseg.paths import put_file
 from heartseg.predicting.files import FRAME, Job, patient_of
 
 MEASURED: dict[str, Callable[[np.ndarray, Spacing], float]] = {

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from skimage.measure import find_contours
 
-from heartseg.data.images import put_file
 from heartseg.data.labels import structure_mask
+from heartseg.paths import put_file
 from heartseg.report.colours import COLOURS, CONTOURS
 
 LONG_SIDE, ANIMATED_SIDE = 640, 400  # pixels

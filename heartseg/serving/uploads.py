@@ -13,8 +13,7 @@ from typing import BinaryIO, Literal
 from fastapi import HTTPException
 
 from heartseg.data.images import Images, read_images
-from heartseg.data.source import one_line
-from heartseg.errors import InputError
+from heartseg.errors import InputError, one_line
 from heartseg.serving.limits import Limits
 
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from heartseg.paths import write_whole
 from heartseg.training.journal import JOURNAL, parse_line
 
 if TYPE_CHECKING:
@@ -103,6 +103,4 @@ class JournalSender:
 
     def _write_sent(self, epoch: int, offset: int) -> None:
         self._sent = {"run_id": self.run_id, "epoch": epoch, "offset": offset}
-        temporary = self.run_dir / f".{SENT}.tmp"
-        temporary.write_text(json.dumps(self._sent), encoding="utf-8")
-        os.replace(temporary, self.run_dir / SENT)
+        write_whole(self.run_dir / SENT, json.dumps(self._sent))

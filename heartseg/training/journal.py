@@ -7,6 +7,7 @@ that file for its display and sends it to MLflow. The worker never waits for eit
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import time
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from heartseg.errors import writing
+from heartseg.paths import write_whole
 
 if TYPE_CHECKING:
     from heartseg.data.resident import Resident
@@ -110,10 +112,8 @@ def parse_line(line: bytes) -> dict[str, Any] | None:
 def write_history(run_dir: Path, path: Path) -> None:
     """The journal's metrics as a CSV table, one row per epoch."""
     rows = [{"epoch": entry["epoch"], **entry["metrics"]} for entry in read_epochs(run_dir)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with writing(path), open(temporary, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(temporary, path)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(path, text.getvalue())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -13,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from heartseg.errors import InputError, writing
+from heartseg.errors import InputError
+from heartseg.paths import write_whole
 from heartseg.recipe import Recipe
 
 RUNS = "runs"
@@ -97,10 +97,7 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 def update_state(folder: Path, **values: Any) -> None:
     """Add to the run's state, whole or not at all."""
-    temporary = folder / f".{STATE}.tmp"
-    with writing(folder / STATE):
-        temporary.write_text(json.dumps(read_state(folder) | values, indent=1), encoding="utf-8")
-        os.replace(temporary, folder / STATE)
+    write_whole(folder / STATE, json.dumps(read_state(folder) | values, indent=1))
 
 
 def damaged_checkpoints(folder: Path) -> list[Path]:

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from heartseg.data.images import put_file, read_images, read_uncertainty
+from heartseg.data.images import read_images, read_uncertainty
 from heartseg.data.phantoms.recording import make_dicom
 from heartseg.errors import InputError
+from heartseg.paths import put_file
 
 
 @pytest.fixture

@@ -76,3 +76,17 @@ def test_missing_and_damaged_folders_are_named(params, tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError, match="holds no readable model"):
         load_trained(tmp_path / "model")
+
+
+def test_a_model_of_another_version_is_told_with_the_commit_that_made_it(params, tmp_path):
+    recipe = small_recipe(params)
+    facts = {"recipe": recipe.model_dump(mode="json"), "tags": {"git.commit": "abc123"}}
+    weights = build_network(recipe.model, 4).state_dict()
+    older = json.loads(json.dumps(facts))
+    del older["recipe"]["model"]["weights"]
+    save_trained(tmp_path / "field", weights, older)
+    save_trained(tmp_path / "layer", dict(list(weights.items())[1:]), facts)
+
+    for name in ("field", "layer"):
+        with pytest.raises(InputError, match=rf"{name}: .*not of this version.*commit abc123"):
+            load_trained(tmp_path / name)
