@@ -75,7 +75,7 @@ def commit(place: Path, message: str) -> None:
 
 def environment(place: Path) -> dict[str, str]:
     """Of a person who works in `place` with the environment activated."""
-    foreign = ("MLFLOW_", "RAY_", "GIT_", "PYTHON", "OMP_NUM_THREADS")
+    foreign = ("MLFLOW_", "RAY_", "GIT_", "PYTHON")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
     return kept | {
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -32,5 +34,11 @@ def tiny_recipe(params: Params) -> Recipe:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow files first: one that began last would keep a core waiting."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Slow files first, by their timeouts: a long one that began last would keep a core waiting."""
+    longest: dict[Path, float] = defaultdict(float)
+    for item in items:
+        if item.get_closest_marker("slow"):
+            timeout = item.get_closest_marker("timeout")
+            seconds = timeout.args[0] if timeout else 1.0
+            longest[item.path] = max(longest[item.path], seconds)
+    items.sort(key=lambda item: -longest[item.path])

@@ -121,6 +121,13 @@ def share_of_node(workers: int) -> dict[str, float]:
     return wanted | ({"GPU": 1.0} if with_gpu else {})
 
 
+def _threads(resources: dict[str, float]) -> int:
+    """Of a worker: one per CPU that it takes, or fewer where OMP_NUM_THREADS says so."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    cpus = max(1, math.floor(resources.get("CPU", 1)))
+    return min(cpus, int(wanted)) if wanted.isdigit() and int(wanted) else cpus
+
+
 def train_on_cluster(
     recipe: Recipe, train: Train, data: dict[str, Resident], run_dir: Path
 ) -> Path:
@@ -179,7 +186,7 @@ def train_on_ray(
             "arrays": data,
             "run_dir": str(run_dir),
             "directory": os.getcwd(),
-            "threads": max(1, math.floor(resources.get("CPU", 1))),
+            "threads": _threads(resources),
         },
         scaling_config=ScalingConfig(
             num_workers=workers,

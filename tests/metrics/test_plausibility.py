@@ -145,15 +145,16 @@ def test_summary_counts_cases_not_rows(params: Params) -> None:
 
 @pytest.mark.slow
 def test_real_reference_masks_are_plausible() -> None:
-    """Areas are those of the validation patients, judged by the training patients' range."""
+    """Areas are those of the validation patients, in the range of a quarter of the others."""
     lists = real_data("HEARTSEG_CAMUS_ROOT") / "database_split"
     held_out = set((lists / "subgroup_validation.txt").read_text().split())
     training, validation, found = [], [], []
     for patient, view, phase, labels, spacing in camus_reference_masks():
-        found.append(flags(labels, spacing))
         if patient in held_out:
             validation.append(((view, phase), labels, spacing))
-        else:
+            found.append(flags(labels, spacing))
+        elif int(patient[-4:]) % 4 == 0:
+            found.append(flags(labels, spacing))
             mask = {
                 "mask": encode_png(labels),
                 "spacing_row": spacing[0],

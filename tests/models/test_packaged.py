@@ -140,43 +140,47 @@ import torch
 torch.cuda.is_available = lambda: True  # as on a machine with a GPU
 import mlflow, numpy as np
 mlflow.set_tracking_uri(sys.argv[1])
-labels = mlflow.pyfunc.load_model(sys.argv[2]).predict(np.load("images.npy"))
-np.save("labels.npy", labels)
+for number, uri in enumerate(sys.argv[2:]):
+    labels = mlflow.pyfunc.load_model(uri).predict(np.load("images.npy"))
+    np.save(f"labels{number}.npy", labels)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "classes"), [("deeplabv3", 4), ("quicknat", 1), ("unet", 4)])
-def test_pulled_by_mlflow_alone_without_pickle(configure, tmp_path, name, classes):
+def test_pulled_by_mlflow_alone_without_pickle(configure, tmp_path):
     """The U-Nets are an ensemble that looks at several views."""
     import mlflow
 
+    pair = [varied(configure("unet"), 4).network for _ in range(2)]
+    ensemble = PackagedModel(Ensemble(pair, False), 48).eval()
+    ensemble.look_at(views_of("camus", "views"))
+    models = [varied(configure("deeplabv3"), 4), varied(configure("quicknat"), 1), ensemble]
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     mlflow.set_tracking_uri(uri)
     try:
         client = mlflow.MlflowClient()
         experiment = client.create_experiment("packaged", artifact_location=str(tmp_path / "store"))
         run = client.create_run(experiment)
-        model = varied(configure(name), classes)
-        if name == "unet":
-            pair = Ensemble([model.network, varied(configure(name), classes).network], False)
-            model = PackagedModel(pair, 48).eval()
-            model.look_at(views_of("camus", "views"))
-        info = log_packaged(
-            model, 1, name="model", run_id=run.info.run_id, metadata={"dataset": "camus"}
-        )
-        assert client.get_logged_model(info.model_id).experiment_id == experiment
+        logged = [
+            log_packaged(
+                model, 1, name="model", run_id=run.info.run_id, metadata={"dataset": "camus"}
+            )
+            for model in models
+        ]
+        found = {client.get_logged_model(info.model_id).experiment_id for info in logged}
     finally:
         mlflow.set_tracking_uri(None)
-    assert info.metadata == {"dataset": "camus"}
+    assert found == {experiment}
+    assert [info.metadata for info in logged] == [{"dataset": "camus"}] * 3
     assert not list((tmp_path / "store").rglob("*.pth"))
 
     images = random_images(1, 101, 83)
     np.save(tmp_path / "images.npy", images.numpy())
     environment = {**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
-    command = [sys.executable, "-c", PULL, uri, info.model_uri]
+    command = [sys.executable, "-c", PULL, uri, *(info.model_uri for info in logged)]
     subprocess.run(command, cwd=tmp_path, env=environment, check=True)
-    labels = np.load(tmp_path / "labels.npy")
-    assert labels.dtype == np.uint8
-    with torch.no_grad():
-        assert np.array_equal(labels, model(images).numpy())
+    for number, model in enumerate(models):
+        labels = np.load(tmp_path / f"labels{number}.npy")
+        assert labels.dtype == np.uint8
+        with torch.no_grad():
+            assert np.array_equal(labels, model(images).numpy())

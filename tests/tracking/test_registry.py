@@ -23,6 +23,7 @@ def tags(value: float, **changes: str) -> dict[str, str]:
         registry.WEIGHTS_TAG: "w",
         registry.TRAINING_TAG: "t",
         registry.POSTPROCESS_TAG: "none",
+        registry.TTA_TAG: "none",
     } | changes
 
 
@@ -140,7 +141,7 @@ def test_a_version_is_found_by_what_its_package_is_made_of(store):
     version = register(store, tags(0.5))
 
     assert registry.find_version(client, NAME, tags(0.9)).version == int(version)
-    for tag in (registry.WEIGHTS_TAG, registry.TRAINING_TAG, registry.POSTPROCESS_TAG):
+    for tag in registry.PACKAGE_TAGS:
         assert registry.find_version(client, NAME, tags(0.5, **{tag: "other"})) is None
     assert registry.find_version(client, "heartseg-mmode", tags(0.5)) is None
 

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from heartseg.errors import InputError
+from heartseg.recipe import Recipe
 from heartseg.sweeps.file import Resources
 from heartseg.training.journal import read_epochs
 from tests.examples import small_recipe, write_disks
@@ -90,13 +91,17 @@ def left_over() -> tuple[list[str], list[str]]:
 def test_trials_end_fail_and_stop_and_leave_nothing_behind(tune, params, prepared, tmp_path):
     fine = small_recipe(params, epochs=EPOCHS)
     hopeless = small_recipe(params, epochs=EPOCHS, learning_rate=1e30, schedule="constant")
-    trials = Script(tune, tmp_path, [fine, hopeless, fine, fine, fine], {2: 1, 3: 2})
+    values = fine.model_dump(mode="json")
+    values["model"]["filters"] = 1_000_000  # weights of terabytes, which the system refuses
+    greedy = Recipe.model_validate(values)
+    trials = Script(tune, tmp_path, [fine, hopeless, fine, fine, greedy, fine], {2: 1, 3: 2})
     one = Resources(workers=1, cpus=1, gpus=0)
     tune.run_trials(trials, params.train, one, prepared, [32], tmp_path)
-    assert sorted(trials.ends) == [0, 1, 2, 3, 4]
-    assert {n: fault for n, fault in trials.ends.items() if n != 1} == dict.fromkeys((0, 2, 3, 4))
+    assert sorted(trials.ends) == [0, 1, 2, 3, 4, 5]
+    assert {n: f for n, f in trials.ends.items() if n not in (1, 4)} == dict.fromkeys((0, 2, 3, 5))
     assert "lower learning_rate" in str(trials.ends[1])
-    assert [trials.epochs(n) for n in (0, 2, 3, 4)] == [[1, 2, 3], [1], [1, 2], [1, 2, 3]]
+    assert str(trials.ends[4]).startswith("out of memory: ")
+    assert [trials.epochs(n) for n in (0, 2, 3, 5)] == [[1, 2, 3], [1], [1, 2], [1, 2, 3]]
     assert not (tmp_path / "tune").exists()
     assert left_over() == ([], [])
 
