@@ -8,6 +8,7 @@ holds there nothing but runs/, which stands for the shared storage.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -31,6 +32,17 @@ PATIENCE = {
     "RAY_health_check_timeout_ms": "5000",
     "RAY_health_check_failure_threshold": "2",
 }
+
+
+DRAIN = """
+import subprocess, sys, ray
+address, machine, seconds = sys.argv[1:]
+ray.init(address, log_to_driver=False, configure_logging=False)
+(node,) = [n["NodeID"] for n in ray.nodes() if n["Alive"] and machine in n["Resources"]]
+notice = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
+command = ["ray", "drain-node", "--address", address, "--node-id", node, *notice]
+subprocess.run([*command, "--deadline-remaining-seconds", seconds], check=True)
+"""
 
 
 def namespaces_permitted() -> bool:
@@ -112,7 +124,8 @@ class Nodes:
             where = ["--head", f"--port={self.port}", "--num-cpus=0", "--include-dashboard=false",
                      f"--temp-dir={self.folder}/ray", "--disable-usage-stats"]  # fmt: skip
         else:
-            where = [f"--address={self.address}", "--num-cpus=1"]
+            own = json.dumps({f"machine{number}": 1})  # by which `drain` knows it
+            where = [f"--address={self.address}", "--num-cpus=1", f"--resources={own}"]
         command = [str(BIN / "ray"), "start", "--block", f"--node-ip-address={self.host(number)}",
                    "--object-store-memory=100000000", *where]  # fmt: skip
         log = self.folder / f"node{number}.log"
@@ -191,6 +204,12 @@ class Nodes:
     def database(self) -> str:
         """Of the MLflow server, to be read where its address cannot be reached."""
         return f"sqlite:///{self.folder}/mlflow.db"
+
+    def drain(self, number: int, seconds: int) -> None:
+        """Tell Ray, as a notice handler does, that a machine will be taken away."""
+        log = self.folder / "drain.log"
+        command = [sys.executable, "-c", DRAIN, self.address, f"machine{number}", str(seconds)]
+        assert self.start(HEAD, command, log).wait(60) == 0, log.read_text()
 
     def cut_link(self, number: int) -> None:
         self._inside("sw", "ip", "link", "set", f"p{number}", "down")
