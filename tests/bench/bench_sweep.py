@@ -96,7 +96,7 @@ def repository(tmp_path) -> Path:
     content["recipes"] = {"camus": recipe.model_dump(mode="json")}
     content["pipeline"] = {"camus": "camus"}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
-    write_disks(tmp_path, train=4000, val=40)
+    write_disks(tmp_path, train=640, val=40)
     return tmp_path
 
 
