@@ -16,12 +16,11 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from tests.clones import BIN, environment
 from tests.examples import ROOT
+from tests.processes import wait_until
 
 HEAD, TRACKING = 1, 9
 PORT = 6379
@@ -64,13 +63,6 @@ def namespaces_permitted() -> bool:
         return False
     finally:
         subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
-
-
-def wait_until(reached: Callable[[], object], what: str, seconds: float = 300) -> None:
-    deadline = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.02)
 
 
 class Nodes:

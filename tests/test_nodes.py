@@ -23,7 +23,8 @@ from heartseg.training.checkpoint import checkpoints
 from heartseg.training.journal import read_epochs
 from heartseg.training.loop import fit
 from tests.examples import ROOT, small_recipe, write_disks
-from tests.nodes import HEAD, Nodes, namespaces_permitted, wait_until
+from tests.nodes import HEAD, Nodes, namespaces_permitted
+from tests.processes import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

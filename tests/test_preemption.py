@@ -20,7 +20,7 @@ from heartseg.training.checkpoint import checkpoints
 from heartseg.training.journal import read_epochs, read_progress
 from tests.clones import environment, run
 from tests.examples import ROOT, small_recipe, write_disks
-from tests.nodes import wait_until
+from tests.processes import wait_until
 from tests.tracking.stores import Server, _cold_store, _own_environment
 
 __all__ = ["_cold_store", "_own_environment"]

@@ -9,13 +9,11 @@ import http.client
 import http.server
 import itertools
 import os
-import signal
 import statistics
 import threading
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 
@@ -24,6 +22,7 @@ from heartseg.tracking.tracker import RunTracker
 from heartseg.training.in_process import train_here
 from heartseg.training.journal import read_epochs, read_progress
 from tests.examples import disks, small_recipe
+from tests.processes import children_running
 from tests.tracking.stores import Server, _cold_store, _own_environment, free_port, new_run, server
 
 __all__ = ["_cold_store", "_own_environment", "server"]
@@ -91,12 +90,7 @@ def test_a_workers_death(cluster, params, tmp_path):
             time.sleep(0.02)
         while (now := read_progress(tmp_path)) is None or now["step"] < 0.5 * now["steps"]:
             time.sleep(0.02)
-        victim = next(
-            process
-            for process in psutil.Process().children(recursive=True)
-            if "RayTrainWorker" in " ".join(process.cmdline())
-        )
-        os.kill(victim.pid, signal.SIGKILL)
+        children_running("RayTrainWorker")[0].kill()
         since, stamp = time.time(), (tmp_path / "progress.json").stat().st_mtime
         time.sleep(1)
         while (tmp_path / "progress.json").stat().st_mtime <= max(stamp, since):

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ import pytest
 from heartseg.tracking import tracker as module
 from heartseg.tracking.mlflow import connect
 from heartseg.tracking.tracker import RunTracker
+from tests.processes import wait_until
 from tests.tracking.stores import Server, expected, free_port, journal_line, new_run, points
 
 
@@ -36,13 +36,6 @@ def run_dir(tmp_path: Path) -> Path:
 def append(run_dir: Path, *lines: str) -> None:
     with open(run_dir / "journal.jsonl", "a", encoding="utf-8") as stream:
         stream.writelines(lines)
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def test_epochs_arrive_once_in_order_while_the_training_runs(store, run_dir):
@@ -227,7 +220,7 @@ def test_a_killed_driver_is_taken_up_again(store, run_dir):
     training = threading.Thread(target=train)
     training.start()
     try:
-        wait_until(lambda: (run_dir / "journal.sent").exists(), 60)
+        wait_until(lambda: (run_dir / "journal.sent").exists(), seconds=60)
     finally:
         os.kill(driver.pid, signal.SIGKILL)
         driver.wait()

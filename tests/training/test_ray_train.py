@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 
@@ -19,6 +17,7 @@ from heartseg.training.checkpoint import load_checkpoint
 from heartseg.training.journal import read_epochs
 from heartseg.training.loop import fit
 from tests.examples import disks, small_recipe
+from tests.processes import children_running
 from tests.training.test_storage import disk, fill
 
 __all__ = ["disk"]
@@ -60,7 +59,8 @@ def how(params, workers, **changes):
 
 
 def in_this_process(recipe, data):
-    torch.set_num_threads(os.cpu_count() or 1)  # as many as a single worker gets
+    # as many as a single worker gets
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
     states = []
     fit(recipe, data["train"], data["val"], report=lambda epoch: states.append(epoch.state))
     return states[-1]["model"]
@@ -93,10 +93,9 @@ def test_a_killed_worker_is_replaced_and_changes_nothing(cluster, params, data, 
     def kill_after_the_second_epoch():
         while len(read_epochs(tmp_path)) < 2:
             time.sleep(0.01)
-        children = psutil.Process().children(recursive=True)
-        victims = [p for p in children if "RayTrainWorker" in " ".join(p.cmdline())]
-        os.kill(victims[0].pid, signal.SIGKILL)
-        killed.append(victims[0].pid)
+        victim = children_running("RayTrainWorker")[0]
+        victim.kill()
+        killed.append(victim.pid)
 
     killer = threading.Thread(target=kill_after_the_second_epoch, daemon=True)
     killer.start()

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-import signal
 import threading
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from heartseg.errors import InputError
@@ -17,6 +15,7 @@ from heartseg.recipe import Recipe
 from heartseg.sweeps.file import Resources
 from heartseg.training.journal import read_epochs
 from tests.examples import small_recipe, write_disks
+from tests.processes import children_running
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -114,9 +113,7 @@ def test_a_trial_whose_process_dies_goes_on_from_its_checkpoint(tune, params, pr
     def kill_after_the_second_epoch():
         while len(read_epochs(tmp_path / "0")) < 2:
             time.sleep(0.01)
-        processes = psutil.Process().children(recursive=True)
-        victims = [p for p in processes if "ImplicitFunc" in " ".join(p.cmdline())]
-        os.kill(victims[0].pid, signal.SIGKILL)
+        children_running("ImplicitFunc")[0].kill()
         killed.append(len((tmp_path / "0" / "journal.jsonl").read_text().splitlines()))
 
     threading.Thread(target=kill_after_the_second_epoch, daemon=True).start()
@@ -137,9 +134,8 @@ def test_a_trial_whose_process_dies_too_often_fails_alone(tune, params, prepared
     def kill():
         while not read_epochs(tmp_path / "0"):
             time.sleep(0.01)
-        processes = psutil.Process().children(recursive=True)
-        for process in [p for p in processes if "ImplicitFunc" in " ".join(p.cmdline())]:
-            os.kill(process.pid, signal.SIGKILL)
+        for process in children_running("ImplicitFunc"):
+            process.kill()
 
     threading.Thread(target=kill, daemon=True).start()
     train = params.train.model_copy(update={"max_failures": 0})
