@@ -25,7 +25,8 @@ from pathlib import Path
 def plain(package, jobs, out) -> float:
     import numpy as np
 
-    from heartseg.data.images import put_file, read_images
+    from heartseg.data.images import read_images
+    from heartseg.paths import put_file
     from heartseg.predicting.files import patient_of
     from heartseg.predicting.tables import clinical_rows, frame_rows, write_table
     from heartseg.report.overlay import save_overlay
