@@ -41,7 +41,7 @@ def repository(tmp_path_factory) -> Path:
     content["recipes"]["camus"] = recipe.model_dump(mode="json")
     content["train"]["workers"] = 2
     (place / "params.yaml").write_text(yaml.safe_dump(content))
-    write_disks(place, train=60, val=4)  # few: two workers synchronise each norm, which takes long
+    write_disks(place, train=32, val=4)  # few: two workers synchronise each norm, which takes long
     return place
 
 
