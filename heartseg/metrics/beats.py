@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from scipy.signal import find_peaks, savgol_filter
 
 from heartseg.metrics.walls import Walls
 
@@ -45,6 +44,8 @@ def smooth_pieces(walls: Walls, shortest_beat: float) -> list[np.ndarray]:
 
     Savitzky-Golay: parabolas keep the height of an extremum, a moving mean would not.
     """
+    from scipy.signal import savgol_filter  # here: most commands that import this need it not
+
     smoothed = []
     for piece in walls.pieces:
         trace = walls.bridged(piece)
@@ -185,6 +186,8 @@ def _inner_peaks(trace: np.ndarray, distance: float, prominence: float) -> np.nd
 
     With its ends pulled down, a beat that the window cuts keeps its full prominence.
     """
+    from scipy.signal import find_peaks
+
     padded = np.pad(trace, 1, constant_values=float(trace.min()))
     peaks, _ = find_peaks(padded, distance=max(distance, 1.0), prominence=prominence)
     peaks = peaks - 1
