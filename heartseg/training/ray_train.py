@@ -52,6 +52,9 @@ def start_ray(log: Path, *, dashboard: bool = False) -> None:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
     # A node that was lost is counted on for up to 20 s more; then there is room for fewer workers.
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
+    # Ray gives its own processes 30 s to come up, too little on a machine that is busy otherwise.
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
+    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "120")
     address = os.environ.get("RAY_ADDRESS")
     local: dict[str, Any] = {}
     if not address:
