@@ -146,7 +146,7 @@ def test_the_trackers_cost(server: Server, params, tmp_path, monkeypatch):
     }
     recipe = small_recipe(params, **RECIPE, epochs=6)
     how = params.train.model_copy(update={"overlay_every": 0})
-    images = data(320, 64)
+    images = data(96, 64)
     seconds: dict[str, list[float]] = {name: [] for name in stores}
     run_id = new_run(server.uri)
     for turn in range(2):
