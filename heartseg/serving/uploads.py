@@ -7,6 +7,7 @@ import struct
 import tempfile
 import zlib
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -120,11 +121,12 @@ def _nifti_sizes(path: Path) -> Sizes:
 def _dicom_sizes(path: Path) -> Sizes:
     import pydicom
 
-    meta = pydicom.filereader.read_file_meta_info(path)
-    if meta.get("TransferSyntaxUID") == DEFLATED:
+    # From memory: of a file, an element that claims gigabytes would be given a buffer of that size.
+    content = path.read_bytes()
+    if DEFLATED.encode() in content:
         raise InputError("is a deflated DICOM file; store it uncompressed, or as JPEG")
     sizes = ["NumberOfFrames", "Rows", "Columns"]  # whose heart it is stays in the file
-    dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=sizes)
+    dataset = pydicom.dcmread(BytesIO(content), stop_before_pixels=True, specific_tags=sizes)
     return int(dataset.get("NumberOfFrames") or 1), int(dataset.Rows), int(dataset.Columns)
 
 
