@@ -24,7 +24,7 @@ from heartseg.errors import InputError
 from heartseg.yaml_file import MOST_VALUES
 from tests.data.raw import echo
 from tests.examples import ROOT
-from tests.fuzz.formats import png, png_seeds
+from tests.fuzz.formats import png, png_seeds, read_as_upload
 
 PALETTE = 4  # its place among the seeds
 
@@ -140,14 +140,17 @@ def test_dicom_region_with_two_values_for_one(dicom: Dataset, tmp_path: Path) ->
         read_dicom(tmp_path / "a.dcm")
 
 
-def test_dicom_length_beyond_the_file(dicom: Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize("read", [read_dicom, read_as_upload])
+def test_dicom_length_beyond_the_file(
+    dicom: Dataset, tmp_path: Path, read: Callable[[Path], object]
+) -> None:
     """No memory is asked for by it: here of 2 GB, for an element of 2 bytes."""
     path = tmp_path / "a.dcm"
     dicom.save_as(path, enforce_file_format=True)
     data, rows = path.read_bytes(), b"\x28\x00\x10\x00US"
     place = data.rindex(rows)
     path.write_bytes(data[: place + 4] + b"UN\0\0\xff\xff\xff\x7f" + data[place + 8 :])
-    assert peak_memory(read_dicom, path) < 1 << 26
+    assert peak_memory(read, path) < 1 << 26
 
 
 # --- YAML ---------------------------------------------------------------------------------
