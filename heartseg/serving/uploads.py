@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import struct
 import tempfile
@@ -111,7 +112,11 @@ def _png_sizes(path: Path) -> Sizes:
 def _nifti_sizes(path: Path) -> Sizes:
     import nibabel as nib
 
-    shape = nib.load(path).shape  # the header alone is read
+    # The header alone: nibabel would read what its extensions claim as well.
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as stream:
+        head = stream.read(nib.Nifti2Header.sizeof_hdr)
+    kind = nib.Nifti2Header if nib.Nifti2Header.may_contain_header(head) else nib.Nifti1Header
+    shape = kind(head[: kind.sizeof_hdr], check=False).get_data_shape()
     frames = 1
     for size in shape[2:]:
         frames *= size
