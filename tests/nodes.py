@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from pathlib import Path
 from tests.clones import BIN, environment
 from tests.examples import ROOT
 from tests.processes import wait_until
+from tests.tracking.stores import free_port
 
 HEAD, TRACKING = 1, 9
 PORT = 6379
@@ -80,8 +80,8 @@ class Nodes:
         self.prefix = f"hs{os.getpid()}"
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         (place / "runs").mkdir(exist_ok=True)
-        self.port = PORT if apart else _free_port()
-        self.tracking_port = _free_port()
+        self.port = PORT if apart else free_port()
+        self.tracking_port = free_port()
 
     def add_switch(self) -> None:
         """What the machines' links go to."""
@@ -254,12 +254,6 @@ class Nodes:
 
     def _ip(self, *arguments: str) -> None:
         subprocess.run(["ip", *arguments], check=True, capture_output=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _kill(pid: int) -> None:

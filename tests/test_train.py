@@ -23,6 +23,7 @@ from heartseg.tracking.mlflow import connect
 from heartseg.training.journal import read_epochs, read_progress
 from tests.clones import environment, run
 from tests.examples import ROOT, small_recipe, write_disks
+from tests.tracking.stores import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -48,9 +49,7 @@ def repository(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def head() -> Iterator[tuple[str, Path]]:
     """Address and folder of a Ray cluster of its own, as `ray start` makes it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     folder = Path(tempfile.mkdtemp(prefix="ray"))  # short: Ray's sockets lie in it
     command = ["ray", "start", "--head", "--block", f"--port={port}", "--num-cpus=2",
                "--node-ip-address=127.0.0.1", f"--temp-dir={folder}", "--include-dashboard=false",

@@ -15,7 +15,7 @@ import numpy as np
 
 from heartseg.data.nifti import MOST_PIXELS as MOST_PIXELS_IN_ALL
 from heartseg.data.nifti import read_bytes
-from heartseg.errors import InputError
+from heartseg.errors import InputError, one_line
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -97,8 +97,6 @@ def _from_bytes(values: np.ndarray) -> np.ndarray:
 
 
 def _read(path: Path, convert: Callable[[np.ndarray], np.ndarray]) -> Images:
-    from heartseg.errors import one_line
-
     reader = {".png": _read_png, ".nii": _read_nifti, ".nii.gz": _read_nifti}.get(
         suffix_of(path), _read_dicom
     )

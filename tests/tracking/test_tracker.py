@@ -43,7 +43,7 @@ def test_epochs_arrive_once_in_order_while_the_training_runs(store, run_dir):
 
     with RunTracker(run_id, run_dir, store, "camus"):
         append(run_dir, journal_line(0), journal_line(1))
-        wait_until(lambda: len(points(store, run_id)) == 2)  # before the training's end
+        wait_until(lambda: len(points(store, run_id)) == 2, seconds=30)  # before the training's end
         append(run_dir, journal_line(2))
 
     assert points(store, run_id) == expected(range(3))
@@ -75,7 +75,7 @@ def test_a_half_line_waits_for_its_rest(store, run_dir):
 
     with RunTracker(run_id, run_dir, store, "camus"):
         append(run_dir, journal_line(0), line[:20])
-        wait_until(lambda: len(points(store, run_id)) == 1)
+        wait_until(lambda: len(points(store, run_id)) == 1, seconds=30)
         time.sleep(0.2)
         append(run_dir, line[20:])
 
@@ -183,13 +183,13 @@ def test_an_outage_loses_nothing_and_nobody_waits(server: Server, run_dir, caplo
     caplog.set_level(logging.WARNING)
     with RunTracker(run_id, run_dir, server.uri, "camus"):
         append(run_dir, journal_line(0), journal_line(1))
-        wait_until(lambda: len(points(server.uri, run_id)) == 2)
+        wait_until(lambda: len(points(server.uri, run_id)) == 2, seconds=30)
         server.stop()
         append(run_dir, journal_line(2))
-        wait_until(lambda: "does not answer" in caplog.text)
+        wait_until(lambda: "does not answer" in caplog.text, seconds=30)
         append(run_dir, journal_line(3))
         server.start()
-        wait_until(lambda: len(points(server.uri, run_id)) == 4)
+        wait_until(lambda: len(points(server.uri, run_id)) == 4, seconds=30)
         append(run_dir, journal_line(4))
 
     assert points(server.uri, run_id) == expected(range(5))

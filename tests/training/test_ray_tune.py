@@ -147,15 +147,17 @@ def test_a_trial_whose_process_dies_too_often_fails_alone(tune, params, prepared
 
 
 def test_trials_of_two_workers_stop_and_leave_nothing_behind(tune, params, prepared, tmp_path):
-    long = small_recipe(params, epochs=500)
+    long, recipe = small_recipe(params, epochs=500), small_recipe(params, epochs=EPOCHS)
     hopeless = small_recipe(params, epochs=EPOCHS, learning_rate=1e30, schedule="constant")
-    trials = Script(tune, tmp_path, [long, hopeless], {0: 1})
+    trials = Script(tune, tmp_path, [long, recipe, hopeless], {0: 1})
     pair = Resources(workers=2, cpus=1, gpus=0)
     assert tune.count_slots(pair) == 1
     tune.run_trials(trials, params.train, pair, prepared, [32], tmp_path)
+    assert trials.epochs(1) == [1, 2, 3]
     assert 1 <= len(trials.epochs(0)) < 500
     assert trials.ends[0] is None
-    assert "lower learning_rate" in str(trials.ends[1])
+    assert trials.ends[1] is None
+    assert "lower learning_rate" in str(trials.ends[2])
     assert left_over() == ([], [])
 
 
