@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+import dvc  # noqa: F401  its loggers keep the stderr of their import: not that of one test
 import pytest
 
 from heartseg.config import Params, load_params
