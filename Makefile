@@ -7,6 +7,8 @@ INSTALLED := $(VENV)/.installed
 # Three at once on two cores, for slow tests wait much; their threads must not wait for each other.
 TEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 export PATH := $(BIN):$(PATH)
+# Where it is set, each process compiles torch, Ray and MLflow anew: 3 s of its start.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help env repro test test-fast lint bench fuzz ui lock clean
 
