@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from heartseg.config import Params, load_params
-from heartseg.errors import InputError, run_command
+from heartseg.errors import InputError, run_command, writing_to
 from heartseg.paths import prepared_path, write_whole
 from heartseg.privacy import case_names
 
@@ -51,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     page, verdict = _page(first, second, held_out, params, shown)
     print(verdict)
     if options.out is not None:
-        _write(options.out, page)
+        with writing_to(options.out):
+            write_whole(options.out, page)
     run_id, path = evaluations.log_comparison(client, first, second, page)
     print(f"in MLflow: run {second.subject.run.info.run_name} ({run_id}), artifact {path}")
 
@@ -104,13 +105,6 @@ def _page(
         confidence=params.evaluate.confidence,
     )
     return page, compare.verdict(differences)
-
-
-def _write(path: Path, page: str) -> None:
-    try:
-        write_whole(path, page)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}). Mend it.") from None
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from heartseg.arguments import add_in_process
 from heartseg.config import load_params
 from heartseg.data.prepared import file_digest, read_prepared
 from heartseg.data.splits import fold_of
@@ -27,11 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="heartseg crossval", description=__doc__)
     parser.add_argument("recipe", help="name of a recipe in params.yaml")
     parser.add_argument("--folds", type=_folds, help="datasets.DATASET.split.folds otherwise")
-    parser.add_argument(
-        "--in-process",
-        action="store_true",
-        help="train in this very process, without Ray: for a debugger",
-    )
+    add_in_process(parser)
     options = parser.parse_args(argv)
     params = load_params()
     recipe = params.recipe(options.recipe)

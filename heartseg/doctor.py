@@ -15,10 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
-from heartseg.checks.check import Check, Status, attempt, one_line
+from heartseg.checks.check import Check, Status, attempt
 from heartseg.checks.data import check_data
 from heartseg.config import load_params
-from heartseg.errors import InputError, run_command
+from heartseg.errors import InputError, one_line, run_command
 from heartseg.tracking.mlflow import repository_root
 from heartseg.training.run_dir import RUNS
 

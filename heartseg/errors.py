@@ -60,10 +60,25 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def one_line(error: Exception) -> str:
-    """Another library's error, short enough to stand in a list of problems."""
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Around writing where the user wants it, for which any refusal is the user's to mend.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{path}: cannot be written ({reason}). Mend it.") from None
+
+
+def one_line(error: BaseException) -> str:
+    """An error, of another library with its kind, short enough for a list of problems."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return f"{type(error).__name__}: {' '.join(text.split())}"[:160]
+    kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+    return f"{kind}{' '.join(text.split())}"[:200]
 
 
 def run_command(main: Callable[[Sequence[str] | None], None]) -> NoReturn:

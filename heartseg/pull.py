@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from heartseg.errors import InputError, run_command
+from heartseg.errors import InputError, run_command, writing_to
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -30,16 +30,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     uri = store_uri()
     package, origin = pulled.fetch(uri, options.model)
     title, card = pulled.read_card(uri, origin)
-    try:
+    with writing_to(options.to):
         options.to.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=options.to.parent, prefix=".pull-") as temporary:
             ready = Path(temporary) / "model"
             ready.mkdir()
             write_folder(ready, package, {"version": title} | origin, card)
             _put(ready, options.to, Path(temporary) / "earlier")
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{options.to}: cannot be written ({reason}). Mend it.") from None
     size = sum(path.stat().st_size for path in options.to.iterdir()) / 2**20
     print(f"{title} is in {options.to} ({size:.1f} MiB), {ONNX} checked against torch")
     print(f"use it with `heartseg predict {options.to} IMAGES --out DIR`")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from heartseg.arguments import positive
 from heartseg.config import Params, load_params
 from heartseg.errors import InputError, run_command
 from heartseg.paths import put_file
@@ -35,13 +36,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("model", help="for example models:/heartseg-mmode@champion")
     parser.add_argument("recordings", nargs="+", type=Path, metavar="FILE_OR_FOLDER")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR")
-    parser.add_argument("--mm-per-row", type=_positive, metavar="MM", help="of all recordings")
-    parser.add_argument("--s-per-column", type=_positive, metavar="S", help="of all recordings")
+    parser.add_argument(
+        "--mm-per-row", type=positive(float), metavar="MM", help="of all recordings"
+    )
+    parser.add_argument(
+        "--s-per-column", type=positive(float), metavar="S", help="of all recordings"
+    )
     parser.add_argument("--species", choices=("mouse", "human"), help="recording.species otherwise")
     parser.add_argument(
         "--heart-rates",
         nargs=2,
-        type=_positive,
+        type=positive(float),
         metavar=("MIN", "MAX"),
         help="plausible ones per minute; the species' own otherwise",
     )
@@ -135,13 +140,6 @@ def size_of(strip: Strip, params: Params, rates: tuple[float, float]) -> tuple[i
 
     width, _ = window_size(strip, params.windows, rates)
     return width, params.recording.overlap
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not positive")
-    return value
 
 
 def is_model(quality: str | None) -> bool:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import argparse
 import signal
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from heartseg.arguments import positive
 from heartseg.errors import run_command
 
 
@@ -25,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("model", help="models:/heartseg-camus@champion, or a pulled folder")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=_positive(int), default=8000, help="(%(default)s)")
+    parser.add_argument("--port", type=positive(int), default=8000, help="(%(default)s)")
     parser.add_argument(
         "--token-file",
         type=Path,
@@ -34,37 +35,37 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument(
         "--replicas",
-        type=_positive(int),
+        type=positive(int),
         default=1,
         help="processes with the network; each takes a GPU, if there are any (%(default)s)",
     )
     parser.add_argument(
         "--batch-size",
-        type=_positive(int),
+        type=positive(int),
         default=8,
         help="images that go through the network at once, at most (%(default)s)",
     )
     parser.add_argument(
         "--batch-wait-ms",
-        type=_positive(float),
+        type=positive(float),
         default=2.0,
         help="that the first image of a batch waits for others (%(default)s)",
     )
     parser.add_argument(
         "--poll-s",
-        type=_positive(float),
+        type=positive(float),
         default=15.0,
         help="seconds between looks for a new version (%(default)s)",
     )
     parser.add_argument(
         "--max-upload-mib",
-        type=_positive(float),
+        type=positive(float),
         default=64.0,
         help="that a request may have (%(default)s)",
     )
     parser.add_argument(
         "--upload-timeout-s",
-        type=_positive(float),
+        type=positive(float),
         default=30.0,
         help="after which it must have come (%(default)s)",
     )
@@ -93,16 +94,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has its own
             service = Service(source, first, network, limits)
             listen(make_app(service, options.host, token, options.poll_s), socket)
-
-
-def _positive(kind: type[int] | type[float]) -> Callable[[str], float]:
-    def number(text: str) -> float:
-        value = kind(text)
-        if not 0 < value < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text} is not positive")
-        return value
-
-    return number
 
 
 if __name__ == "__main__":

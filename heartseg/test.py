@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heartseg.config import load_params
-from heartseg.errors import BadFilesError, InputError, run_command
+from heartseg.errors import BadFilesError, InputError, run_command, writing_to
 
 if TYPE_CHECKING:
     import numpy as np
@@ -128,11 +128,9 @@ def overall(table: pd.DataFrame) -> pd.DataFrame:
 
 def write(table: pd.DataFrame, path: Path) -> None:
     """The table as CSV, unrounded; InputError where it cannot be written."""
-    try:
+    with writing_to(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         table.to_csv(path, index=False)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}). Mend it.") from None
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from heartseg.arguments import add_in_process
 from heartseg.config import Params, Train, load_params
 from heartseg.data.prepared import file_digest, read_metadata
 from heartseg.errors import InputError, run_command
@@ -40,11 +41,7 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="heartseg train", description=__doc__)
     parser.add_argument("recipe", help="name of a recipe in params.yaml")
-    parser.add_argument(
-        "--in-process",
-        action="store_true",
-        help="train in this very process, without Ray: for a debugger",
-    )
+    add_in_process(parser)
     options = parser.parse_args(argv)
     params = load_params()
     recipe = params.recipe(options.recipe)

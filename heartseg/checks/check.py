@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from heartseg.errors import one_line
+
 Status = Literal["ok", "warn", "fail"]
 
 
@@ -28,16 +30,9 @@ class Check:
     mend: str = ""
 
 
-def one_line(error: BaseException, length: int = 300) -> str:
-    """An exception's message without line breaks."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
 def attempt(name: str, where: str, look: Callable[[], list[Check]]) -> list[Check]:
     """The checks of `look`; a fault nobody thought of is one that failed, and the rest goes on."""
     try:
         return look()
     except Exception as error:
-        kind = type(error).__name__
-        return [Check(name, where, "fail", f"{kind}: {one_line(error)}", "read the message")]
+        return [Check(name, where, "fail", one_line(error), "read the message")]

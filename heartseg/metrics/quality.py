@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import rankdata
 
 from heartseg.config import Evaluate
 from heartseg.data.labels import Quality
@@ -67,7 +66,8 @@ def area_under_roc(bad: np.ndarray, scores: np.ndarray) -> float:
     if bad.all() or not bad.any():
         return float("nan")
     n_bad, n_good = bad.sum(), (~bad).sum()
-    below = rankdata(scores)[bad].sum() - n_bad * (n_bad + 1) / 2  # Mann and Whitney's U
+    ranks = pd.Series(scores).rank().to_numpy()
+    below = ranks[bad].sum() - n_bad * (n_bad + 1) / 2  # Mann and Whitney's U
     return float(below / (n_bad * n_good))
 
 

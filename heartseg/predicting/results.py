@@ -8,7 +8,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from heartseg.errors import InputError
+from heartseg.errors import InputError, writing_to
 from heartseg.models.exported import Package
 from heartseg.paths import write_whole
 from heartseg.predicting.segmenter import Outcome
@@ -43,10 +43,8 @@ def start(out: Path, package: Package, overwrite: bool) -> float:
     since = time.time() if overwrite else 0.0
     facts = {"model": package.name, **mine, "made_since": since}
     text = json.dumps(facts, indent=1) + "\n"
-    try:
+    with writing_to(path):
         write_whole(path, text)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}). Mend it.") from None
     return since
 
 

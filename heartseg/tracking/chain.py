@@ -12,7 +12,7 @@ from heartseg.errors import InputError
 from heartseg.privacy import WITHHELD
 from heartseg.tracking import records
 from heartseg.tracking.lineage import NONE, cached_file, find_data, git
-from heartseg.tracking.mlflow import first_line, without_password
+from heartseg.tracking.mlflow import nothing_at
 from heartseg.tracking.registry import POSTPROCESS_TAG, WEIGHTS_TAG
 
 if TYPE_CHECKING:
@@ -67,12 +67,7 @@ def find_subject(client: MlflowClient, uri: str) -> Subject:
         run_id = rest.split("/")[0] if version is None else str(version.run_id)
         subject = Subject(client.get_run(run_id), version)
     except MlflowException as error:
-        names = [model.name for model in client.search_registered_models()]
-        raise InputError(
-            f"nothing at {uri} in the store at {without_password(client.tracking_uri)}: "
-            f"{first_line(error)}. Registered there: {', '.join(names) or 'nothing yet'}; another "
-            "store is chosen by MLFLOW_TRACKING_URI"
-        ) from None
+        raise nothing_at(uri, client, error) from None
     if "dvc.prepared_md5" not in subject.tags:
         raise InputError(f"{uri} was not trained by heartseg: its run tells of no prepared dataset")
     return subject

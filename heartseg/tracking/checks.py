@@ -9,9 +9,9 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from heartseg.checks.check import Check, one_line
+from heartseg.checks.check import Check
 from heartseg.checks.node import clock_check
-from heartseg.errors import InputError
+from heartseg.errors import InputError, one_line
 from heartseg.tracking.credentials import check_credentials_file, credentials_file
 from heartseg.tracking.mlflow import (
     UNKNOWN,

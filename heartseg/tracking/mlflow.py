@@ -116,6 +116,16 @@ def _sqlite_path(uri: str) -> Path | None:
     return None if path == uri else Path(path)
 
 
+def nothing_at(uri: str, client: MlflowClient, error: BaseException) -> InputError:
+    """What is said of a model or a run that the store does not have."""
+    names = [model.name for model in client.search_registered_models()]
+    return InputError(
+        f"nothing at {uri} in the store at {without_password(client.tracking_uri)}: "
+        f"{first_line(error)}. Registered there: {', '.join(names) or 'nothing yet'}; another "
+        "store is chosen by MLFLOW_TRACKING_URI"
+    )
+
+
 def first_line(error: BaseException) -> str:
     """What an exception says, short enough for a message and without passwords."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from heartseg.errors import InputError
-from heartseg.tracking.mlflow import connect, first_line, without_password
+from heartseg.tracking.mlflow import connect, first_line, nothing_at, without_password
 from heartseg.tracking.registry import DESCRIPTION_LENGTH, use_store
 
 if TYPE_CHECKING:
@@ -69,12 +69,7 @@ def fetch(uri: str, model_uri: str) -> tuple[Package, dict[str, Any]]:
             facts = Model.load(local)
             program = (Path(local) / "data" / PROGRAM).read_bytes()
         except (MlflowException, OSError) as error:
-            names = [model.name for model in client.search_registered_models()]
-            raise InputError(
-                f"no model {model_uri} in the store at {without_password(uri)}: "
-                f"{first_line(error)}. Registered there: {', '.join(names) or 'nothing yet'}; "
-                "another store is chosen by MLFLOW_TRACKING_URI"
-            ) from None
+            raise nothing_at(model_uri, client, error) from None
     metadata = dict(facts.metadata or {})
     if not {"dataset", "recipe"} <= metadata.keys():
         raise InputError(

@@ -17,7 +17,8 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from heartseg.checks import node
-from heartseg.checks.check import Check, attempt, one_line
+from heartseg.checks.check import Check, attempt
+from heartseg.errors import one_line
 
 OLDEST = (2, 51)
 """Of Ray: Train's second API."""
