@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,8 +121,7 @@ def _get_ready(name: str, params: Params, prepared: Path, digest: str, run_dir: 
             )
     # Renamed here: workers, journal and the figures in MLflow never see the real ones.
     names = case_names(params.privacy, prepared)
-    renamed = [names.shown(case_id) for case_id in data["val"].case_ids]
-    data["val"] = replace(data["val"], case_ids=renamed)
+    data["val"] = data["val"].renamed(names.shown)
     uri = tracking_uri(Path.cwd())
     tags = lineage_tags(Path.cwd(), recipe.dataset, prepared)
     tags |= {"heartseg.recipe": name, "heartseg.code_md5": code_digest()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -65,6 +65,10 @@ class Resident:
             self.images[rows].to(device, non_blocking=True),
             self.masks[rows].to(device, non_blocking=True),
         )
+
+    def renamed(self, shown: Callable[[str], str]) -> Resident:
+        """The same images under other case ids."""
+        return replace(self, case_ids=[shown(case_id) for case_id in self.case_ids])
 
     def of_patients(self, names: Collection[str]) -> Resident:
         """A copy of the images of some patients."""

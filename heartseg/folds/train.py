@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +28,7 @@ def train_folds(job: Job, *, in_process: bool) -> None:
 
     images = load_resident(prepared_path(job.dataset), None, job.recipe.input_size)
     names = case_names(job.params.privacy, prepared_path(job.dataset))
-    images = replace(images, case_ids=[names.shown(name) for name in images.case_ids])
+    images = images.renamed(names.shown)
     if in_process:
         from heartseg.training.in_process import train_here
 

@@ -12,7 +12,6 @@ import secrets
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
@@ -252,7 +251,3 @@ class Postgres:
         )
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout
-
-
-def python_of(command: list[str]) -> list[str]:
-    return [sys.executable if part == "python" else part for part in command]
