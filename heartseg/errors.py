@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+from heartseg.collector import collect_seldom, leave_to_the_end
+
 STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 """What a disk says that is full, over its quota, or read-only."""
 
@@ -83,6 +85,7 @@ def one_line(error: BaseException) -> str:
 
 def run_command(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
     """Run a command's `main` with exit code 2 for the user's faults and 1 for ours."""
+    collect_seldom()
     try:
         with writing(Path("a file")):
             main(None)
@@ -98,4 +101,6 @@ def run_command(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
     except Exception:
         traceback.print_exc()
         sys.exit(1)
+    finally:
+        leave_to_the_end()
     sys.exit(0)

@@ -22,6 +22,8 @@ from heartseg.data.prepared import (
 )
 from heartseg.data.resize import resize_images
 
+Arrays = tuple[np.ndarray, np.ndarray, list[str], pd.DataFrame]
+"""Images, masks, case ids and about, of a `Resident`."""
 ABOUT = ["patient", "view", "phase", "height", "width", "spacing_row", "spacing_col"]
 
 
@@ -80,8 +82,8 @@ class Resident:
             self.about.iloc[rows].reset_index(drop=True),
         )
 
-    def arrays(self) -> tuple[np.ndarray, np.ndarray, list[str], pd.DataFrame]:
-        """(images, masks, case ids, about), pixels without a copy, for Ray's object store."""
+    def arrays(self) -> Arrays:
+        """Pixels without a copy, for Ray's object store."""
         return self.images.numpy(), self.masks.numpy(), self.case_ids, self.about
 
     @classmethod

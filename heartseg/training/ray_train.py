@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from heartseg.collector import collect_seldom
 from heartseg.config import Elastic, Train
 from heartseg.errors import InputError, Stopped
 from heartseg.recipe import Recipe
@@ -214,6 +215,7 @@ def train_on_ray(
 
 def _work(config: dict[str, Any]) -> str:
     """One worker's part, in a process of its own; "", STOPPED, or a fault of the user's."""
+    collect_seldom()
     import torch
     from ray import train as ray_train
 

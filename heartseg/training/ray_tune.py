@@ -21,10 +21,12 @@ from ray import tune
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from heartseg.collector import collect_seldom
 from heartseg.config import Train
 from heartseg.errors import InputError, Stopped
 from heartseg.recipe import Recipe
 from heartseg.sweeps.file import Resources
+from heartseg.training.decode import decode
 from heartseg.training.ray_train import OUT_OF_MEMORY, train_on_ray
 from heartseg.training.run_dir import STOP
 
@@ -111,8 +113,8 @@ def run_trials(
     """
     slots = count_slots(resources)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    decode = ray.remote(_decode).options(num_cpus=0, scheduling_strategy=here)
-    shared = {size: decode.remote(prepared.resolve(), size) for size in sizes}
+    decoder = ray.remote(decode).options(num_cpus=0, scheduling_strategy=here)
+    shared = {size: decoder.remote(prepared.resolve(), size) for size in sizes}
     run = _run_trial if resources.workers == 1 else _run_nested_trial
     # The process that starts a trial's workers only waits for them: a CPU of its own could keep
     # them from ever fitting. Tune wants it to take something: a byte of memory.
@@ -249,14 +251,9 @@ class _Listen(tune.Callback):
 # --- in a trial's process ------------------------------------------------------------------
 
 
-def _decode(prepared: Path, size: int) -> dict[str, Any]:
-    from heartseg.data.resident import load_resident
-
-    return {split: load_resident(prepared, split, size).arrays() for split in ("train", "val")}
-
-
 def _run_trial(config: dict[str, Any], shared: dict[int, ray.ObjectRef]) -> None:
     """A trial of one worker: `fit` in this very process, which serves many trials in turn."""
+    collect_seldom()
     import torch
 
     from heartseg.data.resident import Resident

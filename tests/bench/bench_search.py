@@ -23,7 +23,7 @@ from tests.examples import ROOT
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
 REAL = os.environ.get("HEARTSEG_CAMUS_ROOT")
-MINUTES = 2.0 if REAL else 1.2
+MINUTES = 3.0 if REAL else 1.2
 EPOCHS = 6
 SEARCHES = {
     "TPE + ASHA": (
