@@ -30,6 +30,7 @@ from torch.export.passes import move_to_device_pass
 from torch.nn import functional as F
 
 from heartseg.errors import InputError, one_line
+from heartseg.models.archive import check_archive
 from heartseg.models.packaged import with_probabilities
 
 PROGRAM = "model.pt2"
@@ -105,27 +106,11 @@ class Package:
 def load_program(content: bytes, name: str) -> torch.export.ExportedProgram:
     """The program of a model.pt2, on the CPU.
 
-    torch.export.load unpickles whatever an archive declares to be pickled, so that is looked at
-    first. MLflow leaves one pickled thing, the example images: tensors, which the unpickler for
-    weights reads, and that runs no code.
-
     Raises:
-        InputError: the archive is broken or holds pickled objects.
+        InputError: the archive is broken, or holds pickled objects or other code.
     """
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            for record in archive.namelist():
-                inside = record.partition("/")[2]
-                if inside.startswith("data/sample_inputs/"):
-                    example = archive.read(record)
-                    if example:
-                        torch.load(io.BytesIO(example), weights_only=True)
-                elif inside.endswith("_config.json"):
-                    entries = json.loads(archive.read(record))["config"].values()
-                    if any(entry["use_pickle"] for entry in entries):
-                        raise ValueError(f"{record} has pickled objects")
-                elif "aotinductor" in inside:
-                    raise ValueError(f"{record} is machine code")
+        check_archive(content)
         return torch.export.load(io.BytesIO(content))
     except Exception as error:  # torch raises many kinds
         raise InputError(
