@@ -82,6 +82,8 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
         "heartseg.dataset": dataset,
         "heartseg.recipe": name,
     }
+    if "sweep" in training and metrics["selected_on_it"]:
+        tags[registry.SWEPT_TAG] = "true"
 
     found = registry.find_version(client, registered_name, tags)
     if found is None:

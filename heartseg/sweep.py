@@ -84,7 +84,7 @@ def _sweep(job: Job, folder: Path) -> None:
         if trials.interrupted.is_set():
             status = "KILLED"
             print(f"stopped; go on with: python -m heartseg.sweep {job.path}")
-            return
+            sys.exit(128 + trials.interrupted_by)  # so that `heartseg sweep … && …` ends here, too
         best = search.best()
         if best is None:
             reasons = "; ".join(sorted(set(search.reasons()))) or "none ran to its end"
@@ -108,14 +108,15 @@ def _open_tracker(job: Job, folder: Path) -> SweepTracker:
     """The sweep's run in MLflow, and who writes to it."""
     from heartseg.sweeps.folder import put_aside
     from heartseg.sweeps.job import open_sweep_run
-    from heartseg.tracking.mlflow import close_runs, connect, tracking_uri
+    from heartseg.tracking.mlflow import close_runs, connect, tracking_uri, writing_to_store
     from heartseg.tracking.sweep_tracker import SweepTracker
 
     uri = tracking_uri(Path.cwd())
     client = connect(uri)  # before the tracker's thread: it may create the store
-    run = open_sweep_run(client, job, folder, _identity(job.name, folder))
-    for aside in put_aside(folder):
-        close_runs(client, run.experiment, {"heartseg.sweep": _identity(job.name, aside)})
+    with writing_to_store(client, "the sweep's run"):
+        run = open_sweep_run(client, job, folder, _identity(job.name, folder))
+        for aside in put_aside(folder):
+            close_runs(client, run.experiment, {"heartseg.sweep": _identity(job.name, aside)})
     return SweepTracker(uri, run)
 
 
@@ -148,6 +149,7 @@ def _interruptible(trials: SweepTrials) -> Iterator[None]:
     """Ctrl-C and SIGTERM end the sweep; a second Ctrl-C ends it at once."""
 
     def interrupt(number: int, frame: Any) -> None:
+        trials.interrupted_by = number
         trials.interrupted.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -38,10 +38,12 @@ def open_sweep_dir(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with hold(folder):
         begun = read_state(folder)
-        if fresh and begun:
+        changes = list(_changes(begun["made_of"], made_of)) if begun else []
+        if begun and (fresh or (changes and not (folder / TRIALS).exists())):
+            # Without a trial there is nothing to lose: what was wrong may just be mended.
             shutil.move(folder, folder.with_name(f"{name}-{begun['id']}"))
-            begun = {}
-        if changes := list(_changes(begun["made_of"], made_of)) if begun else []:
+            begun, changes = {}, []
+        if changes:
             raise InputError(
                 f"the sweep in {folder} was begun otherwise:\n"
                 + "\n".join(f"  {change}" for change in changes)

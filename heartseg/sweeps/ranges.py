@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Annotated, Any
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from heartseg.recipe import Count, Positive, Section
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 Scalar = bool | int | float | str | None
+EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+
+
+def _number(value: Any) -> Any:
+    """1e-3 is a number for people and for YAML 1.2, but text for PyYAML."""
+    return float(value) if isinstance(value, str) and EXPONENT.fullmatch(value) else value
 
 
 class Choice(Section):
-    choice: Annotated[list[Scalar], Field(min_length=1)]
+    choice: Annotated[list[Annotated[Scalar, BeforeValidator(_number)]], Field(min_length=1)]
     when: dict[str, list[Scalar]] = Field(default_factory=dict)
     """Searched only where each of these fields, which stand above, has one of these values."""
 

@@ -48,6 +48,7 @@ class SweepTrials:
     Attributes:
         rows: of all trials so far, by number, for the display.
         interrupted: set it, and the sweep ends.
+        interrupted_by: number of the signal.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class SweepTrials:
         self.names = names
         self.rows: dict[int, Row] = {}
         self.interrupted = threading.Event()
+        self.interrupted_by = 0
         self.started = time.monotonic()
         self.spent = read_state(folder)["seconds"]
         self._pruned: set[int] = set()

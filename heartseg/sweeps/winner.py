@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from heartseg.errors import InputError
 from heartseg.paths import MODEL
 from heartseg.training.run_dir import read_state
 
@@ -38,6 +39,12 @@ def register_winner(job: Job, best: FrozenTrial, tracker: SweepTracker, folder: 
 
     run = tracker.sweep
     run_dir = trial_dir(folder, best.number)
+    run_id = read_state(run_dir).get("mlflow_run_id")
+    if run_id is None:
+        raise InputError(
+            f"trial {best.number} has no run at {without_password(tracker.uri)}, which has not "
+            f"answered since; run `heartseg sweep {job.path}` again when it does"
+        )
     epoch, weights = selected_weights(load_checkpoint(run_dir))
     name = f"{run.tags['heartseg.sweep']}/{best.number:02d}"
     training = {
@@ -46,7 +53,7 @@ def register_winner(job: Job, best: FrozenTrial, tracker: SweepTracker, folder: 
         "data_digest": run.data_digest,
         "tracking_uri": without_password(tracker.uri),
         "experiment": run.experiment,
-        "mlflow_run_id": read_state(run_dir)["mlflow_run_id"],
+        "mlflow_run_id": run_id,
         "tags": run.tags | machine_tags(run_dir) | {"heartseg.recipe": name},
         "records": run.records,
         "epoch": epoch,

@@ -36,6 +36,8 @@ SPLIT_TAG = "eval.split"
 METRIC_TAG = "eval.metric"
 VALUE_TAG = "eval.value"
 REASON_TAG = "heartseg.reason"
+SWEPT_TAG = "eval.swept_on_it"
+"""On a sweep's winner that is judged by the split on which the sweep has selected it."""
 
 ELSEWHERE = " (trained elsewhere)"
 DESCRIPTION_LENGTH = 5000  # of the column in MLflow's database
@@ -173,6 +175,11 @@ def _judge(tags: dict[str, str], champion: ModelVersion | None, mode: str) -> tu
                 f"champion's recipe again on the present data, or promote by hand: "
                 f"MlflowClient().set_registered_model_alias(name, '{CHAMPION}', version)"
             )
+    if SWEPT_TAG in tags:
+        return CHALLENGER, (
+            f"the sweep has selected it on the {tags[SPLIT_TAG]} split, by which it is judged: "
+            f"that is no fair comparison with {other.rstrip(',')}. Give the dataset a test split"
+        )
     best = float(champion.tags[VALUE_TAG])
     better = value > best if mode == "max" else value < best
     compared = f"{tags[METRIC_TAG]} {value:.4f} against {best:.4f} of {other.rstrip(',')}"

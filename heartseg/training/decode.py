@@ -11,10 +11,13 @@ if TYPE_CHECKING:
     from heartseg.data.resident import Arrays
 
 
-def decode(prepared: Path, input_size: int) -> dict[str, Arrays]:
-    """The splits "train" and "val" of a prepared dataset, as `Resident.arrays`."""
-    collect_seldom()
-    from heartseg.data.resident import load_resident  # not above: the driver needs no torch
+class Decoder:
+    """An actor that decodes one input size after the other."""
 
-    splits = ("train", "val")
-    return {split: load_resident(prepared, split, input_size).arrays() for split in splits}
+    def decode(self, prepared: Path, input_size: int) -> dict[str, Arrays]:
+        """The splits "train" and "val" of a prepared dataset, as `Resident.arrays`."""
+        collect_seldom()
+        from heartseg.data.resident import load_resident  # not above: the driver needs no torch
+
+        splits = ("train", "val")
+        return {split: load_resident(prepared, split, input_size).arrays() for split in splits}

@@ -26,11 +26,12 @@ from heartseg.config import Train
 from heartseg.errors import InputError, Stopped
 from heartseg.recipe import Recipe
 from heartseg.sweeps.file import Resources
-from heartseg.training.decode import decode
+from heartseg.training.decode import Decoder
 from heartseg.training.ray_train import OUT_OF_MEMORY, train_on_ray
 from heartseg.training.run_dir import STOP
 
 FAULT = "fault"
+STORAGE = "storage"
 
 
 @dataclass(frozen=True)
@@ -109,12 +110,12 @@ def run_trials(
         folder: for what Tune writes meanwhile; on several nodes all of them see it.
 
     Raises:
-        InputError: a trial does not fit on the cluster.
+        InputError: a trial does not fit on the cluster, or a disk is full: the trials that it
+            befell are then left as they are.
+        Exception: what `trials` raised.
     """
     slots = count_slots(resources)
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    decoder = ray.remote(decode).options(num_cpus=0, scheduling_strategy=here)
-    shared = {size: decoder.remote(prepared.resolve(), size) for size in sizes}
+    shared = _decode(prepared.resolve(), sizes)
     run = _run_trial if resources.workers == 1 else _run_nested_trial
     # The process that starts a trial's workers only waits for them: a CPU of its own could keep
     # them from ever fitting. Tune wants it to take something: a byte of memory.
@@ -143,6 +144,15 @@ def run_trials(
                 verbose=0,
             ),
         ).fit()
+    if ears.fault is not None:
+        raise ears.fault
+
+
+def _decode(prepared: Path, sizes: Sequence[int]) -> dict[int, ray.ObjectRef]:
+    """The images of each size, from a process of this node that ends with the last of them."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    decoder = ray.remote(Decoder).options(num_cpus=0, scheduling_strategy=here).remote()
+    return {size: decoder.decode.remote(prepared, size) for size in sizes}
 
 
 def _of_worker(resources: Resources) -> dict[str, float]:
@@ -177,6 +187,7 @@ class _Ears:
         self.nested = nested
         self.numbers: dict[str, int] = {}
         self.stopped: set[int] = set()
+        self.fault: Exception | None = None
 
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
         """Tune pickles all it is given, for a restore that we do not use."""
@@ -187,7 +198,10 @@ class _Ears:
 
     def ended(self, trial_id: str, fault: str | None) -> None:
         if (number := self.numbers.pop(trial_id, None)) is not None:
-            self.trials.ended(number, fault)
+            try:
+                self.trials.ended(number, fault)
+            except Exception as error:  # Tune would try again, and then go on
+                self.fault = error
 
 
 class _Suggest(Searcher):
@@ -196,7 +210,8 @@ class _Suggest(Searcher):
         self.ears = ears
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        plan = None if self.ears.trials.should_stop() else self.ears.trials.next()
+        over = self.ears.fault is not None or self.ears.trials.should_stop()
+        plan = None if over else self.ears.trials.next()
         if plan is None:
             return Searcher.FINISHED
         self.ears.numbers[trial_id] = plan.number
@@ -205,8 +220,11 @@ class _Suggest(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        if not error:  # of an error _Listen hears more
-            self.ears.ended(trial_id, (result or {}).get(FAULT))
+        result = result or {}
+        if STORAGE in result:
+            self.ears.fault = InputError(result[STORAGE])
+        elif not error:  # of an error _Listen hears more
+            self.ears.ended(trial_id, result.get(FAULT))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the state is the sweep's."""
@@ -220,7 +238,7 @@ class _Stop(tune.Stopper):
         self.ears = ears
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        if FAULT in result:
+        if FAULT in result or STORAGE in result:
             return True
         number = self.ears.numbers.get(trial_id)
         if number is None or number in self.ears.stopped:
@@ -235,7 +253,7 @@ class _Stop(tune.Stopper):
         return True
 
     def stop_all(self) -> bool:
-        return self.ears.trials.should_stop()
+        return self.ears.fault is not None or self.ears.trials.should_stop()
 
 
 class _Listen(tune.Callback):
@@ -243,9 +261,10 @@ class _Listen(tune.Callback):
         self.ears = ears
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        error = trial.get_error()
-        lines = str(error).strip().splitlines() if error else ["the process died"]
-        self.ears.ended(trial.trial_id, f"{type(error).__name__}: {lines[-1]}"[:500])
+        text = str(trial.get_error() or "the process died").strip()
+        if "low on memory" in text or "OutOfMemoryError" in text:
+            text = "out of memory: Ray ended it for the node's sake; lower batch_size or input_size"
+        self.ears.ended(trial.trial_id, text.splitlines()[-1][:500])
 
 
 # --- in a trial's process ------------------------------------------------------------------
@@ -254,6 +273,10 @@ class _Listen(tune.Callback):
 def _run_trial(config: dict[str, Any], shared: dict[int, ray.ObjectRef]) -> None:
     """A trial of one worker: `fit` in this very process, which serves many trials in turn."""
     collect_seldom()
+    # After 2 s of waiting for the trial before, Tune would lose this one's slot for good.
+    os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "600"
+    if not config["resources"]["gpus"]:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides a GPU only from whom it gives another
     import torch
 
     from heartseg.data.resident import Resident
@@ -268,19 +291,25 @@ def _run_trial(config: dict[str, Any], shared: dict[int, ray.ObjectRef]) -> None
     def tell(epoch: Epoch) -> None:
         tune.report({"epoch": epoch.number})
 
+    outcome: dict[str, str] = {}
     try:
         train = Train.model_validate(config["train"])
         train_here(recipe, train, data, Path(config["run_dir"]), after_epoch=tell)
+    except torch.AcceleratorError:
+        raise  # this process can use its GPU no more; Tune starts another one
     except Exception as error:
         # Raised, it would count as a lost process and be tried again, to end the same.
-        tune.report({FAULT: _reason(error)})
-    finally:
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()  # the next trial's batches have other sizes
+        outcome = _told(error)
+    # Only now: an exception holds the tensors that it has met.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # the next trial's batches have other sizes
+    if outcome:
+        tune.report(outcome)
 
 
 def _run_nested_trial(config: dict[str, Any], shared: dict[int, ray.ObjectRef]) -> None:
     """A trial of several workers, which Ray Train starts."""
+    from ray.train import TrainingFailedError
     from ray.tune.integration.ray_train import TuneReportCallback
 
     recipe = Recipe.model_validate(config["recipe"])
@@ -297,8 +326,14 @@ def _run_nested_trial(config: dict[str, Any], shared: dict[int, ray.ObjectRef]) 
         )
     except Stopped:
         return  # pruned
-    except InputError as error:
-        tune.report({FAULT: _reason(error)})
+    except (InputError, TrainingFailedError) as error:  # Train has tried again already
+        tune.report(_told(error))
+
+
+def _told(error: Exception) -> dict[str, str]:
+    """What the driver is told of it: the trial has failed, or the disk, which ends the sweep."""
+    disk = isinstance(error, InputError) and isinstance(error.__cause__, OSError)
+    return {STORAGE if disk else FAULT: _reason(error)}
 
 
 def _reason(error: Exception) -> str:

@@ -219,3 +219,11 @@ def test_a_grid_has_every_point_once_and_the_recipe_first(params, tmp_path):
     assert sweep.count(params) == 18
     assert small_sweep(params, tmp_path, space=space, sampler={"name": "grid"}).count(params) == 6
     assert small_sweep(params, tmp_path, sampler=TPE, trials=None, hours=1).count(params) is None
+
+
+def test_a_number_with_an_exponent_is_a_number(params, tmp_path):
+    """For PyYAML 1e-3 is text, and a field of the recipe would not be that."""
+    own = params.recipe("camus").learning_rate
+    sweep = small_sweep(params, tmp_path, space={"learning_rate": {"choice": ["1e-3", own]}})
+    assert "1e-3\n" in (tmp_path / "small.yaml").read_text()
+    assert sweep.space["learning_rate"].values() == [0.001, own]

@@ -25,8 +25,10 @@ def made_of(**changes):
     }
 
 
-def opened(runs, made_of, fresh=False):
+def opened(runs, made_of, fresh=False, trial=True):
     with open_sweep_dir(runs, "camus", made_of, fresh=fresh) as folder:
+        if trial:
+            trial_dir(folder, 0).mkdir(parents=True, exist_ok=True)
         return folder, read_state(folder)["id"]
 
 
@@ -72,10 +74,21 @@ def test_fresh_puts_the_old_one_aside_with_its_content(tmp_path):
     (folder / "study.db").write_text("history")
     again, other = opened(tmp_path, made_of(seed=1), fresh=True)
     assert (again, other != name) == (folder, True)
-    assert sorted(path.name for path in folder.iterdir()) == ["run.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["run.json", "trials"]
     aside = folder.with_name(f"camus-{name}")
     assert (aside / "study.db").read_text() == "history"
     assert read_state(aside)["made_of"] == made_of()
+
+
+def test_what_changed_counts_only_once_a_trial_has_begun(tmp_path):
+    """Refused because no trial fits on the cluster, the file is mended and run again."""
+    too_much, mended = ({"workers": 1, "cpus": cpus, "gpus": 0} for cpus in (64, 1))
+    _, name = opened(tmp_path, made_of(resources=too_much), trial=False)
+    folder, other = opened(tmp_path, made_of(resources=mended))
+    assert other != name
+    assert read_state(folder)["made_of"] == made_of(resources=mended)
+    with pytest.raises(InputError, match=r"resources\.cpus: 1 then, 64 now"):
+        opened(tmp_path, made_of(resources=too_much))
 
 
 def test_a_folder_that_was_made_and_not_begun_is_begun(tmp_path):

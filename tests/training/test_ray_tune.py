@@ -16,6 +16,9 @@ from heartseg.sweeps.file import Resources
 from heartseg.training.journal import read_epochs
 from tests.examples import small_recipe, write_disks
 from tests.processes import children_running
+from tests.training.test_storage import disk, fill
+
+__all__ = ["disk"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -159,6 +162,39 @@ def test_trials_of_two_workers_stop_and_leave_nothing_behind(tune, params, prepa
     assert trials.ends[1] is None
     assert "lower learning_rate" in str(trials.ends[2])
     assert left_over() == ([], [])
+
+
+def test_a_full_disk_ends_the_sweep_and_fails_no_trial(tune, params, prepared, tmp_path, disk):
+    """Failed for that, none would be tried again."""
+    trials = Script(tune, disk, [small_recipe(params, epochs=40), small_recipe(params, epochs=1)])
+
+    def fill_after_the_second_epoch():
+        while len(read_epochs(disk / "0")) < 2:
+            time.sleep(0.01)
+        fill(disk)
+
+    threading.Thread(target=fill_after_the_second_epoch, daemon=True).start()
+    both = Resources(workers=1, cpus=2, gpus=0)  # one at a time
+    train = params.train.model_copy(update={"overlay_every": 0})
+    with pytest.raises(InputError, match="could not be written: No space left on device"):
+        tune.run_trials(trials, train, both, prepared, [32], tmp_path)
+    assert trials.ends == {}
+    assert len(trials.recipes) == 1
+    assert left_over() == ([], [])
+
+
+def test_what_the_sweep_cannot_note_ends_it(tune, params, prepared, tmp_path):
+    """Tune itself would swallow the exception and go on."""
+    trials = Script(tune, tmp_path, [small_recipe(params, epochs=1)] * 3)
+
+    def locked(number: int, fault: str | None) -> None:
+        raise OSError("database is locked")
+
+    trials.ended = locked
+    both = Resources(workers=1, cpus=2, gpus=0)
+    with pytest.raises(OSError, match="database is locked"):
+        tune.run_trials(trials, params.train, both, prepared, [32], tmp_path)
+    assert trials.recipes
 
 
 def test_a_trial_that_fits_nowhere_is_refused(tune, params, prepared, tmp_path):
