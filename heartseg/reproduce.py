@@ -73,12 +73,9 @@ def _reproduce(root: Path, recorded: Recorded, packages: Packages, *, keep: bool
         origin = put_data(root, place, recorded.tags, lambda *stage: _run_stage(place, *stage))
         _say(f"data {recorded.tags['dvc.prepared_md5']}, {origin}")
         put_recipe(root, place, recorded.recipe, recorded.started_from)
-        # A sum's rounding depends on the threads. "2 then 8": it went on elsewhere.
-        threads = recorded.tags["machine.threads"].split()[0]
-        here = recorded.tags.get("machine.engine") == "in-process"
-        how = ["--in-process"] if here else []
-        _run_stage(place, "train", REPRODUCED, *how, OMP_NUM_THREADS=threads)
-        _run_stage(place, "evaluate", REPRODUCED)
+        how = ["--in-process"] if recorded.tags.get("machine.engine") == "in-process" else []
+        _run_stage(place, "train", REPRODUCED, *how, OMP_NUM_THREADS=recorded.threads)
+        _run_stage(place, "evaluate", REPRODUCED, OMP_NUM_THREADS=recorded.threads)
         return _judge(root, place, recorded, packages)
 
 

@@ -6,12 +6,12 @@ The same command goes on with a training that was cut off.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             ray_train.shutdown()
 
 
-@contextmanager
+@contextlib.contextmanager
 def _ended_by_sigterm(run_dir: Path) -> Iterator[None]:
     """SIGTERM, a scheduler's notice, ends the training with a checkpoint after its next step."""
     (run_dir / STOP).unlink(missing_ok=True)
@@ -108,7 +108,13 @@ def _get_ready(name: str, params: Params, prepared: Path, digest: str, run_dir: 
     """Load the images, and start the MLflow run or continue it."""
     from heartseg.data.resident import load_resident
     from heartseg.tracking.lineage import lineage_tags, started_from
-    from heartseg.tracking.mlflow import TRAINING_KEY, connect, tracking_uri, without_password
+    from heartseg.tracking.mlflow import (
+        TRAINING_KEY,
+        connect,
+        tracking_uri,
+        without_password,
+        writing_to_store,
+    )
     from heartseg.tracking.records import collect_records, log_records
     from heartseg.tracking.tracker import RunTracker, open_training_run
 
@@ -145,10 +151,14 @@ def _get_ready(name: str, params: Params, prepared: Path, digest: str, run_dir: 
     run_id = None
     try:
         client = connect(uri)
-        run_id = open_training_run(client, run_dir)
-        log_records(client, run_id, records, prepared, names)
+        with writing_to_store(client, "the run"):
+            run_id = open_training_run(client, run_dir)
+            log_records(client, run_id, records, prepared, names)
     except InputError as error:
         if params.tracking.when_down == "fail":
+            if run_id is not None:
+                with contextlib.suppress(Exception):  # it may be what does not answer
+                    client.set_terminated(run_id, "FAILED")
             raise
         print(f"{error}; training without it (tracking.when_down: spool)", file=sys.stderr)
     monitored = params.tracking.system_metrics

@@ -7,7 +7,8 @@ import logging
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -296,18 +297,6 @@ def log_evaluation(
     Raises:
         InputError: the store does not answer, or cannot be written.
     """
-    try:
-        _log_evaluation(client, run_id, metrics, files)
-    except Exception as error:  # each kind of store has its own
-        raise InputError(
-            f"the evaluation could not be logged to {without_password(client.tracking_uri)}: "
-            f"{first_line(error)}. Run the same command when the store answers"
-        ) from None
-
-
-def _log_evaluation(
-    client: MlflowClient, run_id: str, metrics: dict[str, Any], files: Sequence[Path]
-) -> None:
     from mlflow.entities import Metric, RunTag
 
     now, numbers, tags = int(time.time() * 1000), [], []
@@ -319,11 +308,26 @@ def _log_evaluation(
             tags.append(RunTag(name.replace("/", "."), str(value)))
     if note := run_note(metrics):
         tags.append(RunTag(NOTE, note))
-    client.log_batch(run_id, metrics=numbers, tags=tags)
-    for path in files:
-        folder = "evaluation" if path.is_file() else f"evaluation/{path.name}"
-        log = client.log_artifact if path.is_file() else client.log_artifacts
-        log(run_id, str(path), folder)
+    with writing_to_store(client, "the evaluation"):
+        client.log_batch(run_id, metrics=numbers, tags=tags)
+        for path in files:
+            folder = "evaluation" if path.is_file() else f"evaluation/{path.name}"
+            log = client.log_artifact if path.is_file() else client.log_artifacts
+            log(run_id, str(path), folder)
+
+
+@contextmanager
+def writing_to_store(client: MlflowClient, what: str) -> Iterator[None]:
+    """Around what a store may refuse or not answer: InputError of any error inside."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # each kind of store has its own
+        raise InputError(
+            f"{what} could not be logged to {without_password(client.tracking_uri)}: "
+            f"{first_line(error)}. Run the same command when the store answers, and lets you write"
+        ) from None
 
 
 def is_active(client: MlflowClient, run_id: str) -> bool:

@@ -32,6 +32,7 @@ class Recorded:
         weights_md5: of weights.safetensors; None where it is not known.
         metrics: metrics.json of its evaluation; None where there is none.
         packages: all that were installed; None for a run that did not keep them.
+        threads: that took part in each sum of the training, which decides about its rounding.
     """
 
     tags: dict[str, str]
@@ -42,6 +43,7 @@ class Recorded:
     weights_md5: str | None
     metrics: dict[str, Any] | None
     packages: dict[str, str] | None
+    threads: str
 
 
 def read_recorded(client: MlflowClient, subject: Subject, uri: str) -> Recorded:
@@ -59,6 +61,13 @@ def read_recorded(client: MlflowClient, subject: Subject, uri: str) -> Recorded:
     commit = tags.get("git.commit", NONE)
     if commit == NONE:
         raise InputError(f"{uri} was trained outside of git: its code is not recorded")
+    if "heartseg.crossval" in tags:
+        raise InputError(
+            f"{uri} comes from a cross-validation, whose folds are no splits of the prepared "
+            "data; run `heartseg crossval` at that commit"
+        )
+    if "machine.threads" not in tags:
+        raise InputError(f"run {subject.run_id} does not tell on which machine it was trained")
     recipe = read_recipe(client, subject)
     if recipe is None:
         raise InputError(
@@ -78,6 +87,7 @@ def read_recorded(client: MlflowClient, subject: Subject, uri: str) -> Recorded:
         weights_md5=subject.weights_md5,
         metrics=metrics,
         packages=read_json(records.read_record(client, subject.run, records.ENVIRONMENT)),
+        threads=tags["machine.threads"].split()[0],  # "2 then 8": it went on elsewhere
     )
 
 

@@ -65,6 +65,8 @@ def send_run(client: MlflowClient, run_dir: Path) -> str:
     try:
         run_id = open_training_run(client, run_dir)
         JournalSender(client, run_id, run_dir, state["opening"]["dataset"]).send()
+        for key, value in machine_tags(run_dir).items():
+            client.set_tag(run_id, key, value)
         client.set_terminated(run_id, state["status"])
     except Exception as error:  # whatever store and network raise
         raise InputError(

@@ -101,7 +101,8 @@ def fit(
         clinical: also measure the clinical error of the validation images after each epoch,
             ef_mae or lvid_mae; a classification of windows has none.
         on_step: called after each step with (epoch, step, steps, loss).
-        ask: called after each step but an epoch's last, on every rank, with the same answer.
+        ask: called after each step but an epoch's last, and after each epoch but the last, on
+            every rank, with the same answer.
         save: called on rank 0 with a state of the midst of an epoch, when `ask` asks for it.
 
     Raises:
@@ -230,6 +231,9 @@ def fit(
         report(Epoch(epoch, metrics, state, last, predict))
         if last:
             break
+        # Not after the last step above: what it would save stands in the epoch's own checkpoint.
+        if ask is not None and ask() in (Ask.STOP, Ask.ABORT):
+            raise Stopped
 
 
 def be_repeatable() -> None:

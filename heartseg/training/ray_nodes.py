@@ -24,6 +24,8 @@ OLDEST = (2, 51)
 """Of Ray: Train's second API."""
 ANSWER_S = 60.0
 """A node that has not answered by then is taken for unreachable."""
+SILENT = "see Ray's logs there (/tmp/ray/session_latest/logs); is heartseg installed?"
+"""To mend a node that does not answer."""
 
 
 class _Visitor:
@@ -128,26 +130,36 @@ def _visit(runs: Path) -> list[Check]:
             told: node.NodeReport = _ask(visitor.report, folders, gpus)
             after = time.time()
         except Exception as error:
-            mend = "see Ray's logs there (/tmp/ray/session_latest/logs); is heartseg installed?"
-            cause = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-            checks.append(Check("node", entry["NodeName"], "fail", cause, mend))
+            checks.append(Check("node", entry["NodeName"], "fail", _cause(error), SILENT))
             continue
         skew, uncertainty = told.time - (before + after) / 2, (after - before) / 2
         name = _name(entry, list(there.values()))
         told = replace(told, host=name, skew=skew, uncertainty=uncertainty)
         present[key] = name
         checks += node.check_node(told, own)
-    checks += _check_storage(runs, {present[key]: visitors[key] for key in present})
-    doors = {
-        name: (there[key]["NodeManagerAddress"], _ask(visitors[key].listen))
-        for key, name in present.items()
-    }
-    checks += _check_ports({present[key]: visitors[key] for key in present}, doors)
+    named = {name: visitors[key] for key, name in present.items()}
+    checks += _check_storage(runs, named)
+    checks += _check_ports(
+        named, {name: there[key]["NodeManagerAddress"] for key, name in present.items()}
+    )
     return checks
 
 
 def _ask(method: Any, *arguments: Any) -> Any:
     return ray.get(method.remote(*arguments), timeout=ANSWER_S)
+
+
+def _answer(method: Any, *arguments: Any) -> tuple[Any, str]:
+    """What a node answers, or None and why it does not: one node's fault is not the others'."""
+    try:
+        return _ask(method, *arguments), ""
+    except Exception as error:  # what was raised there, GetTimeoutError, RayActorError
+        return None, _cause(error)
+
+
+def _cause(error: Exception) -> str:
+    """The last line: Ray puts the trace of the other process before it."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
 def _name(entry: dict[str, Any], entries: list[dict[str, Any]]) -> str:
@@ -168,12 +180,17 @@ def _check_storage(runs: Path, visitors: dict[str, Any]) -> list[Check]:
     try:
         node.leave_mark(folder, "driver")
         marks = {name: f"node {number}" for number, name in enumerate(visitors)}
-        wrote = {name: _ask(v.leave_mark, folder, marks[name]) for name, v in visitors.items()}
+        wrote = {}
+        for name, visitor in visitors.items():
+            done, cause = _answer(visitor.leave_mark, folder, marks[name])
+            wrote[name] = cause or done
         all_marks = ["driver", *(marks[name] for name in visitors if wrote[name] is True)]
-        return [
-            node.storage_check(name, runs, wrote[name], _ask(v.see_marks, folder), all_marks)
-            for name, v in visitors.items()
-        ]
+        checks = []
+        for name, visitor in visitors.items():
+            there = wrote[name] is True
+            seen, cause = _answer(visitor.see_marks, folder) if there else ([], "")
+            checks.append(node.storage_check(name, runs, cause or wrote[name], seen, all_marks))
+        return checks
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         if is_new:
@@ -181,13 +198,23 @@ def _check_storage(runs: Path, visitors: dict[str, Any]) -> list[Check]:
                 runs.rmdir()
 
 
-def _check_ports(visitors: dict[str, Any], doors: dict[str, tuple[str, int]]) -> list[Check]:
+def _check_ports(visitors: dict[str, Any], addresses: dict[str, str]) -> list[Check]:
     """Workers of one training talk to each other on ports that the system chooses."""
     if len(visitors) < 2:
         return []
-    checks = []
+    checks, doors = [], {}
     for name, visitor in visitors.items():
-        shut = _ask(visitor.reach, [door for other, door in doors.items() if other != name])
+        port, cause = _answer(visitor.listen)
+        if cause:
+            checks.append(Check("ports", name, "fail", cause, SILENT))
+        else:
+            doors[name] = (addresses[name], port)
+    for name in doors:
+        others = [door for other, door in doors.items() if other != name]
+        shut, cause = _answer(visitors[name].reach, others)
+        if cause:
+            checks.append(Check("ports", name, "fail", cause, SILENT))
+            continue
         seen = f"does not reach {', '.join(shut)}" if shut else "reaches all other nodes"
         mend = "let the nodes talk to each other on all TCP ports (firewall, security group)"
         checks.append(Check("ports", name, "fail" if shut else "ok", seen, mend if shut else ""))

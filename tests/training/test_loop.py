@@ -116,6 +116,20 @@ def test_a_run_stopped_in_the_midst_of_an_epoch_goes_on_there_bit_for_bit(
     assert steps == [(epoch, step) for epoch in (1, 2, 3) for step in (1, 2, 3, 4, 5)]
 
 
+def test_a_run_of_single_steps_stops_between_its_epochs(params, train, val):
+    recipe = small_recipe(params, batch_size=len(train), epochs=3)
+    epochs = []
+    with pytest.raises(Stopped):
+        fit(
+            recipe,
+            train,
+            val,
+            report=lambda epoch: epochs.append(epoch.number),
+            ask=lambda: Ask.STOP if epochs == [1, 2] else Ask.GO_ON,
+        )
+    assert epochs == [1, 2]
+
+
 def test_a_finished_run_trains_no_further(tiny_recipe, train, val):
     last = run(tiny_recipe, train, val)[-1][2]
     assert run(tiny_recipe, train, val, resume_from=last) == []
