@@ -40,8 +40,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     others = set(rows["patient"]) - set(held_out["patient"])
     assigned = fold_of(others, folds, configured.seed)
     engine = "in-process" if options.in_process else "ray"
-    # The folder's name tells how it was trained; other folds are another cross-validation.
-    how = f"{engine}, {folds} folds without {split}"
+    # The folder's name tells how it was trained; other folds are another cross-validation: by
+    # another seed, networks that are there have seen the patients that they would be judged by.
+    how = f"{engine}, {folds} folds by seed {configured.seed} without {split}"
     digest, runs = file_digest(prepared), repository_root(Path.cwd()) / RUNS
     with open_run_dir(runs, f"{options.recipe}-crossval", recipe, digest, how) as folder:
         from heartseg.folds.job import open_job

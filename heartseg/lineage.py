@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from heartseg.config import PARAMS_FILE, load_params
 from heartseg.errors import InputError, run_command
-from heartseg.privacy import shown_name
+from heartseg.privacy import KEY_VARIABLE, shown_name
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -46,17 +47,28 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     if options.patient is not None:
         title = f"patient {options.patient}"
-        names = {options.patient, shown_name(load_params().privacy, options.patient)}
-        groups = find_users(client, root, on_patient(client, root, names))
+        shown = partial(shown_name, load_params().privacy)
+        groups = find_users(client, root, on_patient(client, root, options.patient, shown))
     else:
         title = options.of
         groups = find_users(client, root, on_data(root, options.of))
     if options.json:
         print(json.dumps(groups, indent=1))
-    elif groups:
-        console.print(users_tree(groups, title))
-    else:
+        return
+    told = [group for group in groups if not group.get("hashed")]
+    untold = [group for group in groups if group.get("hashed")]
+    if told:
+        console.print(users_tree(told, title))
+    elif not untold:
         print(f"no run in this store saw {title}")
+    if untold:
+        runs = sum(len(group["runs"]) for group in untold)
+        data = ", ".join(group["prepared_md5"] for group in untold)
+        print(
+            f"cannot be told for {runs} run(s): their lists have hashed names, none of them that "
+            f"of {title} by the key here, and DVC's cache lacks their data ({data}). Fetch these "
+            f"by `dvc pull`, or let {KEY_VARIABLE} name the key of whoever started the runs"
+        )
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from heartseg.errors import InputError, run_command
 from heartseg.paths import put_file
 
 if TYPE_CHECKING:
+    from heartseg.data.mmode_quality import QualityLabels
     from heartseg.data.mmode_recordings import Strip
     from heartseg.metrics.mmode import Species
     from heartseg.tracking.pulled import Pulled
@@ -72,13 +73,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     predict = pull_predictor(options.model, "mmode")
     by_model = is_model(options.quality)
     classify = pull_predictor(options.quality, "mmode-quality") if by_model else None
+    file = None if by_model or not options.quality else Path(options.quality)
     rows, problems = [], []
+    judged: dict[Path, tuple[QualityLabels, set[str]]] = {}  # with the names of strips
     for name, path in found.items():
         try:
-            quality = path.parent / "quality.csv"
-            if options.quality and not by_model:
-                quality = Path(options.quality)
-            for strip, labelled in _read(name, path, quality, params, options):
+            quality = file or path.parent / "quality.csv"
+            if quality not in judged:
+                judged[quality] = _read_labels(quality, file), set()
+            labels, names = judged[quality]
+            names.add(name)  # stays where it cannot be read: that is told by itself
+            strips = _read(name, path, labels, params, options)
+            names.remove(name)
+            names.update(strip.name for strip, _ in strips)
+            for strip, labelled in strips:
                 windows = size_of(strip, params, rates)
                 mask = predict_strip(predict, strip.image, *windows)
                 bad, by = np.zeros(strip.image.shape[1], bool), ""
@@ -97,24 +105,52 @@ def main(argv: Sequence[str] | None = None) -> None:
             problems.append(str(error))
     if rows:
         _write_summary(rows, species, options.out)
+    for quality, (labels, names) in judged.items():
+        for note in unused(labels, names, whole=quality == file):
+            print(f"note: {quality}: {note}")
     if problems:
         listing = "\n".join(f"  - {problem}" for problem in problems)
         raise InputError(f"{len(problems)} recording(s) could not be measured:\n{listing}")
 
 
+def _read_labels(quality: Path, asked: Path | None) -> QualityLabels:
+    """The labels in a file, which must exist if it was `asked` for."""
+    from heartseg.data.mmode_quality import read_quality
+
+    if quality == asked and not quality.exists():
+        raise InputError(f"{quality}: does not exist. Give recording, start_s, end_s, quality.")
+    return read_quality(quality)
+
+
+def unused(labels: QualityLabels, names: set[str], *, whole: bool) -> list[str]:
+    """Notes on the labels of a file that do not count.
+
+    Args:
+        labels: of the file.
+        names: of the strips.
+        whole: the file is for these recordings alone, so that any other name in it is odd.
+    """
+    notes = []
+    if whole and (absent := sorted(labels.spans.keys() - names)):
+        notes.append(f"labels of {', '.join(absent)}, which is not here")
+    windows = [w for w in labels.windows if whole or w.rpartition("_w")[0] in names]
+    if windows:
+        notes.append(
+            f"{len(windows)} label(s) of windows do not count for whole recordings; give spans "
+            "(recording, start_s, end_s, quality)"
+        )
+    return notes
+
+
 def _read(
-    name: str, path: Path, quality: Path, params: Params, options: argparse.Namespace
+    name: str, path: Path, labels: QualityLabels, params: Params, options: argparse.Namespace
 ) -> list[tuple[Strip, np.ndarray | None]]:
     """The strips of a recording, and which of their columns, bool (W,), are labelled bad.
 
     None for a strip without labels.
     """
-    from heartseg.data.mmode_quality import read_quality
     from heartseg.data.mmode_recordings import read_recording
 
-    if options.quality and not is_model(options.quality) and not quality.exists():
-        raise InputError(f"{quality}: does not exist. Give recording, start_s, end_s, quality.")
-    labels = read_quality(quality)
     default = params.datasets.mmode
     notes: list[str] = []
     spacing = (

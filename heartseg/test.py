@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     datasets = load_params().datasets
     import pandas as pd
 
+    from heartseg.models.inputs import frames_of
     from heartseg.tracking.mlflow import tracking_uri
     from heartseg.tracking.pulled import pull
 
@@ -41,6 +42,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     dataset = pulled.metadata["dataset"]
     if dataset == "mmode-quality":
         raise InputError(f"{options.model} classifies windows; measure it by `heartseg evaluate`")
+    if (frames := frames_of(pulled.metadata["recipe"]["model"]["in_channels"])) > 1:
+        raise InputError(
+            f"{options.model} takes sequences of {frames} frames, and single images have masks "
+            "here; measure it by `heartseg evaluate`"
+        )
     rows: list[dict[str, Any]] = []
     problems: list[str] = []
     for case in find_cases(datasets.of(dataset), options.folder, problems):
@@ -68,7 +74,9 @@ def find_cases(config: Any, folder: Path, problems: list[str]) -> Sequence[Case]
     from heartseg.data import camus, mmode
 
     if isinstance(config, MmodeDataset):
-        survey = mmode.survey(config.model_copy(update={"source": folder}))
+        # Whose heart it is does not count here, so file names need not tell.
+        any_name = {"source": folder, "animal_pattern": "(?P<animal>.+)"}
+        survey = mmode.survey(config.model_copy(update=any_name))
     else:
         survey = camus.survey(folder, use_lists=False)
     problems += survey.problems

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from heartseg.data import mmode_training_set as training_set
     from heartseg.data.mmode_recordings import find_recordings
     from heartseg.data.source import PHANTOM_MARKER
-    from heartseg.metrics.mmode import MOUSE_RATES
+    from heartseg.metrics.mmode import SPECIES
 
     notes: list[str] = []
     found = find_recordings(options.recordings)
@@ -49,9 +49,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     notes += training_set.unmatched(labels, strips)
     if options.quality:
         _judge(strips, labels, options.quality, params, notes)
+    rates = SPECIES[params.recording.species].rates
     windows: training_set.Sorted = {folder: [] for folder in training_set.FOLDERS}
     for strip in strips:
-        cut = training_set.sort_windows(strip, labels, params.windows, MOUSE_RATES, notes)
+        cut = training_set.sort_windows(strip, labels, params.windows, rates, notes)
         for folder in windows:
             windows[folder] += cut[folder]
     if not any(windows.values()):
@@ -107,16 +108,17 @@ def _judge(
 ) -> None:
     """Add spans that a model of quality finds, for strips that nobody has labelled."""
     from heartseg.data.mmode_quality import BAD, GOOD, spans_of
-    from heartseg.metrics.mmode import MOUSE_RATES
+    from heartseg.metrics.mmode import SPECIES
     from heartseg.models.strips import bad_columns
     from heartseg.recording import pull_predictor, size_of
 
     classify = pull_predictor(model, "mmode-quality")
+    rates = SPECIES[params.recording.species].rates
     for strip in strips:
         if strip.name in labels.spans or labels.names_window_of(strip.name):
             notes.append(f"{strip.name}: its labels of quality count, not {model}")
             continue
-        bad = bad_columns(classify, strip.image, *size_of(strip, params, MOUSE_RATES))
+        bad = bad_columns(classify, strip.image, *size_of(strip, params, rates))
         labels.spans[strip.name] = [
             (start, end, label)
             for label, columns in ((GOOD, ~bad), (BAD, bad))

@@ -9,9 +9,12 @@ from pathlib import Path
 import dvc  # noqa: F401  its loggers keep the stderr of their import: not that of one test
 import pytest
 
+from heartseg.collector import collect_seldom
 from heartseg.config import Params, load_params
 from heartseg.recipe import Recipe
 from tests.examples import ROOT, small_recipe
+
+collect_seldom()
 
 
 @pytest.fixture(scope="session", autouse=True)

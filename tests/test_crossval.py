@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +16,11 @@ import pandas as pd
 import pytest
 import yaml
 
+from heartseg import crossval
 from heartseg.config import load_params
 from heartseg.data.prepared import Sample, decode_image, file_digest, read_prepared, write_prepared
+from heartseg.errors import InputError
+from heartseg.folds import job
 from heartseg.tracking import pulled, registry
 from heartseg.tracking.mlflow import connect
 from heartseg.training.journal import JOURNAL, read_progress
@@ -125,6 +129,31 @@ def test_killed_and_run_again(repository):
     expected = np.mean([member(image) for member in members], axis=0)
     expected /= expected.sum(1, keepdims=True)  # one sigmoid per label
     np.testing.assert_allclose(probabilities, expected, atol=1e-4)
+
+
+def test_other_folds_have_other_networks(repository, tmp_path, monkeypatch):
+    """Otherwise patients would be judged by networks that have seen them."""
+    shutil.copytree(repository / "data", tmp_path / "data")
+    text = (repository / "params.yaml").read_text()
+    monkeypatch.chdir(tmp_path)
+    opened = []
+
+    def stop(name, params, assigned, folder):
+        opened.append((assigned, folder))
+        raise InputError("far enough")
+
+    monkeypatch.setattr(job, "open_job", stop)
+    for seed in (0, 1, 0):
+        content = yaml.safe_load(text)
+        content["datasets"]["camus"]["split"]["seed"] = seed
+        Path("params.yaml").write_text(yaml.safe_dump(content))
+        with pytest.raises(InputError, match="far enough"):
+            crossval.main(["camus", "--folds", "2", "--in-process"])
+
+    (first, folder), (second, other), again = opened
+    assert first != second
+    assert folder != other
+    assert again == (first, folder)
 
 
 def mean_sigmoids(folder: Path, metrics: dict):

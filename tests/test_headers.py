@@ -14,6 +14,7 @@ from pydicom import Dataset
 from heartseg import recording, windows
 from heartseg.data import images
 from heartseg.data.mmode_dicom import read_dicom
+from heartseg.data.mmode_quality import read_quality
 from heartseg.data.phantoms.recording import (
     MM_PER_ROW,
     S_PER_COLUMN,
@@ -73,7 +74,9 @@ def test_windows_and_measurements_of_a_dicom_file(folder, tmp_path, params, monk
     windows.main([str(folder / "a.dcm"), "--out", str(out / "windows")])
     species = SPECIES["mouse"]
     options = argparse.Namespace(mm_per_row=None, s_per_column=None, quality=None)
-    [(strip, bad)] = recording._read("a", folder / "a.dcm", folder / "q.csv", params, options)
+    [(strip, bad)] = recording._read(
+        "a", folder / "a.dcm", read_quality(folder / "q.csv"), params, options
+    )
     bad = np.zeros(strip.image.shape[1], bool) if bad is None else bad
     row = recording.measure_recording(
         strip, strip.mask, bad, species.rates, species, out / "measured"

@@ -101,6 +101,22 @@ def test_bad_spans_are_excluded_and_reported() -> None:
         run("mouse.png", "--quality", "absent.csv")
 
 
+def test_labels_that_do_not_count_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    write_strip("mouse.png")
+    Path("own.csv").write_text(
+        "recording,window,start_s,end_s,quality\nmuose,,0.5,0.9,bad\n,mouse_w000100,,,bad\n"
+    )
+    row = run("mouse.png", "--quality", "own.csv").loc["mouse"]
+    assert row["bad_quality_s"] == 0
+    told = capsys.readouterr().out
+    assert "note: own.csv: labels of muose, which is not here" in told
+    assert "note: own.csv: 1 label(s) of windows do not count" in told
+
+    Path("quality.csv").write_text("recording,start_s,end_s,quality\nother,0.5,0.9,bad\n")
+    run("mouse.png")  # one of a folder, whose labels stand together
+    assert "other" not in capsys.readouterr().out
+
+
 def quality_model(windows: np.ndarray) -> np.ndarray:
     """Bad where most of the columns are black."""
     bad = (windows[:, 0].max(axis=1) == 0).mean(axis=1) > 0.5
@@ -194,6 +210,17 @@ def test_a_dicom_file_is_measured_as_its_strip() -> None:
     png = run("mouse.png").loc["mouse"]
     for column in ("seconds", "lvidd_mm", "lvids_mm", "heart_rate_bpm", "sdnn_ms"):
         assert scan[column] == pytest.approx(png[column])
+
+
+def test_files_named_by_their_uid_are_apart() -> None:
+    write_strip("mouse.png")
+    image = np.array(Image.open("mouse.png"))
+    Path("in").mkdir()
+    for name in ("1.2.840.1", "1.2.840.2", "1.2.840.3.dcm"):
+        made = make_dicom(scroll(image, 400, 110), MM, S)
+        made.save_as(f"in/{name}", enforce_file_format=True)
+    assert list(run("in").index) == ["1.2.840.1", "1.2.840.2", "1.2.840.3"]
+    assert Path("out/1.2.840.2_beats.csv").exists()
 
 
 def test_faults_of_the_user_are_told(metadata: dict[str, Any]) -> None:

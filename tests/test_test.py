@@ -102,6 +102,25 @@ def test_bad_files_are_all_named_and_nothing_is_written(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("model")
+def test_file_names_need_not_tell_the_animal(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for kind in ("img", "mask"):
+        for number, path in enumerate(sorted((folder / kind).iterdir())):
+            path.rename(path.with_name(f"({number}) --.png"))
+    test.main([MODEL, str(folder)])
+    assert "on 2 image(s)" in capsys.readouterr().out
+
+
+def test_a_model_of_sequences_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metadata = {"dataset": "mmode", "recipe": {"model": {"in_channels": 20}}}
+    model = pulled.Pulled(lambda images: images[:, 0] // 200, metadata)
+    monkeypatch.setattr(pulled, "pull", lambda uri, name: model)
+    with pytest.raises(InputError, match=r"sequences of 20 frames.*heartseg evaluate"):
+        test.main([MODEL, str(folder)])
+
+
+@pytest.mark.usefixtures("model")
 def test_a_folder_without_masks_is_refused(folder: Path) -> None:
     shutil.rmtree(folder / "mask")
     with pytest.raises(InputError, match="no folder mask"):

@@ -171,6 +171,26 @@ def test_without_traces_windows_are_for_annotation(tmp_path: Path) -> None:
     )
 
 
+def test_hearts_of_humans_have_windows_of_their_beats(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same strip 6 times as slow: in mice no beat would be so long."""
+    write_strip(tmp_path / "in")
+    windows.main([str(tmp_path / "in"), "--out", str(tmp_path / "mouse")])
+    (tmp_path / "in/recordings.csv").write_text(
+        "recording,animal,mm_per_row,s_per_column\nr,m,0.48,0.012\n"
+    )
+    text = (ROOT / "params.yaml").read_text()
+    monkeypatch.chdir(tmp_path)
+    sizes = {}
+    for species in ("mouse", "human"):
+        Path("params.yaml").write_text(text.replace("species: mouse", f"species: {species}"))
+        windows.main([str(tmp_path / "in"), "--out", f"as_{species}"])
+        sizes[species] = set(pd.read_csv(f"as_{species}/unannotated/windows.csv")["size"])
+    assert sizes["human"] == set(pd.read_csv("mouse/unannotated/windows.csv")["size"])
+    assert sizes["mouse"] != sizes["human"]
+
+
 def test_labels_of_windows_choose_among_them(tmp_path: Path) -> None:
     write_strip(tmp_path / "in")
     windows.main([str(tmp_path / "in"), "--out", str(tmp_path / "first")])

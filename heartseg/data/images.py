@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from heartseg.data.nifti import MOST_PIXELS as MOST_PIXELS_IN_ALL
-from heartseg.data.nifti import read_bytes
+from heartseg.data.nifti import read_bytes, spacing_of
 from heartseg.errors import InputError, one_line
 
 if TYPE_CHECKING:
@@ -166,9 +166,9 @@ def _read_nifti(path: Path) -> Images:
 
     # stored as (lateral W, depth H, time...), wanted as (T, H, W)
     frames = pixels.reshape(*shape[:2], -1).transpose(2, 1, 0)
-    column, row = (float(size) for size in image.header.get_zooms()[:2])
-    spacing = (row, column) if row > 0 and column > 0 else None
-    return Images(frames, spacing, save, ".nii.gz")
+    spacing = spacing_of(data, type(image.header))
+    known = all(0 < size < math.inf for size in spacing)
+    return Images(frames, spacing if known else None, save, ".nii.gz")
 
 
 TISSUE_2D = 1  # Region Spatial Format (0018,6012), DICOM PS3.3, section C.8.5.5.1.1

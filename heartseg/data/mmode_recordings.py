@@ -81,7 +81,9 @@ def find_recordings(inputs: Sequence[Path]) -> dict[str, Path]:
         if not files:
             raise InputError(f"{given}: no DICOM or PNG recording. Export recordings there.")
         for path in files:
-            name = path.stem.removesuffix("_img")
+            # The last number of a UID, as DICOM files are named by, is no ending.
+            stem = path.name if path.suffix[1:].isdigit() else path.stem
+            name = stem.removesuffix("_img")
             if found.setdefault(name, path) != path:
                 raise InputError(f"{path}: {found[name]} has the same name. Rename one of them.")
     return dict(sorted(found.items()))

@@ -15,7 +15,6 @@ from heartseg.errors import InputError, one_line
 MM_PER_UNIT = {"mm": 1.0, "unknown": 1.0, "meter": 1000.0, "micron": 0.001}
 SIDES = range(16, 4097)
 """Rows or columns that a frame can have; a header that says otherwise is broken."""
-HEADER_BYTES = 348
 MOST_BYTES = 256 << 20
 """Of an unpacked file; broken or hostile gzip could unpack to any size."""
 MOST_PIXELS = 1 << 25
@@ -64,9 +63,7 @@ def _read(path: Path, axes: int, wanted: str) -> Frame:
     try:
         data = read_bytes(path)
         nifti = nib.Nifti1Image.from_bytes(data)
-        unit = nifti.header.get_xyzt_units()[0]
-        # As stored: nibabel silently turns a spacing of 0 into 1.
-        stored = nib.Nifti1Header(data[:HEADER_BYTES], check=False)["pixdim"]
+        depth, lateral = spacing_of(data, nib.Nifti1Header)
     except FileNotFoundError:
         raise InputError(f"{path}: is missing. {RESTORE}") from None
     except EOFError:
@@ -92,10 +89,24 @@ def _read(path: Path, axes: int, wanted: str) -> Frame:
     if not np.isfinite(pixels).all():
         raise InputError(f"{path}: holds NaN or infinite values. {RESTORE}")
 
-    lateral, depth = (abs(float(zoom)) * MM_PER_UNIT[unit] for zoom in stored[1:3])
     if not (0 < lateral < math.inf and 0 < depth < math.inf):
         raise InputError(f"{path}: has a spacing of ({depth}, {lateral}) mm. Mend its header.")
     return Frame(np.ascontiguousarray(pixels.T), (depth, lateral), nifti.affine)
+
+
+def spacing_of(data: bytes, kind: type[nib.Nifti1Header]) -> tuple[float, float]:
+    """Spacing (row, column) in mm as the header has it, which may be 0 or NaN.
+
+    Read from the bytes: nibabel silently turns a spacing of 0 into 1.
+
+    Args:
+        data: the file, unpacked.
+        kind: of its header; that of NIfTI-2 is longer.
+    """
+    header = kind(data[: kind.sizeof_hdr], check=False)
+    unit = header.get_xyzt_units()[0]
+    lateral, depth = (abs(float(size)) * MM_PER_UNIT[unit] for size in header["pixdim"][1:3])
+    return depth, lateral
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:

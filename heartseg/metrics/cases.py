@@ -14,7 +14,7 @@ from rich.progress import track
 from heartseg.data.prepared import decode_image, decode_png
 from heartseg.metrics.calibration import Calibration
 from heartseg.metrics.clinical import SUMMARISED, clinical_row
-from heartseg.metrics.mmode import MOUSE, fractional_shortening, teichholz_ef
+from heartseg.metrics.mmode import MOUSE, Species, fractional_shortening, teichholz_ef
 from heartseg.metrics.plausibility import Ranges, flags
 from heartseg.metrics.summary import case_metrics, window_row
 from heartseg.metrics.uncertainty import case_uncertainty, normalised_entropy
@@ -45,6 +45,7 @@ def measure_cases(
     dataset: str,
     predict: Predict,
     ranges: Ranges,
+    species: Species = MOUSE,
 ) -> Measured:
     """Predict every frame and measure it.
 
@@ -53,6 +54,7 @@ def measure_cases(
         dataset: "camus" or "mmode".
         predict: the model.
         ranges: of plausible areas; see `heartseg.metrics.plausibility.area_ranges`.
+        species: whose hearts an M-mode dataset shows.
     """
     calibration = Calibration(dataset)
     cases: list[dict[str, Any]] = []
@@ -74,9 +76,9 @@ def measure_cases(
             cases += [about | row | odd for row in rows]
             masks[frame["view"], frame["phase"]] = (prediction, reference, spacing)
             if dataset == "mmode":
-                measured = window_row(prediction, reference, spacing)
+                measured = window_row(prediction, reference, spacing, species)
                 about = {"case_id": frame["case_id"], "patient": patient}
-                clinical.append(about | measured | _truth_mmode(frame))
+                clinical.append(about | measured | _truth_mmode(frame, species))
         if dataset == "camus" and (indices := clinical_row(masks)) is not None:
             quality = "/".join(filter(None, own["quality"].unique()))  # views may differ
             about = {"patient": patient, "quality": quality}
@@ -107,13 +109,13 @@ def _truth_camus(frames: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def _truth_mmode(frame: Mapping[Hashable, Any]) -> dict[str, float]:
+def _truth_mmode(frame: Mapping[Hashable, Any], species: Species) -> dict[str, float]:
     """The values that came with an M-mode window; NaN where there are none."""
     lvidd, lvids = frame["reference_lvidd"], frame["reference_lvids"]
     return {
         "lvidd_mm_true": lvidd,
         "lvids_mm_true": lvids,
         "fs_percent_true": fractional_shortening(lvidd, lvids),
-        "ef_percent_true": teichholz_ef(lvidd, lvids, MOUSE),
+        "ef_percent_true": teichholz_ef(lvidd, lvids, species),
         "hr_bpm_true": frame["reference_hr"],
     }

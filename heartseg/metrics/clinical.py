@@ -168,10 +168,14 @@ def summarise_clinical(rows: pd.DataFrame, evaluate: Evaluate) -> dict[str, Any]
     Returns:
         ef: agreement of masks (EF), edv_ml, esv_ml and cfg (see `comparisons`) over all
         patients; ef_by_quality: the same by image quality, the poorer of the two views';
-        ef_classes: `classification` at `EF_THRESHOLDS`, for masks and cfg.
+        ef_classes: `classification` at `EF_THRESHOLDS`, for masks and cfg;
+        ef_classes_by_quality: the same by image quality.
     """
     compared = comparisons(rows)
     quality = rows["quality"].map(poorer_quality)
+    by_quality = {
+        str(value): comparisons(group) for value, group in rows[quality != ""].groupby(quality)
+    }
     return {
         "ef": {
             name: agreement_over_patients(
@@ -180,18 +184,20 @@ def summarise_clinical(rows: pd.DataFrame, evaluate: Evaluate) -> dict[str, Any]
             for name, pair in compared.items()
         },
         "ef_by_quality": {
-            str(value): {
-                name: agreement(pair["reference"], pair["measured"])
-                for name, pair in comparisons(group).items()
+            value: {
+                name: agreement(pair["reference"], pair["measured"]) for name, pair in own.items()
             }
-            for value, group in rows[quality != ""].groupby(quality)
+            for value, own in by_quality.items()
         },
-        "ef_classes": {
-            name: classification(
-                compared[name]["reference"], compared[name]["measured"], EF_THRESHOLDS
-            )
-            for name in ("masks", "cfg")
-        },
+        "ef_classes": _classes(compared),
+        "ef_classes_by_quality": {value: _classes(own) for value, own in by_quality.items()},
+    }
+
+
+def _classes(compared: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    return {
+        name: classification(compared[name]["reference"], compared[name]["measured"], EF_THRESHOLDS)
+        for name in ("masks", "cfg")
     }
 
 

@@ -43,7 +43,6 @@ class Species:
 MOUSE = Species((200.0, 900.0), (1.5, 7.0), "ul", 1.0)
 HUMAN = Species((30.0, 220.0), (25.0, 90.0), "ml", 10.0)
 SPECIES = {"mouse": MOUSE, "human": HUMAN}
-MOUSE_RATES = MOUSE.rates
 
 
 @dataclass(frozen=True)

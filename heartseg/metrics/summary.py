@@ -18,7 +18,7 @@ from heartseg.metrics import Spacing
 from heartseg.metrics.agreement import agreement_over_patients
 from heartseg.metrics.bootstrap import named_interval
 from heartseg.metrics.clinical import summarise_clinical
-from heartseg.metrics.mmode import MOUSE_RATES, measure
+from heartseg.metrics.mmode import MOUSE, Species, measure
 from heartseg.metrics.overlap import mask_dice
 from heartseg.metrics.surface import hd95_mm, mean_surface_distance_mm
 
@@ -64,16 +64,19 @@ def case_metrics(
     return rows
 
 
-def window_row(prediction: np.ndarray, reference: np.ndarray, spacing: Spacing) -> dict[str, float]:
+def window_row(
+    prediction: np.ndarray, reference: np.ndarray, spacing: Spacing, species: Species = MOUSE
+) -> dict[str, float]:
     """LVIDd, LVIDs (mm), FS, EF by Teichholz (percent) and HR (1/min) of one M-mode window.
 
     Each with the endings _reference and _predicted; NaN where it cannot be measured.
     """
-    slowest, fastest = MOUSE_RATES
+    slowest, fastest = species.rates
+    how = {"minimal_rate": slowest, "maximal_rate": fastest}
     row = {}
     for labels, name in ((reference, "reference"), (prediction, "predicted")):
         mask = structure_mask(labels, "mmode", "LV")
-        values = measure(mask, spacing, minimal_rate=slowest, maximal_rate=fastest)
+        values = measure(mask, spacing, **how, species=species)
         row[f"lvidd_mm_{name}"] = values.lvidd_mm
         row[f"lvids_mm_{name}"] = values.lvids_mm
         row[f"fs_percent_{name}"] = values.fs_percent

@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 
 from heartseg.config import Params
-from heartseg.data.prepared import decode_image, decode_png, file_digest, read_prepared
+from heartseg.data.prepared import decode_image, decode_png, file_digest, read_names, read_prepared
 from heartseg.errors import InputError
-from heartseg.privacy import WITHHELD
+from heartseg.models.inputs import frames_of
 from heartseg.report.compare import ChangedCase
-from heartseg.tracking.chain import read_cases
 from heartseg.tracking.evaluations import Evaluated, check_comparable
 from heartseg.tracking.pulled import fetch
+from heartseg.tracking.records import split_cases
+from heartseg.tracking.users import cached_cases, is_hashed, kept_cases
 
 if TYPE_CHECKING:
     from heartseg.metrics.cases import Predict
@@ -90,12 +91,12 @@ def measured_anew(
     """
     from heartseg.evaluate import held_out_rows
     from heartseg.metrics.cases import measure_cases
+    from heartseg.metrics.mmode import SPECIES
     from heartseg.metrics.plausibility import area_ranges
 
     dataset = models[0].dataset
     split, rows = held_out_rows(prepared, params.evaluate.split)
-    told = [read_cases(client, Path.cwd(), own.subject.run) or {} for own in models]
-    trained = [set(cases.get("train", ())) - {WITHHELD} for cases in told]
+    trained = [_learnt_from(client, own, prepared, shown) for own in models]
     notes = [
         f"which patients {own.title} was trained on is not known"
         for own, patients in zip(models, trained, strict=True)
@@ -111,7 +112,10 @@ def measured_anew(
         notes.append(f"{left_out} patients left out, on whom one of the two was trained")
     predictors = [load_predictor(client.tracking_uri, own) for own in models]
     ranges = area_ranges(read_prepared(prepared, "train")) if dataset == "camus" else {}
-    one, other = (measure_cases(unseen, dataset, predict, ranges) for predict in predictors)
+    species = SPECIES[params.recording.species]
+    one, other = (
+        measure_cases(unseen, dataset, predict, ranges, species) for predict in predictors
+    )
     how = "; ".join(["measured anew", *notes])
     return HeldOut(
         cases=(one.cases, other.cases),
@@ -121,6 +125,27 @@ def measured_anew(
         predictors=predictors,
         no_pictures="",
     )
+
+
+def _learnt_from(client: Any, own: Evaluated, prepared: Path, shown: Shown) -> set[str]:
+    """The patients that a model was trained on, by their real names or as they are shown here;
+    none where that cannot be told."""
+    run = own.subject.run
+    md5 = run.data.tags["dvc.prepared_md5"]
+    if md5 == file_digest(prepared):
+        cases = split_cases(prepared)
+    elif (cached := next(cached_cases(Path.cwd(), md5), None)) is not None:
+        cases = cached
+    else:
+        cases = next(kept_cases(client, [run]), {})
+        names = {name for patients in cases.values() for name in patients}
+        here = {shown(patient) for _, patient, _, _ in read_names(prepared)}
+        if is_hashed(cases) and names.isdisjoint(here):  # by another key, as far as can be told
+            return set()
+    splits = {"train"}
+    if "heartseg.crossval" in run.data.tags:  # its folds train on all who are not held out
+        splits = set(cases) - {own.metrics.get("evaluated_on", "test")}
+    return {patient for split in splits for patient in cases.get(split, ())}
 
 
 def unseen_rows(rows: pd.DataFrame, trained: Sequence[set[str]], shown: Shown) -> pd.DataFrame:
@@ -148,14 +173,21 @@ def load_predictor(uri: str, model: Evaluated) -> Predict:
 
 
 def predictor(package: Package) -> Predict:
-    """As `load_predictor`. A model of one frame takes the first one, which is the one segmented;
-    a single frame is repeated for a model of several channels."""
+    """As `load_predictor`. A model of one frame takes the first one, which is the one segmented.
+
+    The predictor refuses images of fewer frames than the model takes by an InputError.
+    """
     run = package.load_with_probabilities()
     channels = package.metadata["recipe"]["model"]["in_channels"]
+    wanted = frames_of(channels)
 
     def predict(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        frames = image if len(image) == channels else image[:1]
-        batch = np.repeat(frames, channels // len(frames), axis=0)[None]
+        if len(image) != wanted and wanted > 1:
+            raise InputError(
+                f"{package.name} takes sequences of {wanted} frames and the prepared images have "
+                f"{len(image)}; prepare images of {wanted} (datasets.camus.frames)"
+            )
+        batch = np.repeat(image[:wanted], channels // wanted, axis=0)[None]
         labels, probabilities = run(batch)
         return labels[0], probabilities[0]
 

@@ -28,7 +28,7 @@ from heartseg.metrics.uncertainty import normalised_entropy
 from heartseg.models.inputs import input_stacks, segmented_frames
 from heartseg.paths import put_file
 from heartseg.predicting.files import Job
-from heartseg.predicting.tables import clinical_rows, frame_rows
+from heartseg.predicting.tables import add_flags, clinical_rows, frame_rows
 from heartseg.report.overlay import save_overlay
 
 if TYPE_CHECKING:
@@ -236,6 +236,8 @@ class Segmenter:
         outcome.skipped += not one.fresh
         if measured is not None or doubts is not None:
             rows = frame_rows(one.job, labels, one.numbers, measured, self.out, doubts)
+            if measured is not None:
+                add_flags(rows, labels, measured)
             outcome.images += rows
         if curves is not None:
             name = {"sequence": str(place.relative_to(self.out))}

@@ -19,6 +19,7 @@ from heartseg.metrics.ejection import (
     lv_area,
     myocardial_area,
 )
+from heartseg.metrics.plausibility import flags
 from heartseg.metrics.uncertainty import case_uncertainty
 from heartseg.paths import put_file
 from heartseg.predicting.files import FRAME, Job, patient_of
@@ -64,6 +65,19 @@ def frame_rows(
         for row, mask in zip(rows, labels, strict=True):
             row |= {name: _or_nan(measure, mask, spacing) for name, measure in MEASURED.items()}
     return rows
+
+
+def add_flags(rows: list[dict[str, Any]], labels: np.ndarray, spacing: Spacing) -> None:
+    """Add to the rows of frames what is odd about their label maps, and `plausible`: see
+    `heartseg.metrics.plausibility`. Areas are not judged: no cohort is known here.
+
+    Args:
+        rows: of `frame_rows`.
+        labels: label maps (K, H, W).
+        spacing: (row, column) in mm.
+    """
+    for row, mask in zip(rows, labels, strict=True):
+        row |= {name: odd for name, odd in flags(mask, spacing).items() if name != "area"}
 
 
 def _or_nan(

@@ -123,7 +123,7 @@ def describe(one: Segmented, dataset: str, species: str, pictures: bool) -> Imag
         rows = frame_rows(one.job, one.labels, one.numbers, one.spacing, HERE)
         if len(one.frames) > 1:
             summary = summarise_curves(lv_curves(one.labels, one.spacing, numbers=one.numbers + 1))
-    elif one.spacing is not None:
+    elif one.spacing is not None and dataset == "mmode":
         heart = SPECIES[species]
         slowest, fastest = heart.rates
         limits = {"minimal_rate": slowest, "maximal_rate": fastest}

@@ -193,7 +193,7 @@ def make_app(service: Service, host: str, token: str | None, every_s: float) -> 
 
     whole: ASGIApp = Gate(app, service.limits, token)
     if is_loopback(host):  # a page of elsewhere whose name leads here must not reach it
-        whole = TrustedHostMiddleware(whole, ["localhost", "127.0.0.1", host])
+        whole = TrustedHostMiddleware(whole, ["localhost", "127.0.0.1", host, f"[{host}]"])
     return Counted(whole, service.counters, {route.path for route in app.routes})  # type: ignore[attr-defined]
 
 

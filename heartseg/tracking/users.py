@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heartseg.paths import prepared_path
-from heartseg.tracking.chain import STARTED_TAG, about_run, is_cached, read_cases
-from heartseg.tracking.lineage import NONE
+from heartseg.privacy import WITHHELD
+from heartseg.tracking import records
+from heartseg.tracking.chain import STARTED_TAG, about_run, is_cached
+from heartseg.tracking.lineage import NONE, cached_file, find_data
 from heartseg.tracking.registry import WEIGHTS_TAG
 
 if TYPE_CHECKING:
@@ -16,10 +20,16 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
+Concerns = Callable[["Run", Sequence["Run"]], dict[str, Any] | None]
+"""A run and all runs on the same data, itself among them, to what is to be told of these data; None
+where the run is not meant."""
+Cases = dict[str, dict[str, list[str]]]
+"""{split: {patient: [case]}}"""
+HASHED = re.compile(r"id-[0-9a-f]{12}")
+"""A patient as `heartseg.privacy` hashes it."""
 
-def find_users(
-    client: MlflowClient, root: Path, concerns: Callable[[Run], dict[str, Any] | None]
-) -> list[dict[str, Any]]:
+
+def find_users(client: MlflowClient, root: Path, concerns: Concerns) -> list[dict[str, Any]]:
     """The datasets of the runs that `concerns` picks, each with its runs and their models.
 
     Runs that were deleted are among them, because their artifacts may still be there, and so are
@@ -28,11 +38,20 @@ def find_users(
     Args:
         client: from `connect`.
         root: the repository.
-        concerns: what is to be told of the run's dataset, or None where the run is not meant.
+        concerns: picks.
     """
     runs, versions, aliases = _all_runs(client), _versions_by_run(client), _aliases(client)
-    picked = {run.info.run_id: about for run in runs if (about := concerns(run)) is not None}
-    through = _descendants(runs, versions, set(picked))
+    on_same: dict[str, list[Run]] = {}
+    for run in runs:
+        on_same.setdefault(run.data.tags["dvc.prepared_md5"], []).append(run)
+    picked = {
+        run.info.run_id: about
+        for same in on_same.values()
+        for run in same
+        if (about := concerns(run, same)) is not None
+    }
+    certain = {run_id for run_id, about in picked.items() if not about.get("hashed")}
+    through = _descendants(runs, versions, certain)
     groups: dict[tuple[str, bool], dict[str, Any]] = {}
     for run in runs:
         run_id, tags = run.info.run_id, run.data.tags
@@ -70,12 +89,12 @@ def find_users(
     return list(groups.values())
 
 
-def on_data(root: Path, reference: str) -> Callable[[Run], dict[str, Any] | None]:
+def on_data(root: Path, reference: str) -> Concerns:
     """For `find_users`: runs on a source, a prepared dataset (their paths) or a DVC hash."""
     path = Path(reference)
     inside = (path if path.is_absolute() else root / path).resolve()
 
-    def concerns(run: Run) -> dict[str, Any] | None:
+    def concerns(run: Run, _: Sequence[Run]) -> dict[str, Any] | None:
         tags = run.data.tags
         hashes = [tags["dvc.prepared_md5"], tags.get("dvc.source_md5", NONE)]
         if len(reference) >= 6 and any(md5.startswith(reference) for md5 in hashes):
@@ -89,28 +108,79 @@ def on_data(root: Path, reference: str) -> Callable[[Run], dict[str, Any] | None
 
 
 def on_patient(
-    client: MlflowClient, root: Path, names: set[str]
-) -> Callable[[Run], dict[str, Any] | None]:
-    """For `find_users`: runs that saw a patient, or of which nobody knows any more.
+    client: MlflowClient, root: Path, name: str, shown: Callable[[str], str]
+) -> Concerns:
+    """For `find_users`: runs that saw a patient, or of which that cannot be told.
+
+    What is told has the keys split and cases, which are None and [] where it cannot be told; then
+    `hashed` says whether that is for want of a key: lists have hashed names alone, none of which
+    is known here, and the data are not in DVC's cache.
 
     Args:
-        names: the patient's own name and, as runs keep it, the one that may be shown.
+        client: from `connect`.
+        root: the repository.
+        name: the patient's own name, or one that runs show.
+        shown: a patient's name as it is shown here.
     """
     known: dict[str, dict[str, Any] | None] = {}
 
-    def concerns(run: Run) -> dict[str, Any] | None:
+    def concerns(run: Run, same: Sequence[Run]) -> dict[str, Any] | None:
         md5 = run.data.tags["dvc.prepared_md5"]
-        if known.get(md5) is None:  # another run on the same data may have kept the list
-            known[md5] = read_cases(client, root, run)
-        cases = known[md5]
-        if cases is None:
-            return {"split": None, "cases": []}
-        for split, patients in cases.items():
-            for name in names & patients.keys():
-                return {"split": split, "cases": patients[name]}
-        return None
+        if md5 not in known:
+            kept = kept_cases(client, same)
+            # The first list shows the patient as others see it; that of the cache leaves no doubt.
+            lists = chain(islice(kept, 1), cached_cases(root, md5), kept)
+            known[md5] = _membership(lists, name, shown)
+        return known[md5]
 
     return concerns
+
+
+def _membership(
+    lists: Iterator[Cases], name: str, shown: Callable[[str], str]
+) -> dict[str, Any] | None:
+    """What `on_patient` tells, by lists of the same patients under different names."""
+    names = {name, shown(name)} - {WITHHELD}
+    empty, real = True, False
+    for cases in lists:
+        empty = False
+        hashed = is_hashed(cases)
+        for split, patients in cases.items():
+            for patient, own in patients.items():
+                if patient in names or (not hashed and shown(patient) in names):
+                    return {"split": split, "cases": own}
+        real = real or not hashed
+        if real and not HASHED.fullmatch(name):
+            break
+    return None if real else {"split": None, "cases": [], "hashed": not empty}
+
+
+def kept_cases(client: MlflowClient, runs: Sequence[Run]) -> Iterator[Cases]:
+    """The lists of cases that runs keep, but those that withhold names.
+
+    Names are real ones, or hashed by the key of whoever started the run.
+    """
+    seen: set[str] = set()
+    for run in runs:
+        place = run.data.tags.get("mlflow.parentRunId", run.info.run_id)
+        if place in seen:  # a sweep keeps one list for all of its trials
+            continue
+        seen.add(place)
+        text = records.read_record(client, run, records.CASES)
+        if text is not None and f'"{WITHHELD}"' not in text:
+            yield records.read_json(text)
+
+
+def cached_cases(root: Path, prepared_md5: str) -> Iterator[Cases]:
+    """The list of cases, by real names, of a prepared dataset; none where DVC's cache lacks it."""
+    cache = find_data(root, prepared_md5)
+    if cache is not None:
+        yield records.split_cases(cached_file(cache, prepared_md5))
+
+
+def is_hashed(cases: Cases) -> bool:
+    """Whether a list shows patients by their hashes."""
+    return any(HASHED.fullmatch(name) for patients in cases.values() for name in patients)
 
 
 def _all_runs(client: MlflowClient) -> list[Run]:

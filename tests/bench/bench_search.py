@@ -1,6 +1,7 @@
 """What TPE with ASHA finds within a fixed time, against random search without pruning.
 
-Three seeds each, in turn, on real CAMUS at 64 pixels (HEARTSEG_CAMUS_ROOT), else on the phantoms.
+Three seeds each, in turn, on real CAMUS at 32 pixels (HEARTSEG_CAMUS_ROOT), else on the phantoms
+at 64.
 
 Run: pytest -s tests/bench/bench_search.py     (MINUTES each, six times)
 """
@@ -38,7 +39,7 @@ SEARCHES = {
 def repository(tmp_path) -> Path:
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     changes = {
-        "recipes.camus-unet.input_size": 64,
+        "recipes.camus-unet.input_size": 32 if REAL else 64,
         "recipes.camus-unet.epochs": EPOCHS,
         "recipes.camus-unet.precision": "fp32",
     }

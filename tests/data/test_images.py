@@ -119,6 +119,30 @@ def test_gray_values_of_a_png(tmp_path, mode):
     np.testing.assert_allclose(back, doubts, atol=0.5 / 255 + 1e-6)
 
 
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+@pytest.mark.parametrize(
+    ("unit", "factor"), [("mm", 1), ("unknown", 1), ("meter", 1000), ("micron", 0.001)]
+)
+def test_the_spacing_of_nifti_is_in_mm_whatever_the_unit(tmp_path, kind, unit, factor):
+    image = kind(np.zeros((20, 24), np.uint8), np.diag([-0.25, -0.5, 1, 1]))
+    image.header.set_xyzt_units(unit)
+    nib.save(image, tmp_path / "a.nii.gz")
+
+    assert read_images(tmp_path / "a.nii.gz").spacing == pytest.approx(
+        (0.5 * factor, 0.25 * factor)
+    )
+
+
+@pytest.mark.parametrize("stored", [(0.0, 0.5), (0.25, 0.0), (0.0, 0.0), (0.25, np.nan)])
+def test_a_nifti_file_without_spacing_has_none(tmp_path, stored):
+    """nibabel says 1 where the header has 0."""
+    data = bytearray(nib.Nifti1Image(np.zeros((20, 24), np.uint8), None).to_bytes())
+    data[80:88] = np.array(stored, "<f4").tobytes()
+    (tmp_path / "a.nii").write_bytes(data)
+
+    assert read_images(tmp_path / "a.nii").spacing is None
+
+
 def test_a_picture_of_too_many_pixels_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
     monkeypatch.setattr("heartseg.data.images.MOST_PIXELS", 1000)
     monkeypatch.setattr(Image.Image, "convert", None)

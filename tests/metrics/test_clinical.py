@@ -162,6 +162,12 @@ def test_classes(settings: Evaluate) -> None:
     assert found["masks"]["40"]["accuracy"] == 1.0
     assert found["masks"]["50"]["true_below"] == 2
     assert math.isnan(found["cfg"]["50"]["accuracy"])  # nothing was measured by the cfg's method
+    by_quality = summarise_clinical(rows.assign(quality=["Good", "Poor", "Good"]), settings)
+    own = by_quality["ef_classes_by_quality"]
+    assert {name: group["masks"]["30"]["accuracy"] for name, group in own.items()} == {
+        "Good": 0.0,
+        "Poor": 1.0,
+    }
 
 
 def test_cfg_is_compared_by_its_own_method(settings: Evaluate) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +225,27 @@ def test_mmode(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert list(windows["case_id"]) == ["m0", "m1", "m2"]
     assert windows["hr_bpm_predicted"].to_numpy() == pytest.approx(450.0, rel=0.05)
     assert windows["hr_bpm_true"].isna().all()
+
+
+def test_mmode_of_humans(place: Path) -> None:
+    text = (place / "params.yaml").read_text()
+    (place / "params.yaml").write_text(text.replace("species: mouse", "species: human"))
+    samples = mmode_samples()
+    for number, sample in enumerate(samples):
+        truth = {"reference_lvidd": 48.0, "reference_lvids": 28.8}
+        spacing = (12 * MM_PER_ROW, 6 * S_PER_COLUMN)
+        samples[number] = replace(sample, spacing=spacing, reference=truth)
+    split = {sample.patient: "test" for sample in samples}
+    write_prepared(Path("data/prepared/mmode.parquet"), samples, split, {})
+    evaluate.main(["mmode"])
+    windows = pd.read_csv(place / "results/mmode/clinical.csv")
+    assert windows["hr_bpm_predicted"].to_numpy() == pytest.approx(75.0, rel=0.05)
+    edv, esv = 7 / (2.4 + 4.8) * 4.8**3, 7 / (2.4 + 2.88) * 2.88**3
+    assert windows["ef_percent_true"].to_numpy() == pytest.approx(100 * (edv - esv) / edv)
+    cm = windows[["lvidd_mm_predicted", "lvids_mm_predicted"]] / 10
+    edv, esv = (7 / (2.4 + cm[name]) * cm[name] ** 3 for name in cm)
+    measured = windows["ef_percent_predicted"].to_numpy()
+    assert measured == pytest.approx((100 * (edv - esv) / edv).to_numpy(), abs=0.5)
 
 
 @pytest.mark.slow

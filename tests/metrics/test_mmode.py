@@ -11,7 +11,6 @@ from PIL import Image
 from heartseg.metrics.mmode import (
     HUMAN,
     MOUSE,
-    MOUSE_RATES,
     diameter_trace,
     fractional_shortening,
     measure,
@@ -21,7 +20,7 @@ from heartseg.metrics.mmode import (
 from tests.examples import real_data
 from tests.metrics.shapes import MM_PER_ROW, S_PER_COLUMN, strip
 
-RATES = dict(zip(("minimal_rate", "maximal_rate"), MOUSE_RATES, strict=True))
+RATES = dict(zip(("minimal_rate", "maximal_rate"), MOUSE.rates, strict=True))
 
 
 def test_trace_is_the_longest_run_of_a_column() -> None:

@@ -12,6 +12,7 @@ import pytest
 from heartseg.config import Evaluate, Params
 from heartseg.data.labels import Camus
 from heartseg.metrics.clinical import SUMMARISED
+from heartseg.metrics.mmode import HUMAN
 from heartseg.metrics.summary import (
     case_metrics,
     summarise_camus,
@@ -146,6 +147,17 @@ def test_json_has_no_nan_and_six_digits(settings: Evaluate) -> None:
         "d": "x",
         "e": True,
     }
+
+
+def test_a_human_heart_by_hand() -> None:
+    """As the strips of mice, 12 times as large and 6 times as slow: 4.8 to 2.88 cm at 75 / min."""
+    mask = strip(1500).astype(np.uint8)
+    row = window_row(mask, mask, (12 * MM_PER_ROW, 6 * S_PER_COLUMN), HUMAN)
+    assert row["lvidd_mm_predicted"] == pytest.approx(48.0, rel=0.025)
+    assert row["hr_bpm_predicted"] == pytest.approx(75.0, rel=0.02)
+    cm = (row["lvidd_mm_predicted"] / 10, row["lvids_mm_predicted"] / 10)
+    edv, esv = (7 / (2.4 + d) * d**3 for d in cm)
+    assert row["ef_percent_predicted"] == pytest.approx(100 * (edv - esv) / edv, abs=0.5)
 
 
 def test_mmode_summary(settings: Evaluate) -> None:

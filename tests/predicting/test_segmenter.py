@@ -258,6 +258,23 @@ def test_clinical_indices_of_patients_with_all_views(tmp_path):
     assert ed["lv_volume_area_length_ml"] == expected["edv_ml_area_length_4CH"]
 
 
+def test_odd_label_maps_are_flagged(tmp_path):
+    write_frames(tmp_path / "in", "patient0001", ("2CH",))
+    pixels = np.array((0, 60, 120, 180), np.uint8)[chambers(36)]
+    pixels[2:6, 2:6] = 60  # a second LV
+    nib.save(nib.Nifti1Image(pixels.T, np.diag([-1.0, -1.5, 1, 1])), tmp_path / "in/odd.nii.gz")
+
+    rows = segment(tmp_path / "in", predict=lambda images: images[:, 0] // 60).images
+
+    told = {row["image"]: (row["pieces"], row["plausible"]) for row in rows}
+    assert told == {
+        "odd": (True, False),
+        "patient0001_2CH_ED": (False, True),
+        "patient0001_2CH_ES": (False, True),
+    }
+    assert all("area" not in row for row in rows)  # judged by a cohort's alone
+
+
 STEM = "patient0001_2CH_half_sequence"
 HEIGHTS = (14, 12, 10, 6)  # rows of the bright block in each frame
 

@@ -101,16 +101,20 @@ class Client:
 
 @contextmanager
 def running(
-    limits: Limits = LIMITS, dataset: str = "camus", channels: int = 1, token: str | None = None
+    limits: Limits = LIMITS,
+    dataset: str = "camus",
+    channels: int = 1,
+    token: str | None = None,
+    host: str = "127.0.0.1",
 ) -> Iterator[Client]:
     """A service in a thread, which ends with the block."""
     network, source = Grays(), Versions(dataset, channels)
     first = source.look(None)
     assert first is not None
     service = Service(source, first, network, limits)
-    opened = open_socket("127.0.0.1", 0)
+    opened = open_socket(host, 0)
     config = uvicorn.Config(
-        make_app(service, "127.0.0.1", token, 3600), log_level="critical", access_log=False
+        make_app(service, host, token, 3600), log_level="critical", access_log=False
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([opened],))
@@ -119,7 +123,8 @@ def running(
         time.sleep(0.005)
     port = opened.getsockname()[1]
     try:
-        yield Client(f"http://127.0.0.1:{port}", service, network, source, port)
+        shown = f"[{host}]" if ":" in host else host
+        yield Client(f"http://{shown}:{port}", service, network, source, port)
     finally:
         network.go.set()
         server.should_exit = True

@@ -110,6 +110,20 @@ def test_volumes_of_pngs_with_views_and_spacing_given(service):
     assert answer["clinical"]["ef_percent"] == pytest.approx(expected()["ef_percent"])
 
 
+def test_the_spacing_given_counts_for_a_nifti_file_that_has_none(service):
+    labels, pixels = heart()
+    content = bytearray(nifti(pixels, AFFINE))
+    content[80:88] = bytes(8)
+    given = {"mm_per_row": SPACING[0], "mm_per_column": SPACING[1]}
+    area = np.sum(labels == Camus.LV) * SPACING[0] * SPACING[1]
+    for fields, spacing, expected in (({}, None, {}), (given, SPACING, {"lv_area_mm2": area})):
+        (image,) = service.predict({"x.nii": bytes(content)}, **fields).json()["images"]
+        assert image["spacing"] == (None if spacing is None else pytest.approx(spacing))
+        measured = image["frames"][0]["measured"]
+        assert {key: measured.get(key) for key in expected} == pytest.approx(expected)
+        assert bool(measured) == bool(expected)
+
+
 def test_no_volumes_of_several_patients_or_without_a_view(service):
     several = service.predict(four(("patient0001",) * 3 + ("patient0002",))).json()
     assert several["clinical"] is None
@@ -156,6 +170,15 @@ def test_m_mode_gives_diameters_where_the_spacing_is_given():
     assert summary["hr_bpm"] == pytest.approx(600, rel=0.02)
     assert without["images"][0]["summary"] == {}
     assert without["images"][0]["frames"][0]["contours"]
+
+
+def test_a_quality_model_measures_no_heart():
+    window = np.full((128, 400), GRAYS[1], np.uint8)  # all of it bad
+    with running(dataset="mmode-quality") as client:
+        fields = {"mm_per_row": 0.05, "s_per_column": 0.001}
+        (image,) = client.predict({"w.png": png(window)}, **fields).json()["images"]
+    assert image["summary"] == {}
+    assert [c["structure"] for c in image["frames"][0]["contours"]] == ["BAD"]
 
 
 def test_a_model_of_sequences_refuses_a_single_image():
@@ -322,6 +345,12 @@ def test_a_page_of_elsewhere_cannot_reach_the_service(service):
     """DNS rebinding: the browser believes that the service is the page's own server."""
     assert service.get("/model", headers={"Host": "evil.example"}).status_code == 400
     assert service.get("/model", headers={"Host": f"localhost:{service.port}"}).status_code == 200
+
+
+def test_an_address_of_ipv6_is_reached_by_its_name_in_brackets():
+    with running(host="::1") as client:
+        assert client.get("/model").status_code == 200
+        assert client.get("/model", headers={"Host": "[::2]"}).status_code == 400
 
 
 def test_without_the_token_nothing_is_answered():

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from heartseg.data.prepared import Sample, write_prepared
 from heartseg.errors import InputError
+from heartseg.lineage import main as lineage
+from heartseg.tracking import users
 from heartseg.tracking.chain import find_subject
 from heartseg.tracking.mlflow import connect, open_run
 from heartseg.tracking.users import find_users, on_data, on_patient
+from tests.examples import ROOT
 
 OLD, NEW, LOST = "a" * 32, "b" * 32, "c" * 32
 CASES = {"train": {"p1": ["p1_ED", "p1_ES"]}, "val": {"p2": ["p2_ED"]}, "test": {}}
@@ -69,7 +76,7 @@ def filled(store, tmp_path, monkeypatch) -> Store:
 
 
 def test_a_patient_is_found_with_split_and_in_what_started_from_its_models(filled):
-    found = filled.users(on_patient(filled.client, Path.cwd(), {"p2"}))
+    found = filled.users(on_patient(filled.client, Path.cwd(), "p2", str))
 
     assert set(found) == {"sweep", "trial", "tuned", "tuned twice", "lost"}
     assert (found["sweep"]["split"], found["sweep"]["cases"]) == ("val", ["p2_ED"])
@@ -80,6 +87,69 @@ def test_a_patient_is_found_with_split_and_in_what_started_from_its_models(fille
     assert found["tuned"]["indirect"]
     origins = {run["name"]: run["started_from"] for run in found["tuned"]["runs"]}
     assert origins == {"tuned": filled.ids["trial"], "tuned twice": filled.ids["tuned"]}
+
+
+def by_key(key: str):
+    """Patients as that key shows them."""
+    return lambda name: f"id-{hashlib.sha256((key + name).encode()).hexdigest()[:12]}"
+
+
+def keep_list(store: Store, run: str, shown) -> None:
+    cases = {
+        split: {shown(name): [shown(case) for case in own] for name, own in patients.items()}
+        for split, patients in CASES.items()
+    }
+    store.client.log_text(store.ids[run], json.dumps(cases), "lineage/cases.json")
+
+
+def test_lists_by_several_keys_are_all_read(store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = Store(store)
+    for name, key in (("hers", "her"), ("mine", "my"), ("his", "his")):
+        made.run(name, OLD)
+        keep_list(made, name, by_key(key))
+    for asked in ("p2", by_key("my")("p2"), by_key("his")("p2")):
+        found = made.users(on_patient(made.client, Path.cwd(), asked, by_key("my")))
+        assert set(found) == {"hers", "mine", "his"}  # the same data: the same patients
+        assert found["hers"]["split"] == "val"
+
+
+def test_a_patient_by_another_key_is_looked_up_in_the_data(store, tmp_path, monkeypatch, capsys):
+    """Without them it cannot be told who was in it, which is not the same as nobody."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    made = Store(store)
+    made.run("hers", OLD, eval__weights_md5="w1")
+    keep_list(made, "hers", by_key("her"))
+    made.run("tuned", NEW, heartseg__started_from="w1")
+    made.client.log_text(
+        made.ids["tuned"], json.dumps({"train": {"p9": ["p9_ED"]}}), "lineage/cases.json"
+    )
+
+    (group,) = find_users(
+        made.client, Path.cwd(), on_patient(made.client, Path.cwd(), "p2", by_key("my"))
+    )
+    assert (group["split"], group["hashed"]) == (None, True)
+    lineage(["--patient", "p2"])
+    told = capsys.readouterr().out
+    assert "cannot be told for 1 run(s): their lists have hashed names" in told
+    assert OLD in told
+    assert "no run in this store saw" not in told
+
+    image = np.zeros((16, 16), np.uint8)
+    samples = [
+        Sample(case, patient, "4CH", "ED", 0, image, image, (1.0, 1.0))
+        for patients in CASES.values()
+        for patient, cases in patients.items()
+        for case in cases
+    ]
+    cache = tmp_path / "cache"
+    write_prepared(cache / OLD[:2] / OLD[2:], samples, {"p1": "train", "p2": "val"}, {})
+    monkeypatch.setattr(users, "find_data", lambda root, md5: cache if md5 == OLD else None)
+    found = made.users(on_patient(made.client, Path.cwd(), "p2", by_key("my")))
+    assert (found["hers"]["split"], found["hers"]["cases"]) == ("val", ["p2_ED"])
+    assert found["tuned"]["indirect"]
+    assert made.users(on_patient(made.client, Path.cwd(), "p3", by_key("my"))) == {}
 
 
 def test_paths_and_hashes(filled):
