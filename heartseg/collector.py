@@ -14,8 +14,3 @@ OBJECTS = 50_000
 def collect_seldom() -> None:
     """Let the collector run seldom, so that it does not walk over what is being imported."""
     gc.set_threshold(OBJECTS, 10, 10)
-
-
-def leave_to_the_end() -> None:
-    """Spare the end of the process a walk over all that it ever imported."""
-    gc.freeze()

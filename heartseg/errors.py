@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from heartseg.collector import collect_seldom, leave_to_the_end
+from heartseg.collector import collect_seldom
 
 STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 """What a disk says that is full, over its quota, or read-only."""
@@ -101,6 +101,4 @@ def run_command(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
     except Exception:
         traceback.print_exc()
         sys.exit(1)
-    finally:
-        leave_to_the_end()
     sys.exit(0)

@@ -182,6 +182,12 @@ def apply(path: Path) -> None:
     params = load_params()
     sweep = read_sweep(path, params)
     folder = find_sweep_dir(_runs(), path.stem)
+    begun = read_state(folder)["made_of"]["file"]["recipe"]
+    if begun != sweep.recipe:
+        raise InputError(
+            f"{folder} is a sweep of recipe {begun}, {path} now names {sweep.recipe}; name {begun} "
+            "again, or run the sweep first"
+        )
     best = best_of(folder, _identity(path.stem, folder))
     if best is None:
         raise InputError(f"{folder}: no trial ran to its end yet; run `heartseg sweep {path}`")

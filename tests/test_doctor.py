@@ -53,3 +53,4 @@ def test_no_cluster_at_the_address(monkeypatch, tmp_path):
     (check,) = doctor.check_cluster(tmp_path)
     assert check.status == "fail"
     assert "127.0.0.1:1" in check.seen
+    assert check.seen.endswith("(RAY_AUTH_TOKEN_PATH)")  # the remedies are not cut off

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import yaml
 
 from heartseg.config import PARAMS_FILE, Params, Train
 from heartseg.data.prepared import file_digest, read_metadata
@@ -150,6 +151,8 @@ def open_sweep_run(client: MlflowClient, job: Job, folder: Path, identity: str) 
         tags=tags,
         run_id=known,
     )
+    if known is not None:  # trials and hours may have grown
+        client.log_text(run_id, yaml.safe_dump(content, sort_keys=False), "sweep.yaml")
     update_state(folder, mlflow_run_id=run_id)
     records = collect_records(Path.cwd())
     names = case_names(job.params.privacy, job.prepared)

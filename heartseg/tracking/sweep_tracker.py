@@ -221,7 +221,11 @@ class SweepTracker:
 
     def _open(self, trial: _Trial) -> str:
         known = read_state(trial.run_dir).get("mlflow_run_id")
-        tags = self.sweep.tags | {"heartseg.trial": str(trial.number)}
+        recipe = f"{self.sweep.tags['heartseg.sweep']}/{trial.number:02d}"
+        tags = self.sweep.tags | {
+            "heartseg.trial": str(trial.number),
+            "heartseg.recipe": recipe,
+        }
         if known is None:
             its = {key: tags[key] for key in ("heartseg.sweep", "heartseg.trial")}
             delete_runs(self.client, self.sweep.experiment, its)

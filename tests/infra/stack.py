@@ -32,9 +32,13 @@ def compose() -> dict[str, Any]:
     return yaml.safe_load((INFRA / "compose.yaml").read_text(encoding="utf-8"))
 
 
+SETTINGS = {"HEARTSEG_HOST": "mlflow.example"}
+"""Of .env; under this name people reach MLflow."""
+
+
 def filled_in(text: str) -> str:
     """Compose's ${VARIABLE:-default}."""
-    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
+    return re.sub(r"\$\{(\w+):-([^}]*)\}", lambda found: SETTINGS.get(found[1], found[2]), text)
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes], log: Path, seconds: float = 240) -> None:
@@ -241,11 +245,11 @@ class Postgres:
         )
 
     def tool(self, command: list[str]) -> bytes:
-        """pg_dump and the like, over TCP as the superuser; what it printed."""
-        access = {"PGHOST": "127.0.0.1", "PGPORT": str(self.port), "PGUSER": "mlflow"}
+        """pg_dump and the like as in the container, where no password is; what it printed."""
+        access = {"PGHOST": str(self.folder), "PGPORT": str(self.port), "PGUSER": "mlflow"}
         done = subprocess.run(
             [str(self.programs / command[0]), *command[1:]],
-            env=clean_environment() | access | {"PGPASSWORD": self.password},
+            env=clean_environment() | access,
             capture_output=True,
             check=False,
         )

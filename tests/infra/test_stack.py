@@ -23,11 +23,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import requests
 import yaml
 
-from tests.clones import environment, run
+from tests.clones import environment
 from tests.examples import ROOT, small_recipe, write_disks
-from tests.infra.stack import INFRA, Stack, compose, kill_those_of, wait_for
+from tests.infra.stack import INFRA, SETTINGS, Stack, compose, wait_for
 from tests.infra.test_files import objects
 from tests.tracking.stores import free_port
 
@@ -58,10 +59,7 @@ def start_ray(stack: Stack, folder: Path) -> None:
     """Head and worker by compose.yaml's lines; `masked` is another folder for the worker."""
     stack.ports |= {"gcs": free_port(), "dashboard": free_port(), "agent": free_port()}
     address = f"127.0.0.1:{stack.ports['gcs']}"
-    given = stack.environment("ray-head") | {
-        "RAY_TMPDIR": str(stack.ray_tmp),
-        "RAY_ADDRESS": address,
-    }
+    here = {"RAY_TMPDIR": str(stack.ray_tmp), "RAY_ADDRESS": address}
     for service in ("ray-head", "ray-worker"):
         line = [
             part.replace("ray-head:6379", address)
@@ -80,7 +78,7 @@ def start_ray(stack: Stack, folder: Path) -> None:
             line += [f"--dashboard-agent-listen-port={stack.ports['agent']}"]
             if stack.masked:
                 line = ["unshare", "--mount", "sh", "-c", mount, "sh", *line]
-        stack.start(service, line, given)
+        stack.start(service, line, stack.environment(service) | here)
         if service == "ray-head":
             head = f"http://127.0.0.1:{stack.ports['dashboard']}/api/gcs_healthz"
             wait_for(head, stack.processes[service], stack.log(service))
@@ -158,6 +156,20 @@ def test_no_default_password_survives(stack):
         assert status_of(stack, "admin", password) == 401
     with pytest.raises(urllib.error.HTTPError, match="401"):
         urllib.request.urlopen(f"{stack.uri}/api/2.0/mlflow/users/list")
+
+
+@pytest.mark.parametrize(("origin", "status"), [(SETTINGS["HEARTSEG_HOST"], 200), ("evil", 403)])
+def test_pages_may_write_where_people_reach_them(stack, origin, status):
+    """What a browser sends from MLflow's page under HEARTSEG_HOST, and from a stranger's."""
+    host = f"{SETTINGS['HEARTSEG_HOST']}:5000"
+    answer = requests.post(
+        f"{stack.uri}/ajax-api/2.0/mlflow/experiments/search",
+        json={"max_results": 1},
+        auth=("admin", stack.secret("mlflow_admin_password")),
+        headers={"Host": host, "Origin": f"http://{origin}:5000"},
+        timeout=60,
+    )
+    assert answer.status_code == status, answer.text
 
 
 def test_the_database_wants_the_password(stack):
@@ -274,6 +286,7 @@ def test_job_trains_on_the_cluster_whose_nodes_know_no_password(stack, trained, 
         known = environment_of(stack.processes[service].pid)
         assert known["RAY_AUTH_MODE"] == "token"
         assert not {"MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_USERNAME"} & known.keys()
+        assert ("HEARTSEG_CASE_ID_KEY" in known) is (service == "ray-head")
 
 
 def environment_of(pid: int) -> dict[str, str]:
@@ -403,6 +416,33 @@ def test_doctor_finds_a_node_without_the_storage_and_a_reader(stack, granted, tr
     assert "is not there" in storage["seen"]
 
 
+def test_doctor_names_what_an_editor_may_not(stack, users, granted, place, monkeypatch):
+    """EDIT writes, but deletes nothing: the probe stays, and does not look like a running one."""
+    from mlflow import MlflowClient
+
+    from heartseg.tracking.checks import check_tracking
+
+    name = "heartseg-mmode"
+    as_user(monkeypatch, stack, "admin")
+    for kind in ("experiment", "model"):
+        users.main(["grant", "rita", kind, name, "EDIT"])
+    try:
+        as_user(monkeypatch, stack, "rita")
+        found = {check.name: check for check in check_tracking(place, [name])}
+    finally:
+        as_user(monkeypatch, stack, "admin")
+        for kind in ("experiment", "model"):
+            users.main(["revoke", "rita", kind, name])
+    assert found["experiment"].status == "ok"
+    assert found["deletion"].status == found["registered model"].status == "warn"
+    assert found["artifact store"].status in ("ok", "warn")
+    assert all("MANAGE" in check.mend for check in found.values() if check.status == "warn")
+    client = MlflowClient(stack.uri)
+    (probe,) = client.search_runs([client.get_experiment_by_name(name).experiment_id])
+    assert probe.info.run_id in found["deletion"].seen
+    assert probe.info.status == "KILLED"
+
+
 def test_doctor_finds_a_wrong_token_and_a_wrong_password(stack, granted, place, tmp_path):
     (tmp_path / "token").write_text("0" * 64)
     wrong = stack.uri.replace("://", "://anna:wrong-wrong-wrong@")
@@ -413,53 +453,3 @@ def test_doctor_finds_a_wrong_token_and_a_wrong_password(stack, granted, place, 
     failed = {check["name"]: check["seen"] for check in checks if check["status"] == "fail"}
     assert failed.keys() == {"Ray", "tracking user"}, failed
     assert "token" in failed["Ray"]
-
-
-# --- Ray on plain machines ----------------------------------------------------------------
-
-
-def test_ray_starts_by_the_lines_of_ray_cluster_yaml(tmp_path):
-    """Head and worker as `ray up` starts them, on other ports; only who has the token gets in."""
-    config = yaml.safe_load((INFRA / "ray-cluster.yaml").read_text())
-    stack_tmp = Path("/tmp") / f"u{os.urandom(3).hex()}"
-    home = tmp_path / "home"
-    (home / ".ray").mkdir(parents=True)
-    (home / ".ray/auth_token").write_text(os.urandom(32).hex())
-    bootstrap = config | {"provider": config["provider"] | {"worker_ips": []}}
-    from ray.autoscaler._private.util import prepare_config
-
-    (home / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump(prepare_config(bootstrap)))
-    gcs = str(free_port())
-    given = environment(ROOT) | {
-        "HOME": str(home),
-        "RAY_raylet_start_wait_time_s": "120",
-        "RAY_TMPDIR": str(stack_tmp),
-        "RAY_HEAD_IP": "127.0.0.1",
-    }
-    try:
-        for line in (*config["head_start_ray_commands"], *config["worker_start_ray_commands"]):
-            if line.endswith("ray stop"):
-                continue  # would end the clusters of others on this machine
-            line = line.replace("6379", gcs).replace("/srv/heartseg/.venv/bin", "")
-            line = line.replace("cd /srv/heartseg", f"cd {tmp_path}").replace(".venv/bin/", "")
-            line = line.replace("6380", str(free_port())).replace("6381", str(free_port()))
-            first = 20000 if "--head" in line else 21000  # two nodes share one machine here
-            line = line.replace("20000", str(first)).replace("20999", str(first + 999))
-            if "--head" in line:
-                line += f" --dashboard-port={free_port()} --ray-client-server-port={free_port()}"
-            done = subprocess.run(
-                ["bash", "-c", line], env=given, capture_output=True, text=True, check=False
-            )
-            assert done.returncode == 0, done.stdout + done.stderr
-        count = "import ray; ray.init(); print(sum(node['Alive'] for node in ray.nodes()))"
-        joined = given | {"RAY_ADDRESS": f"127.0.0.1:{gcs}", "RAY_AUTH_MODE": "token"}
-        assert run([sys.executable, "-c", count], tmp_path, extra=joined).strip() == "2"
-        stranger = joined | {"RAY_AUTH_TOKEN": "0" * 64}
-        done = subprocess.run(
-            [sys.executable, "-c", count], env=stranger, capture_output=True, text=True, check=False
-        )
-        assert done.returncode != 0
-        assert "token" in done.stderr
-    finally:
-        kill_those_of(stack_tmp)
-        shutil.rmtree(stack_tmp, ignore_errors=True)

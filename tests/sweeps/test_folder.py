@@ -5,10 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
+import yaml
 
 from heartseg.errors import InputError
+from heartseg.sweep import apply
 from heartseg.sweeps import folder as folder_module
 from heartseg.sweeps.folder import find_sweep_dir, open_sweep_dir, trial_dir
 from heartseg.training.run_dir import read_state
@@ -139,3 +142,14 @@ def test_two_processes_never_share_it(tmp_path):
         other.kill()  # nothing of a killed one stays held
         other.communicate()
     opened(tmp_path, {"file": {}})
+
+
+def test_values_of_another_recipe_are_not_applied(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text)
+    (tmp_path / "camus.yaml").write_text(yaml.safe_dump(content(recipe="camus-unet")))
+    opened(tmp_path / "runs", made_of())
+    with pytest.raises(InputError, match=r"a sweep of recipe camus, .* now names camus-unet"):
+        apply(Path("camus.yaml"))
+    assert (tmp_path / "params.yaml").read_text() == text

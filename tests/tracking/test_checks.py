@@ -13,6 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from heartseg.tracking.checks import check_tracking
 from heartseg.tracking.mlflow import connect, find_experiment
@@ -131,6 +133,50 @@ def test_artifacts_that_cannot_be_written(monkeypatch, tmp_path, store):
     found = look(monkeypatch, tmp_path, store)
     assert found["artifact store"] == "fail"
     assert found["experiment"] == "ok"
+
+
+def test_what_does_not_exist_yet_was_not_tried(monkeypatch, tmp_path, store):
+    connect(store)
+    found = look(monkeypatch, tmp_path, store)
+    assert found["experiment"] == found["registered model"] == "warn"
+    assert "artifact store" not in found
+
+
+@pytest.mark.parametrize(
+    ("method", "wanted"),
+    [
+        ("log_metric", {"experiment": "fail"}),
+        ("delete_run", {"deletion": "warn"}),
+        ("delete_registered_model_tag", {"registered model": "fail"}),
+        ("delete_registered_model_alias", {"registered model": "warn"}),
+    ],
+)
+def test_what_is_not_permitted(monkeypatch, tmp_path, store, method, wanted):
+    """EDIT deletes neither a run nor an alias; the rest is looked at all the same."""
+    client = connect(store)
+    experiment = find_experiment(client, NAME)
+    client.create_registered_model(NAME)
+
+    def refused(*_: object) -> None:
+        raise MlflowException("Permission denied")
+
+    monkeypatch.setattr(MlflowClient, method, refused)
+    found = look(monkeypatch, tmp_path, store)
+    assert {name: status for name, status in found.items() if status != "ok"} == wanted
+    left = client.search_runs([experiment])
+    assert [run.info.status for run in left] == ["KILLED"] * (method == "delete_run")
+
+
+def test_an_artifact_that_cannot_be_deleted(monkeypatch, tmp_path, store):
+    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
+    def refused(*_: object) -> None:
+        raise MlflowException("Permission denied")
+
+    find_experiment(connect(store), NAME)
+    monkeypatch.setattr(LocalArtifactRepository, "delete_artifacts", refused)
+    found = look(monkeypatch, tmp_path, store)
+    assert (found["experiment"], found["artifact store"]) == ("ok", "warn")
 
 
 def test_a_deleted_experiment(monkeypatch, tmp_path, store):

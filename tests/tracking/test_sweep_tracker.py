@@ -84,6 +84,7 @@ def test_a_trial_is_a_run_in_the_sweeps_run(store, sweep, run_dir, tmp_path):
         >= {
             "mlflow.parentRunId": sweep.run_id,
             "heartseg.trial": "7",
+            "heartseg.recipe": "camus-sweep-1/07",
             "heartseg.state": "complete",
             "heartseg.sweep": "camus-sweep-1",
             "git.commit": "none",
