@@ -4,8 +4,8 @@ PORT ?= 5000
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# Three at once on two cores, for slow tests wait much; their threads must not wait for each other.
-TEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+# Slow tests run three at once on two cores, for they wait much; threads must not wait for each other.
+TEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest --dist loadfile --no-loadscope-reorder
 export PATH := $(BIN):$(PATH)
 # Where it is set, each process compiles torch, Ray and MLflow anew: 3 s of its start.
 export PYTHONDONTWRITEBYTECODE :=
@@ -29,10 +29,10 @@ repro: $(INSTALLED) ## raw data to registered models: all stages of dvc.yaml tha
 	$(BIN)/dvc repro
 
 test: $(INSTALLED) ## all tests that can run on this machine
-	$(TEST)
+	$(TEST) -n 3
 
 test-fast: $(INSTALLED) ## the tests that start neither Ray nor servers
-	$(TEST) -m "not slow"
+	$(TEST) -n 2 -m "not slow"
 
 lint: $(INSTALLED) ## ruff (rules and format) and mypy
 	$(BIN)/ruff check .

@@ -18,6 +18,8 @@ from heartseg.tracking import pulled
 from heartseg.tracking.pulled import Pulled
 from tests.examples import ROOT, real_data
 
+pytestmark = pytest.mark.slow
+
 MM, S, RATE = 0.06, 0.0012, 480.0
 MODEL = "models:/heartseg-mmode@champion"
 

@@ -32,7 +32,10 @@ from tests.tracking.stores import _cold_store, _own_environment, store
 
 __all__ = ["_cold_store", "_own_environment", "store"]
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning"),
+]
 
 
 def test_the_recipe_states_the_source_projects_settings(params: Params) -> None:

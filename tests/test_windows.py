@@ -23,6 +23,8 @@ from heartseg.prepare import prepare
 from heartseg.tracking import pulled
 from tests.examples import ROOT, real_data
 
+pytestmark = pytest.mark.slow
+
 SEED = 7
 
 

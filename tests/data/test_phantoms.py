@@ -19,6 +19,8 @@ from heartseg.data.phantoms.ultrasound import envelope, scatterers, smooth_field
 from heartseg.data.phantoms.ventricle import STATIONS, Ventricle, volume_ml
 from heartseg.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 CAMUS = CamusPhantoms(patients=6, half_sequences=1, seed=3)
 MMODE = MmodePhantoms(animals=4, windows_per_animal=2, window=192, seed=3)
 

@@ -13,6 +13,8 @@ import pytest
 from tests.fuzz.formats import FAULTS, FORMATS, make_faulty, problem_with
 from tests.fuzz.run import NAMES, fuzz
 
+pytestmark = pytest.mark.slow
+
 FILES = {"nifti": 300, "cfg": 300, "png": 150, "dicom": 80, "yaml": 30}
 SEED = 1  # `make fuzz` has 0
 

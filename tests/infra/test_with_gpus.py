@@ -13,6 +13,8 @@ import pytest
 
 from tests.infra.stack import INFRA
 
+pytestmark = pytest.mark.slow
+
 RAY = """
 import json, os, pathlib
 

@@ -30,7 +30,10 @@ __all__ = ["_cold_store", "_own_environment", "store"]
 
 KINDS = ("bland_altman", "scatter")
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning"),
+]
 
 
 class ReadsLabels(PackagedModel):

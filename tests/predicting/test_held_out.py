@@ -23,6 +23,8 @@ from heartseg.tracking.mlflow import connect
 from tests.examples import ROOT
 from tests.tracking.stores import _cold_store, _own_environment, new_run, store
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["_cold_store", "_own_environment", "store"]
 
 PREPARED = Path("data/prepared/camus.parquet")

@@ -14,6 +14,8 @@ from PIL import Image
 
 from heartseg.report import figures
 
+pytestmark = pytest.mark.slow
+
 NAN = float("nan")
 
 

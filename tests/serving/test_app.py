@@ -24,6 +24,8 @@ from heartseg.serving.limits import Limits
 from heartseg.serving.service import Unavailable
 from tests.serving.running import GRAYS, LIMITS, nifti, png, running
 
+pytestmark = pytest.mark.slow
+
 SPACING = (0.5, 0.75)  # exact as float32 too
 AFFINE = np.diag([-SPACING[1], -SPACING[0], 1, 1])
 

@@ -15,6 +15,8 @@ from heartseg.sweeps.trials import SweepTrials
 from heartseg.training.run_dir import read_state, update_state
 from tests.sweeps.small import ASHA, write_epochs
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = 18  # of the CAMUS recipe
 
 

@@ -20,6 +20,8 @@ from heartseg.tracking.checks import check_tracking
 from heartseg.tracking.mlflow import connect, find_experiment
 from tests.tracking.stores import free_port
 
+pytestmark = pytest.mark.slow
+
 NAME = "heartseg-camus"
 HERE = version("mlflow")
 

@@ -15,6 +15,8 @@ from heartseg.tracking.sweep_tracker import Outcome, SweepRun, SweepTracker, tri
 from heartseg.training.run_dir import read_state, update_state
 from tests.tracking.stores import expected, journal_line, new_run, points
 
+pytestmark = pytest.mark.slow
+
 VALUES = {"learning_rate": 0.0003, "batch_size": 12, "input_size": 192}
 RECIPE = {"dataset": "camus", "learning_rate": 0.0003, "epochs": 3}
 

@@ -19,6 +19,8 @@ from heartseg.tracking.tracker import RunTracker
 from tests.processes import wait_until
 from tests.tracking.stores import Server, expected, free_port, journal_line, new_run, points
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,6 +141,7 @@ def test_other_seed_other_weights(params, train, val):
     assert not torch.equal(ends[0][key], ends[1][key])
 
 
+@pytest.mark.slow
 def test_it_learns(params, train, val):
     recipe = small_recipe(params, epochs=60, learning_rate=0.02)
     last = run(recipe, train, val)[-1][1]

@@ -29,6 +29,8 @@ from tests.tracking.stores import (
     store,
 )
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["_cold_store", "_own_environment", "store"]
 
 
