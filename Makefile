@@ -31,7 +31,7 @@ repro: $(INSTALLED) ## raw data to registered models: all stages of dvc.yaml tha
 test: $(INSTALLED) ## all tests that can run on this machine
 	$(TEST) -n 3
 
-test-fast: $(INSTALLED) ## the tests that start neither Ray nor servers
+test-fast: $(INSTALLED) ## the tests that start neither Ray nor servers and take no seconds
 	$(TEST) -n 2 -m "not slow"
 
 lint: $(INSTALLED) ## ruff (rules and format) and mypy
