@@ -61,8 +61,7 @@ def check_cluster(runs: Path) -> list[Check]:
         try:
             ray_train.start_ray(Path(folder) / "ray.log", dashboard=True)
         except InputError as error:
-            seen = " ".join(str(error).split())  # whole: what to do stands at its end
-            return [Check("Ray", "driver", "fail", seen, "see the message")]
+            return [Check("Ray", "driver", "fail", one_line(error), "see the message")]
         except (RuntimeError, ValueError) as error:  # another version, a wrong or no token
             mend = "the driver needs the cluster's versions of Ray and Python, and its token"
             return [Check("Ray", "driver", "fail", one_line(error), mend)]

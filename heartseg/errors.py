@@ -20,6 +20,10 @@ class InputError(Exception):
     """Something the user gave is wrong; the message names what, why and the remedy."""
 
 
+class StorageError(InputError):
+    """A disk is full or read-only: what was being written is lost, not what was there."""
+
+
 class Stopped(Exception):
     """The command was asked to end (SIGTERM), and has kept what is needed to go on."""
 
@@ -48,14 +52,14 @@ def writing(path: Path) -> Iterator[None]:
     """Around writing a file, for which a full or read-only disk is the user's to mend.
 
     Raises:
-        InputError: the disk is full or read-only.
+        StorageError: the disk is full or read-only.
     """
     try:
         yield
     except OSError as error:
         if error.errno not in STORAGE:
             raise
-        raise InputError(
+        raise StorageError(
             f"{path} could not be written: {error.strerror}. Make room or make it writable, then "
             "run the same command again: nothing that was there is lost, and a training goes on "
             "from its last checkpoint"
@@ -79,8 +83,10 @@ def writing_to(path: Path) -> Iterator[None]:
 def one_line(error: BaseException) -> str:
     """An error, of another library with its kind, short enough for a list of problems."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
-    return f"{kind}{' '.join(text.split())}"[:200]
+    text = " ".join(text.split())
+    if isinstance(error, InputError):
+        return text  # whole: what to do stands at its end
+    return f"{type(error).__name__}: {text}"[:200]
 
 
 def run_command(main: Callable[[Sequence[str] | None], None]) -> NoReturn:

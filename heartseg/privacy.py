@@ -32,6 +32,8 @@ KEY_FILE = Path("heartseg/case_ids.key")  # below the user's folder of settings
 KEY_BYTES = 32
 ID_COLUMNS = ("case_id", "patient")
 WITHHELD = "withheld"
+HASHED = re.compile(r"id-[0-9a-f]{12}")
+"""A patient as `_show` hashes it."""
 
 
 @dataclass(frozen=True)

@@ -72,11 +72,10 @@ def window_row(
     Each with the endings _reference and _predicted; NaN where it cannot be measured.
     """
     slowest, fastest = species.rates
-    how = {"minimal_rate": slowest, "maximal_rate": fastest}
     row = {}
     for labels, name in ((reference, "reference"), (prediction, "predicted")):
         mask = structure_mask(labels, "mmode", "LV")
-        values = measure(mask, spacing, **how, species=species)
+        values = measure(mask, spacing, minimal_rate=slowest, maximal_rate=fastest, species=species)
         row[f"lvidd_mm_{name}"] = values.lvidd_mm
         row[f"lvids_mm_{name}"] = values.lvids_mm
         row[f"fs_percent_{name}"] = values.fs_percent

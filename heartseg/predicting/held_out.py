@@ -15,10 +15,11 @@ from heartseg.data.prepared import decode_image, decode_png, file_digest, read_n
 from heartseg.errors import InputError
 from heartseg.models.inputs import frames_of
 from heartseg.report.compare import ChangedCase
+from heartseg.tracking.chain import cached_cases, kept_cases
 from heartseg.tracking.evaluations import Evaluated, check_comparable
 from heartseg.tracking.pulled import fetch
 from heartseg.tracking.records import split_cases
-from heartseg.tracking.users import cached_cases, is_hashed, kept_cases
+from heartseg.tracking.users import is_hashed
 
 if TYPE_CHECKING:
     from heartseg.metrics.cases import Predict

@@ -46,7 +46,7 @@ def register_winner(job: Job, best: FrozenTrial, tracker: SweepTracker, folder: 
             f"answered since; run `heartseg sweep {job.path}` again when it does"
         )
     epoch, weights = selected_weights(load_checkpoint(run_dir))
-    name = f"{run.tags['heartseg.sweep']}/{best.number:02d}"
+    name = run.recipe_name(best.number)
     training = {
         "recipe_name": name,
         "recipe": job.sweep.recipe_for(best.params, job.params).model_dump(mode="json"),

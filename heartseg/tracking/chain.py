@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 STARTED_TAG = "heartseg.started_from"
+Cases = dict[str, dict[str, list[str]]]
+"""{split: {patient: [case]}}"""
 
 
 @dataclass(frozen=True)
@@ -132,14 +136,33 @@ def read_recipe(client: MlflowClient, subject: Subject) -> dict[str, Any] | None
     return None if text is None else yaml.safe_load(text)
 
 
-def read_cases(client: MlflowClient, root: Path, run: Run) -> dict[str, Any] | None:
-    """{split: {patient: [case]}} as the run kept it, or from the dataset in DVC's cache."""
-    kept = records.read_record(client, run, records.CASES)
-    if kept is not None and f'"{WITHHELD}"' not in kept:
-        return records.read_json(kept)
-    md5 = run.data.tags["dvc.prepared_md5"]
-    cache = find_data(root, md5)
-    return None if cache is None else records.split_cases(cached_file(cache, md5))
+def read_cases(client: MlflowClient, root: Path, run: Run) -> Cases | None:
+    """The cases as the run kept them, or from the dataset in DVC's cache."""
+    cached = cached_cases(root, run.data.tags["dvc.prepared_md5"])
+    return next(itertools.chain(kept_cases(client, [run]), cached), None)
+
+
+def kept_cases(client: MlflowClient, runs: Sequence[Run]) -> Iterator[Cases]:
+    """The lists of cases that runs keep, but those that withhold names.
+
+    Names are real ones, or hashed by the key of whoever started the run.
+    """
+    seen: set[str] = set()
+    for run in runs:
+        place = run.data.tags.get("mlflow.parentRunId", run.info.run_id)
+        if place in seen:  # a sweep keeps one list for all of its trials
+            continue
+        seen.add(place)
+        text = records.read_record(client, run, records.CASES)
+        if text is not None and f'"{WITHHELD}"' not in text:
+            yield records.read_json(text)
+
+
+def cached_cases(root: Path, prepared_md5: str) -> Iterator[Cases]:
+    """The list of cases, by real names, of a prepared dataset; none where DVC's cache lacks it."""
+    cache = find_data(root, prepared_md5)
+    if cache is not None:
+        yield records.split_cases(cached_file(cache, prepared_md5))
 
 
 def versions_with(client: MlflowClient, weights_md5: str) -> list[ModelVersion]:

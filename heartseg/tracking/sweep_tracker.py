@@ -95,6 +95,10 @@ class SweepRun:
     tags: dict[str, str] = field(default_factory=dict)
     records: dict[str, str] = field(default_factory=dict)
 
+    def recipe_name(self, number: int) -> str:
+        """What a trial's recipe is called, and the model that is trained by it."""
+        return f"{self.tags['heartseg.sweep']}/{number:02d}"
+
 
 class SweepTracker:
     """Mirrors trials to MLflow, in a thread, while it is used as a context manager."""
@@ -221,10 +225,9 @@ class SweepTracker:
 
     def _open(self, trial: _Trial) -> str:
         known = read_state(trial.run_dir).get("mlflow_run_id")
-        recipe = f"{self.sweep.tags['heartseg.sweep']}/{trial.number:02d}"
         tags = self.sweep.tags | {
             "heartseg.trial": str(trial.number),
-            "heartseg.recipe": recipe,
+            "heartseg.recipe": self.sweep.recipe_name(trial.number),
         }
         if known is None:
             its = {key: tags[key] for key in ("heartseg.sweep", "heartseg.trial")}

@@ -65,15 +65,20 @@ def send_run(client: MlflowClient, run_dir: Path) -> str:
     try:
         run_id = open_training_run(client, run_dir)
         JournalSender(client, run_id, run_dir, state["opening"]["dataset"]).send()
-        for key, value in machine_tags(run_dir).items():
-            client.set_tag(run_id, key, value)
-        client.set_terminated(run_id, state["status"])
+        _end_run(client, run_id, run_dir, state["status"])
     except Exception as error:  # whatever store and network raise
         raise InputError(
             f"MLflow did not take all of {run_dir} ({first_line(error)}); run `heartseg sync` again"
         ) from None
     update_state(run_dir, sent=True, finished=state["status"] == "FINISHED")
     return state["status"]
+
+
+def _end_run(client: MlflowClient, run_id: str, run_dir: Path, status: str) -> None:
+    """The last of a run: on what it was trained, which is known by now, and how it ended."""
+    for key, value in machine_tags(run_dir).items():
+        client.set_tag(run_id, key, value)
+    client.set_terminated(run_id, status)
 
 
 class RunTracker:
@@ -218,9 +223,7 @@ class RunTracker:
         if self._monitor is not None:
             self._monitor.finish()
             self._monitor = None
-        for key, value in machine_tags(self.run_dir).items():
-            self.client.set_tag(sender.run_id, key, value)
-        self.client.set_terminated(sender.run_id, self._status)
+        _end_run(self.client, sender.run_id, self.run_dir, self._status)
         self.arrived = True
 
     def _start_monitor(self) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heartseg.paths import prepared_path
-from heartseg.privacy import WITHHELD
-from heartseg.tracking import records
-from heartseg.tracking.chain import STARTED_TAG, about_run, is_cached
-from heartseg.tracking.lineage import NONE, cached_file, find_data
+from heartseg.privacy import HASHED, WITHHELD
+from heartseg.tracking.chain import (
+    STARTED_TAG,
+    Cases,
+    about_run,
+    cached_cases,
+    is_cached,
+    kept_cases,
+)
+from heartseg.tracking.lineage import NONE
 from heartseg.tracking.registry import WEIGHTS_TAG
 
 if TYPE_CHECKING:
@@ -23,10 +28,6 @@ if TYPE_CHECKING:
 Concerns = Callable[["Run", Sequence["Run"]], dict[str, Any] | None]
 """A run and all runs on the same data, itself among them, to what is to be told of these data; None
 where the run is not meant."""
-Cases = dict[str, dict[str, list[str]]]
-"""{split: {patient: [case]}}"""
-HASHED = re.compile(r"id-[0-9a-f]{12}")
-"""A patient as `heartseg.privacy` hashes it."""
 
 
 def find_users(client: MlflowClient, root: Path, concerns: Concerns) -> list[dict[str, Any]]:
@@ -153,29 +154,6 @@ def _membership(
         if real and not HASHED.fullmatch(name):
             break
     return None if real else {"split": None, "cases": [], "hashed": not empty}
-
-
-def kept_cases(client: MlflowClient, runs: Sequence[Run]) -> Iterator[Cases]:
-    """The lists of cases that runs keep, but those that withhold names.
-
-    Names are real ones, or hashed by the key of whoever started the run.
-    """
-    seen: set[str] = set()
-    for run in runs:
-        place = run.data.tags.get("mlflow.parentRunId", run.info.run_id)
-        if place in seen:  # a sweep keeps one list for all of its trials
-            continue
-        seen.add(place)
-        text = records.read_record(client, run, records.CASES)
-        if text is not None and f'"{WITHHELD}"' not in text:
-            yield records.read_json(text)
-
-
-def cached_cases(root: Path, prepared_md5: str) -> Iterator[Cases]:
-    """The list of cases, by real names, of a prepared dataset; none where DVC's cache lacks it."""
-    cache = find_data(root, prepared_md5)
-    if cache is not None:
-        yield records.split_cases(cached_file(cache, prepared_md5))
 
 
 def is_hashed(cases: Cases) -> bool:

@@ -23,7 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from heartseg.collector import collect_seldom
 from heartseg.config import Train
-from heartseg.errors import InputError, Stopped
+from heartseg.errors import InputError, Stopped, StorageError
 from heartseg.recipe import Recipe
 from heartseg.sweeps.file import Resources
 from heartseg.training.decode import Decoder
@@ -110,8 +110,8 @@ def run_trials(
         folder: for what Tune writes meanwhile; on several nodes all of them see it.
 
     Raises:
-        InputError: a trial does not fit on the cluster, or a disk is full: the trials that it
-            befell are then left as they are.
+        InputError: a trial does not fit on the cluster.
+        StorageError: a disk is full; the trials that it befell are left as they are.
         Exception: what `trials` raised.
     """
     slots = count_slots(resources)
@@ -196,6 +196,9 @@ class _Ears:
     def __deepcopy__(self, memo: dict[int, Any]) -> _Ears:
         return self
 
+    def over(self) -> bool:
+        return self.fault is not None or self.trials.should_stop()
+
     def ended(self, trial_id: str, fault: str | None) -> None:
         if (number := self.numbers.pop(trial_id, None)) is not None:
             try:
@@ -210,8 +213,7 @@ class _Suggest(Searcher):
         self.ears = ears
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        over = self.ears.fault is not None or self.ears.trials.should_stop()
-        plan = None if over else self.ears.trials.next()
+        plan = None if self.ears.over() else self.ears.trials.next()
         if plan is None:
             return Searcher.FINISHED
         self.ears.numbers[trial_id] = plan.number
@@ -222,7 +224,7 @@ class _Suggest(Searcher):
     ) -> None:
         result = result or {}
         if STORAGE in result:
-            self.ears.fault = InputError(result[STORAGE])
+            self.ears.fault = StorageError(result[STORAGE])
         elif not error:  # of an error _Listen hears more
             self.ears.ended(trial_id, result.get(FAULT))
 
@@ -253,7 +255,7 @@ class _Stop(tune.Stopper):
         return True
 
     def stop_all(self) -> bool:
-        return self.ears.fault is not None or self.ears.trials.should_stop()
+        return self.ears.over()
 
 
 class _Listen(tune.Callback):
@@ -332,8 +334,7 @@ def _run_nested_trial(config: dict[str, Any], shared: dict[int, ray.ObjectRef]) 
 
 def _told(error: Exception) -> dict[str, str]:
     """What the driver is told of it: the trial has failed, or the disk, which ends the sweep."""
-    disk = isinstance(error, InputError) and isinstance(error.__cause__, OSError)
-    return {STORAGE if disk else FAULT: _reason(error)}
+    return {STORAGE if isinstance(error, StorageError) else FAULT: _reason(error)}
 
 
 def _reason(error: Exception) -> str:

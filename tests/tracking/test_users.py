@@ -13,7 +13,7 @@ import pytest
 from heartseg.data.prepared import Sample, write_prepared
 from heartseg.errors import InputError
 from heartseg.lineage import main as lineage
-from heartseg.tracking import users
+from heartseg.tracking import chain
 from heartseg.tracking.chain import find_subject
 from heartseg.tracking.mlflow import connect, open_run
 from heartseg.tracking.users import find_users, on_data, on_patient
@@ -145,7 +145,7 @@ def test_a_patient_by_another_key_is_looked_up_in_the_data(store, tmp_path, monk
     ]
     cache = tmp_path / "cache"
     write_prepared(cache / OLD[:2] / OLD[2:], samples, {"p1": "train", "p2": "val"}, {})
-    monkeypatch.setattr(users, "find_data", lambda root, md5: cache if md5 == OLD else None)
+    monkeypatch.setattr(chain, "find_data", lambda root, md5: cache if md5 == OLD else None)
     found = made.users(on_patient(made.client, Path.cwd(), "p2", by_key("my")))
     assert (found["hers"]["split"], found["hers"]["cases"]) == ("val", ["p2_ED"])
     assert found["tuned"]["indirect"]
