@@ -18,7 +18,7 @@ from heartseg.metrics import Spacing
 from heartseg.metrics.agreement import agreement_over_patients
 from heartseg.metrics.bootstrap import FRACTION, NOT_NEGATIVE, named_interval
 from heartseg.metrics.clinical import summarise_clinical
-from heartseg.metrics.mmode import MOUSE, Species, measure
+from heartseg.metrics.mmode import Species, measure
 from heartseg.metrics.overlap import mask_dice
 from heartseg.metrics.surface import hd95_mm, mean_surface_distance_mm
 
@@ -69,7 +69,7 @@ def case_metrics(
 
 
 def window_row(
-    prediction: np.ndarray, reference: np.ndarray, spacing: Spacing, species: Species = MOUSE
+    prediction: np.ndarray, reference: np.ndarray, spacing: Spacing, species: Species
 ) -> dict[str, float]:
     """LVIDd, LVIDs (mm), FS, EF by Teichholz (percent) and HR (1/min) of one M-mode window.
 

@@ -12,7 +12,7 @@ import pytest
 from heartseg.config import Evaluate, Params
 from heartseg.data.labels import Camus
 from heartseg.metrics.clinical import SUMMARISED
-from heartseg.metrics.mmode import HUMAN
+from heartseg.metrics.mmode import HUMAN, MOUSE
 from heartseg.metrics.summary import (
     case_metrics,
     summarise_camus,
@@ -171,9 +171,9 @@ def test_mmode_summary(settings: Evaluate) -> None:
     truth |= {"fs_percent_true": np.nan, "ef_percent_true": np.nan}
     windows = pd.DataFrame(
         [
-            window_row(reference, reference, spacing) | truth,
-            window_row(wider, reference, spacing) | truth,
-            window_row(np.zeros_like(reference), reference, spacing) | truth,
+            window_row(reference, reference, spacing, MOUSE) | truth,
+            window_row(wider, reference, spacing, MOUSE) | truth,
+            window_row(np.zeros_like(reference), reference, spacing, MOUSE) | truth,
         ]
     )
     windows["patient"] = ["x", "x", "y"]
