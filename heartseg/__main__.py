@@ -42,7 +42,8 @@ def main() -> None:
         sys.exit(0 if asked_for_help else 2)
     name = sys.argv.pop(1)
     sys.argv[0] = f"heartseg {name}"
-    run_command(importlib.import_module(f"heartseg.{name}").main)
+    # The import takes seconds, in which Ctrl-C must end the command as it does later.
+    run_command(lambda argv: importlib.import_module(f"heartseg.{name}").main(argv))
 
 
 if __name__ == "__main__":

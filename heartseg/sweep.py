@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heartseg.config import PARAMS_FILE, load_params
-from heartseg.errors import InputError, run_command
+from heartseg.errors import InputError, Stopped, run_command
 from heartseg.privacy import case_names
 from heartseg.sweeps.file import RECIPE, read_sweep
 from heartseg.sweeps.job import Job, check_data
 from heartseg.tracking.mlflow import repository_root
-from heartseg.training.run_dir import RUNS, read_state, update_state
+from heartseg.training.run_dir import RUNS, handling_end, read_state, stop_now, update_state
 
 if TYPE_CHECKING:
     from heartseg.sweeps.study import Search
@@ -51,7 +51,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from heartseg.sweeps.folder import open_sweep_dir
 
-    with open_sweep_dir(_runs(), job.name, job.made_of(), fresh=options.fresh) as folder:
+    with (
+        open_sweep_dir(_runs(), job.name, job.made_of(), fresh=options.fresh) as folder,
+        handling_end(stop_now),
+    ):
         _sweep(job, folder)
 
 
@@ -61,7 +64,6 @@ def _sweep(job: Job, folder: Path) -> None:
     from heartseg.sweeps.winner import register_winner
     from heartseg.training import ray_train
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     search = Search(job.sweep, job.params, folder, _identity(job.name, folder))
     hours, spent = job.sweep.hours, read_state(folder)["seconds"]
     to_do = search.anything_left() and (hours is None or spent < 3600 * hours)
@@ -94,7 +96,7 @@ def _sweep(job: Job, folder: Path) -> None:
             register_winner(job, best, tracker, folder)
             update_state(folder, registered=best.number)
         status = "FINISHED"
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped):
         status = "KILLED"
         raise
     finally:
@@ -133,12 +135,12 @@ def _start_ray(job: Job, folder: Path) -> None:
 def _run_trials(job: Job, trials: SweepTrials, folder: Path) -> None:
     from heartseg.sweeps.display import SweepDisplay
     from heartseg.training import ray_train, ray_tune
+    from heartseg.training.ray_watch import watched
 
     try:
-        with _interruptible(trials), SweepDisplay(trials):
-            sizes = job.values_of("input_size")
+        with _interruptible(trials), SweepDisplay(trials), watched():
             resources = job.sweep.resources
-            ray_tune.run_trials(trials, job.train, resources, job.prepared, sizes, folder)
+            ray_tune.run_trials(trials, job.train, resources, job.prepared, folder)
     finally:
         trials.cut_off()
         ray_train.shutdown()
@@ -146,21 +148,19 @@ def _run_trials(job: Job, trials: SweepTrials, folder: Path) -> None:
 
 @contextmanager
 def _interruptible(trials: SweepTrials) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the sweep; a second Ctrl-C ends it at once."""
+    """Ctrl-C, SIGTERM and SIGHUP end the sweep; a second Ctrl-C ends it at once."""
 
     def interrupt(number: int, frame: Any) -> None:
         trials.interrupted_by = number
         trials.interrupted.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    before = {
-        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    before = signal.signal(signal.SIGINT, interrupt)
     try:
-        yield
+        with handling_end(interrupt):
+            yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGINT, before)
 
 
 def _report(job: Job, search: Search, trials: SweepTrials, tracker: SweepTracker) -> None:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import signal
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +25,10 @@ from heartseg.recipe import Recipe
 from heartseg.tracking.mlflow import repository_root
 from heartseg.training.run_dir import (
     RUNS,
-    STOP,
     code_digest,
     open_run_dir,
     read_state,
+    stopped_by_signals,
     update_state,
 )
 
@@ -53,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     engine = "in-process" if options.in_process else "ray"
     with (
         open_run_dir(runs, options.recipe, recipe, digest, engine) as run_dir,
-        _ended_by_sigterm(run_dir),
+        stopped_by_signals(run_dir),
     ):
         if options.in_process:
             from heartseg.training.in_process import train_here
@@ -69,23 +68,13 @@ def main(argv: Sequence[str] | None = None) -> None:
                 ready = pool.submit(_get_ready, options.recipe, params, prepared, digest, run_dir)
                 try:
                     ray_train.start_ray(run_dir / "ray.log")
+                    ready.result()
                 except BaseException:
-                    ready.result().tracker.close("FAILED")
-                    raise
+                    with ready.result().tracker:  # ends the run as what was raised says
+                        raise
             _train(ready.result(), ray_train.train_on_cluster)
         finally:
             ray_train.shutdown()
-
-
-@contextlib.contextmanager
-def _ended_by_sigterm(run_dir: Path) -> Iterator[None]:
-    """SIGTERM, a scheduler's notice, ends the training with a checkpoint after its next step."""
-    (run_dir / STOP).unlink(missing_ok=True)
-    before = signal.signal(signal.SIGTERM, lambda *_: (run_dir / STOP).touch())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @dataclass(frozen=True)
@@ -161,6 +150,10 @@ def _get_ready(name: str, params: Params, prepared: Path, digest: str, run_dir: 
                     client.set_terminated(run_id, "FAILED")
             raise
         print(f"{error}; training without it (tracking.when_down: spool)", file=sys.stderr)
+    except KeyboardInterrupt:
+        if run_id is not None:
+            client.set_terminated(run_id, "KILLED")
+        raise
     monitored = params.tracking.system_metrics
     tracker = RunTracker(run_id, run_dir, uri, recipe.dataset, system_metrics=monitored)
     training = {
