@@ -26,6 +26,7 @@ COMMANDS = {
     "lineage": "tell what made a model, or what was made of some data or a patient's images",
     "reproduce": "make a model again from what is recorded, and compare",
     "sync": "send MLflow what trainings kept while it did not answer",
+    "clean": "free the disk space that superseded runs hold",
     "windows": "cut M-mode recordings into windows to train on",
 }
 

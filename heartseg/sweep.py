@@ -18,6 +18,7 @@ from heartseg.config import PARAMS_FILE, load_params
 from heartseg.errors import InputError, Stopped, run_command
 from heartseg.privacy import case_names
 from heartseg.sweeps.file import RECIPE, read_sweep
+from heartseg.sweeps.folder import find_sweep_dir, identity, open_sweep_dir, put_aside
 from heartseg.sweeps.job import Job, check_data
 from heartseg.tracking.mlflow import repository_root
 from heartseg.training.run_dir import RUNS, handling_end, read_state, stop_now, update_state
@@ -49,8 +50,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     job = Job(options.sweep, read_sweep(options.sweep, params), params)
     check_data(job)
 
-    from heartseg.sweeps.folder import open_sweep_dir
-
     with (
         open_sweep_dir(_runs(), job.name, job.made_of(), fresh=options.fresh) as folder,
         handling_end(stop_now),
@@ -64,7 +63,7 @@ def _sweep(job: Job, folder: Path) -> None:
     from heartseg.sweeps.winner import register_winner
     from heartseg.training import ray_train
 
-    search = Search(job.sweep, job.params, folder, _identity(job.name, folder))
+    search = Search(job.sweep, job.params, folder, identity(job.name, folder))
     hours, spent = job.sweep.hours, read_state(folder)["seconds"]
     to_do = search.anything_left() and (hours is None or spent < 3600 * hours)
     status, tracker = "FAILED", None
@@ -82,6 +81,7 @@ def _sweep(job: Job, folder: Path) -> None:
             trials = SweepTrials(job.sweep, job.params, search, tracker, folder, names)
             if to_do:
                 _run_trials(job, trials, folder)
+            trials.clear_checkpoints()  # again: a stopped trial may have written one since
         _report(job, search, trials, tracker)
         if trials.interrupted.is_set():
             status = "KILLED"
@@ -108,7 +108,6 @@ def _sweep(job: Job, folder: Path) -> None:
 
 def _open_tracker(job: Job, folder: Path) -> SweepTracker:
     """The sweep's run in MLflow, and who writes to it."""
-    from heartseg.sweeps.folder import put_aside
     from heartseg.sweeps.job import open_sweep_run
     from heartseg.tracking.mlflow import close_runs, connect, tracking_uri, writing_to_store
     from heartseg.tracking.sweep_tracker import SweepTracker
@@ -116,9 +115,9 @@ def _open_tracker(job: Job, folder: Path) -> SweepTracker:
     uri = tracking_uri(Path.cwd())
     client = connect(uri)  # before the tracker's thread: it may create the store
     with writing_to_store(client, "the sweep's run"):
-        run = open_sweep_run(client, job, folder, _identity(job.name, folder))
+        run = open_sweep_run(client, job, folder, identity(job.name, folder))
         for aside in put_aside(folder):
-            close_runs(client, run.experiment, {"heartseg.sweep": _identity(job.name, aside)})
+            close_runs(client, run.experiment, {"heartseg.sweep": identity(job.name, aside)})
     return SweepTracker(uri, run)
 
 
@@ -175,7 +174,6 @@ def _report(job: Job, search: Search, trials: SweepTrials, tracker: SweepTracker
 
 def apply(path: Path) -> None:
     """Write the winning values of a sweep into params.yaml, its comments kept."""
-    from heartseg.sweeps.folder import find_sweep_dir
     from heartseg.sweeps.study import best_of
     from heartseg.yaml_file import change_yaml
 
@@ -188,7 +186,7 @@ def apply(path: Path) -> None:
             f"{folder} is a sweep of recipe {begun}, {path} now names {sweep.recipe}; name {begun} "
             "again, or run the sweep first"
         )
-    best = best_of(folder, _identity(path.stem, folder))
+    best = best_of(folder, identity(path.stem, folder))
     if best is None:
         raise InputError(f"{folder}: no trial ran to its end yet; run `heartseg sweep {path}`")
     values = dict(best.params)
@@ -199,10 +197,6 @@ def apply(path: Path) -> None:
     changes["pipeline", params.recipe(name).dataset] = name
     change_yaml(Path(PARAMS_FILE), changes)
     print(f"{PARAMS_FILE}: recipes.{name} has the values of trial {best.number:02d}: {values}")
-
-
-def _identity(name: str, folder: Path) -> str:
-    return f"{name}-sweep-{read_state(folder)['id']}"
 
 
 def _runs() -> Path:

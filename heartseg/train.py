@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 import uuid
 from collections.abc import Callable, Sequence
@@ -19,12 +20,13 @@ from heartseg.arguments import add_in_process
 from heartseg.config import Params, Train, load_params
 from heartseg.data.prepared import file_digest, read_metadata
 from heartseg.errors import InputError, run_command
-from heartseg.paths import model_dir, prepared_path, results_dir
+from heartseg.paths import WEIGHTS, model_dir, prepared_path, results_dir
 from heartseg.privacy import case_names
 from heartseg.recipe import Recipe
 from heartseg.tracking.mlflow import repository_root
 from heartseg.training.run_dir import (
     RUNS,
+    clear_checkpoints,
     code_digest,
     open_run_dir,
     read_state,
@@ -47,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     prepared = prepared_path(recipe.dataset)
     if not prepared.exists():
         raise InputError(f"{prepared} does not exist; run `heartseg prepare {recipe.dataset}`")
+    _check_weights(recipe, options.recipe)
     digest = file_digest(prepared)
     runs = repository_root(Path.cwd()) / RUNS
     engine = "in-process" if options.in_process else "ray"
@@ -75,6 +78,21 @@ def main(argv: Sequence[str] | None = None) -> None:
             _train(ready.result(), ray_train.train_on_cluster)
         finally:
             ray_train.shutdown()
+
+
+def _check_weights(recipe: Recipe, name: str) -> None:
+    """Raise InputError where DVC would not notice that weights to start from have changed."""
+    folder = Path(WEIGHTS) / recipe.dataset
+    outside = [
+        file
+        for file in recipe.weight_files()
+        if not Path(os.path.abspath(file)).is_relative_to(folder.absolute())
+    ]
+    if outside and "DVC_STAGE" in os.environ:  # set by `dvc repro` and `dvc exp run`
+        raise InputError(
+            f"recipes.{name}.model: {outside[0]} is not in {folder}/, which the stage depends on: "
+            f"DVC would not notice when its content changes. Copy it to {folder}/"
+        )
 
 
 @dataclass(frozen=True)
@@ -188,6 +206,7 @@ def _train(ready: Ready, train: Callable[[Recipe, Train, dict[str, Resident], Pa
     save_trained(model_dir(recipe.dataset), weights, training)
     # Not finished while points wait for the server: the same command then sends them.
     update_state(run_dir, finished=ready.tracker.arrived)
+    clear_checkpoints(run_dir, keep=1)
     where = f"({run_id})" if run_id else "waits for `heartseg sync`"
     print(f"{model_dir(recipe.dataset)}: epoch {epoch}; MLflow run {run_dir.name} {where}")
 

@@ -1,4 +1,4 @@
-"""`heartseg train` on Ray is ended from outside: by signals, and by the death of Ray's processes."""
+"""`heartseg train` on Ray, ended from outside: by signals, and by the death of Ray's processes."""
 
 from __future__ import annotations
 

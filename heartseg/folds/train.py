@@ -10,7 +10,12 @@ from heartseg.config import Train
 from heartseg.paths import MODEL, prepared_path
 from heartseg.privacy import case_names
 from heartseg.recipe import Recipe
-from heartseg.training.run_dir import read_state, stopped_by_signals, update_state
+from heartseg.training.run_dir import (
+    clear_checkpoints,
+    read_state,
+    stopped_by_signals,
+    update_state,
+)
 
 if TYPE_CHECKING:
     from heartseg.data.resident import Resident
@@ -72,3 +77,4 @@ def _train_fold(job: Job, fold: int, images: Resident, train: TrainFold) -> None
     save_trained(folder / MODEL, weights, training)
     # Not finished while points wait for the server: the same command then sends them.
     update_state(folder, finished=tracker.arrived)
+    clear_checkpoints(folder, keep=1)

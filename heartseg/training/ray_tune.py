@@ -105,7 +105,7 @@ def run_trials(
         train: how to train.
         resources: of one trial.
         prepared: the prepared dataset. Its images are decoded on this node, once for each input
-            size, when the first trial needs it, and are shared through the object store.
+            size, when the first trial needs it, and shared through the object store.
         folder: for what Tune writes meanwhile; on several nodes all of them see it.
 
     Raises:
@@ -114,7 +114,9 @@ def run_trials(
         Exception: what `trials` raised.
     """
     slots = count_slots(resources)
-    decoder = _start_decoder(prepared.resolve())
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor = ray.remote(num_cpus=0, max_restarts=3, max_task_retries=3)(Decoder)
+    decoder = actor.options(scheduling_strategy=here).remote(prepared.resolve())
     run = _run_trial if resources.workers == 1 else _run_nested_trial
     # The process that starts a trial's workers only waits for them: a CPU of its own could keep
     # them from ever fitting. Tune wants it to take something: a byte of memory.
@@ -145,13 +147,6 @@ def run_trials(
         ).fit()
     if ears.fault is not None:
         raise ears.fault
-
-
-def _start_decoder(prepared: Path) -> ActorHandle:
-    """A process of this node that decodes and holds the images of each size that is asked for."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    options = {"num_cpus": 0, "scheduling_strategy": here, "max_restarts": 3, "max_task_retries": 3}
-    return ray.remote(Decoder).options(**options).remote(prepared)
 
 
 def _of_worker(resources: Resources) -> dict[str, float]:
@@ -327,16 +322,15 @@ def _run_nested_trial(config: dict[str, Any], decoder: ActorHandle) -> None:
             resources=_of_worker(Resources.model_validate(config["resources"])),
             callbacks=[TuneReportCallback()],
         )
-    except Stopped:
-        return  # pruned
+    except Stopped:  # pruned
+        return
     except (InputError, TrainingFailedError) as error:  # Train has tried again already
         tune.report(_told(error))
 
 
 def _images(decoder: ActorHandle, recipe: Recipe) -> ray.ObjectRef:
     """What `heartseg.training.ray_train.put` gives, for the recipe's input size."""
-    (images,) = ray.get(decoder.decode.remote(recipe.input_size))
-    return images
+    return ray.get(decoder.decode.remote(recipe.input_size))[0]
 
 
 def _told(error: Exception) -> dict[str, str]:
@@ -348,7 +342,7 @@ def _reason(error: Exception) -> str:
     import torch
 
     text = str(error)
-    out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    if out_of_memory or "can't allocate memory" in text:
+    lacking = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    if lacking or "can't allocate memory" in text:
         return f"out of memory: {OUT_OF_MEMORY}"
     return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"

@@ -71,6 +71,8 @@ def what_makes(recipe: Recipe, data_digest: str) -> dict[str, Any]:
 
     The files of weights that the recipe starts from count by their content.
     """
+    from heartseg.data.prepared import file_digest  # imports pandas, which not all need here
+
     return {
         "recipe": recipe.model_dump(mode="json"),
         "data": data_digest,
@@ -130,7 +132,12 @@ def stop_now(number: int, frame: FrameType | None) -> None:
 def code_files() -> dict[str, str]:
     """MD5 of each file of the code that decides about a training's result, by path."""
     paths = sorted(path for room in CODE for path in (PACKAGE / room).rglob("*.py"))
-    return {path.relative_to(PACKAGE).as_posix(): file_digest(path) for path in paths}
+    return {
+        path.relative_to(PACKAGE).as_posix(): hashlib.md5(
+            path.read_bytes(), usedforsecurity=False
+        ).hexdigest()
+        for path in paths
+    }
 
 
 def code_digest() -> str:
@@ -147,6 +154,13 @@ def read_state(folder: Path) -> dict[str, Any]:
 def update_state(folder: Path, **values: Any) -> None:
     """Add to the run's state, whole or not at all."""
     write_whole(folder / STATE, json.dumps(read_state(folder) | values, indent=1))
+
+
+def clear_checkpoints(folder: Path, *, keep: int) -> None:
+    """Delete the checkpoints of a training that has ended, but for the newest `keep` of them."""
+    whole = sorted((folder / CHECKPOINTS).glob("*.pt"))
+    for path in (*whole[: len(whole) - keep], *damaged_checkpoints(folder)):
+        path.unlink(missing_ok=True)
 
 
 def damaged_checkpoints(folder: Path) -> list[Path]:

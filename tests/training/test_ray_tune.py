@@ -205,7 +205,5 @@ def test_a_trial_that_fits_nowhere_is_refused(tune, params, prepared, tmp_path):
         Resources(workers=1, cpus=1, gpus=1),
     ):
         with pytest.raises(InputError, match="no trial fits on the cluster"):
-            tune.run_trials(
-                Script(tune, tmp_path, []), params.train, resources, prepared, tmp_path
-            )
+            tune.run_trials(Script(tune, tmp_path, []), params.train, resources, prepared, tmp_path)
     assert tune.count_slots(Resources(workers=1, cpus=1, gpus=0)) == os.cpu_count()
