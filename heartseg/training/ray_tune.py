@@ -145,6 +145,7 @@ def run_trials(
                 verbose=0,
             ),
         ).fit()
+    ray.kill(decoder)  # a copy of its handle lies in the object store
     if ears.fault is not None:
         raise ears.fault
 
