@@ -38,12 +38,12 @@ def place(tmp_path_factory) -> Path:
     return place
 
 
-def start(place: Path) -> subprocess.Popen[str]:
+def start(place: Path, *options: str) -> subprocess.Popen[str]:
     """The training, in the midst of an epoch and alone in its process group."""
     for old in place.glob(f"runs/*/{PROGRESS}"):
         old.unlink()
     driver = subprocess.Popen(
-        COMMAND,
+        [*COMMAND, *options],
         cwd=place,
         env=environment(place),
         stdout=subprocess.DEVNULL,
@@ -115,3 +115,15 @@ def test_the_death_of_rays_own_processes_ends_the_training_with_a_message(place,
     assert name.removesuffix("_server") in said.lower()
     assert "has ended" in said
     assert "Traceback" not in said
+
+
+def test_ctrl_c_without_ray(place):
+    driver = start(place, "--in-process")
+    os.kill(driver.pid, signal.SIGINT)
+    said = driver.communicate(timeout=90)[1]
+    assert driver.returncode == 130, said
+    assert len(said.strip().splitlines()) == 1
+    client = connect(f"sqlite:///{place}/mlflow.db")
+    experiment = client.get_experiment_by_name("heartseg-camus").experiment_id
+    newest = client.search_runs([experiment], order_by=["attributes.start_time DESC"])[0]
+    assert newest.info.status == "KILLED"
