@@ -136,8 +136,13 @@ def _run_trials(job: Job, trials: SweepTrials, folder: Path) -> None:
     from heartseg.training import ray_train, ray_tune
     from heartseg.training.ray_watch import watched
 
+    def give_up() -> None:
+        trials.cut_off()
+        trials.tracker.__exit__()
+        trials.tracker.close_sweep("FAILED")
+
     try:
-        with _interruptible(trials), SweepDisplay(trials), watched():
+        with _interruptible(trials), SweepDisplay(trials), watched(give_up=give_up):
             resources = job.sweep.resources
             ray_tune.run_trials(trials, job.train, resources, job.prepared, folder)
     finally:

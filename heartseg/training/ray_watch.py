@@ -19,16 +19,20 @@ from heartseg.errors import InputError, Stopped
 LOOK_SECONDS = 1.0
 LOST_SECONDS = 3.0
 """A local Ray that has not accepted a connection for so long is gone."""
-RECONNECT_SECONDS = 45.0
+RECONNECT_SECONDS = 30.0
 """The same for a cluster, whose GCS may be restarted. Ray itself ends this process after 60."""
 FIRST_SECONDS = 5.0
+GIVE_UP_SECONDS = 10.0
+"""The main thread may be in a call of Ray's that no signal interrupts; it is given so long."""
 AGAIN_SECONDS = 60.0
 """When waiting for free resources is reported, and how often after that."""
 WAKE = signal.SIGUSR2
 
 
 @contextmanager
-def watched(should_stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
+def watched(
+    should_stop: Callable[[], bool] = lambda: False, give_up: Callable[[], object] | None = None
+) -> Iterator[None]:
     """Watch Ray while the main thread waits for it.
 
     Without this, the death of the raylet or of the GCS ends the process after a minute, before it
@@ -37,6 +41,8 @@ def watched(should_stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
 
     Args:
         should_stop: is asked while the cluster has no room for the work.
+        give_up: is called, in another thread, if Ray has ended and the main thread hangs in it; then
+            the process ends with exit code 2.
 
     Raises:
         InputError: this machine's raylet, or the cluster's GCS, has ended.
@@ -46,7 +52,7 @@ def watched(should_stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
     if not is_main or ray.util.client.ray.is_connected():
         yield
         return
-    watch = _Watch(should_stop)
+    watch = _Watch(should_stop, give_up)
     before = signal.signal(WAKE, signal.default_int_handler)
     watch.start()
     try:
@@ -71,9 +77,10 @@ class _Watch:
         end: what the main thread is to raise; None while all is well.
     """
 
-    def __init__(self, should_stop: Callable[[], bool]):
+    def __init__(self, should_stop: Callable[[], bool], give_up: Callable[[], object] | None):
         self.end: InputError | Stopped | None = None
         self._should_stop = should_stop
+        self._give_up = give_up
         context = ray.get_runtime_context()
         own = next(node for node in ray.nodes() if node["NodeID"] == context.get_node_id())
         host, _, port = context.gcs_address.rpartition(":")
@@ -103,13 +110,18 @@ class _Watch:
             time.sleep(LOOK_SECONDS)
 
     def _run(self) -> None:
-        while not self._stop.wait(LOOK_SECONDS):
-            if self.end is None and self._all_answer():
+        while self.end is None:
+            if self._stop.wait(LOOK_SECONDS):
+                return
+            if self._all_answer():
                 self._look_for_room()
-            if self.end is not None and not self._stop.is_set():
-                # Ray's waiting in C++ returns for a KeyboardInterrupt only.
-                _thread.interrupt_main(WAKE)
-                self._stop.wait(5)  # should some code have caught that, it comes again
+        # Ray's waiting in C++ returns for a KeyboardInterrupt only.
+        _thread.interrupt_main(WAKE)
+        if self._stop.wait(GIVE_UP_SECONDS) or self._give_up is None:
+            return
+        print(f"error: {self.end}", file=sys.stderr, flush=True)
+        self._give_up()
+        os._exit(2)
 
     def _all_answer(self) -> bool:
         now = time.monotonic()
