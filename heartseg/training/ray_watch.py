@@ -41,8 +41,8 @@ def watched(
 
     Args:
         should_stop: is asked while the cluster has no room for the work.
-        give_up: is called, in another thread, if Ray has ended and the main thread hangs in it; then
-            the process ends with exit code 2.
+        give_up: is called, in another thread, if Ray has ended and the main thread hangs in it;
+            then the process ends with exit code 2.
 
     Raises:
         InputError: this machine's raylet, or the cluster's GCS, has ended.
