@@ -99,7 +99,10 @@ def run_command(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print(
+            "interrupted; run the same command again: a training goes on from its last checkpoint",
+            file=sys.stderr,
+        )
         sys.exit(130)
     except Stopped:
         print("asked to end; the same command goes on from here", file=sys.stderr)

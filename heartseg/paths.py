@@ -8,6 +8,8 @@ from pathlib import Path
 
 from heartseg.errors import writing
 
+WEIGHTS = "weights"
+"""Holds a folder per dataset for trained weights that recipes start from."""
 MODEL = "model"
 """In a folder of results: weights and training.json."""
 

@@ -19,6 +19,9 @@ Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
+WEIGHTS_FIELDS = ("weights", "backbone_weights")
+"""Of a model: where trained weights to start from are."""
+
 
 class Section(BaseModel):
     """A part of params.yaml: unknown keys are refused, values never change after reading."""
@@ -172,7 +175,7 @@ class Recipe(Section):
 
     def weight_files(self) -> list[Path]:
         """The files of trained weights that the training starts from."""
-        names = [getattr(self.model, key, None) for key in ("weights", "backbone_weights")]
+        names = [getattr(self.model, key, None) for key in WEIGHTS_FIELDS]
         return [Path(name) for name in names if name is not None and Path(name).is_file()]
 
     def worker_batch(self, workers: int) -> int:
