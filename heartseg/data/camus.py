@@ -1,27 +1,58 @@
-"""Reader for the official CAMUS release (Leclerc et al., IEEE TMI 38(9), 2019).
+"""Reader for CAMUS: the official release (Leclerc et al., IEEE TMI 38(9), 2019) and its relatives.
 
-Layout: database_nifti/PATIENT/PATIENT_VIEW_PHASE[_gt].nii[.gz] and Info_VIEW.cfg beside them,
-optionally database_split/subgroup_{training,validation,testing}.txt, and truth.csv
-(patient,edv_ml,esv_ml,ef_percent) where the true volumes are known.
+Images and label maps are found by their names in any folder below the source (see
+`heartseg.data.camus_names`), so that the release, one unzipped twice, the challenge of 2019 with
+training/ and testing/, and nnU-Net's imagesTr/ and labelsTr/ are read alike. Info_VIEW.cfg is
+looked for beside the images; subgroup_{training,validation,testing}.txt and truth.csv
+(patient,edv_ml,esv_ml,ef_percent: true volumes, where known) anywhere.
 """
 
 from __future__ import annotations
 
+import json
 import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from heartseg.data.camus_tables import PHASES, VIEWS, read_info, read_split_lists, read_truth
+from heartseg.data.camus_names import (
+    HALF_SEQUENCE,
+    LAYOUT,
+    PHASES,
+    UNLABELLED_FOLDERS,
+    VIEWS,
+    ending_of,
+    parse,
+    partner_of,
+)
+from heartseg.data.camus_tables import (
+    FRAME_LINES,
+    INFO_FILE,
+    LIST_FILE,
+    Info,
+    read_info,
+    read_split_lists,
+    read_truth,
+)
+from heartseg.data.geometry import Spacing
+from heartseg.data.images import Images, read_images, read_labels
 from heartseg.data.labels import Camus
-from heartseg.data.nifti import RESTORE, Frame, read_frame, to_uint8
 from heartseg.data.prepared import Sample
 from heartseg.data.source import Survey
 from heartseg.errors import BadFilesError, InputError, one_line
 
-NIFTI = (".nii.gz", ".nii")
-OTHER = {"ED": "ES", "ES": "ED"}
+HIDDEN = (".", "__MACOSX")
+"""Beginnings of names that file managers hide; "._" files hold attributes of the files beside."""
+MOST_NAMES = 5
+"""Names that a note lists before it only counts."""
+
+SPACING_KEY = "datasets.camus.spacing"
+
+Frames = dict[tuple[str, str, str, bool], list[Path]]
+"""Files by patient, view, frames ("ED", "ES" or "half_sequence"), and whether they are masks."""
 
 
 @dataclass(frozen=True)
@@ -29,20 +60,22 @@ class CamusCase:
     """The end-diastolic or end-systolic frame of one view of one patient.
 
     Attributes:
-        image, mask: NIfTI files.
-        frame, other_frame: 0-based numbers of this and of the other phase's frame in the half
-            sequence.
+        image, mask: files; None if the source has none.
+        sequence: file of the half sequence, None if the source has none.
+        info: of Info_VIEW.cfg, None if the source has no such files.
+        spacing: (row, column) in mm that is used if the image states no scale to be believed.
+        reference: known clinical values, see `Sample`.
         problems: known before the images are opened.
     """
 
     patient: str
     view: str
     phase: str
-    image: Path
-    mask: Path
-    frame: int = 0
-    other_frame: int = 0
-    quality: str = ""
+    image: Path | None
+    mask: Path | None
+    sequence: Path | None = None
+    info: Info | None = None
+    spacing: Spacing | None = None
     reference: dict[str, float] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
@@ -51,180 +84,316 @@ class CamusCase:
         return f"{self.patient}_{self.view}_{self.phase}"
 
     def read(self) -> Sample:
-        """Image and mask as uint8 (H, W), spacing (row, column) in mm.
+        """Read image and mask as uint8 (H, W), with the spacing (row, column) in mm.
 
         Raises:
             BadFilesError: with every problem of the case.
         """
         problems = list(self.problems)
-        loaded = []
-        for path in (self.image, self.mask):
-            try:
-                loaded.append(read_frame(path))
-            except InputError as error:
-                problems.append(str(error))
-        if len(loaded) == 2:
-            problems += _disagreements(self, *loaded)
-        if problems:
+        image = mask = None
+        try:
+            image = read_images(self.image) if self.image else None
+        except InputError as error:
+            problems.append(str(error))
+        try:
+            mask = read_labels(self.mask, Camus) if self.mask else None
+        except InputError as error:
+            problems.append(str(error))
+        spacing = (image and image.spacing) or self.spacing
+        if image:
+            problems += self._faults(image)
+        if image and mask:
+            problems += self._disagreements(image, mask)
+        if problems or image is None or mask is None or spacing is None:
             raise BadFilesError("camus", problems)
-        image, mask = loaded
+        notes = [f"{self.case_id}: {note}" for note in dict.fromkeys(image.notes + mask.notes)]
+        if image.spacing is None:
+            notes.append(
+                f"{self.case_id}: {image.geometry.doubt}; the {spacing[0]:g} x {spacing[1]:g} mm "
+                f"per pixel (row x column) of {SPACING_KEY} are used"
+            )
         return Sample(
             case_id=self.case_id,
             patient=self.patient,
             view=self.view,
             phase=self.phase,
-            frame=self.frame,
-            image=to_uint8(image.pixels),
-            mask=mask.pixels.astype(np.uint8),
-            spacing=image.spacing,
-            quality=self.quality,
+            frame=self.info.frames[self.phase] if self.info else 0,
+            image=image.frames[0],
+            mask=mask.frames[0],
+            spacing=spacing,
+            quality=self.info.quality if self.info else "",
             reference=self.reference,
+            notes=tuple(notes),
         )
 
+    def _faults(self, image: Images) -> list[str]:
+        """Why an image that can be read is none of one frame with a scale."""
+        problems = []
+        if len(image.frames) > 1:
+            problems.append(
+                f"{self.image}: holds {len(image.frames)} frames. Write the {self.phase} frame "
+                "alone into it."
+            )
+        if image.spacing is None and self.spacing is None:
+            problems.append(
+                f"{self.image}: {image.geometry.doubt}. If the size of its pixels is known, set "
+                f"{SPACING_KEY}: [row_mm, column_mm] in params.yaml; it is used for all files "
+                "without a scale of their own."
+            )
+        return problems
 
-def _disagreements(case: CamusCase, image: Frame, mask: Frame) -> list[str]:
-    """Problems of a mask that can be read but does not fit."""
-    problems = []
-    if image.pixels.shape != mask.pixels.shape:
-        problems.append(
-            f"{case.mask}: has {mask.pixels.shape} pixels where the image has "
-            f"{image.pixels.shape}. Export it on the image's grid."
-        )
-    elif not np.allclose(image.affine, mask.affine, atol=1e-3):
-        problems.append(
-            f"{case.mask}: has another affine than the image. Export it on the image's grid."
-        )
-    known = np.isin(mask.pixels, [label.value for label in Camus])
-    if not known.all():
-        values = ", ".join(f"{value:g}" for value in np.unique(mask.pixels[~known])[:5])
-        problems.append(f"{case.mask}: has label values outside 0-3 ({values}). {RESTORE}")
-    return problems
+    def _disagreements(self, image: Images, mask: Images) -> list[str]:
+        """Why a mask that can be read does not fit its image."""
+        if image.frames.shape != mask.frames.shape:
+            sizes = [" x ".join(map(str, one.frames.shape[1:])) for one in (mask, image)]
+            return [
+                f"{self.mask}: has {sizes[0]} pixels (rows x columns), its image {sizes[1]}. "
+                "Export the mask on the image's grid."
+            ]
+        own, other = image.geometry.affine, mask.geometry.affine
+        if own and other and not np.allclose(own, other, atol=1e-3):
+            return [
+                f"{self.mask}: has another affine than its image. Export the mask on the image's "
+                "grid."
+            ]
+        return []
 
 
 # --- what the source holds ----------------------------------------------------------------
 
 
-def survey(source: Path, use_lists: bool) -> Survey:
-    """Find the patients, frames, reference values and split lists of a release.
+def survey(source: Path, use_lists: bool, spacing: Spacing | None = None) -> Survey:
+    """Find the patients, frames, reference values and split lists of a source.
 
     Args:
-        source: folder of the release.
+        source: folder.
         use_lists: whether the official split lists matter.
+        spacing: (row, column) in mm for images that state no scale to be believed.
 
     Raises:
-        InputError: the source does not exist or is no CAMUS release.
+        InputError: the source does not exist, or holds no frame with a reference mask.
     """
-    database = source / "database_nifti"
-    if not os.path.isdir(source):
-        raise InputError(
-            f"{source} is no folder; set datasets.camus.source in params.yaml "
-            "(or let `dvc repro` make the phantoms)"
-        )
-    if not os.path.isdir(database):
-        raise InputError(
-            f"{source} has no folder database_nifti; "
-            "point datasets.camus.source at the folder of the CAMUS release"
-        )
-    folders = [name for name in _listing(database) if os.path.isdir(database / name)]
-    if not folders:
-        raise InputError(f"{database} holds no patient folder; unpack the CAMUS release there")
-
     problems: list[str] = []
     notes: list[str] = []
-    files_of: dict[str, list[str]] = {}
-    for folder in folders:
-        try:
-            files_of[folder] = _listing(database / folder)
-        except InputError as error:
-            problems.append(str(error))
-    volumes = read_truth(source / "truth.csv", problems)
+    files = _files(source, problems)
+    frames = _by_frame(source, files, notes)
+    named = {patient for patient, _, what, _ in frames if what in PHASES}
+    patients = {patient for patient, _, what, is_mask in frames if what in PHASES and is_mask}
+    if not patients:
+        reason = _without_masks(source, frames) if named else _not_understood(source, files)
+        raise InputError("\n  - ".join([reason, *problems]))
+    notes += _notes_on_testing(source, frames, named - patients)
+    volumes: dict[str, dict[str, float]] = {}
+    for path in files:
+        if path.name.lower() == "truth.csv":
+            volumes |= read_truth(path, problems)
+        elif path.name.lower() == "dataset.json":
+            notes += _note_on_labels(path)
     official = None
     unlisted: dict[str, str] = {}
     if use_lists:
-        # A stray or an emptied folder is no patient whom the lists would have to name.
-        patients = {name for name, files in files_of.items() if any(map(_is_nifti, files))}
-        official, unlisted = read_split_lists(source / "database_split", patients, problems, notes)
+        lists = [path for path in files if LIST_FILE.fullmatch(path.name)]
+        if not lists and source.name == "database_nifti":
+            lists = sorted((source.parent / "database_split").glob("subgroup_*.txt"))
+        official, unlisted = read_split_lists(lists, patients, problems, notes)
+    infos = {
+        (path.parent, match[1].upper()): path
+        for path in files
+        if (match := INFO_FILE.fullmatch(path.name))
+    }
+    if not infos:
+        notes.append(
+            "the source has no Info_2CH.cfg and Info_4CH.cfg: EF, image quality and the frames' "
+            "numbers are unknown"
+        )
     cases: list[CamusCase] = []
-    for patient, files in files_of.items():
+    for patient in sorted(patients):
         known = (unlisted[patient],) if patient in unlisted else ()
-        found = _cases_of(database / patient, files, volumes.get(patient, {}), known)
-        cases += found
-        notes += _gaps(patient, files, found)
+        own = _cases_of(patient, frames, infos, volumes.get(patient, {}), known, spacing)
+        there = {(case.view, case.phase) for case in own}
+        if gaps := [f"{v} {p}" for v in VIEWS for p in PHASES if (v, p) not in there]:
+            notes.append(f"{patient}: no {', '.join(gaps)}")
+        cases += own
     return Survey(sorted(cases, key=lambda case: case.case_id), problems, notes, official)
 
 
-def _listing(folder: Path) -> list[str]:
-    """Names in a folder, sorted, without hidden ones."""
-    try:
-        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
-    except OSError as error:
-        raise InputError(
-            f"{folder}: cannot be read ({one_line(error)}). Mend its permissions."
-        ) from None
+def _files(source: Path, problems: list[str]) -> list[Path]:
+    """All files below a folder, sorted, without hidden ones."""
+    if not os.path.isdir(source):
+        if os.path.exists(source):
+            raise InputError(f"{source} is a file, not a folder. Unpack it and name the folder.")
+        raise InputError(f"{source} does not exist. Name the folder of the CAMUS release.")
+
+    def unreadable(error: OSError) -> None:
+        problems.append(
+            f"{error.filename}: cannot be read ({one_line(error)}). Mend its permissions."
+        )
+
+    files: list[Path] = []
+    seen = {os.path.realpath(source)}  # links may lead round in a circle
+    for folder, folders, names in os.walk(source, onerror=unreadable, followlinks=True):
+        kept = {os.path.realpath(os.path.join(folder, name)): name for name in folders}
+        folders[:] = sorted(
+            name for real, name in kept.items() if real not in seen and not name.startswith(HIDDEN)
+        )
+        seen |= kept.keys()
+        files += [Path(folder, name) for name in names if not name.startswith(HIDDEN)]
+    return sorted(files)
 
 
-def _is_nifti(name: str) -> bool:
-    return name.endswith(NIFTI)
-
-
-def _gaps(patient: str, files: list[str], cases: list[CamusCase]) -> list[str]:
-    """Notes on what a patient lacks, and on images that no case takes."""
-    notes = []
-    there = {(case.view, case.phase) for case in cases}
-    if gaps := [f"{v} {p}" for v in VIEWS for p in PHASES if (v, p) not in there]:
-        notes.append(f"{patient}: no {', '.join(gaps)}")
-    taken = {path.name for case in cases for path in (case.image, case.mask)}
-    other = [
-        name
-        for name in files
-        if _is_nifti(name) and name not in taken and "_half_sequence" not in name
-    ]
-    if other:
-        notes.append(f"{patient}: not used: {', '.join(other)}")
-    return notes
+def _by_frame(source: Path, files: Iterable[Path], notes: list[str]) -> Frames:
+    """The images and label maps among files; notes on those that are not used."""
+    named = {path: name for path in files if (name := parse(path))}
+    patients = {name.patient for name in named.values()}
+    frames: Frames = defaultdict(list)
+    elsewhere, other = [], [path for path in files if ending_of(path) and path not in named]
+    for path, name in named.items():
+        if path.parent.name in patients - {name.patient}:
+            elsewhere.append(path)
+        else:
+            frames[name.patient, name.view, name.frames, name.is_mask].append(path)
+    for reason, paths in (
+        ("not named PATIENT_VIEW_PHASE", other),
+        ("in the folder of another patient", elsewhere),
+    ):
+        if paths:
+            shown = _enumerated([str(path.relative_to(source)) for path in paths])
+            notes.append(f"not used, because {reason}: {shown}")
+    return frames
 
 
 def _cases_of(
-    folder: Path, files: list[str], volumes: dict[str, float], known: tuple[str, ...]
+    patient: str,
+    frames: Frames,
+    infos: dict[tuple[Path, str], Path],
+    volumes: dict[str, float],
+    known: tuple[str, ...],
+    spacing: Spacing | None,
 ) -> list[CamusCase]:
+    """A patient's frames with an image or a mask."""
     cases = []
     for view in VIEWS:
-        pairs = {phase: _pair(folder, files, f"{folder.name}_{view}_{phase}") for phase in PHASES}
-        if not any(pairs.values()):
+        files = {
+            (phase, is_mask): frames.get((patient, view, phase, is_mask), [])
+            for phase in PHASES
+            for is_mask in (False, True)
+        }
+        if not any(files.values()):
             continue
-        problems = list(known)
-        info: dict[str, str] = {}
-        reference = dict(volumes)
+        sequences = frames.get((patient, view, HALF_SEQUENCE, False), [])
+        problems = [*known, *_twice(sequences)]
+        folder = next(paths[0] for paths in files.values() if paths).parent
+        info = None
         try:
-            info = read_info(folder / f"Info_{view}.cfg")
+            if (folder, view) in infos:
+                info = read_info(infos[folder, view])
+            elif infos:
+                problems.append(
+                    f"{folder / f'Info_{view}.cfg'}: is missing, while other views have theirs. "
+                    "Copy it from where the images come from, or write it with the "
+                    f"{FRAME_LINES}."
+                )
         except InputError as error:
             problems.append(str(error))
-        if "EF" in info:
-            reference["reference_ef"] = float(info["EF"])
-        for phase, pair in pairs.items():
-            if pair:
+        for phase in PHASES:
+            images, masks = files[phase, False], files[phase, True]
+            if images or masks:
                 cases.append(
                     CamusCase(
-                        patient=folder.name,
+                        patient=patient,
                         view=view,
                         phase=phase,
-                        image=pair[0],
-                        mask=pair[1],
-                        frame=int(info.get(phase, 1)) - 1,
-                        other_frame=int(info.get(OTHER[phase], 1)) - 1,
-                        quality=info.get("ImageQuality", ""),
-                        reference=reference,
-                        problems=tuple(problems),
+                        image=images[0] if images else None,
+                        mask=masks[0] if masks else None,
+                        sequence=sequences[0] if sequences else None,
+                        info=info,
+                        spacing=spacing,
+                        reference=(info.reference if info else {}) | volumes,
+                        problems=(
+                            *problems,
+                            *_twice(images),
+                            *_twice(masks),
+                            *_lone(images, masks),
+                        ),
                     )
                 )
     return cases
 
 
-def _pair(folder: Path, files: list[str], stem: str) -> tuple[Path, Path] | None:
-    """Image and mask of a frame, None where the folder has neither."""
-    images = [stem + ending for ending in NIFTI if stem + ending in files]
-    masks = [f"{stem}_gt{ending}" for ending in NIFTI if f"{stem}_gt{ending}" in files]
-    if not images and not masks:
-        return None
-    image, mask = [*images, f"{stem}.nii.gz"][0], [*masks, f"{stem}_gt.nii.gz"][0]
-    return folder / image, folder / mask
+def _twice(paths: Sequence[Path]) -> list[str]:
+    if len(paths) < 2:
+        return []
+    others = ", ".join(str(path) for path in paths[1:])
+    return [f"{paths[0]}: is there more than once, also as {others}. Keep one."]
+
+
+def _lone(images: Sequence[Path], masks: Sequence[Path]) -> list[str]:
+    """The problem of an image without its mask, or of a mask without its image."""
+    if bool(images) == bool(masks):
+        return []
+    there = [*images, *masks][0]
+    lacking = partner_of(there)
+    reason = "is a folder" if lacking.is_dir() else "is missing"
+    kind = "image" if images else "mask"
+    return [f"{lacking}: {reason}, while its {kind} {there.name} is there. Add it."]
+
+
+# --- messages and notes -------------------------------------------------------------------
+
+
+def _not_understood(source: Path, files: Sequence[Path]) -> str:
+    """Why no file is a CAMUS frame: what was found, what was looked for, what did not fit."""
+    images = [path for path in files if ending_of(path)]
+    kinds = Counter("".join(path.suffixes[-2:]).lower() or "without ending" for path in files)
+    found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(MOST_NAMES))
+    first = next(iter(images or files), None)
+    odd = f" The first name that does not fit: {first.relative_to(source)}." if first else ""
+    return (
+        f"{source}: has no frame of CAMUS. Found: {found or 'no file'}. Looked for {LAYOUT}.{odd} "
+        "Name the folder of the release, or rename the files."
+    )
+
+
+def _without_masks(source: Path, frames: Frames) -> str:
+    count = sum(len(paths) for (_, _, what, _), paths in frames.items() if what in PHASES)
+    return (
+        f"{source}: has {count} images and no reference mask. Looked for {LAYOUT}. Add the masks. "
+        "Images without masks can only be segmented (heartseg predict)."
+    )
+
+
+def _notes_on_testing(source: Path, frames: Frames, unlabelled: set[str]) -> list[str]:
+    """Notes on patients without masks, and on those with masks in a folder for testing."""
+    notes = []
+    if unlabelled:
+        notes.append(
+            f"{len(unlabelled)} patients have no reference mask and are left out of training and "
+            f"evaluation: {_enumerated(sorted(unlabelled))}"
+        )
+    folders: dict[str, set[str]] = defaultdict(set)
+    for (patient, *_), paths in frames.items():
+        for folder in paths[0].relative_to(source).parts[:-1]:
+            if folder.lower() in UNLABELLED_FOLDERS and patient not in unlabelled:
+                folders[folder].add(patient)
+    notes += [
+        f"{len(patients)} patients in {folder}/ have reference masks; they are split like all "
+        "others, and not kept for testing"
+        for folder, patients in folders.items()
+    ]
+    return notes
+
+
+def _note_on_labels(path: Path) -> list[str]:
+    """What nnU-Net's dataset.json calls the labels, as heartseg reads only the values."""
+    try:
+        labels = json.loads(path.read_text(encoding="utf-8-sig"))["labels"]
+        told = ", ".join(f"{name} {value}" for name, value in labels.items())
+    except (OSError, ValueError, KeyError, AttributeError):
+        return []
+    ours = ", ".join(f"{label.name} {label.value}" for label in Camus)
+    return [f"{path.name} names the labels {told}; they are read as {ours}"]
+
+
+def _enumerated(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more
