@@ -64,6 +64,8 @@ class MmodeDataset(Section):
     """Used where windows.csv does not say."""
     s_per_column: Positive
     """Used where windows.csv does not say."""
+    species: Literal["mouse", "human"]
+    """Whose hearts these are: decides plausible heart rates and sizes, and the unit of volumes."""
     split: Split
 
 
@@ -168,7 +170,6 @@ class Evaluate(Section):
 class RecordingConfig(Section):
     """How `heartseg recording` segments and measures whole M-mode strips."""
 
-    species: Literal["mouse", "human"]
     overlap: Annotated[float, Field(ge=0, lt=1)]
     """Part of a window that the next one covers too; a window is as long as `windows` says."""
 

@@ -62,7 +62,6 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
     import torch
 
     from heartseg.metrics.cases import measure_cases
-    from heartseg.metrics.mmode import SPECIES
     from heartseg.metrics.plausibility import area_ranges
     from heartseg.metrics.quality import measure_windows, summarise_quality
     from heartseg.metrics.summary import tidy
@@ -103,8 +102,7 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
         figures = quality_figures(held_out, cases, names)
     else:
         ranges = area_ranges(read_prepared(prepared, "train")) if dataset == "camus" else {}
-        species = SPECIES[params.recording.species]
-        measured = measure_cases(held_out, dataset, predict, ranges, species)
+        measured = measure_cases(held_out, dataset, predict, ranges)
         cases, clinical = measured.cases, measured.clinical
         summary = summarise(measured, dataset, params)
         figures = overlays(held_out, cases, dataset, predict, names)

@@ -80,6 +80,7 @@ def prepare(
         "labels": {label.name: label.value for label in LABELS[dataset]},
         "units": UNITS[dataset],
         "frames": config.frames if isinstance(config, CamusDataset) else 1,
+        "species": "human" if isinstance(config, CamusDataset) else config.species,
         "source": str(config.source),
         "synthetic": os.path.isfile(config.source / PHANTOM_MARKER),
         "split": {

@@ -102,9 +102,10 @@ class Augment(Section):
     """Random changes of a training batch; a range of 0 turns one off."""
 
     probability: Fraction
-    """Chance that an image gets each of the changes below."""
+    """Probability that an image gets each of the changes below."""
     flip_left_right: bool
-    """Anatomically wrong for apical views: it swaps septum and lateral wall."""
+    """Mirror one of two images that get it, so half of them at probability 1. Anatomically wrong
+    for apical views: it swaps septum and lateral wall."""
     rotate_degrees: Annotated[float, Field(ge=0, le=180)]
     scale: Annotated[float, Field(ge=0, lt=1)]
     """Zoom by a factor within 1 ± scale."""
@@ -146,7 +147,10 @@ class Recipe(Section):
     """Decay per step of the exponential moving average of the weights; 0 = none."""
     loss: Literal["ce_dice", "one_vs_rest_bce"]
     class_weights: list[Positive] | None
-    """One weight per label (background first), or null."""
+    """One weight per label (background first), or null. The loss of each pixel is multiplied by
+    its label's weight and not divided by the sum of the weights, as torch does: weights of a mean
+    above 1 therefore also raise the whole loss, and act like a higher learning rate. In ce_dice
+    they weigh the cross-entropy only."""
     augment: Augment
     precision: Literal["auto", "fp32", "bf16"]
     """auto: bf16 on a GPU, fp32 on CPU."""

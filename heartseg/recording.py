@@ -43,7 +43,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--s-per-column", type=positive(float), metavar="S", help="of all recordings"
     )
-    parser.add_argument("--species", choices=("mouse", "human"), help="recording.species otherwise")
+    parser.add_argument(
+        "--species", choices=("mouse", "human"), help="datasets.mmode.species otherwise"
+    )
     parser.add_argument(
         "--heart-rates",
         nargs=2,
@@ -65,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from heartseg.models.strips import bad_columns, predict_strip
     from heartseg.report.recording_tables import report_text
 
-    species = SPECIES[options.species or params.recording.species]
+    species = SPECIES[options.species or params.datasets.mmode.species]
     rates: tuple[float, float] = tuple(options.heart_rates or species.rates)
     if not rates[0] < rates[1]:
         raise InputError(f"--heart-rates {rates[0]:g} {rates[1]:g}: give the slower one first")

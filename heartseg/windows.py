@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     notes += training_set.unmatched(labels, strips)
     if options.quality:
         _judge(strips, labels, options.quality, params, notes)
-    rates = SPECIES[params.recording.species].rates
+    rates = SPECIES[params.datasets.mmode.species].rates
     windows: training_set.Sorted = {folder: [] for folder in training_set.FOLDERS}
     for strip in strips:
         cut = training_set.sort_windows(strip, labels, params.windows, rates, notes)
@@ -113,7 +113,7 @@ def _judge(
     from heartseg.recording import pull_predictor, size_of
 
     classify = pull_predictor(model, "mmode-quality")
-    rates = SPECIES[params.recording.species].rates
+    rates = SPECIES[params.datasets.mmode.species].rates
     for strip in strips:
         if strip.name in labels.spans or labels.names_window_of(strip.name):
             notes.append(f"{strip.name}: its labels of quality count, not {model}")

@@ -162,17 +162,20 @@ def _row(sample: Sample, split: str) -> dict[str, Any]:
 
 
 def read_prepared(path: Path | str, split: str | None = None) -> pd.DataFrame:
-    """Rows of the prepared dataset, all or one split, images still as PNG bytes.
+    """Read the rows of the prepared dataset, all or one split, images still as PNG bytes.
+
+    The column `species` is the whole dataset's, from the metadata.
 
     Raises:
         InputError: the file is missing or was not written by `heartseg prepare`.
     """
-    read_metadata(path)
+    metadata = read_metadata(path)
     try:
         table = pq.read_table(path, filters=None if split is None else [("split", "=", split)])
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path} is no readable Parquet file: {error}") from None
-    return table.to_pandas()
+    # Files from before the metadata had it are of mice, or of CAMUS, for which it does not matter.
+    return table.to_pandas().assign(species=metadata.get("species", "mouse"))
 
 
 def read_names(path: Path | str) -> set[tuple[str, str, str, str]]:

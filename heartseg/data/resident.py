@@ -24,7 +24,7 @@ from heartseg.data.resize import resize_images
 
 Arrays = tuple[np.ndarray, np.ndarray, list[str], pd.DataFrame]
 """Images, masks, case ids and about, of a `Resident`."""
-ABOUT = ["patient", "view", "phase", "height", "width", "spacing_row", "spacing_col"]
+ABOUT = ["patient", "view", "phase", "height", "width", "spacing_row", "spacing_col", "species"]
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from itertools import pairwise
 
 from heartseg.config import Split
 from heartseg.errors import InputError
@@ -49,7 +50,8 @@ def split_patients(
 def fold_of(patients: Iterable[str], folds: int, seed: int) -> dict[str, int]:
     """The fold, from 0, in which each patient validates while the other folds are trained on.
 
-    Depends on the names and the seed only; the sizes of folds differ by one patient at most.
+    The result depends on the names and the seed only. The sizes of folds differ by one patient at
+    most, and another patient moves at most one patient across each border between folds.
 
     Raises:
         InputError: there are fewer patients than folds.
@@ -57,7 +59,13 @@ def fold_of(patients: Iterable[str], folds: int, seed: int) -> dict[str, int]:
     order = _shuffled(sorted(set(patients)), seed)
     if len(order) < folds:
         raise InputError(f"{len(order)} patient(s) cannot fill {folds} folds; take fewer folds")
-    return {name: number % folds for number, name in enumerate(order)}
+    # Pieces of the order, not every k-th of it: an added patient would renumber all behind it.
+    borders = [fold * len(order) // folds for fold in range(folds + 1)]
+    return {
+        name: fold
+        for fold, (first, end) in enumerate(pairwise(borders))
+        for name in order[first:end]
+    }
 
 
 def _official(names: list[str], official: dict[str, str]) -> dict[str, str]:
@@ -71,13 +79,9 @@ def _official(names: list[str], official: dict[str, str]) -> dict[str, str]:
 
 
 def _kfold(names: list[str], split: Split) -> dict[str, str]:
-    if len(names) < split.folds:
-        raise InputError(
-            f"{len(names)} patient(s) cannot fill {split.folds} folds; lower split.folds"
-        )
-    order = _shuffled(names, split.seed)
-    test = set(order[split.fold :: split.folds])
-    rest = [name for name in order if name not in test]
+    folds = fold_of(names, split.folds, split.seed)
+    test = [name for name, fold in folds.items() if fold == split.fold]
+    rest = [name for name, fold in folds.items() if fold != split.fold]
     return dict.fromkeys(test, "test") | _train_and_val(rest, split.val_fraction)
 
 

@@ -41,7 +41,6 @@ def judge_folds(job: Job, rows: pd.DataFrame) -> dict[str, Any]:
     import torch
 
     from heartseg.metrics.cases import joined, measure_cases
-    from heartseg.metrics.mmode import SPECIES
     from heartseg.models.trained import load_trained
     from heartseg.models.views import views_of
     from heartseg.training.postprocess import decide
@@ -62,11 +61,10 @@ def judge_folds(job: Job, rows: pd.DataFrame) -> dict[str, Any]:
 
     decided = decide(job.params.evaluate, job.dataset, pairs, of="out-of-fold")
     parts: list[Measured] = []
-    species = SPECIES[job.params.recording.species]
     for fact, (model, predict, frames) in zip(facts, members, strict=True):
         model.look_at(views_of(job.dataset, decided["tta"]["chosen"]))
         model.largest_component = decided["postprocess"]["chosen"] == "largest_component"
-        parts.append(measure_cases(frames, job.dataset, predict, {}, species))
+        parts.append(measure_cases(frames, job.dataset, predict, {}))
         fact |= {"patients": int(frames["patient"].nunique()), "images": len(frames)}
         fact["metrics"] = headline(job.dataset, summarise(parts[-1], job.dataset, job.params))
     whole = joined(parts, job.dataset)

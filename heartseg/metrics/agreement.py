@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from heartseg.config import Evaluate
-from heartseg.metrics.bootstrap import named_interval
+from heartseg.metrics.bootstrap import NOT_NEGATIVE, named_interval
 
 
 def agreement(reference: ArrayLike, measured: ArrayLike) -> dict[str, float]:
@@ -59,7 +59,7 @@ def agreement_over_patients(
     return (
         found
         | named_interval("bias", difference, patients, evaluate)
-        | named_interval("mae", difference.abs(), patients, evaluate)
+        | named_interval("mae", difference.abs(), patients, evaluate, NOT_NEGATIVE)
     )
 
 

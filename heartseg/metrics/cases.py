@@ -14,7 +14,7 @@ from rich.progress import track
 from heartseg.data.prepared import decode_image, decode_png
 from heartseg.metrics.calibration import Calibration
 from heartseg.metrics.clinical import SUMMARISED, clinical_row
-from heartseg.metrics.mmode import MOUSE, Species, fractional_shortening, teichholz_ef
+from heartseg.metrics.mmode import SPECIES, Species, fractional_shortening, teichholz_ef
 from heartseg.metrics.plausibility import Ranges, flags
 from heartseg.metrics.scale import disagreement
 from heartseg.metrics.summary import case_metrics, window_row
@@ -46,7 +46,6 @@ def measure_cases(
     dataset: str,
     predict: Predict,
     ranges: Ranges,
-    species: Species = MOUSE,
 ) -> Measured:
     """Predict every frame and measure it.
 
@@ -55,7 +54,6 @@ def measure_cases(
         dataset: "camus" or "mmode".
         predict: the model.
         ranges: of plausible areas; see `heartseg.metrics.plausibility.area_ranges`.
-        species: whose hearts an M-mode dataset shows.
     """
     calibration = Calibration(dataset)
     cases: list[dict[str, Any]] = []
@@ -81,6 +79,7 @@ def measure_cases(
             cases += [about | row | odd for row in rows]
             masks[frame["view"], frame["phase"]] = (prediction, reference, spacing)
             if dataset == "mmode":
+                species = SPECIES[frame["species"]]
                 measured = window_row(prediction, reference, spacing, species)
                 about = {"case_id": frame["case_id"], "patient": patient}
                 clinical.append(about | measured | _truth_mmode(frame, species))

@@ -19,7 +19,7 @@ from heartseg.config import Evaluate
 from heartseg.data.labels import Camus
 from heartseg.data.prepared import decode_png
 from heartseg.metrics import Spacing
-from heartseg.metrics.bootstrap import named_interval
+from heartseg.metrics.bootstrap import FRACTION, named_interval
 from heartseg.metrics.chamber import contour, distances, filled, largest_part
 from heartseg.metrics.scale import disagreement, impossible_size, measured, possible_volume
 
@@ -190,7 +190,7 @@ def summarise_volumes(clinical: pd.DataFrame) -> dict[str, Any]:
 
 def _plausible(cases: pd.DataFrame, evaluate: Evaluate) -> dict[str, float]:
     plausible = cases["plausible"].astype(float)
-    fraction = named_interval("fraction", plausible, cases["patient"], evaluate)
+    fraction = named_interval("fraction", plausible, cases["patient"], evaluate, FRACTION)
     return {"n": len(cases)} | fraction
 
 

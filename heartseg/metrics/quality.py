@@ -11,7 +11,7 @@ import torch
 from heartseg.config import Evaluate
 from heartseg.data.labels import Quality
 from heartseg.data.prepared import decode_image
-from heartseg.metrics.bootstrap import named_interval
+from heartseg.metrics.bootstrap import FRACTION, named_interval, widened_interval
 from heartseg.models.packaged import PackagedModel
 
 THRESHOLD = 0.5
@@ -128,14 +128,15 @@ def summarise_quality(windows: pd.DataFrame, evaluate: Evaluate) -> dict[str, An
     for name, of, right in (("sensitivity", bad, called), ("specificity", ~bad, ~called)):
         summary[name] = None
         if of.any():
-            summary |= named_interval(name, right[of], windows["patient"][of], evaluate)
+            animals = windows["patient"][of]
+            summary |= named_interval(name, right[of], animals, evaluate, FRACTION)
     if bad.any() and not bad.all():
         summary["balanced_accuracy"] = (summary["sensitivity"] + summary["specificity"]) / 2
     return summary
 
 
 def _auc_interval(windows: pd.DataFrame, evaluate: Evaluate) -> dict[str, float]:
-    """Percentile bootstrap over animals; a drawn sample without one of the labels tells nothing."""
+    """Bootstrap over animals; a sample without one of the labels has no area and is left out."""
     own = [
         (rows["quality"].eq("bad").to_numpy(), rows["score"].to_numpy())
         for _, rows in windows.groupby("patient")
@@ -146,8 +147,9 @@ def _auc_interval(windows: pd.DataFrame, evaluate: Evaluate) -> dict[str, float]
         area_under_roc(*(np.concatenate([own[i][k] for i in sample]) for k in (0, 1)))
         for sample in drawn
     ]
-    tail = (1 - evaluate.confidence) / 2
-    known = [area for area in areas if np.isfinite(area)]
-    low, high = np.quantile(known, [tail, 1 - tail]) if known else (np.nan, np.nan)
+    known = np.array([area for area in areas if np.isfinite(area)])
     whole = area_under_roc(windows["quality"].eq("bad").to_numpy(), windows["score"].to_numpy())
-    return {"auc": whole, "auc_low": float(low), "auc_high": float(high)}
+    low, high = np.nan, np.nan
+    if len(known):
+        low, high = widened_interval(whole, known, len(own), evaluate.confidence, FRACTION)
+    return {"auc": whole, "auc_low": low, "auc_high": high}

@@ -16,13 +16,17 @@ from heartseg.config import Evaluate
 from heartseg.data.labels import STRUCTURES, structure_mask
 from heartseg.metrics import Spacing
 from heartseg.metrics.agreement import agreement_over_patients
-from heartseg.metrics.bootstrap import named_interval
+from heartseg.metrics.bootstrap import FRACTION, NOT_NEGATIVE, named_interval
 from heartseg.metrics.clinical import summarise_clinical
-from heartseg.metrics.mmode import MOUSE, Species, measure
+from heartseg.metrics.mmode import Species, measure
 from heartseg.metrics.overlap import mask_dice
 from heartseg.metrics.surface import hd95_mm, mean_surface_distance_mm
 
-CASE_METRICS = {"camus": ("dice", "hd95_mm", "msd_mm"), "mmode": ("dice",)}
+CASE_METRICS = {
+    "camus": {"dice": FRACTION, "hd95_mm": NOT_NEGATIVE, "msd_mm": NOT_NEGATIVE},
+    "mmode": {"dice": FRACTION},
+}
+"""Metrics of a case by dataset, and the least and greatest value that each can have."""
 MEAN_OF = {"camus": ("LV", "MYO", "LA"), "mmode": ("LV",)}
 """Structures of the mean Dice: each pixel counts once, so LVepi is left out."""
 CLINICAL = ("lvidd_mm", "lvids_mm", "fs_percent", "ef_percent", "hr_bpm")
@@ -65,7 +69,7 @@ def case_metrics(
 
 
 def window_row(
-    prediction: np.ndarray, reference: np.ndarray, spacing: Spacing, species: Species = MOUSE
+    prediction: np.ndarray, reference: np.ndarray, spacing: Spacing, species: Species
 ) -> dict[str, float]:
     """LVIDd, LVIDs (mm), FS, EF by Teichholz (percent) and HR (1/min) of one M-mode window.
 
@@ -177,11 +181,12 @@ def _structures(
     found: dict[str, dict[str, float]] = {}
     for structure, rows in cases.groupby("structure", sort=False):
         found[str(structure)] = {}
-        for metric in CASE_METRICS[dataset]:
-            found[str(structure)] |= named_interval(metric, rows[metric], rows["patient"], evaluate)
+        for metric, limits in CASE_METRICS[dataset].items():
+            values, patients = rows[metric], rows["patient"]
+            found[str(structure)] |= named_interval(metric, values, patients, evaluate, limits)
         found[str(structure)]["missed"] = int(rows["missed"].sum())
     if len(found) > 1:
         dice = mean_dice(cases, dataset)
         patients = cases.groupby("case_id")["patient"].first()
-        found["mean"] = named_interval("dice", dice, patients[dice.index], evaluate)
+        found["mean"] = named_interval("dice", dice, patients[dice.index], evaluate, FRACTION)
     return found

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from heartseg.metrics.clinical import biplane_ef
+from heartseg.metrics.mmode import SPECIES
 from heartseg.metrics.summary import window_row
 
 NO_EF_ERROR = 100.0
@@ -20,8 +21,8 @@ class ClinicalValidation:
     Args:
         dataset: "camus" or "mmode".
         reference: label maps uint8 (N, S, S), all resized to one size.
-        about: N rows of the prepared dataset: patient, view, phase, height, width, spacing_row,
-            spacing_col, the last four at native resolution.
+        about: N rows of the prepared dataset: patient, view, phase, species, and at native
+            resolution height, width, spacing_row, spacing_col.
     """
 
     def __init__(self, dataset: str, reference: np.ndarray, about: pd.DataFrame):
@@ -74,7 +75,8 @@ class ClinicalValidation:
 
     def _diameters(self, predicted: np.ndarray) -> Iterator[float]:
         for i in range(len(self.reference)):
-            row = window_row(predicted[i], self.reference[i], self._spacing(i))
+            species = SPECIES[self.about["species"][i]]
+            row = window_row(predicted[i], self.reference[i], self._spacing(i), species)
             for name in ("lvidd_mm", "lvids_mm"):
                 reference = row[f"{name}_reference"]
                 if np.isfinite(reference):

@@ -92,7 +92,6 @@ def measured_anew(
     """
     from heartseg.evaluate import held_out_rows
     from heartseg.metrics.cases import measure_cases
-    from heartseg.metrics.mmode import SPECIES
     from heartseg.metrics.plausibility import area_ranges
 
     dataset = models[0].dataset
@@ -113,10 +112,7 @@ def measured_anew(
         notes.append(f"{left_out} patients left out, on whom one of the two was trained")
     predictors = [load_predictor(client.tracking_uri, own) for own in models]
     ranges = area_ranges(read_prepared(prepared, "train")) if dataset == "camus" else {}
-    species = SPECIES[params.recording.species]
-    one, other = (
-        measure_cases(unseen, dataset, predict, ranges, species) for predict in predictors
-    )
+    one, other = (measure_cases(unseen, dataset, predict, ranges) for predict in predictors)
     how = "; ".join(["measured anew", *notes])
     return HeldOut(
         cases=(one.cases, other.cases),

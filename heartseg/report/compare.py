@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,6 +124,8 @@ def verdict(differences: pd.DataFrame) -> str:
         word = "B is better"
     elif row["difference_high"] < 0:
         word = "A is better"
+    elif math.isnan(row["difference_low"]):
+        word = f"Too few patients ({row['n_patients']}) for an interval"
     else:
         word = "No difference is shown"
     return (

@@ -112,7 +112,8 @@ def report_text(metrics: dict[str, Any], results: Path) -> str:
         return "\n".join([*lines, *quality_lines(metrics)])
     for structure, values in metrics["overall"].items():
         line = f"  {structure:<5} Dice {values['dice']:.3f}"
-        line += f" ({values['dice_low']:.3f} to {values['dice_high']:.3f})"
+        if values["dice_low"] is not None:
+            line += f" ({values['dice_low']:.3f} to {values['dice_high']:.3f})"
         if "hd95_mm" in values:
             line += f"  HD95 {values['hd95_mm']:.2f} mm  MSD {values['msd_mm']:.2f} mm"
         lines.append(line)

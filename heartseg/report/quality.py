@@ -39,8 +39,9 @@ def quality_lines(metrics: dict[str, Any]) -> list[str]:
     lines = []
     for name in ("auc", "sensitivity", "specificity"):
         value, low, high = (metrics.get(key) for key in (name, f"{name}_low", f"{name}_high"))
-        if value is not None and low is not None:
-            lines.append(f"  {name:<12} {value:.3f} ({low:.3f} to {high:.3f})")
+        if value is not None:
+            bounds = "" if low is None else f" ({low:.3f} to {high:.3f})"
+            lines.append(f"  {name:<12} {value:.3f}{bounds}")
     found = ", ".join(f"{key.replace('_', ' ')} {n}" for key, n in metrics["confusion"].items())
     return [*lines, f"  {found}"]
 

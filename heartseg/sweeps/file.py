@@ -74,6 +74,7 @@ class Median(Section):
     name: Literal["median"]
     startup_trials: Count
     min_epochs: Count
+    """The first epoch after which a trial can be stopped."""
 
 
 class NoPruner(Section):

@@ -196,7 +196,7 @@ def _build_pruner(sweep: SweepFile) -> BasePruner:
             )
         case "median":
             return optuna.pruners.MedianPruner(
-                n_startup_trials=chosen.startup_trials, n_warmup_steps=chosen.min_epochs - 1
+                n_startup_trials=chosen.startup_trials, n_warmup_steps=chosen.min_epochs
             )
         case _:
             return optuna.pruners.NopPruner()

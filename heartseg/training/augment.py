@@ -52,6 +52,9 @@ class Changes:
 def draw(n: int, config: Augment, generator: torch.Generator) -> Changes:
     """Draw the changes of n images; each image gets each change with config.probability.
 
+    A flip has no size that could be drawn: an image that gets it is mirrored with probability
+    1/2, so that both sides stay equally frequent whatever the probability is.
+
     Args:
         n: images of the whole global batch.
         config: what may change and how much.
@@ -69,7 +72,7 @@ def draw(n: int, config: Augment, generator: torch.Generator) -> Changes:
         amount = within(limit)
         return None if amount is None else 1 + amount
 
-    flip = torch.rand(n, generator=generator) < config.probability
+    flip = torch.rand(n, generator=generator) < config.probability / 2
     rotate, scale, shift = (
         within(config.rotate_degrees),
         factor(config.scale),

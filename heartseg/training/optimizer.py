@@ -24,11 +24,12 @@ def build_optimizer(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
-    """Learning rate at a step (from 0) of all `steps` of a training.
+    """Return the learning rate of a step (from 0) of all `steps` of a training.
 
-    onecycle rises by a cosine from 1/25 and falls by a cosine to 1/250,000 of the recipe's
-    rate (Smith and Topin 2018, arXiv:1708.07120; torch's defaults). cosine and poly (power 0.9,
-    as in DeepLabV3, arXiv:1706.05587 section 4.1) rise linearly.
+    onecycle rises by a cosine from 1/25 of the recipe's rate, and falls by a cosine to 1/250,000
+    of it at the last step (Smith and Topin 2018, arXiv:1708.07120; torch's defaults). cosine and
+    poly (power 0.9, as in DeepLabV3, arXiv:1706.05587 section 4.1) rise linearly, and would reach
+    0 one step after the last one, which therefore still trains.
     """
     if recipe.schedule == "constant":
         return recipe.learning_rate
@@ -37,11 +38,13 @@ def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
         risen = (step + 1) / (warmup + 1)
         factor = _cosine(0.04, 1.0, risen) if recipe.schedule == "onecycle" else risen
     else:
-        done = (step - warmup) / max(steps - warmup, 1)
-        if recipe.schedule == "poly":
-            factor = (1 - done) ** 0.9
+        left = steps - warmup
+        if recipe.schedule == "onecycle":
+            factor = _cosine(1.0, 4e-6, (step - warmup) / max(left - 1, 1))
+        elif recipe.schedule == "poly":
+            factor = (1 - (step - warmup) / left) ** 0.9
         else:
-            factor = _cosine(1.0, 4e-6 if recipe.schedule == "onecycle" else 0.0, done)
+            factor = _cosine(1.0, 0.0, (step - warmup) / left)
     return recipe.learning_rate * factor
 
 

@@ -72,6 +72,19 @@ def test_the_seed_decides_and_a_new_patient_moves_few() -> None:
     assert sum(first[name] != more[name] for name in names) <= 2
 
 
+@given(names=NAMES, seed=SEEDS, folds=st.integers(2, 6), new=st.text("abc012", min_size=7))
+def test_a_new_patient_moves_one_across_each_border_of_folds(
+    names: set[str], seed: int, folds: int, new: str
+) -> None:
+    if len(names) < folds:
+        return
+    before, after = fold_of(names, folds, seed), fold_of({*names, new}, folds, seed)
+    assert sum(before[name] != after[name] for name in names) <= folds - 1
+    how = rule(method="kfold", seed=seed, folds=folds, fold=folds - 1)
+    first, more = (split_patients(each, how, None) for each in (names, {*names, new}))
+    assert sum(first[name] != more[name] for name in names) <= 3  # test, and both sides of val
+
+
 def test_zero_test_fraction_holds_nobody_out() -> None:
     split = split_patients("abcdefghij", rule(test_fraction=0.0), None)
     assert Counter(split.values()) == {"train": 9, "val": 1}

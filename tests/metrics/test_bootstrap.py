@@ -9,9 +9,9 @@ from scipy import stats
 from heartseg.metrics.bootstrap import mean_interval
 
 
-def test_equals_scipy_for_one_value_per_patient() -> None:
-    values = np.random.default_rng(0).gamma(2.0, 3.0, 60)
-    mean, low, high = mean_interval(values, range(60), samples=20000, seed=1, confidence=0.9)
+def test_equals_scipy_for_one_value_per_patient_of_many() -> None:
+    values = np.random.default_rng(0).gamma(2.0, 3.0, 300)  # so many that nothing is widened
+    mean, low, high = mean_interval(values, range(300), samples=20000, seed=1, confidence=0.9)
     theirs = stats.bootstrap(
         (values,), np.mean, n_resamples=20000, confidence_level=0.9, method="percentile", rng=2
     ).confidence_interval
@@ -20,15 +20,31 @@ def test_equals_scipy_for_one_value_per_patient() -> None:
     assert high == pytest.approx(theirs.high, abs=0.03 * (high - low))
 
 
-def test_interval_covers_the_true_mean_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(0)
-    patients = np.repeat(np.arange(40), 4)
-    covered = 0
-    for seed in range(400):
-        values = np.repeat(rng.normal(5.0, 1.0, 40), 4) + rng.normal(0.0, 0.5, 160)
+@pytest.mark.parametrize("count", [5, 10, 40])
+def test_interval_covers_the_true_mean_as_often_as_it_says(count: int) -> None:
+    rng = np.random.default_rng(count)
+    patients = np.repeat(np.arange(count), 4)
+    covered, trials = 0, 2000
+    for seed in range(trials):
+        values = np.repeat(rng.normal(5.0, 1.0, count), 4) + rng.normal(0.0, 0.5, 4 * count)
         _, low, high = mean_interval(values, patients, samples=400, seed=seed, confidence=0.95)
         covered += low <= 5.0 <= high
-    assert 0.91 <= covered / 400 <= 0.98
+    assert 0.93 <= covered / trials <= 0.97
+
+
+def test_one_gaussian_sample_gives_students_interval() -> None:
+    values = stats.norm.ppf((np.arange(9) + 0.5) / 9)
+    _, low, high = mean_interval(values, range(9), samples=50000, seed=0, confidence=0.95)
+    theirs = stats.t.interval(0.95, 8, loc=values.mean(), scale=stats.sem(values))
+    assert (low, high) == pytest.approx(theirs, abs=0.03)
+
+
+def test_interval_stays_within_what_is_possible() -> None:
+    values = [0.9, 0.99, 0.99, 0.99, 0.5]
+    _, _, high = mean_interval(
+        values, range(5), samples=500, seed=0, confidence=0.95, limits=(0.0, 1.0)
+    )
+    assert high == 1.0
 
 
 def test_images_of_one_patient_count_as_one() -> None:
@@ -41,10 +57,10 @@ def test_images_of_one_patient_count_as_one() -> None:
 
 
 def test_patients_weigh_by_their_images() -> None:
-    mean, low, high = mean_interval(
-        [1.0, 1.0, 1.0, 5.0], ["a", "a", "a", "b"], samples=500, seed=0, confidence=0.95
-    )
-    assert (mean, low, high) == (2.0, 1.0, 5.0)
+    values, patients = [1.0] * 3 + [5.0] * 6, ["a"] * 3 + list("bcdefg")
+    mean, low, high = mean_interval(values, patients, samples=500, seed=0, confidence=0.95)
+    assert mean == pytest.approx(33 / 9)
+    assert low < mean < high
 
 
 def test_same_seed_same_interval() -> None:
@@ -56,12 +72,12 @@ def test_same_seed_same_interval() -> None:
     assert first == again != other
 
 
-def test_one_patient_has_no_width() -> None:
-    assert mean_interval([1.0, 2.0], ["a", "a"], samples=100, seed=0, confidence=0.95) == (
-        1.5,
-        1.5,
-        1.5,
-    )
+@pytest.mark.parametrize("count", [1, 4])
+def test_few_patients_get_no_interval(count: int) -> None:
+    patients = [number % count for number in range(8)]
+    mean, low, high = mean_interval([1.0, 2.0] * 4, patients, samples=100, seed=0, confidence=0.95)
+    assert mean == 1.5
+    assert np.isnan([low, high]).all()
 
 
 @pytest.mark.parametrize(

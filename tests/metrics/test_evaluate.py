@@ -231,15 +231,14 @@ def test_mmode(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_mmode_of_humans(place: Path) -> None:
-    text = (place / "params.yaml").read_text()
-    (place / "params.yaml").write_text(text.replace("species: mouse", "species: human"))
     samples = mmode_samples()
     for number, sample in enumerate(samples):
         truth = {"reference_lvidd": 48.0, "reference_lvids": 28.8}
         spacing = (12 * MM_PER_ROW, 6 * S_PER_COLUMN)
         samples[number] = replace(sample, spacing=spacing, reference=truth)
     split = {sample.patient: "test" for sample in samples}
-    write_prepared(Path("data/prepared/mmode.parquet"), samples, split, {})
+    facts = {"species": "human"}
+    write_prepared(Path("data/prepared/mmode.parquet"), samples, split, facts)
     evaluate.main(["mmode"])
     windows = pd.read_csv(place / "results/mmode/clinical.csv")
     assert windows["hr_bpm_predicted"].to_numpy() == pytest.approx(75.0, rel=0.05)

@@ -72,8 +72,11 @@ def test_a_summary_by_hand(params: Params) -> None:
     assert found["specificity"] == pytest.approx(2 / 3)
     assert found["balanced_accuracy"] == pytest.approx((0.75 + 2 / 3) / 2)
     assert found["auc"] == pytest.approx(9 / 12)
+    assert np.isnan(found["auc_low"])  # three animals allow no interval
+    twice = pd.concat([windows, windows.assign(patient=windows["patient"] + "'")])
+    six = summarise_quality(twice, params.evaluate)
     # in animals a and c every bad window is above every good one: they alone give an area of 1
-    assert found["auc_low"] < found["auc"] < found["auc_high"] == 1.0
+    assert six["auc_low"] < six["auc"] < six["auc_high"] == 1.0
     only_good = summarise_quality(windows[windows["quality"] == "good"], params.evaluate)
     assert only_good["sensitivity"] is None
     assert np.isnan(only_good["auc"])

@@ -9,6 +9,8 @@ import torch
 from torch.nn.functional import interpolate
 
 from heartseg.data.labels import Camus
+from heartseg.metrics.mmode import HUMAN
+from heartseg.metrics.summary import window_row
 from heartseg.metrics.validation import NO_EF_ERROR, ClinicalValidation
 from heartseg.training.validate import _gather
 from tests.metrics.shapes import MM_PER_ROW, S_PER_COLUMN, UNEQUAL, heart, strip
@@ -29,7 +31,9 @@ def resized(masks: list[np.ndarray]) -> np.ndarray:
 def about(masks: list[np.ndarray], spacing: tuple[float, float], **columns: list[str]):
     heights, widths = zip(*(mask.shape for mask in masks), strict=True)
     facts = {"height": heights, "width": widths}
-    return pd.DataFrame(columns | facts).assign(spacing_row=spacing[0], spacing_col=spacing[1])
+    return pd.DataFrame(columns | facts).assign(
+        spacing_row=spacing[0], spacing_col=spacing[1], species="mouse"
+    )
 
 
 def volume(length: float, half_width: float) -> float:
@@ -101,6 +105,26 @@ def test_the_error_of_the_diameters():
     found, _ = mmode((4.0, 2.4), (5.0, 2.6))  # 0, 0, 0.6 and 0.2 mm wrong
     assert validation.errors(resized(found)) == {"lvid_mae": pytest.approx(0.2, abs=MM_PER_ROW)}
     assert validation.errors(validation.reference) == {"lvid_mae": 0.0}
+
+
+def test_human_diameters_are_measured_as_the_evaluation_does():
+    """Strips of a human heart, whose slow beats are no beats of a mouse's."""
+    spacing = (12 * MM_PER_ROW, 6 * S_PER_COLUMN)
+    pairs = [
+        (strip(1500).astype(np.uint8), strip(1500, lvidd=lvidd).astype(np.uint8))
+        for lvidd in (4.2, 4.4)
+    ]
+    reference, found = (list(masks) for masks in zip(*pairs, strict=True))
+    facts = about(reference, spacing).assign(species="human")
+    validation = ClinicalValidation("mmode", np.stack(reference), facts)
+    rows = [window_row(f, r, spacing, HUMAN) for r, f in pairs]
+    expected = [
+        abs(row[f"{name}_predicted"] - row[f"{name}_reference"])
+        for row in rows
+        for name in ("lvidd_mm", "lvids_mm")
+    ]
+    assert np.mean(expected) > 1
+    assert validation.errors(np.stack(found)) == {"lvid_mae": pytest.approx(np.mean(expected))}
 
 
 def test_a_window_that_cannot_be_measured_counts_as_0_mm():

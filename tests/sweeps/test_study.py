@@ -126,6 +126,23 @@ def test_asha_keeps_the_best_of_each_rung(open_search):
     assert stopped == [False, True, True, True]
 
 
+@pytest.mark.parametrize("pruner", [ASHA, MEDIAN], ids=lambda one: one["name"])
+def test_min_epochs_is_the_first_epoch_that_can_be_pruned(open_search, pruner):
+    search = open_search(pruner=pruner | {"min_epochs": 3}, trials=3)
+    last = {}
+    for value in (0.5, 0.5, 0.1):
+        number = search.next().number
+        for epoch in range(1, EPOCHS + 1):
+            search.report(number, epoch, value)
+            last[number] = epoch
+            if search.should_prune(number):
+                search.prune(number)
+                break
+        else:
+            search.complete(number, value)
+    assert last[2] == 3
+
+
 def test_fields_that_do_not_apply_are_not_sampled(open_search):
     space = {
         "optimizer": {"choice": ["adamw", "sgd"]},

@@ -241,7 +241,10 @@ def test_probability_is_per_image_and_change():
     }
     tolerance = 4 * 0.5 / n**0.5  # four standard errors
     for name, which in chosen.items():
-        assert which.float().mean() == pytest.approx(0.5, abs=tolerance), name
+        expected = 0.25 if name == "flip" else 0.5  # one of two images that may be mirrored
+        assert which.float().mean() == pytest.approx(expected, abs=tolerance), name
+    always = draw(n, ALL.model_copy(update={"probability": 1.0}), seeded())
+    assert always.flip.float().mean() == pytest.approx(0.5, abs=tolerance)
     both = chosen["rotate"] & chosen["scale"]  # independent of each other
     assert both.float().mean() == pytest.approx(0.25, abs=tolerance)
 

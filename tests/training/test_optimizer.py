@@ -27,6 +27,7 @@ def test_onecycle_follows_torchs(params):
     # Ours starts one small step up and reaches the peak a step later.
     assert rates(recipe) == pytest.approx(expected, abs=3e-4)
     assert max(rates(recipe)) == pytest.approx(0.01)
+    assert rates(recipe)[-1] == pytest.approx(expected[-1])
 
 
 def test_poly_is_the_papers_power(params):
