@@ -48,6 +48,18 @@ class BadFilesError(InputError):
 
 
 @contextmanager
+def noting(notes: Sequence[str]) -> Iterator[None]:
+    """Around work that collects notes: an InputError takes them along, and `run_command` prints
+    them before the error."""
+    try:
+        yield
+    except InputError as error:
+        for note in notes:
+            error.add_note(note)
+        raise
+
+
+@contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Around writing a file, for which a full or read-only disk is the user's to mend.
 
@@ -96,6 +108,8 @@ def run_command(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
         with writing(Path("a file")):
             main(None)
     except InputError as error:
+        for note in getattr(error, "__notes__", ()):
+            print(f"note: {note}", file=sys.stderr)
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from heartseg.data import camus, mmode, mmode_quality_windows
 from heartseg.data.labels import LABELS
 from heartseg.data.prepared import SPLITS, map_in_order, write_prepared
 from heartseg.data.sequences import stack_sequences
-from heartseg.data.source import PHANTOM_MARKER, Case, Survey
-from heartseg.data.splits import split_patients
-from heartseg.errors import BadFilesError, InputError, one_line, run_command
+from heartseg.data.source import PHANTOM_MARKER, Case, Survey, enumerated
+from heartseg.data.splits import notes_on_split, split_patients
+from heartseg.errors import BadFilesError, InputError, noting, one_line, run_command
+from heartseg.metrics.scale import Measured, disagreement, impossible_size, measured
 from heartseg.paths import prepared_path
 
 UNITS = {
@@ -60,21 +62,16 @@ def prepare(
         InputError: the source is no such dataset, no case is left, or no split is possible.
     """
     survey = _survey(dataset, config)
-    good: list[Case] = []
-    problems, notes = list(survey.problems), list(survey.notes)
-    checks = map_in_order(_check, survey.cases, threads)
-    for case, (faults, remarks) in zip(survey.cases, checks, strict=True):
-        problems += faults
-        notes += remarks
-        if not faults:
-            good.append(case)
-    problems = list(dict.fromkeys(problems))  # one file's fault can hit several cases
-    if problems and not skip_bad:
-        raise BadFilesError(dataset, problems)
-    if not good:
-        raise InputError("\n  - ".join([f"{config.source}: no case is left to prepare", *problems]))
-
-    split_of = split_patients({case.patient for case in good}, config.split, survey.official)
+    checked = check(dataset, survey, threads)
+    good, problems, notes = checked.good, checked.problems, checked.notes
+    with noting(notes):
+        if problems and not skip_bad:
+            raise BadFilesError(dataset, problems)
+        if not good:
+            reason = f"{config.source}: no case is left to prepare"
+            raise InputError("\n  - ".join([reason, *problems]))
+        split_of = split_patients({case.patient for case in good}, config.split, survey.official)
+    notes += notes_on_split(split_of, config.split, survey.official, dataset)
     metadata = {
         "dataset": dataset,
         "labels": {label.name: label.value for label in LABELS[dataset]},
@@ -82,7 +79,8 @@ def prepare(
         "frames": config.frames if isinstance(config, CamusDataset) else 1,
         "species": "human" if isinstance(config, CamusDataset) else config.species,
         "source": str(config.source),
-        "synthetic": os.path.isfile(config.source / PHANTOM_MARKER),
+        "given_spacing": config.spacing if isinstance(config, CamusDataset) else None,
+        "synthetic": any(config.source.rglob(PHANTOM_MARKER)),
         "split": {
             "method": config.split.method,
             "lists": survey.official is not None,
@@ -104,24 +102,99 @@ def prepare(
     return metadata
 
 
+@dataclass(frozen=True)
+class Checked:
+    """What `check` found.
+
+    Attributes:
+        good: cases that can be read.
+        problems: of the source and of the other cases, as "path: reason. Remedy."
+        notes: what is odd but no fault.
+    """
+
+    good: list[Case]
+    problems: list[str]
+    notes: list[str]
+
+
+def check(dataset: str, survey: Survey, threads: int) -> Checked:
+    """Read every case of a source once, to find all that is wrong or odd.
+
+    Args:
+        dataset: "camus", "mmode" or "mmode-quality".
+        survey: what the source holds.
+        threads: files read at a time.
+    """
+    good: list[Case] = []
+    problems, remarks = list(survey.problems), []
+    sizes: dict[str, dict[tuple[str, str], Measured]] = defaultdict(dict)
+    found = map_in_order(lambda case: _check(dataset, case), survey.cases, threads)
+    for case, one in zip(survey.cases, found, strict=True):
+        problems += one.problems
+        remarks += one.notes
+        if not one.problems:
+            good.append(case)
+        if one.size is not None:
+            sizes[case.patient][one.image] = one.size
+    for patient, own in sizes.items():
+        remarks += [
+            f"{patient}_{view}_{phase}: its mask shows {reason}, which no human heart has: check "
+            "the file's scale"
+            for (view, phase), size in own.items()
+            if (reason := impossible_size(size))
+        ]
+        if reason := disagreement(own):
+            remarks.append(f"{patient}: its images disagree about the scale: {reason}")
+    problems = list(dict.fromkeys(problems))  # one file's fault can hit several cases
+    return Checked(good, problems, [*survey.notes, *_merged(remarks)])
+
+
 def _survey(dataset: str, config: CamusDataset | MmodeDataset) -> Survey:
+    if not os.path.isdir(config.source):
+        raise InputError(
+            f"{config.source} is no folder. Set datasets.{dataset}.source in params.yaml, or let "
+            "`dvc repro` make the phantoms"
+        )
     if isinstance(config, MmodeDataset):
         reader = mmode_quality_windows if dataset == "mmode-quality" else mmode
         return reader.survey(config)
-    survey = camus.survey(config.source, use_lists=config.split.method in ("auto", "official"))
-    return survey if config.frames == 1 else stack_sequences(survey, config.frames)
+    use_lists = config.split.method in ("auto", "official")
+    survey = camus.survey(config.source, use_lists, config.spacing)
+    if config.frames == 1:
+        return survey
+    with noting(survey.notes):
+        return stack_sequences(survey, config.frames)
 
 
-def _check(case: Case) -> tuple[list[str], list[str]]:
-    """Problems and notes of a case, found by reading it."""
+@dataclass(frozen=True)
+class _Found:
+    """Of one case: its problems, its notes, and of CAMUS which image it is and its LV's size."""
+
+    problems: list[str]
+    notes: Sequence[str] = ()
+    image: tuple[str, str] = ("", "")
+    size: Measured | None = None
+
+
+def _check(dataset: str, case: Case) -> _Found:
     try:
         sample = case.read()
     except BadFilesError as error:
-        return error.problems, []
+        return _Found(error.problems)
     notes = list(sample.notes)
-    if not sample.mask.any() and not isinstance(case, mmode_quality_windows.QualityCase):
+    if not sample.mask.any() and dataset != "mmode-quality":
         notes.append(f"{case.case_id}: its mask is empty")
-    return [], notes
+    size = measured(sample.mask, sample.spacing) if dataset == "camus" else None
+    return _Found([], notes, (sample.view, sample.phase), size)
+
+
+def _merged(notes: Iterable[str]) -> list[str]:
+    """The same notes, those on several cases ("CASE: what") that say the same as one."""
+    cases: dict[str, list[str]] = defaultdict(list)
+    for note in notes:
+        case, _, what = note.partition(": ")
+        cases[what].append(case)
+    return [f"{enumerated(names)}: {what}" for what, names in cases.items()]
 
 
 def _counts(splits: Iterable[str]) -> dict[str, int]:

@@ -41,13 +41,11 @@ from heartseg.data.geometry import Spacing
 from heartseg.data.images import Images, read_images, read_labels
 from heartseg.data.labels import Camus
 from heartseg.data.prepared import Sample
-from heartseg.data.source import Survey
+from heartseg.data.source import MOST_NAMES, Survey, enumerated
 from heartseg.errors import BadFilesError, InputError, one_line
 
 HIDDEN = (".", "__MACOSX")
 """Beginnings of names that file managers hide; "._" files hold attributes of the files beside."""
-MOST_NAMES = 5
-"""Names that a note lists before it only counts."""
 
 SPACING_KEY = "datasets.camus.spacing"
 
@@ -257,7 +255,7 @@ def _by_frame(source: Path, files: Iterable[Path], notes: list[str]) -> Frames:
         ("in the folder of another patient", elsewhere),
     ):
         if paths:
-            shown = _enumerated([str(path.relative_to(source)) for path in paths])
+            shown = enumerated([str(path.relative_to(source)) for path in paths])
             notes.append(f"not used, because {reason}: {shown}")
     return frames
 
@@ -368,7 +366,7 @@ def _notes_on_testing(source: Path, frames: Frames, unlabelled: set[str]) -> lis
     if unlabelled:
         notes.append(
             f"{len(unlabelled)} patients have no reference mask and are left out of training and "
-            f"evaluation: {_enumerated(sorted(unlabelled))}"
+            f"evaluation: {enumerated(sorted(unlabelled))}"
         )
     folders: dict[str, set[str]] = defaultdict(set)
     for (patient, *_), paths in frames.items():
@@ -392,8 +390,3 @@ def _note_on_labels(path: Path) -> list[str]:
         return []
     ours = ", ".join(f"{label.name} {label.value}" for label in Camus)
     return [f"{path.name} names the labels {told}; they are read as {ours}"]
-
-
-def _enumerated(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return ", ".join(names[:MOST_NAMES]) + more
