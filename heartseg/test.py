@@ -7,19 +7,21 @@ for a CAMUS model. Everything in it is measured, whatever the split.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heartseg.config import load_params
-from heartseg.errors import BadFilesError, InputError, run_command, writing_to
+from heartseg.errors import InputError, run_command, writing_to
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from heartseg.config import CamusDataset, MmodeDataset
     from heartseg.data.prepared import Sample
-    from heartseg.data.source import Case
+    from heartseg.data.source import Survey
     from heartseg.tracking.pulled import Pulled
 
 METRICS = ("dice", "iou", "mse")
@@ -35,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     import pandas as pd
 
     from heartseg.models.inputs import frames_of
+    from heartseg.prepare import check
     from heartseg.tracking.mlflow import tracking_uri
     from heartseg.tracking.pulled import pull
 
@@ -47,18 +50,16 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{options.model} takes sequences of {frames} frames, and single images have masks "
             "here; measure it by `heartseg evaluate`"
         )
+    checked = check(dataset, survey(datasets.of(dataset), options.folder), os.cpu_count() or 1)
+    for note in checked.notes:
+        print(f"note: {note}")
+    if checked.problems:
+        listing = "\n".join(f"  - {problem}" for problem in checked.problems)
+        raise InputError(f"{len(checked.problems)} problem(s) in {options.folder}:\n{listing}")
     rows: list[dict[str, Any]] = []
-    problems: list[str] = []
-    for case in find_cases(datasets.of(dataset), options.folder, problems):
-        try:
-            sample = case.read()
-        except BadFilesError as error:
-            problems += error.problems
-            continue
+    for case in checked.good:
+        sample = case.read()
         rows += measure_image(dataset, sample, predict(pulled, sample.image))
-    if problems:
-        listing = "\n".join(f"  - {problem}" for problem in dict.fromkeys(problems))
-        raise InputError(f"{len(problems)} problem(s) in {options.folder}:\n{listing}")
     table = pd.DataFrame(rows)
     if options.out is not None:
         write(table, options.out)
@@ -68,19 +69,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(overall(table).to_string(float_format="%.4f"))
 
 
-def find_cases(config: Any, folder: Path, problems: list[str]) -> Sequence[Case]:
-    """What a folder holds, read as the dataset of `config` with this source."""
+def survey(config: CamusDataset | MmodeDataset, folder: Path) -> Survey:
+    """Survey a folder, read as the dataset of `config` with this source."""
     from heartseg.config import MmodeDataset
     from heartseg.data import camus, mmode
 
     if isinstance(config, MmodeDataset):
         # Whose heart it is does not count here, so file names need not tell.
         any_name = {"source": folder, "animal_pattern": "(?P<animal>.+)"}
-        survey = mmode.survey(config.model_copy(update=any_name))
-    else:
-        survey = camus.survey(folder, use_lists=False)
-    problems += survey.problems
-    return survey.cases
+        return mmode.survey(config.model_copy(update=any_name))
+    return camus.survey(folder, use_lists=False, spacing=config.spacing)
 
 
 def predict(pulled: Pulled, image: np.ndarray) -> np.ndarray:

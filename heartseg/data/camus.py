@@ -204,6 +204,12 @@ def survey(source: Path, use_lists: bool, spacing: Spacing | None = None) -> Sur
             "the source has no Info_2CH.cfg and Info_4CH.cfg: EF, image quality and the frames' "
             "numbers are unknown"
         )
+    filled = {path.parent for paths in frames.values() for path in paths}
+    notes += [
+        f"{folder.relative_to(source)}: has Info_{view}.cfg and no image"
+        for folder, view in infos
+        if folder not in filled
+    ]
     cases: list[CamusCase] = []
     for patient in sorted(patients):
         known = (unlisted[patient],) if patient in unlisted else ()
@@ -280,7 +286,8 @@ def _cases_of(
             continue
         sequences = frames.get((patient, view, HALF_SEQUENCE, False), [])
         problems = [*known, *_twice(sequences)]
-        folder = next(paths[0] for paths in files.values() if paths).parent
+        folders = [path.parent for paths in files.values() for path in paths]
+        folder = next((one for one in folders if (one, view) in infos), folders[0])
         info = None
         try:
             if (folder, view) in infos:
@@ -365,8 +372,8 @@ def _notes_on_testing(source: Path, frames: Frames, unlabelled: set[str]) -> lis
     notes = []
     if unlabelled:
         notes.append(
-            f"{len(unlabelled)} patients have no reference mask and are left out of training and "
-            f"evaluation: {enumerated(sorted(unlabelled))}"
+            f"{enumerated(sorted(unlabelled))}: without reference masks, so left out of training "
+            "and evaluation"
         )
     folders: dict[str, set[str]] = defaultdict(set)
     for (patient, *_), paths in frames.items():
@@ -374,19 +381,24 @@ def _notes_on_testing(source: Path, frames: Frames, unlabelled: set[str]) -> lis
             if folder.lower() in UNLABELLED_FOLDERS and patient not in unlabelled:
                 folders[folder].add(patient)
     notes += [
-        f"{len(patients)} patients in {folder}/ have reference masks; they are split like all "
-        "others, and not kept for testing"
+        f"{folder}/: has reference masks of {enumerated(sorted(patients))}; they are split like "
+        "all others, and not kept for testing"
         for folder, patients in folders.items()
     ]
     return notes
 
 
 def _note_on_labels(path: Path) -> list[str]:
-    """What nnU-Net's dataset.json calls the labels, as heartseg reads only the values."""
+    """What nnU-Net's dataset.json calls the labels, if other than heartseg, which reads values."""
     try:
         labels = json.loads(path.read_text(encoding="utf-8-sig"))["labels"]
-        told = ", ".join(f"{name} {value}" for name, value in labels.items())
+        named = {str(name).upper(): value for name, value in labels.items()}
     except (OSError, ValueError, KeyError, AttributeError):
         return []
-    ours = ", ".join(f"{label.name} {label.value}" for label in Camus)
-    return [f"{path.name} names the labels {told}; they are read as {ours}"]
+    if named == {label.name: label.value for label in Camus}:
+        return []
+    theirs, ours = (
+        ", ".join(f"{name} {value}" for name, value in one)
+        for one in (labels.items(), ((label.name, label.value) for label in Camus))
+    )
+    return [f"{path.name}: names the labels {theirs}; they are read as {ours}"]

@@ -72,14 +72,13 @@ class SequenceCase:
             )
         if frames.shape[1:] != shape:
             problems.append(
-                f"{self.path}: its frames have {frames.shape[1]} x {frames.shape[2]} pixels, the "
-                f"{self.case.phase} frame {shape[0]} x {shape[1]}. Export the sequence on the grid "
-                "of its ED and ES frames."
+                f"{self.path}: its frames have {frames.shape[1]} x {frames.shape[2]} pixels, those "
+                f"of ED and ES {shape[0]} x {shape[1]}. Export the sequence on their grid."
             )
         elif sequence.spacing and not np.allclose(sequence.spacing, sample.spacing, rtol=1e-3):
             problems.append(
-                f"{self.path}: has a spacing of {sequence.spacing} mm, its {self.case.phase} frame "
-                f"of {sample.spacing} mm. Mend the header that is wrong."
+                f"{self.path}: has a spacing of {sequence.spacing} mm, its ED and ES frames one of "
+                f"{sample.spacing} mm. Mend the header that is wrong."
             )
         first, last = sorted(info.frames.values()) if info else (0, 1)
         if not first < last < len(frames):
@@ -136,7 +135,7 @@ def frame_rate(path: Path) -> float | None:
     named = parse(path)
     if named is None or named.frames != HALF_SEQUENCE:
         return None
-    for beside in path.parent.iterdir():
+    for beside in sorted(path.parent.glob("*.*")):
         if (match := INFO_FILE.fullmatch(beside.name)) and match[1].upper() == named.view:
             try:
                 return read_info(beside).frame_rate

@@ -117,11 +117,13 @@ def test_views_without_a_sequence_are_named_counted_and_not_fatal(
     config: CamusDataset, tmp_path: Path
 ) -> None:
     facts = prepare("camus", config, tmp_path / "d.parquet", skip_bad=False, threads=1)
-    assert facts["notes"][-3:] == [
+    assert facts["notes"][:3] == [
         "patient0003: no half sequence of 2CH, so not used",
         "patient0004: no half sequence of 2CH, 4CH, so not used",
         "2 of 4 patients have the half sequences of their views",
     ]
+    assert facts["notes"][3].startswith("test is empty")
+    assert len(facts["notes"]) == 4
     assert facts["cases"] == {"train": 8, "val": 2, "test": 0}
     assert facts["skipped"] == []
 
@@ -159,7 +161,7 @@ FAULTS = {
     "truncated": Fault(lambda p: p.write_bytes(p.read_bytes()[:-50]), "truncated"),
     "one frame": Fault(lambda p: write_nifti(p, echo()[0]), "has 1 frame"),
     "NaN": Fault(lambda p: write_nifti(p, np.full((3, 24, 40), np.nan, np.float32)), "NaN"),
-    "other size": Fault(lambda p: write_nifti(p, moving()[:, :-1]), "the grid of"),
+    "other size": Fault(lambda p: write_nifti(p, moving()[:, :-1]), "23 x 40 pixels"),
     "other spacing": Fault(
         lambda p: write_nifti(p, moving(), np.diag([-0.4, -0.5, 1, 1])), "spacing"
     ),
