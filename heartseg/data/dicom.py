@@ -74,6 +74,23 @@ def open_dicom(path: Path) -> Dataset:
     return pydicom.dcmread(BytesIO(path.read_bytes()), specific_tags=list(KEPT))
 
 
+def check_picture(dataset: Dataset) -> None:
+    """Refuse what holds no picture: reports, directories, waveforms.
+
+    Raises:
+        InputError: "reason. Remedy."
+    """
+    from pydicom.uid import UID
+
+    lacking = [key for key in ("Rows", "Columns", "PixelData") if key not in dataset]
+    if lacking:
+        kind = UID(str(dataset.get("SOPClassUID", ""))).name or "of no stated kind"
+        raise InputError(
+            f"holds no picture: it is {kind}, without {' and '.join(lacking)}. Give the files of "
+            "the images"
+        )
+
+
 def number_of(dataset: Dataset, key: str) -> float:
     """The number of an element, NaN if it has none."""
     try:
@@ -94,26 +111,18 @@ def read_tissue(path: Path) -> Images:
     Raises:
         InputError: "reason. Remedy."
     """
-    import nibabel as nib
+    from heartseg.data.nifti import write_maps
 
     dataset = open_dicom(path)
+    check_picture(dataset)
     notes: list[str] = []
     rows, columns, geometry = _tissue_region(dataset, notes)
     frames = np.stack(list(gray_frames(dataset, rows, columns, notes)))
-    spacing = geometry.spacing
 
     def save(maps: np.ndarray, place: Path) -> None:
         whole = np.zeros((len(maps), dataset.Rows, dataset.Columns), maps.dtype)
         whole[:, rows, columns] = maps
-        stored = whole.transpose(2, 1, 0)
-        row, column = spacing or (1.0, 1.0)
-        image = nib.Nifti1Image(
-            stored if len(maps) > 1 else stored[..., 0], np.diag([-column, -row, 1.0, 1.0])
-        )
-        image.header.set_xyzt_units("mm" if spacing else "unknown", "sec")
-        if geometry.time_per_frame and len(maps) > 1:
-            image.header.set_zooms((column, row, geometry.time_per_frame))
-        nib.save(image, place)
+        write_maps(whole, place, geometry)
 
     return Images(frames, geometry, save, ".nii.gz", tuple(notes), (rows, columns))
 

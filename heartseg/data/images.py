@@ -7,6 +7,7 @@ whatever its name. Label maps and uncertainty go back to the file's own grid by 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -185,18 +186,28 @@ def _reader(path: Path) -> Callable[[Path], Images]:
 
 
 def kind_of(head: bytes) -> str | None:
-    """Which of READERS reads a file that begins with these bytes; None if none does."""
+    """Which of READERS reads a file that begins with these bytes; None if none does.
+
+    Args:
+        head: `HEAD` bytes, or the whole file if it is shorter.
+    """
     if head[128:132] == b"DICM":
         return "dicom"
     for kind, marks in MARKS.items():
         if head.startswith(marks):
             return kind
+    if head.startswith(b"RIFF") and head[8:12] == b"AVI ":
+        return "avi"
+    if head[4:8] == b"ftyp":
+        return "mp4"
     if any(int.from_bytes(head[:4], order) in (348, 540) for order in ("little", "big")):
         return "nifti"
+    if re.search(rb"^\s*NDims\s*=", head, re.MULTILINE):
+        return "metaimage"
     return None
 
 
-MARKS = {
+MARKS: dict[str, bytes | tuple[bytes, ...]] = {
     "png": b"\x89PNG\r\n\x1a\n",
     "jpeg": b"\xff\xd8\xff",
     "tiff": (b"II*\0", b"MM\0*"),
@@ -216,6 +227,21 @@ def _dicom(path: Path) -> Images:
     return read_tissue(path)
 
 
+def _metaimage(path: Path) -> Images:
+    from heartseg.data.metaimage import read_metaimage
+
+    return read_metaimage(path)
+
+
+def _video(kind: str) -> Callable[[Path], Images]:
+    def read(path: Path) -> Images:
+        from heartseg.data.video import read_video
+
+        return read_video(path, kind)
+
+    return read
+
+
 def _picture(kind: str) -> Callable[[Path], Images]:
     def read(path: Path) -> Images:
         from heartseg.data.pictures import read_picture
@@ -227,7 +253,10 @@ def _picture(kind: str) -> Callable[[Path], Images]:
 
 READERS: dict[str, Callable[[Path], Images]] = {
     "nifti": _nifti,
+    "metaimage": _metaimage,
     "dicom": _dicom,
+    "avi": _video("avi"),
+    "mp4": _video("mp4"),
     "png": _picture("PNG"),
     "jpeg": _picture("JPEG"),
     "tiff": _picture("TIFF"),

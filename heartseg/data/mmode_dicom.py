@@ -11,6 +11,7 @@ import numpy as np
 from heartseg.data.dicom import (
     CENTIMETRES,
     M_MODE,
+    check_picture,
     gray_frames,
     is_dicom,
     number_of,
@@ -65,6 +66,7 @@ def read_dicom(path: Path) -> MmodeDicom:
             f"{path}: cannot be read ({one_line(error)}). Copy or export it again."
         ) from None
     try:
+        check_picture(dataset)
         region, notes = find_region(dataset)
         joined = join_frames(gray_frames(dataset, region.rows, region.columns, notes))
     except InputError as error:

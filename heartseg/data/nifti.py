@@ -94,6 +94,19 @@ def _save(image: nib.Nifti1Image, layout: Layout, maps: np.ndarray, place: Path)
     nib.save(type(image)(layout.to_stored(maps), image.affine, header), place)
 
 
+def write_maps(maps: np.ndarray, place: Path, geometry: Geometry) -> None:
+    """Write maps (T, H, W) of a file of another format, with the axes of the CAMUS release."""
+    row, column = geometry.spacing or (1.0, 1.0)
+    stored = maps.transpose(2, 1, 0)
+    image = nib.Nifti1Image(
+        stored if len(maps) > 1 else stored[..., 0], np.diag([-column, -row, 1.0, 1.0])
+    )
+    image.header.set_xyzt_units("mm" if geometry.spacing else "unknown", "sec")
+    if geometry.time_per_frame and len(maps) > 1:
+        image.header.set_zooms((column, row, geometry.time_per_frame))
+    nib.save(image, place)
+
+
 # --- gray values --------------------------------------------------------------------------
 
 
