@@ -28,6 +28,21 @@ _STEM = re.compile(
 
 
 @dataclass(frozen=True)
+class FrameName:
+    """An end-diastolic or end-systolic frame of a view.
+
+    Attributes:
+        patient: as written.
+        view: "2CH" or "4CH".
+        phase: "ED" or "ES".
+    """
+
+    patient: str
+    view: str
+    phase: str
+
+
+@dataclass(frozen=True)
 class Named:
     """What the name of a CAMUS file says.
 
@@ -63,6 +78,18 @@ def parse(path: Path) -> Named | None:
         frames=frames if frames in PHASES else HALF_SEQUENCE,
         is_mask=bool(match["mask"]) or path.parent.name.lower() in LABEL_FOLDERS,
     )
+
+
+def parse_frame(stem: str) -> FrameName | None:
+    """Read PATIENT_VIEW_PHASE: in any case, with dashes, with nnU-Net's ending _0000.
+
+    Args:
+        stem: the file's name without its ending.
+    """
+    match = _STEM.fullmatch(stem)
+    if match is None or match["mask"] or match["frames"].upper() not in PHASES:
+        return None
+    return FrameName(match["patient"], match["view"].upper(), match["frames"].upper())
 
 
 def partner_of(path: Path) -> Path:

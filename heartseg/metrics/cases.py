@@ -87,8 +87,8 @@ def measure_cases(
             sizes = {key: measured(labels, spacing) for key, (labels, _, spacing) in masks.items()}
             apart = bool(disagreement(sizes))
             for row in cases[first:]:
-                row["scale"] = apart
-                row["plausible"] &= not apart
+                row["scales_differ"] = apart
+                row["plausible"] = row.pop("plausible") and not apart  # the last column
         if dataset == "camus" and (indices := clinical_row(masks, images)) is not None:
             quality = "/".join(filter(None, own["quality"].unique()))  # views may differ
             about = {"patient": patient, "quality": quality}

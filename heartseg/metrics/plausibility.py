@@ -36,10 +36,10 @@ FLAGS = {
 PATIENT_FLAGS = {
     "edge": "the LV is cut off in one of the four images, so its volume is too small",
     "size": "an LV or a volume is larger or smaller than that of any human",
-    "scale": "the images disagree about the scale",
+    "scales_differ": "the images disagree about the scale",
 }
 """What makes a patient's volumes and EF implausible."""
-CASE_FLAGS = FLAGS | {"scale": "the patient's images disagree about the scale"}
+CASE_FLAGS = FLAGS | {"scales_differ": "the patient's images disagree about the scale"}
 CHAMBERS = (Camus.LV, Camus.MYO, Camus.LA)
 ANY_NEIGHBOUR = np.ones((3, 3), bool)  # pixels that meet at a corner belong together
 BASE_MM = 5.0
@@ -56,7 +56,7 @@ SECTOR_EDGE_MM = 1.0
 """A contour this close to the sector's edge runs along it."""
 EDGE_PART = 0.1
 """So much of the contour may: annotators draw walls that leave the sector, which cross its edge. Of
-1,198 reference masks of the CAMUS release 3 exceed it; there the base lies on the sector's edge."""
+1,198 reference masks of the CAMUS release 3 exceed it: their base or a wall lies on the edge."""
 RANGE_MARGIN = 0.1
 """The cohort's range is widened by this part on both sides: it is a sample's."""
 
@@ -127,7 +127,7 @@ def patient_flags(
         "edge": any(is_cut_off(*mask, (images or {}).get(key)) for key, mask in masks.items()),
         "size": any(impossible_size(size) for size in sizes.values())
         or not all(possible_volume(volume) for volume in volumes),
-        "scale": bool(disagreement(sizes)),
+        "scales_differ": bool(disagreement(sizes)),
     }
     return found | {"plausible": not any(found.values())}
 

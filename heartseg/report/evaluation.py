@@ -125,7 +125,7 @@ def report_text(metrics: dict[str, Any], results: Path) -> str:
         lines.append(f"{line}  n {values['n']}  not measured {values['missing']}")
     if plausibility := metrics.get("plausibility"):
         lines.append(f"  plausible  {plausibility['fraction']:.3f} of {plausibility['n']} cases")
-        volumes = plausibility["volumes"]
+        volumes = plausibility.get("volumes") or {"flags": {}}
         if odd := {flag: count for flag, count in volumes["flags"].items() if count}:
             told = ", ".join(f"{flag} {count}" for flag, count in odd.items())
             implausible = volumes["n"] - volumes["plausible"]

@@ -61,6 +61,10 @@ CAMUS_METRICS: dict[str, Any] = {
         **{"n": 198, "fraction": 0.95, "fraction_low": 0.92, "fraction_high": 0.98},
         "flags": {"holes": 3, "edge": 0},
         "by_view": {"2CH": {"n": 99, "fraction": 0.94}},
+        "volumes": {
+            **{"n": 49, "plausible": 47},
+            "flags": {"edge": 2, "size": 0, "scales_differ": 0},
+        },
     },
     "postprocess": {
         **{"chosen": "largest_component", "chosen_on": "val"},
