@@ -80,9 +80,9 @@ def measure_cases(
             masks[frame["view"], frame["phase"]] = (prediction, reference, spacing)
             if dataset == "mmode":
                 species = SPECIES[frame["species"]]
-                measured = window_row(prediction, reference, spacing, species)
+                found = window_row(prediction, reference, spacing, species)
                 about = {"case_id": frame["case_id"], "patient": patient}
-                clinical.append(about | measured | _truth_mmode(frame, species))
+                clinical.append(about | found | _truth_mmode(frame, species))
         if dataset == "camus":
             sizes = {key: measured(labels, spacing) for key, (labels, _, spacing) in masks.items()}
             apart = bool(disagreement(sizes))

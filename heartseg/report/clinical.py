@@ -73,8 +73,8 @@ def clinical_section(metrics: dict[str, Any], synthetic: bool) -> str:
         parts.append(table(("flag (cases.csv names the images)", "images"), rows))
     if volumes := get(metrics, "plausibility", "volumes"):
         parts.append(
-            f"Plausible volumes and EF: {volumes['plausible']} of {volumes['n']} patients. The "
-            "errors above are those of all patients."
+            f"Plausible volumes and EF: {number(volumes['plausible'])} of {number(volumes['n'])} "
+            "patients. The errors above are those of all patients."
         )
         rows = [(PATIENT_FLAGS[name], count) for name, count in volumes["flags"].items()]
         parts.append(table(("flag (clinical.csv names the patients)", "patients"), rows))
