@@ -48,18 +48,6 @@ class BadFilesError(InputError):
 
 
 @contextmanager
-def noting(notes: Sequence[str]) -> Iterator[None]:
-    """Around work that collects notes: an InputError takes them along, and `run_command` prints
-    them before the error."""
-    try:
-        yield
-    except InputError as error:
-        for note in notes:
-            error.add_note(note)
-        raise
-
-
-@contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Around writing a file, for which a full or read-only disk is the user's to mend.
 
@@ -92,6 +80,21 @@ def writing_to(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: cannot be written ({reason}). Mend it.") from None
 
 
+@contextmanager
+def printing_notes() -> Iterator[list[str]]:
+    """Collect what a command notices, and print it at the end, also if the command fails.
+
+    Yields:
+        the list to add notes to; each is printed once.
+    """
+    notes: list[str] = []
+    try:
+        yield notes
+    finally:
+        for note in dict.fromkeys(notes):
+            print(f"note: {note}")
+
+
 def one_line(error: BaseException) -> str:
     """An error, of another library with its kind, short enough for a list of problems."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -108,8 +111,6 @@ def run_command(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
         with writing(Path("a file")):
             main(None)
     except InputError as error:
-        for note in getattr(error, "__notes__", ()):
-            print(f"note: {note}", file=sys.stderr)
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from heartseg.data.prepared import SPLITS, map_in_order, write_prepared
 from heartseg.data.sequences import stack_sequences
 from heartseg.data.source import PHANTOM_MARKER, Case, Survey, enumerated
 from heartseg.data.splits import notes_on_split, split_patients
-from heartseg.errors import BadFilesError, InputError, noting, one_line, run_command
+from heartseg.errors import BadFilesError, InputError, one_line, printing_notes, run_command
 from heartseg.metrics.scale import Measured, disagreement, impossible_size, measured
 from heartseg.paths import prepared_path
 
@@ -43,7 +43,13 @@ UNITS = {
 
 
 def prepare(
-    dataset: str, config: CamusDataset | MmodeDataset, path: Path, *, skip_bad: bool, threads: int
+    dataset: str,
+    config: CamusDataset | MmodeDataset,
+    path: Path,
+    *,
+    skip_bad: bool,
+    threads: int,
+    notes: list[str] | None = None,
 ) -> dict[str, Any]:
     """Write the prepared dataset, or nothing.
 
@@ -53,6 +59,7 @@ def prepare(
         path: the Parquet file to write.
         skip_bad: leave bad cases out and list them in the metadata, instead of refusing.
         threads: files read at a time.
+        notes: gets what is noticed, also if there is an error in the end.
 
     Returns:
         The metadata of the file written.
@@ -61,16 +68,15 @@ def prepare(
         BadFilesError: with every bad file of the source; nothing was written.
         InputError: the source is no such dataset, no case is left, or no split is possible.
     """
-    survey = _survey(dataset, config)
-    checked = check(dataset, survey, threads)
-    good, problems, notes = checked.good, checked.problems, checked.notes
-    with noting(notes):
-        if problems and not skip_bad:
-            raise BadFilesError(dataset, problems)
-        if not good:
-            reason = f"{config.source}: no case is left to prepare"
-            raise InputError("\n  - ".join([reason, *problems]))
-        split_of = split_patients({case.patient for case in good}, config.split, survey.official)
+    notes = [] if notes is None else notes
+    survey = _survey(dataset, config, notes)
+    good, problems = check(dataset, survey.cases, threads, notes)
+    problems = list(dict.fromkeys([*survey.problems, *problems]))  # a file can hit several cases
+    if problems and not skip_bad:
+        raise BadFilesError(dataset, problems)
+    if not good:
+        raise InputError("\n  - ".join([f"{config.source}: no case is left to prepare", *problems]))
+    split_of = split_patients({case.patient for case in good}, config.split, survey.official)
     notes += notes_on_split(split_of, config.split, survey.official, dataset)
     metadata = {
         "dataset": dataset,
@@ -102,54 +108,36 @@ def prepare(
     return metadata
 
 
-@dataclass(frozen=True)
-class Checked:
-    """What `check` found.
-
-    Attributes:
-        good: cases that can be read.
-        problems: of the source and of the other cases, as "path: reason. Remedy."
-        notes: what is odd but no fault.
-    """
-
-    good: list[Case]
-    problems: list[str]
-    notes: list[str]
-
-
-def check(dataset: str, survey: Survey, threads: int) -> Checked:
-    """Read every case of a source once, to find all that is wrong or odd.
+def check(
+    dataset: str, cases: Sequence[Case], threads: int, notes: list[str]
+) -> tuple[list[Case], list[str]]:
+    """Read every case once, to find all that is wrong or odd.
 
     Args:
         dataset: "camus", "mmode" or "mmode-quality".
-        survey: what the source holds.
+        cases: of a survey.
         threads: files read at a time.
+        notes: gets what is odd but no fault.
+
+    Returns:
+        The cases that can be read, and the problems of the others as "path: reason. Remedy."
     """
     good: list[Case] = []
-    problems, remarks = list(survey.problems), []
+    problems, remarks = [], []
     sizes: dict[str, dict[tuple[str, str], Measured]] = defaultdict(dict)
-    found = map_in_order(lambda case: _check(dataset, case), survey.cases, threads)
-    for case, one in zip(survey.cases, found, strict=True):
+    found = map_in_order(lambda case: _check(dataset, case), cases, threads)
+    for case, one in zip(cases, found, strict=True):
         problems += one.problems
         remarks += one.notes
         if not one.problems:
             good.append(case)
         if one.size is not None:
             sizes[case.patient][one.image] = one.size
-    for patient, own in sizes.items():
-        remarks += [
-            f"{patient}_{view}_{phase}: its mask shows {reason}, which no human heart has: check "
-            "the file's scale"
-            for (view, phase), size in own.items()
-            if (reason := impossible_size(size))
-        ]
-        if reason := disagreement(own):
-            remarks.append(f"{patient}: its images disagree about the scale: {reason}")
-    problems = list(dict.fromkeys(problems))  # one file's fault can hit several cases
-    return Checked(good, problems, [*survey.notes, *_merged(remarks)])
+    notes += [*_merged(remarks), *_notes_on_scale(sizes)]
+    return good, problems
 
 
-def _survey(dataset: str, config: CamusDataset | MmodeDataset) -> Survey:
+def _survey(dataset: str, config: CamusDataset | MmodeDataset, notes: list[str]) -> Survey:
     if not os.path.isdir(config.source):
         raise InputError(
             f"{config.source} is no folder. Set datasets.{dataset}.source in params.yaml, or let "
@@ -157,13 +145,14 @@ def _survey(dataset: str, config: CamusDataset | MmodeDataset) -> Survey:
         )
     if isinstance(config, MmodeDataset):
         reader = mmode_quality_windows if dataset == "mmode-quality" else mmode
-        return reader.survey(config)
-    use_lists = config.split.method in ("auto", "official")
-    survey = camus.survey(config.source, use_lists, config.spacing)
-    if config.frames == 1:
-        return survey
-    with noting(survey.notes):
-        return stack_sequences(survey, config.frames)
+        survey = reader.survey(config)
+    else:
+        use_lists = config.split.method in ("auto", "official")
+        survey = camus.survey(config.source, use_lists, config.spacing)
+    notes += survey.notes
+    if isinstance(config, CamusDataset) and config.frames > 1:
+        survey = stack_sequences(survey, config.frames, notes)
+    return survey
 
 
 @dataclass(frozen=True)
@@ -188,6 +177,26 @@ def _check(dataset: str, case: Case) -> _Found:
     return _Found([], notes, (sample.view, sample.phase), size)
 
 
+def _notes_on_scale(sizes: Mapping[str, Mapping[tuple[str, str], Measured]]) -> list[str]:
+    """Notes on images, and on patients, whose reference masks show that a scale is wrong."""
+    impossible = {
+        f"{patient}_{view}_{phase}": reason
+        for patient, own in sizes.items()
+        for (view, phase), size in own.items()
+        if (reason := impossible_size(size))
+    }
+    apart = {patient: reason for patient, own in sizes.items() if (reason := disagreement(own))}
+    return [
+        f"{enumerated(list(found))}: {what} (the first: {next(iter(found.values()))}). Check the "
+        "scale of the files"
+        for what, found in (
+            ("the mask shows a heart of a size that no human has", impossible),
+            ("the images of the patient disagree about the scale", apart),
+        )
+        if found
+    ]
+
+
 def _merged(notes: Iterable[str]) -> list[str]:
     """The same notes, those on several cases ("CASE: what") that say the same as one."""
     cases: dict[str, list[str]] = defaultdict(list)
@@ -209,15 +218,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     config = load_params().datasets.of(arguments.dataset)
     path = prepared_path(arguments.dataset)
-    facts = prepare(
-        arguments.dataset,
-        config,
-        path,
-        skip_bad=arguments.skip_bad or config.skip_bad,
-        threads=os.cpu_count() or 1,
-    )
-    for note in facts["notes"]:
-        print(f"note: {note}")
+    with printing_notes() as notes:
+        facts = prepare(
+            arguments.dataset,
+            config,
+            path,
+            skip_bad=arguments.skip_bad or config.skip_bad,
+            threads=os.cpu_count() or 1,
+            notes=notes,
+        )
     for problem in facts["skipped"]:
         print(f"left out: {problem}")
     print(f"{path}: cases {facts['cases']}, patients {facts['patients']}")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heartseg.config import load_params
-from heartseg.errors import InputError, run_command, writing_to
+from heartseg.errors import InputError, printing_notes, run_command, writing_to
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +37,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     import pandas as pd
 
     from heartseg.models.inputs import frames_of
-    from heartseg.prepare import check
     from heartseg.tracking.mlflow import tracking_uri
     from heartseg.tracking.pulled import pull
 
@@ -50,16 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{options.model} takes sequences of {frames} frames, and single images have masks "
             "here; measure it by `heartseg evaluate`"
         )
-    checked = check(dataset, survey(datasets.of(dataset), options.folder), os.cpu_count() or 1)
-    for note in checked.notes:
-        print(f"note: {note}")
-    if checked.problems:
-        listing = "\n".join(f"  - {problem}" for problem in checked.problems)
-        raise InputError(f"{len(checked.problems)} problem(s) in {options.folder}:\n{listing}")
-    rows: list[dict[str, Any]] = []
-    for case in checked.good:
-        sample = case.read()
-        rows += measure_image(dataset, sample, predict(pulled, sample.image))
+    with printing_notes() as notes:
+        rows = measure_folder(pulled, datasets.of(dataset), options.folder, notes)
     table = pd.DataFrame(rows)
     if options.out is not None:
         write(table, options.out)
@@ -67,6 +58,37 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(table.drop(columns=["tp", "fp", "fn"]).to_string(index=False, float_format="%.4f"))
     print(f"\n{options.model} on {table['case_id'].nunique()} image(s) of {options.folder}")
     print(overall(table).to_string(float_format="%.4f"))
+
+
+def measure_folder(
+    pulled: Pulled, config: CamusDataset | MmodeDataset, folder: Path, notes: list[str]
+) -> list[dict[str, Any]]:
+    """Rows of `measure_image` for all cases of a folder.
+
+    Args:
+        pulled: the model.
+        config: of its dataset, in params.yaml.
+        folder: laid out as `prepare` reads it.
+        notes: gets what `prepare` notes about the files.
+
+    Raises:
+        InputError: with every bad file of the folder.
+    """
+    from heartseg.prepare import check
+
+    dataset = pulled.metadata["dataset"]
+    found = survey(config, folder)
+    notes += found.notes
+    cases, problems = check(dataset, found.cases, os.cpu_count() or 1, notes)
+    if problems := list(dict.fromkeys([*found.problems, *problems])):
+        listing = "\n".join(f"  - {problem}" for problem in problems)
+        raise InputError(f"{len(problems)} problem(s) in {folder}:\n{listing}")
+    samples = (case.read() for case in cases)
+    return [
+        row
+        for sample in samples
+        for row in measure_image(dataset, sample, predict(pulled, sample.image))
+    ]
 
 
 def survey(config: CamusDataset | MmodeDataset, folder: Path) -> Survey:

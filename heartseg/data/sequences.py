@@ -93,12 +93,13 @@ class SequenceCase:
         return replace(sample, image=stack if sample.frame == first else stack[::-1].copy())
 
 
-def stack_sequences(survey: Survey, frames: int) -> Survey:
-    """The same survey with half sequences for images; views that have none are left out.
+def stack_sequences(survey: Survey, frames: int, notes: list[str]) -> Survey:
+    """Take half sequences for images; views that have none are left out.
 
     Args:
         survey: of `heartseg.data.camus.survey`.
         frames: count after resampling, from 2.
+        notes: gets the views that have none.
 
     Raises:
         InputError: no view has a half sequence.
@@ -116,14 +117,14 @@ def stack_sequences(survey: Survey, frames: int) -> Survey:
             "the source has no file PATIENT_VIEW_half_sequence.nii.gz. Add the half sequences, or "
             "set datasets.camus.frames to 1"
         )
-    notes = [
+    notes += [
         f"{patient}: no half sequence of {', '.join(sorted(views))}, so not used"
         for patient, views in lacking.items()
     ]
     patients = {case.patient for case in survey.cases}
     complete = len(patients) - len(lacking)
     notes.append(f"{complete} of {len(patients)} patients have the half sequences of their views")
-    return replace(survey, cases=cases, notes=[*survey.notes, *notes])
+    return replace(survey, cases=cases)
 
 
 def frame_rate(path: Path) -> float | None:

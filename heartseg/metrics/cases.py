@@ -16,7 +16,7 @@ from heartseg.metrics.calibration import Calibration
 from heartseg.metrics.clinical import SUMMARISED, clinical_row
 from heartseg.metrics.mmode import SPECIES, Species, fractional_shortening, teichholz_ef
 from heartseg.metrics.plausibility import Ranges, flags
-from heartseg.metrics.scale import disagreement
+from heartseg.metrics.scale import disagreement, measured
 from heartseg.metrics.summary import case_metrics, window_row
 from heartseg.metrics.uncertainty import case_uncertainty, normalised_entropy
 

@@ -377,8 +377,9 @@ def make_cfg(rng: Random) -> tuple[bytes, str]:
 
 def read_as_info(path: Path) -> None:
     info = read_info(path)
-    assert int(info["ED"]) > 0
-    assert 0 <= float(info.get("EF", 0)) <= 100
+    assert all(number >= 0 for number in info.frames.values())
+    assert 0 <= info.reference.get("reference_ef", 0) <= 100
+    assert all(np.isfinite(value) for value in info.reference.values())
 
 
 def read_as_tables(path: Path) -> None:
@@ -387,9 +388,10 @@ def read_as_tables(path: Path) -> None:
     read_truth(path, problems)
     rate = frame_rate(path.with_name("p_2CH_half_sequence.nii.gz"))
     assert rate is None or 0 < rate < np.inf
-    path.with_name("subgroup_training.txt").write_bytes(path.read_bytes())
+    listed = path.with_name("subgroup_training.txt")
+    listed.write_bytes(path.read_bytes())
     path.with_name("Info_2CH.cfg").write_bytes(path.read_bytes())
-    read_split_lists(path.parent, {"patient0001"}, problems, [])
+    read_split_lists([listed], {"patient0001"}, problems, [])
     assert all("Traceback" not in problem for problem in problems)
 
 
