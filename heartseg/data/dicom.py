@@ -243,6 +243,7 @@ def gray_frames(
 def _decoded(dataset: Dataset, rows: slice, columns: slice) -> Iterator[np.ndarray]:
     """Stored values of every frame, (H, W) or (H, W, 3)."""
     from pydicom.pixels import get_decoder, pixel_array
+    from pydicom.uid import RLELossless
 
     count = int(dataset.get("NumberOfFrames") or 1)
     size = dataset.Rows * dataset.Columns
@@ -257,10 +258,12 @@ def _decoded(dataset: Dataset, rows: slice, columns: slice) -> Iterator[np.ndarr
             f"its frames are compressed as {syntax.name}, for which no decoder is installed. "
             "Run `pip install heartseg[dicom]`, or decompress the file (gdcmconv --raw)"
         )
+    # pylibjpeg-rle panics on a broken frame, which no `except Exception` catches
+    plugin = "pydicom" if syntax == RLELossless else ""
     for index in range(count):
         try:
             # One by one: pydicom 3.0's iter_pixels goes astray after a frame of YBR_FULL_422.
-            frame = pixel_array(dataset, index=index)
+            frame = pixel_array(dataset, index=index, decoding_plugin=plugin)
         except Exception as error:  # each decoder raises errors of its own
             raise InputError(
                 f"its frame {index + 1} ({syntax.name}) cannot be decoded ({one_line(error)}). "

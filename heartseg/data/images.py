@@ -28,7 +28,7 @@ KINDS = "NIfTI, MetaImage, PNG, JPEG, TIFF, DICOM, AVI or MP4"
 HEAD = 1024
 """Bytes that tell what a file is."""
 MOST_LABELS = 5
-"""An image whose values are all whole numbers below this is a label map."""
+"""A file whose values are all whole numbers below this is a label map, as is one of 0 and 255."""
 SAME_LABEL = 0.001
 """A label that was stored with slope and intercept comes back as 0.99998."""
 
@@ -80,11 +80,11 @@ def read_images(path: Path, *, spacing: Spacing | None = None) -> Images:
 
 
 def _to_gray(values: np.ndarray) -> np.ndarray:
-    few = values.size and values.min() == 0 and 0 < values.max() < MOST_LABELS
-    if few and (values == np.rint(values)).all():
-        raise InputError(
-            f"is a label map (its values are 0 to {values.max():g}), not an image. Give the image"
-        )
+    low, high = (values.min(), values.max()) if values.size else (0, 0)
+    few = 0 < high < MOST_LABELS and (values == np.rint(values)).all()
+    if low == 0 and (few or (high == 255 and np.isin(values, (0, 255)).all())):
+        what = f"its values are {'0 to' if few else '0 and'} {high:g}"
+        raise InputError(f"is a label map ({what} alone), not an image. Give the image")
     return to_uint8(values)
 
 

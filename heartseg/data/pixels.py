@@ -20,9 +20,10 @@ MOST_PIXELS_IN_ALL = 2**25
 DEPTHS = (8, 10, 12, 14, 16)
 """Bits of gray values that machines and programs store in 16."""
 
-MAPPED = 32
-"""Pixels per combination of colours from which a colour map made them: one of 256 colours has
-thousands of pixels to each."""
+SAME_GRAY = 0.02
+"""Of the greatest value: JPEG leaves so much between the channels of a gray picture."""
+MOSTLY_GRAY = 0.9
+"""Part of the pixels that are not black. Text and traces are drawn on less than the rest."""
 
 
 @dataclass(frozen=True)
@@ -114,19 +115,26 @@ def gray_of(channels: np.ndarray) -> np.ndarray:
     """The gray values (...) of colours (..., 3 or 4), the fourth one opacity.
 
     Raises:
-        InputError: the channels differ.
+        InputError: the channels differ by more than `SAME_GRAY`.
     """
-    if not (channels[..., 1:3] == channels[..., :1]).all():
+    if not _are_gray(channels).all():
         raise InputError("holds colours, not gray values. Export it in gray")
-    return channels[..., 0]
+    return channels[..., 1]
+
+
+def _are_gray(channels: np.ndarray) -> np.ndarray:
+    """Which pixels (...) of colours (..., 3 or 4) are gray, bool."""
+    first = channels[..., :3].astype(np.float32)
+    return np.ptp(first, axis=-1) <= SAME_GRAY * max(float(first.max(initial=0)), 0.0)
 
 
 def gray_or_frames(pixels: np.ndarray) -> tuple[np.ndarray, str]:
     """Decide by the content whether a last axis of 3 or 4 holds colours or frames.
 
-    Colours, if the first three are equal everywhere, or where it is not black for the most part
-    (a gray picture with coloured text), or if few combinations of them occur (a colour map).
-    In moving pictures speckle makes almost every combination a new one.
+    Neither the header nor the shape tells. Colours, if the first three channels are equal in all
+    pixels or nearly all (a gray picture with coloured text), or if one channel determines the
+    others (a colour map). In moving pictures the same gray value of one frame meets many values of
+    the next.
 
     Returns:
         Gray values without the axis, or the pixels as they are; and a note on that, "" if nothing
@@ -139,9 +147,9 @@ def gray_or_frames(pixels: np.ndarray) -> tuple[np.ndarray, str]:
     if pixels.shape[-1] == 4 and np.ptp(pixels[..., 3]) > 0:
         return pixels, ""
     lit = channels[(channels != 0).any(axis=1)]
-    equal = (lit == lit[:, :1]).all(axis=1)
-    if len(lit) and equal.mean() > 0.5:
+    if len(lit) and _are_gray(lit).mean() > MOSTLY_GRAY:
         return gray_of(pixels), "has three equal colour channels, which are read as one gray one"
-    if len(lit) and MAPPED * len(np.unique(lit, axis=0)) < len(lit):
+    combined, separate = len(np.unique(lit, axis=0)), [len(np.unique(one)) for one in lit.T]
+    if 1 < combined <= max(separate):
         return gray_of(pixels), ""  # which refuses it
     return pixels, f"has a third axis of {pixels.shape[-1]}, which is taken as frames, not colours"

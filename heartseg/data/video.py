@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from heartseg.data.geometry import Geometry
 from heartseg.data.nifti import write_maps
 from heartseg.data.pixels import Images, check_size
 from heartseg.errors import InputError
+
+if TYPE_CHECKING:
+    import av
 
 MOST_PIXELS = 2**27
 """Of all frames; 280 of 800 x 600."""
@@ -30,25 +34,7 @@ def read_video(path: Path, kind: str) -> Images:
     Raises:
         InputError: "reason. Remedy."
     """
-    import av
-
-    frames: list[np.ndarray] = []
-    # from memory and as this format alone: others open files that a file names
-    with av.open(BytesIO(path.read_bytes()), format=kind) as container:
-        stream = next(iter(container.streams.video), None)
-        if stream is None:
-            raise InputError("holds no video. Export the pictures")
-        for frame in container.decode(stream):
-            check_size(frame.height, frame.width)
-            if frames and frames[0].shape != (frame.height, frame.width):
-                raise InputError("its frames differ in size. Export it again")
-            if (len(frames) + 1) * frame.height * frame.width > MOST_PIXELS:
-                raise InputError(
-                    f"has more than {MOST_PIXELS} pixels in all. Cut it into shorter sequences"
-                )
-            colours = frame.to_ndarray(format="rgb24")
-            frames.append(np.rint(colours @ LUMA).astype(np.uint8))
-        rate = float(stream.average_rate or 0)
+    frames, rate = _decoded(path, kind)
     if not frames:
         raise InputError("holds no frame that can be decoded. Export it again")
     geometry = Geometry(
@@ -61,3 +47,50 @@ def read_video(path: Path, kind: str) -> Images:
         lambda maps, place: write_maps(maps, place, geometry),
         ".nii.gz",
     )
+
+
+def _decoded(path: Path, kind: str) -> tuple[list[np.ndarray], float]:
+    """Gray frames uint8 (H, W), and frames per second."""
+    frames: list[np.ndarray] = []
+    with _open(path, kind) as container:
+        stream = _stream(container)
+        for frame in container.decode(stream):
+            check_size(frame.height, frame.width)
+            if frames and frames[0].shape != (frame.height, frame.width):
+                raise InputError("its frames differ in size. Export it again")
+            if (len(frames) + 1) * frame.height * frame.width > MOST_PIXELS:
+                raise InputError(
+                    f"has more than {MOST_PIXELS} pixels in all. Cut it into shorter sequences"
+                )
+            colours = frame.to_ndarray(format="rgb24")
+            frames.append(np.rint(colours @ LUMA).astype(np.uint8))
+        return frames, float(stream.average_rate or 0)
+
+
+def sizes_of(path: Path, kind: str) -> tuple[int, int, int]:
+    """Frames, height and width that the header states; 0 frames if it does not say.
+
+    Raises:
+        InputError: "reason. Remedy."
+    """
+    with _open(path, kind) as container:
+        stream = _stream(container)
+        return stream.frames, stream.height, stream.width
+
+
+def _open(path: Path, kind: str) -> av.container.InputContainer:
+    import av
+
+    # from memory and as this format alone: others open files that a file names
+    try:
+        return av.open(BytesIO(path.read_bytes()), format=kind)
+    except MemoryError:  # FFmpeg's word for a size that it refuses
+        raise InputError("is damaged: its header states sizes that cannot be") from None
+
+
+def _stream(container: av.container.InputContainer) -> av.VideoStream:
+    if not container.streams.video:
+        raise InputError("holds no video. Export the pictures")
+    stream = container.streams.video[0]
+    check_size(stream.height, stream.width)  # before a decoder takes memory
+    return stream

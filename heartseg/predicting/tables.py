@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from heartseg.data.camus_names import parse_frame
 from heartseg.metrics import Spacing
 from heartseg.metrics.clinical import PHASES, VIEWS, indices
 from heartseg.metrics.ejection import (
@@ -22,7 +24,9 @@ from heartseg.metrics.ejection import (
 from heartseg.metrics.plausibility import flags
 from heartseg.metrics.uncertainty import case_uncertainty
 from heartseg.paths import put_file
-from heartseg.predicting.files import FRAME, Job, patient_of
+from heartseg.predicting.files import Job, patient_of
+
+Mask = tuple[np.ndarray, Spacing | None]  # label map (H, W), spacing
 
 MEASURED: dict[str, Callable[[np.ndarray, Spacing], float]] = {
     "lv_length_mm": long_axis_length,
@@ -52,8 +56,8 @@ def frame_rows(
         out: folder that image names are relative to.
         entropies: of `normalised_entropy`, (K, H, W); without them there is no uncertainty.
     """
-    named = FRAME.fullmatch(job.place.name)
-    names = named.groupdict() if named else {"patient": "", "view": "", "phase": ""}
+    named = parse_frame(job.place.name)
+    names = asdict(named) if named else {"patient": "", "view": "", "phase": ""}
     rows = [
         {"image": str(job.place.relative_to(out)), **names, "frame": int(number) + 1}
         for number in numbers
@@ -93,22 +97,40 @@ def clinical_rows(
     masks: Sequence[tuple[Job, np.ndarray, Spacing | None]], out: Path
 ) -> list[dict[str, Any]]:
     """Rows of clinical.csv: `heartseg.metrics.clinical.indices` of each patient of whom both
-    views at both phases are given, with spacing.
+    views at both phases are given.
+
+    If none of the four has a scale, the ejection fractions alone are there: a scale that the two
+    phases of a view share cancels out of a ratio of volumes. Pixels are taken as square.
 
     Args:
         masks: job, label map (H, W) and spacing (row, column) in mm of files.
         out: folder that patients' names are relative to.
     """
-    patients: dict[Path, dict[tuple[str, str], tuple[np.ndarray, Spacing]]] = defaultdict(dict)
+    patients: dict[Path, dict[tuple[str, str], Mask]] = defaultdict(dict)
     for job, labels, spacing in masks:
-        frame = FRAME.fullmatch(job.place.name)
-        if frame and spacing is not None:
-            patients[patient_of(job)][frame["view"], frame["phase"]] = labels, spacing
-    return [
-        {"patient": patient.name, "folder": str(patient.parent.relative_to(out))} | indices(frames)
-        for patient, frames in sorted(patients.items())
-        if len(frames) == len(VIEWS) * len(PHASES)
-    ]
+        if frame := parse_frame(job.place.name):
+            patients[patient_of(job)][frame.view, frame.phase] = labels, spacing
+    rows = []
+    for patient, frames in sorted(patients.items()):
+        found = _indices(frames)
+        if found is not None:
+            folder = str(patient.parent.relative_to(out))
+            rows.append({"patient": patient.name, "folder": folder} | found)
+    return rows
+
+
+def _indices(frames: Mapping[tuple[str, str], Mask]) -> dict[str, float] | None:
+    """The indices of a patient, the fractions alone without a scale; None if they cannot be had."""
+    if len(frames) < len(VIEWS) * len(PHASES):
+        return None
+    scaled = {key: (labels, spacing) for key, (labels, spacing) in frames.items() if spacing}
+    if len(scaled) == len(frames):
+        return indices(scaled)
+    shapes = {key: labels.shape for key, (labels, _) in frames.items()}
+    if scaled or any(shapes[view, "ED"] != shapes[view, "ES"] for view in VIEWS):
+        return None
+    in_pixels = indices({key: (labels, (1.0, 1.0)) for key, (labels, _) in frames.items()})
+    return {name: value for name, value in in_pixels.items() if name.startswith("ef_percent")}
 
 
 def write_table(rows: list[dict[str, Any]], path: Path) -> None:

@@ -14,12 +14,13 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, Field
 
+from heartseg.data.camus_names import parse_frame
 from heartseg.data.images import stem_of
 from heartseg.metrics import Spacing
 from heartseg.metrics.clinical import PHASES, VIEWS
 from heartseg.metrics.mmode import SPECIES, measure
 from heartseg.metrics.sequence import lv_curves, summarise_curves
-from heartseg.predicting.files import FRAME, Job
+from heartseg.predicting.files import Job
 from heartseg.predicting.tables import clinical_rows, frame_rows
 from heartseg.report.overlay import outlines
 
@@ -111,8 +112,8 @@ class Segmented:
 
 def patient_in(name: str) -> str:
     """The patient in a name of the CAMUS release, "" in another one."""
-    named = FRAME.fullmatch(stem_of(Path(name)))
-    return named["patient"] if named else ""
+    named = parse_frame(stem_of(Path(name)))
+    return named.patient if named else ""
 
 
 def describe(one: Segmented, dataset: str, species: str, pictures: bool) -> ImageAnswer:

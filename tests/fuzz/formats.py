@@ -39,6 +39,13 @@ from heartseg.sweeps.file import read_sweep
 from tests.data.raw import INFO, echo
 from tests.examples import ROOT
 from tests.fuzz.mutations import FLOATS, INTEGERS, mutate
+from tests.fuzz.pictures import (
+    make_jpeg,
+    make_metaimage,
+    make_tiff,
+    make_video,
+    tissue_seeds,
+)
 
 Reader = Callable[[Path], None]
 
@@ -283,7 +290,7 @@ COUNTED = {  # little-endian tags: numbers of pixels and frames, bits, and place
 
 
 def make_dicom_file(rng: Random) -> tuple[bytes, str]:
-    data = rng.choice(dicom_seeds())
+    data = rng.choice(dicom_seeds() + tissue_seeds())
     kind = rng.random()
     if kind < 0.35:  # a count, a place or a size of the geometry
         for _ in range(rng.choice((1, 1, 2))):
@@ -461,7 +468,11 @@ def read_faulty(path: Path) -> None:
 FORMATS = {
     "nifti": Format(make_nifti, (read_to_predict, read_as_label_map, read_as_upload)),
     "png": Format(make_png, (read_as_window, read_as_mask, read_to_predict, read_as_upload)),
-    "dicom": Format(make_dicom_file, (read_as_dicom, read_as_upload)),
+    "dicom": Format(make_dicom_file, (read_as_dicom, read_to_predict, read_as_upload)),
+    "metaimage": Format(make_metaimage, (read_to_predict, read_as_label_map, read_as_upload)),
+    "tiff": Format(make_tiff, (read_to_predict, read_as_upload)),
+    "jpeg": Format(make_jpeg, (read_to_predict, read_as_upload)),
+    "video": Format(make_video, (read_to_predict, read_as_upload)),
     "cfg": Format(make_cfg, (read_as_info, read_as_tables)),
     "yaml": Format(make_yaml, (read_as_yaml,)),
     "faulty": Format(make_faulty, (read_faulty,)),
