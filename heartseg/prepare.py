@@ -123,7 +123,8 @@ def check(
         The cases that can be read, and the problems of the others as "path: reason. Remedy."
     """
     good: list[Case] = []
-    problems, remarks = [], []
+    problems: list[str] = []
+    remarks: list[str] = []
     sizes: dict[str, dict[tuple[str, str], Measured]] = defaultdict(dict)
     found = map_in_order(lambda case: _check(dataset, case), cases, threads)
     for case, one in zip(cases, found, strict=True):

@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from heartseg.data.camus_names import parse_frame
+from heartseg.data.camus_names import LABEL_FOLDERS, parse_frame
 from heartseg.data.images import KINDS, SUFFIXES, is_hidden, is_image, stem_of
 
 NOT_IMAGES = ("_gt", "_mask", "_seg", "_uncertainty", "_overlay", "_curves")
-LABEL_FOLDERS = ("labelstr", "labelsts")
-"""Of nnU-Net: they hold label maps, named as the images."""
 FILES_AT_ONCE = 16
 
 

@@ -30,7 +30,7 @@ from heartseg.metrics.uncertainty import normalised_entropy
 from heartseg.models.inputs import input_stacks, segmented_frames
 from heartseg.paths import put_file
 from heartseg.predicting.files import Job
-from heartseg.predicting.tables import add_flags, clinical_rows, frame_rows
+from heartseg.predicting.tables import Mask, add_flags, clinical_rows, frame_rows
 from heartseg.report.overlay import save_overlay
 
 if TYPE_CHECKING:
@@ -160,7 +160,8 @@ class Segmenter:
             except InputError as error:
                 outcome.problems.append(str(error))
             else:
-                masks.append((one.job, one.labels[0], one.images.spacing))
+                image = one.images.frames[one.numbers[0]]
+                masks.append(Mask(one.job, one.labels[0], one.images.spacing, image))
         if self.dataset == "camus":
             outcome.patients = clinical_rows(masks, self.out)
         return outcome
@@ -252,9 +253,8 @@ class Segmenter:
         outcome.skipped += not one.fresh
         if self.dataset == "camus" or doubts is not None:
             rows = frame_rows(one.job, labels, one.numbers, measured, self.out, doubts)
-            if measured is not None:
-                add_flags(rows, labels, measured)
             if self.dataset == "camus":
+                add_flags(rows, labels, measured, one.images.frames[one.numbers])
                 geometry = one.images.geometry
                 rows = [row | {"scale": geometry.source or geometry.doubt} for row in rows]
             outcome.images += rows
@@ -263,7 +263,10 @@ class Segmenter:
             summary = summarise_curves(curves)
             if measured is None:  # of the volumes only their ratio counts
                 summary = {key: v for key, v in summary.items() if not key.endswith(VOLUMES)}
-            outcome.sequences.append(name | summary)
+            # one frame spoils the volume at an end of the curve, and so EF
+            told = [flag for flag in ("edge", "size") if flag in rows[0]]
+            odd = {flag: any(row[flag] for row in rows) for flag in told}
+            outcome.sequences.append(name | summary | odd)
 
 
 def _fitting(stored: np.ndarray, one: Opened, path: Path) -> np.ndarray:
