@@ -52,7 +52,7 @@ def read_metaimage(path: Path) -> Images:
             f"is damaged: {_pixels_of(header, path).name} does not hold the pixels that the header "
             "states. Copy or export it again"
         ) from None
-    pixels = np.asarray(sitk.GetArrayViewFromImage(image))  # (..., y, x[, channel])
+    pixels = sitk.GetArrayFromImage(image)  # (..., y, x[, channel]); a view would outlive its image
     note = ""
     if image.GetNumberOfComponentsPerPixel() > 1:
         pixels = gray_of(np.moveaxis(pixels.T, 0, -1))
