@@ -78,6 +78,7 @@ def prepare(
         raise InputError("\n  - ".join([f"{config.source}: no case is left to prepare", *problems]))
     split_of = split_patients({case.patient for case in good}, config.split, survey.official)
     notes += notes_on_split(split_of, config.split, survey.official, dataset)
+    spacing = config.spacing if isinstance(config, CamusDataset) else None
     metadata = {
         "dataset": dataset,
         "labels": {label.name: label.value for label in LABELS[dataset]},
@@ -85,7 +86,7 @@ def prepare(
         "frames": config.frames if isinstance(config, CamusDataset) else 1,
         "species": "human" if isinstance(config, CamusDataset) else config.species,
         "source": str(config.source),
-        "given_spacing": config.spacing if isinstance(config, CamusDataset) else None,
+        "given_spacing": list(spacing) if spacing else None,
         "synthetic": any(config.source.rglob(PHANTOM_MARKER)),
         "split": {
             "method": config.split.method,
