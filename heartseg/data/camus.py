@@ -126,9 +126,8 @@ class CamusCase:
             )
         if image.spacing is None and self.spacing is None:
             problems.append(
-                f"{self.image}: {image.geometry.doubt}. If the size of its pixels is known, set "
-                f"{SPACING_KEY}: [row_mm, column_mm] in params.yaml; it is used for all files "
-                "without a scale of their own."
+                f"{self.image}: {image.geometry.doubt}. If its pixel size is known, set "
+                f"{SPACING_KEY}: [row_mm, column_mm] in params.yaml."
             )
         return problems
 

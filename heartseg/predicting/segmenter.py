@@ -25,6 +25,7 @@ from heartseg.data.labels import LABELS
 from heartseg.data.sequences import frame_rate
 from heartseg.errors import InputError
 from heartseg.metrics import Spacing
+from heartseg.metrics.plausibility import PATIENT_FLAGS
 from heartseg.metrics.sequence import lv_curves, summarise_curves
 from heartseg.metrics.uncertainty import normalised_entropy
 from heartseg.models.inputs import input_stacks, segmented_frames
@@ -164,6 +165,10 @@ class Segmenter:
                 masks.append(Mask(one.job, one.labels[0], one.images.spacing, image))
         if self.dataset == "camus":
             outcome.patients = clinical_rows(masks, self.out)
+            for row in outcome.patients:
+                if odd := [flag for flag in PATIENT_FLAGS if row.get(flag)]:
+                    told = f"its volumes and EF are not plausible ({', '.join(odd)})"
+                    outcome.notes.append((row["patient"], told))
         return outcome
 
     def _open(self, job: Job, outcome: Outcome) -> Opened | None:

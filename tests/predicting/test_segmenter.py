@@ -291,6 +291,7 @@ def test_a_ventricle_that_is_cut_off_is_flagged_in_all_tables(tmp_path, scale):
     (row,) = outcome.patients
     assert not whole["edge"]
     assert row["edge"]
+    assert any(name == "patient0001" and "edge" in note for name, note in outcome.notes)
     assert {r["image"]: r["edge"] for r in outcome.images} == {
         f"patient0001_{view}_{phase}": view == "4CH"
         for view in ("2CH", "4CH")
