@@ -53,7 +53,7 @@ def list_files(source: Path, problems: list[str]) -> list[Path]:
 
 def by_frame(source: Path, files: Iterable[Path], notes: list[str]) -> Frames:
     """The images and label maps among files; notes on those that are not used."""
-    named = {path: name for path in files if (name := parse(path))}
+    named = {path: name for path in files if (name := parse(path.relative_to(source)))}
     patients = {name.patient for name in named.values()}
     frames: Frames = defaultdict(list)
     elsewhere, other = [], [path for path in files if ending_of(path) and path not in named]

@@ -11,14 +11,16 @@ PHASES = ("ED", "ES")
 HALF_SEQUENCE = "half_sequence"
 ENDINGS = (".nii.gz", ".nii", ".mhd", ".mha")
 """Of images and label maps, in any case. The pixels of a .mhd file are in a .raw or .zraw file."""
-LABEL_FOLDERS = {"labelstr": "imagesTr", "labelsts": "imagesTs"}
-"""nnU-Net's folders of label maps, which have no _gt in their names, and of their images."""
+NNUNET_FOLDERS = {"labelstr": "imagesTr", "labelsts": "imagesTs"}
+"""nnU-Net's folders of label maps, and of their images."""
+LABEL_FOLDERS = (*NNUNET_FOLDERS, "labels", "masks", "mask")
+"""Folders of label maps, which need not have _gt in their names."""
 UNLABELLED_FOLDERS = {"testing", "imagests"}
 """Folders whose patients the 2019 challenge and nnU-Net keep for testing."""
 LAYOUT = (
     "PATIENT_VIEW_PHASE and PATIENT_VIEW_PHASE_gt (views 2CH and 4CH, phases ED and ES) with an "
-    f"ending of {', '.join(ENDINGS)}, in any folder below; or nnU-Net's imagesTr/…_0000 and "
-    "labelsTr"
+    f"ending of {', '.join(ENDINGS)}, in any folder below; or label maps without _gt in a folder "
+    "labels/ or masks/; or nnU-Net's imagesTr/ with names ending in _0000 and labelsTr/"
 )
 _STEM = re.compile(
     rf"(?P<patient>.+?)[_-](?P<view>{'|'.join(VIEWS)})[_-](?P<frames>ED|ES|half[_-]sequence)"
@@ -66,7 +68,11 @@ def ending_of(path: Path) -> str:
 
 
 def parse(path: Path) -> Named | None:
-    """Read the name of a file; None if it is not that of a CAMUS image or label map."""
+    """Read the name of a file; None if it is not that of a CAMUS image or label map.
+
+    Args:
+        path: of the file; folders above the source do not belong to it.
+    """
     ending = ending_of(path)
     match = _STEM.fullmatch(path.name.removesuffix(ending)) if ending else None
     if match is None:
@@ -76,7 +82,8 @@ def parse(path: Path) -> Named | None:
         patient=match["patient"],
         view=match["view"].upper(),
         frames=frames if frames in PHASES else HALF_SEQUENCE,
-        is_mask=bool(match["mask"]) or path.parent.name.lower() in LABEL_FOLDERS,
+        is_mask=bool(match["mask"])
+        or any(folder.lower() in LABEL_FOLDERS for folder in path.parts[:-1]),
     )
 
 
@@ -96,7 +103,7 @@ def partner_of(path: Path) -> Path:
     """Where the label map of an image belongs, or the image of a label map."""
     ending, folder = ending_of(path), path.parent
     stem = path.name.removesuffix(ending)
-    if image_folder := LABEL_FOLDERS.get(folder.name.lower()):
+    if image_folder := NNUNET_FOLDERS.get(folder.name.lower()):
         return folder.with_name(image_folder) / f"{stem}_0000{ending}"
     if folder.name.lower().startswith("images") and stem.endswith("_0000"):
         labels = f"labels{folder.name[len('images') :]}"

@@ -394,6 +394,13 @@ def challenge_of_2019(source: Path) -> None:
         path.unlink()
 
 
+def masks_in_their_own_folder(source: Path) -> None:
+    for path in sorted(source.rglob("*_gt*")):
+        target = source / "masks" / path.parent.name / path.name.replace("_gt", "")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+
+
 def nnunet(source: Path) -> None:
     def place(path: Path) -> Path:
         if "_gt" in path.name:
@@ -426,6 +433,7 @@ LAYOUTS = {
     upper_case: 16,
     resource_forks: 16,
     challenge_of_2019: 12,
+    masks_in_their_own_folder: 16,
     nnunet: 12,
 }
 
