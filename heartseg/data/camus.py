@@ -90,10 +90,19 @@ class CamusCase:
         except InputError as error:
             problems.append(str(error))
         spacing = (image and image.spacing) or self.spacing
-        if image:
-            problems += self._faults(image)
-        if image and mask:
+        if image and image.spacing is None and self.spacing is None:
+            problems.append(
+                f"{self.image}: {image.geometry.doubt}. If its pixel size is known, set "
+                f"{SPACING_KEY}: [row_mm, column_mm] in params.yaml."
+            )
+        sequences = [
+            f"{path}: holds {len(one.frames)} frames. Write the {self.phase} frame alone into it."
+            for path, one in ((self.image, image), (self.mask, mask))
+            if one and len(one.frames) > 1
+        ]
+        if image and mask and not sequences:
             problems += self._disagreements(image, mask)
+        problems += sequences
         if problems or image is None or mask is None or spacing is None:
             raise BadFilesError("camus", problems)
         notes = [f"{self.case_id}: {note}" for note in dict.fromkeys(image.notes + mask.notes)]
@@ -116,21 +125,6 @@ class CamusCase:
             notes=tuple(notes),
         )
 
-    def _faults(self, image: Images) -> list[str]:
-        """Why an image that can be read is none of one frame with a scale."""
-        problems = []
-        if len(image.frames) > 1:
-            problems.append(
-                f"{self.image}: holds {len(image.frames)} frames. Write the {self.phase} frame "
-                "alone into it."
-            )
-        if image.spacing is None and self.spacing is None:
-            problems.append(
-                f"{self.image}: {image.geometry.doubt}. If its pixel size is known, set "
-                f"{SPACING_KEY}: [row_mm, column_mm] in params.yaml."
-            )
-        return problems
-
     def _disagreements(self, image: Images, mask: Images) -> list[str]:
         """Why a mask that can be read does not fit its image."""
         if image.frames.shape != mask.frames.shape:
@@ -140,7 +134,15 @@ class CamusCase:
                 "Export the mask on the image's grid."
             ]
         own, other = image.geometry.affine, mask.geometry.affine
-        if own and other and not np.allclose(own, other, atol=1e-3):
+        if own is None and other is None:
+            return []
+        if own is None or other is None:
+            stated, not_stated = ("mask", "image") if own is None else ("image", "mask")
+            return [
+                f"{self.mask}: the {stated} states an orientation and the {not_stated} none, so "
+                "one may be flipped. Export the mask with the image's affine."
+            ]
+        if not np.allclose(own, other, atol=1e-3):
             return [
                 f"{self.mask}: has another affine than its image. Export the mask on the image's "
                 "grid."

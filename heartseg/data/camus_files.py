@@ -58,7 +58,7 @@ def by_frame(source: Path, files: Iterable[Path], notes: list[str]) -> Frames:
     frames: Frames = defaultdict(list)
     elsewhere, other = [], [path for path in files if ending_of(path) and path not in named]
     for path, name in named.items():
-        if path.parent.name in patients - {name.patient}:
+        if path.parent.name != name.patient and path.parent.name in patients:
             elsewhere.append(path)
         else:
             frames[name.patient, name.view, name.frames, name.is_mask].append(path)
@@ -73,6 +73,7 @@ def by_frame(source: Path, files: Iterable[Path], notes: list[str]) -> Frames:
 
 
 def twice(paths: Sequence[Path]) -> list[str]:
+    """The problem of a frame of which there are several files."""
     if len(paths) < 2:
         return []
     others = ", ".join(str(path) for path in paths[1:])

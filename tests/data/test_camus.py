@@ -225,6 +225,12 @@ FAULTS = {
     "mask of another affine": Fault(
         lambda s: write_nifti(s / MASK, echo()[1], AFFINE * 1.05), MASK, "another affine", 1
     ),
+    "mask without orientation": Fault(
+        lambda s: write_nifti(s / MASK, echo()[1], np.eye(4)), MASK, "orientation", 1
+    ),
+    "mask of a sequence": Fault(
+        lambda s: write_nifti(s / MASK, np.zeros((3, 24, 40), np.uint8)), MASK, "3 frames", 1
+    ),
     "NaN": Fault(nan, IMAGE, "NaN", 1),
     "mask missing": Fault(lambda s: (s / MASK).unlink(), MASK, "missing", 1),
     "image missing": Fault(lambda s: (s / IMAGE).unlink(), IMAGE, "missing", 1),
