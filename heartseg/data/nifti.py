@@ -30,7 +30,6 @@ FREE_TEXT = {"descrip", "aux_file", "intent_name", "db_name"}
 MOST_BYTES = 256 << 20
 """Of an unpacked file; broken or hostile gzip could unpack to any size."""
 GZIP = b"\x1f\x8b"
-RESTORE = "Restore it from the release."
 
 
 def read_bytes(path: Path) -> bytes:
