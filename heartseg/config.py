@@ -44,7 +44,10 @@ class Split(Section):
 
 class CamusDataset(Section):
     source: Path
-    """Folder of the release: database_nifti/ and, optionally, database_split/."""
+    """Folder of the release, of the 2019 challenge, or of nnU-Net's imagesTr/ and labelsTr/."""
+    spacing: tuple[Positive, Positive] | None
+    """(row, column) in mm per pixel, used for all images that state no scale to be believed; null:
+    such images are refused."""
     frames: Literal[1] | Annotated[int, Field(ge=4)]
     """1: an image is the ED or the ES frame. More: the half sequence from that frame to the other,
     resampled to so many frames, which the network takes as channels (three are a grey image)."""

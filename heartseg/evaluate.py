@@ -189,7 +189,7 @@ def pairs_of(model: PackagedModel, dataset: str, predict: Predict, frames: pd.Da
 
 def summarise(measured: Measured, dataset: str, params: Params) -> dict[str, Any]:
     """What metrics.json says of the cases."""
-    from heartseg.metrics.plausibility import summarise_plausibility
+    from heartseg.metrics.plausibility import summarise_plausibility, summarise_volumes
     from heartseg.metrics.summary import summarise_camus, summarise_mmode, tidy
     from heartseg.metrics.uncertainty import doubt_and_dice, summarise_uncertainty
 
@@ -201,6 +201,7 @@ def summarise(measured: Measured, dataset: str, params: Params) -> dict[str, Any
     if dataset == "mmode":
         return summarise_mmode(cases, measured.clinical, params.evaluate) | doubt
     plausibility = tidy(summarise_plausibility(cases, params.evaluate))
+    plausibility["volumes"] = summarise_volumes(measured.clinical)
     of_masks = summarise_camus(cases, measured.clinical, params.evaluate)
     return of_masks | {"plausibility": plausibility} | doubt
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from heartseg.config import Phantoms, load_params
-from heartseg.data.camus_tables import VIEWS
+from heartseg.data.camus_names import VIEWS
 from heartseg.data.phantoms.camus import make_patient, make_view, write_camus
 from heartseg.data.phantoms.mmode import make_animal, write_mmode
 from heartseg.data.phantoms.mmode_quality import write_quality

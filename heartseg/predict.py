@@ -1,11 +1,14 @@
 """Segment image files: label maps on the files' own grids, pictures with contours, tables.
 
-MODEL is a registered model or a folder made by `heartseg pull`. Images are NIfTI (2-D, or 3-D with
-time last), PNG and DICOM files, folders (a CAMUS release is one) and patterns. What was segmented
-before is not done again. Left in DIR, besides NAME_seg and NAME_overlay of each file:
+MODEL is a registered model or a folder made by `heartseg pull`. Images are NIfTI and MetaImage
+files (2-D, or 3-D with time last), PNG, JPEG, TIFF, DICOM, AVI and MP4 files, folders (a CAMUS
+release or an nnU-Net dataset is one) and patterns. What was segmented before is not done again.
+Left in DIR, besides NAME_seg and NAME_overlay of each file:
 
-images.csv (lengths and areas per frame), clinical.csv (volumes and EF of patients whose two views
-at ED and ES are there, named as in CAMUS), sequences.csv and NAME_curves (volume over time).
+images.csv (lengths and areas per frame, and where the scale comes from), clinical.csv (volumes and
+EF of patients whose two views at ED and ES are there, named as in CAMUS), sequences.csv and
+NAME_curves (volume over time). Files without a scale that can be believed give label maps and
+ejection fractions, but no millimetres: see --spacing.
 With --uncertainty also NAME_uncertainty, the entropy of each pixel from 0 to 1 (in a PNG 0 to 255),
 and the column uncertainty of images.csv, its mean over the heart.
 """
@@ -20,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from heartseg.arguments import positive
 from heartseg.errors import InputError, run_command
 
 if TYPE_CHECKING:
@@ -40,6 +44,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("model", help="models:/heartseg-camus@champion, or a pulled folder")
     parser.add_argument("inputs", nargs="+", metavar="FILE_FOLDER_OR_PATTERN")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR")
+    parser.add_argument(
+        "--spacing",
+        nargs=2,
+        type=positive(float),
+        metavar=("ROW", "COLUMN"),
+        help="mm per pixel of all files, where they do not say or are wrong",
+    )
     parser.add_argument("--uncertainty", action="store_true", help="how unsure it is, per pixel")
     parser.add_argument("--overwrite", action="store_true", help="do all files again")
     parser.add_argument("--ray", action="store_true", help="on the cluster at RAY_ADDRESS")
@@ -57,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         package = read_model(options.model)
         settings = {
             "out": out,
+            "spacing": tuple(options.spacing) if options.spacing else None,
             "uncertainty": options.uncertainty,
             "overwrite": options.overwrite,
             "made_before": start(out, package, options.overwrite),

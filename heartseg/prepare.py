@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from heartseg.data import camus, mmode, mmode_quality_windows
 from heartseg.data.labels import LABELS
 from heartseg.data.prepared import SPLITS, map_in_order, write_prepared
 from heartseg.data.sequences import stack_sequences
-from heartseg.data.source import PHANTOM_MARKER, Case, Survey
-from heartseg.data.splits import split_patients
-from heartseg.errors import BadFilesError, InputError, one_line, run_command
+from heartseg.data.source import PHANTOM_MARKER, Case, Survey, enumerated
+from heartseg.data.splits import notes_on_split, split_patients
+from heartseg.errors import BadFilesError, InputError, one_line, printing_notes, run_command
+from heartseg.metrics.scale import Measured, disagreement, impossible_size, measured
 from heartseg.paths import prepared_path
 
 UNITS = {
@@ -41,7 +43,13 @@ UNITS = {
 
 
 def prepare(
-    dataset: str, config: CamusDataset | MmodeDataset, path: Path, *, skip_bad: bool, threads: int
+    dataset: str,
+    config: CamusDataset | MmodeDataset,
+    path: Path,
+    *,
+    skip_bad: bool,
+    threads: int,
+    notes: list[str] | None = None,
 ) -> dict[str, Any]:
     """Write the prepared dataset, or nothing.
 
@@ -51,6 +59,7 @@ def prepare(
         path: the Parquet file to write.
         skip_bad: leave bad cases out and list them in the metadata, instead of refusing.
         threads: files read at a time.
+        notes: gets what is noticed, also if there is an error in the end.
 
     Returns:
         The metadata of the file written.
@@ -59,22 +68,17 @@ def prepare(
         BadFilesError: with every bad file of the source; nothing was written.
         InputError: the source is no such dataset, no case is left, or no split is possible.
     """
-    survey = _survey(dataset, config)
-    good: list[Case] = []
-    problems, notes = list(survey.problems), list(survey.notes)
-    checks = map_in_order(_check, survey.cases, threads)
-    for case, (faults, remarks) in zip(survey.cases, checks, strict=True):
-        problems += faults
-        notes += remarks
-        if not faults:
-            good.append(case)
-    problems = list(dict.fromkeys(problems))  # one file's fault can hit several cases
+    notes = [] if notes is None else notes
+    survey = _survey(dataset, config, notes)
+    good, problems = check(dataset, survey.cases, threads, notes)
+    problems = list(dict.fromkeys([*survey.problems, *problems]))  # a file can hit several cases
     if problems and not skip_bad:
         raise BadFilesError(dataset, problems)
     if not good:
         raise InputError("\n  - ".join([f"{config.source}: no case is left to prepare", *problems]))
-
     split_of = split_patients({case.patient for case in good}, config.split, survey.official)
+    notes += notes_on_split(split_of, config.split, survey.official, dataset)
+    spacing = config.spacing if isinstance(config, CamusDataset) else None
     metadata = {
         "dataset": dataset,
         "labels": {label.name: label.value for label in LABELS[dataset]},
@@ -82,7 +86,8 @@ def prepare(
         "frames": config.frames if isinstance(config, CamusDataset) else 1,
         "species": "human" if isinstance(config, CamusDataset) else config.species,
         "source": str(config.source),
-        "synthetic": os.path.isfile(config.source / PHANTOM_MARKER),
+        "given_spacing": list(spacing) if spacing else None,
+        "synthetic": any(config.source.rglob(PHANTOM_MARKER)),
         "split": {
             "method": config.split.method,
             "lists": survey.official is not None,
@@ -104,24 +109,103 @@ def prepare(
     return metadata
 
 
-def _survey(dataset: str, config: CamusDataset | MmodeDataset) -> Survey:
+def check(
+    dataset: str, cases: Sequence[Case], threads: int, notes: list[str]
+) -> tuple[list[Case], list[str]]:
+    """Read every case once, to find all that is wrong or odd.
+
+    Args:
+        dataset: "camus", "mmode" or "mmode-quality".
+        cases: of a survey.
+        threads: files read at a time.
+        notes: gets what is odd but no fault.
+
+    Returns:
+        The cases that can be read, and the problems of the others as "path: reason. Remedy."
+    """
+    good: list[Case] = []
+    problems: list[str] = []
+    remarks: list[str] = []
+    sizes: dict[str, dict[tuple[str, str], Measured]] = defaultdict(dict)
+    found = map_in_order(lambda case: _check(dataset, case), cases, threads)
+    for case, one in zip(cases, found, strict=True):
+        problems += one.problems
+        remarks += one.notes
+        if not one.problems:
+            good.append(case)
+        if one.size is not None:
+            sizes[case.patient][one.image] = one.size
+    notes += [*_merged(remarks), *_notes_on_scale(sizes)]
+    return good, problems
+
+
+def _survey(dataset: str, config: CamusDataset | MmodeDataset, notes: list[str]) -> Survey:
+    if not os.path.isdir(config.source):
+        raise InputError(
+            f"{config.source} is no folder. Set datasets.{dataset}.source in params.yaml, or let "
+            "`dvc repro` make the phantoms"
+        )
     if isinstance(config, MmodeDataset):
         reader = mmode_quality_windows if dataset == "mmode-quality" else mmode
-        return reader.survey(config)
-    survey = camus.survey(config.source, use_lists=config.split.method in ("auto", "official"))
-    return survey if config.frames == 1 else stack_sequences(survey, config.frames)
+        survey = reader.survey(config)
+    else:
+        use_lists = config.split.method in ("auto", "official")
+        survey = camus.survey(config.source, use_lists, config.spacing)
+    notes += survey.notes
+    if isinstance(config, CamusDataset) and config.frames > 1:
+        survey = stack_sequences(survey, config.frames, notes)
+    return survey
 
 
-def _check(case: Case) -> tuple[list[str], list[str]]:
-    """Problems and notes of a case, found by reading it."""
+@dataclass(frozen=True)
+class _Found:
+    """Of one case: its problems, its notes, and of CAMUS which image it is and its LV's size."""
+
+    problems: list[str]
+    notes: Sequence[str] = ()
+    image: tuple[str, str] = ("", "")
+    size: Measured | None = None
+
+
+def _check(dataset: str, case: Case) -> _Found:
     try:
         sample = case.read()
     except BadFilesError as error:
-        return error.problems, []
+        return _Found(error.problems)
     notes = list(sample.notes)
-    if not sample.mask.any() and not isinstance(case, mmode_quality_windows.QualityCase):
+    if not sample.mask.any() and dataset != "mmode-quality":
         notes.append(f"{case.case_id}: its mask is empty")
-    return [], notes
+    size = measured(sample.mask, sample.spacing) if dataset == "camus" else None
+    return _Found([], notes, (sample.view, sample.phase), size)
+
+
+def _notes_on_scale(sizes: Mapping[str, Mapping[tuple[str, str], Measured]]) -> list[str]:
+    """Notes on images, and on patients, whose reference masks show that a scale is wrong."""
+    impossible = {
+        f"{patient}_{view}_{phase}": reason
+        for patient, own in sizes.items()
+        for (view, phase), size in own.items()
+        if (reason := impossible_size(size))
+    }
+    apart = {patient: reason for patient, own in sizes.items() if (reason := disagreement(own))}
+    return [
+        f"{enumerated(list(found))}: {what} (the first: {next(iter(found.values()))}). Check the "
+        "scale of the files"
+        for what, found in (
+            ("the mask shows a heart of a size that no human has", impossible),
+            ("the images of the patient disagree about the scale", apart),
+        )
+        if found
+    ]
+
+
+def _merged(notes: Iterable[str]) -> list[str]:
+    """The same notes, those on several cases ("CASE: what") that say the same as one."""
+    cases: dict[str, list[str]] = defaultdict(list)
+    for note in notes:
+        case, _, what = note.partition(": ")
+        cases[what].append(case)
+    return [f"{enumerated(names)}: {what}" for what, names in cases.items()]
 
 
 def _counts(splits: Iterable[str]) -> dict[str, int]:
@@ -136,15 +220,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     config = load_params().datasets.of(arguments.dataset)
     path = prepared_path(arguments.dataset)
-    facts = prepare(
-        arguments.dataset,
-        config,
-        path,
-        skip_bad=arguments.skip_bad or config.skip_bad,
-        threads=os.cpu_count() or 1,
-    )
-    for note in facts["notes"]:
-        print(f"note: {note}")
+    with printing_notes() as notes:
+        facts = prepare(
+            arguments.dataset,
+            config,
+            path,
+            skip_bad=arguments.skip_bad or config.skip_bad,
+            threads=os.cpu_count() or 1,
+            notes=notes,
+        )
     for problem in facts["skipped"]:
         print(f"left out: {problem}")
     print(f"{path}: cases {facts['cases']}, patients {facts['patients']}")

@@ -7,19 +7,21 @@ for a CAMUS model. Everything in it is measured, whatever the split.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heartseg.config import load_params
-from heartseg.errors import BadFilesError, InputError, run_command, writing_to
+from heartseg.errors import InputError, printing_notes, run_command, writing_to
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from heartseg.config import CamusDataset, MmodeDataset
     from heartseg.data.prepared import Sample
-    from heartseg.data.source import Case
+    from heartseg.data.source import Survey
     from heartseg.tracking.pulled import Pulled
 
 METRICS = ("dice", "iou", "mse")
@@ -47,18 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{options.model} takes sequences of {frames} frames, and single images have masks "
             "here; measure it by `heartseg evaluate`"
         )
-    rows: list[dict[str, Any]] = []
-    problems: list[str] = []
-    for case in find_cases(datasets.of(dataset), options.folder, problems):
-        try:
-            sample = case.read()
-        except BadFilesError as error:
-            problems += error.problems
-            continue
-        rows += measure_image(dataset, sample, predict(pulled, sample.image))
-    if problems:
-        listing = "\n".join(f"  - {problem}" for problem in dict.fromkeys(problems))
-        raise InputError(f"{len(problems)} problem(s) in {options.folder}:\n{listing}")
+    with printing_notes() as notes:
+        rows = measure_folder(pulled, datasets.of(dataset), options.folder, notes)
     table = pd.DataFrame(rows)
     if options.out is not None:
         write(table, options.out)
@@ -68,19 +60,47 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(overall(table).to_string(float_format="%.4f"))
 
 
-def find_cases(config: Any, folder: Path, problems: list[str]) -> Sequence[Case]:
-    """What a folder holds, read as the dataset of `config` with this source."""
+def measure_folder(
+    pulled: Pulled, config: CamusDataset | MmodeDataset, folder: Path, notes: list[str]
+) -> list[dict[str, Any]]:
+    """Rows of `measure_image` for all cases of a folder.
+
+    Args:
+        pulled: the model.
+        config: of its dataset, in params.yaml.
+        folder: laid out as `prepare` reads it.
+        notes: gets what `prepare` notes about the files.
+
+    Raises:
+        InputError: with every bad file of the folder.
+    """
+    from heartseg.prepare import check
+
+    dataset = pulled.metadata["dataset"]
+    found = survey(config, folder)
+    notes += found.notes
+    cases, problems = check(dataset, found.cases, os.cpu_count() or 1, notes)
+    if problems := list(dict.fromkeys([*found.problems, *problems])):
+        listing = "\n".join(f"  - {problem}" for problem in problems)
+        raise InputError(f"{len(problems)} problem(s) in {folder}:\n{listing}")
+    samples = (case.read() for case in cases)
+    return [
+        row
+        for sample in samples
+        for row in measure_image(dataset, sample, predict(pulled, sample.image))
+    ]
+
+
+def survey(config: CamusDataset | MmodeDataset, folder: Path) -> Survey:
+    """Survey a folder, read as the dataset of `config` with this source."""
     from heartseg.config import MmodeDataset
     from heartseg.data import camus, mmode
 
     if isinstance(config, MmodeDataset):
         # Whose heart it is does not count here, so file names need not tell.
         any_name = {"source": folder, "animal_pattern": "(?P<animal>.+)"}
-        survey = mmode.survey(config.model_copy(update=any_name))
-    else:
-        survey = camus.survey(folder, use_lists=False)
-    problems += survey.problems
-    return survey.cases
+        return mmode.survey(config.model_copy(update=any_name))
+    return camus.survey(folder, use_lists=False, spacing=config.spacing)
 
 
 def predict(pulled: Pulled, image: np.ndarray) -> np.ndarray:

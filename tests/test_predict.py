@@ -128,12 +128,12 @@ def test_uri_and_folder_give_the_same_without_a_pickle(pulled, registered, tmp_p
 
     with monkeypatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", registered)
-        with pytest.raises(InputError, match=r"1 input\(s\).*\n.*bad\.nii: cannot be read"):
+        with pytest.raises(InputError, match=r"1 input\(s\).*\n.*bad\.nii: is empty"):
             predict.main([MODEL, "in", "--out", "by_uri"])
     with monkeypatch.context() as patch:
         for unpickles in ("torch.load", "pickle.load", "pickle.loads"):
             patch.setattr(unpickles, None)
-        with pytest.raises(InputError, match=r"1 input\(s\).*\n.*bad\.nii: cannot be read"):
+        with pytest.raises(InputError, match=r"1 input\(s\).*\n.*bad\.nii: is empty"):
             predict.main([str(pulled), "in", "--out", "by_folder"])
 
     found = contents(Path("by_folder"))

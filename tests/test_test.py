@@ -13,9 +13,11 @@ import torch
 from PIL import Image
 
 from heartseg import test
+from heartseg.config import load_params
 from heartseg.errors import InputError
 from heartseg.models.packaged import PackagedModel, log_packaged
 from heartseg.tracking import pulled, registry
+from tests.data.raw import SPACING, echo, write_nifti, write_release
 from tests.examples import ROOT
 from tests.tracking.stores import _cold_store, _own_environment, new_run, store
 
@@ -78,6 +80,33 @@ def test_metrics_by_hand(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
     printed = capsys.readouterr().out
     assert f"{MODEL} on 2 image(s) of {folder}" in printed
     assert "0.8333" in printed
+
+
+@pytest.mark.usefixtures("model")
+def test_notes_are_those_of_prepare_and_are_told_with_an_error_too(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    test.main([MODEL, str(folder)])
+    assert "note: a_w1: its mask is empty" in capsys.readouterr().out
+    (folder / "img/a_w0.png").write_bytes(b"")
+    with pytest.raises(InputError):
+        test.main([MODEL, str(folder)])
+    assert "note: a_w1: its mask is empty" in capsys.readouterr().out
+
+
+def test_a_camus_folder_without_scale_takes_that_of_params(tmp_path: Path) -> None:
+    source = write_release(tmp_path / "release", patients=2)
+    image = source / "database_nifti/patient0001/patient0001_2CH_ED.nii.gz"
+    write_nifti(image, echo()[0], np.eye(4))
+    config = load_params(ROOT / "params.yaml").datasets.camus
+    metadata = METADATA | {"dataset": "camus"}
+    threshold = pulled.Pulled(lambda images: images[:, 0] // 200, metadata)
+    notes: list[str] = []
+    with pytest.raises(InputError, match=r"patient0001_2CH_ED.*datasets\.camus\.spacing"):
+        test.measure_folder(threshold, config, source, notes)
+    told = config.model_copy(update={"spacing": SPACING})
+    assert len(test.measure_folder(threshold, told, source, notes)) == 8 * 4
+    assert any("datasets.camus.spacing" in note for note in notes)
 
 
 @pytest.mark.usefixtures("model")

@@ -1,27 +1,48 @@
-"""Reader for the official CAMUS release (Leclerc et al., IEEE TMI 38(9), 2019).
+"""Reader for CAMUS: the official release (Leclerc et al., IEEE TMI 38(9), 2019) and its relatives.
 
-Layout: database_nifti/PATIENT/PATIENT_VIEW_PHASE[_gt].nii[.gz] and Info_VIEW.cfg beside them,
-optionally database_split/subgroup_{training,validation,testing}.txt, and truth.csv
-(patient,edv_ml,esv_ml,ef_percent) where the true volumes are known.
+Images and label maps are found by their names in any folder below the source (see
+`heartseg.data.camus_names`), so that the release, one unzipped twice, the challenge of 2019 with
+training/ and testing/, and nnU-Net's imagesTr/ and labelsTr/ are read alike. Info_VIEW.cfg is
+looked for beside the images; subgroup_{training,validation,testing}.txt and truth.csv
+(patient,edv_ml,esv_ml,ef_percent: true volumes, where known) anywhere.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from heartseg.data.camus_tables import PHASES, VIEWS, read_info, read_split_lists, read_truth
+from heartseg.data.camus_files import (
+    Frames,
+    by_frame,
+    list_files,
+    lone,
+    not_understood,
+    notes_on_labels,
+    notes_on_testing,
+    twice,
+    without_masks,
+)
+from heartseg.data.camus_names import HALF_SEQUENCE, PHASES, VIEWS
+from heartseg.data.camus_tables import (
+    FRAME_LINES,
+    INFO_FILE,
+    LIST_FILE,
+    Info,
+    read_info,
+    read_split_lists,
+    read_truth,
+)
+from heartseg.data.geometry import Spacing
+from heartseg.data.images import Images, read_images, read_labels
 from heartseg.data.labels import Camus
-from heartseg.data.nifti import RESTORE, Frame, read_frame, to_uint8
 from heartseg.data.prepared import Sample
 from heartseg.data.source import Survey
-from heartseg.errors import BadFilesError, InputError, one_line
+from heartseg.errors import BadFilesError, InputError
 
-NIFTI = (".nii.gz", ".nii")
-OTHER = {"ED": "ES", "ES": "ED"}
+SPACING_KEY = "datasets.camus.spacing"
 
 
 @dataclass(frozen=True)
@@ -29,20 +50,22 @@ class CamusCase:
     """The end-diastolic or end-systolic frame of one view of one patient.
 
     Attributes:
-        image, mask: NIfTI files.
-        frame, other_frame: 0-based numbers of this and of the other phase's frame in the half
-            sequence.
+        image, mask: files; None if the source has none.
+        sequence: file of the half sequence, None if the source has none.
+        info: of Info_VIEW.cfg, None if the source has no such files.
+        spacing: (row, column) in mm that is used if the image states no scale to be believed.
+        reference: known clinical values, see `Sample`.
         problems: known before the images are opened.
     """
 
     patient: str
     view: str
     phase: str
-    image: Path
-    mask: Path
-    frame: int = 0
-    other_frame: int = 0
-    quality: str = ""
+    image: Path | None
+    mask: Path | None
+    sequence: Path | None = None
+    info: Info | None = None
+    spacing: Spacing | None = None
     reference: dict[str, float] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
@@ -51,180 +74,200 @@ class CamusCase:
         return f"{self.patient}_{self.view}_{self.phase}"
 
     def read(self) -> Sample:
-        """Image and mask as uint8 (H, W), spacing (row, column) in mm.
+        """Read image and mask as uint8 (H, W), with the spacing (row, column) in mm.
 
         Raises:
             BadFilesError: with every problem of the case.
         """
         problems = list(self.problems)
-        loaded = []
-        for path in (self.image, self.mask):
-            try:
-                loaded.append(read_frame(path))
-            except InputError as error:
-                problems.append(str(error))
-        if len(loaded) == 2:
-            problems += _disagreements(self, *loaded)
-        if problems:
+        image = mask = None
+        try:
+            image = read_images(self.image) if self.image else None
+        except InputError as error:
+            problems.append(str(error))
+        try:
+            mask = read_labels(self.mask, Camus) if self.mask else None
+        except InputError as error:
+            problems.append(str(error))
+        spacing = (image and image.spacing) or self.spacing
+        if image and image.spacing is None and self.spacing is None:
+            problems.append(
+                f"{self.image}: {image.geometry.doubt}. If its pixel size is known, set "
+                f"{SPACING_KEY}: [row_mm, column_mm] in params.yaml."
+            )
+        sequences = [
+            f"{path}: holds {len(one.frames)} frames. Write the {self.phase} frame alone into it."
+            for path, one in ((self.image, image), (self.mask, mask))
+            if one and len(one.frames) > 1
+        ]
+        if image and mask and not sequences:
+            problems += self._disagreements(image, mask)
+        problems += sequences
+        if problems or image is None or mask is None or spacing is None:
             raise BadFilesError("camus", problems)
-        image, mask = loaded
+        notes = [f"{self.case_id}: {note}" for note in dict.fromkeys(image.notes + mask.notes)]
+        if image.spacing is None:
+            notes.append(
+                f"{self.case_id}: {image.geometry.doubt}; the {spacing[0]:g} x {spacing[1]:g} mm "
+                f"per pixel (row x column) of {SPACING_KEY} are used"
+            )
         return Sample(
             case_id=self.case_id,
             patient=self.patient,
             view=self.view,
             phase=self.phase,
-            frame=self.frame,
-            image=to_uint8(image.pixels),
-            mask=mask.pixels.astype(np.uint8),
-            spacing=image.spacing,
-            quality=self.quality,
+            frame=self.info.frames[self.phase] if self.info else 0,
+            image=image.frames[0],
+            mask=mask.frames[0],
+            spacing=spacing,
+            quality=self.info.quality if self.info else "",
             reference=self.reference,
+            notes=tuple(notes),
         )
 
-
-def _disagreements(case: CamusCase, image: Frame, mask: Frame) -> list[str]:
-    """Problems of a mask that can be read but does not fit."""
-    problems = []
-    if image.pixels.shape != mask.pixels.shape:
-        problems.append(
-            f"{case.mask}: has {mask.pixels.shape} pixels where the image has "
-            f"{image.pixels.shape}. Export it on the image's grid."
-        )
-    elif not np.allclose(image.affine, mask.affine, atol=1e-3):
-        problems.append(
-            f"{case.mask}: has another affine than the image. Export it on the image's grid."
-        )
-    known = np.isin(mask.pixels, [label.value for label in Camus])
-    if not known.all():
-        values = ", ".join(f"{value:g}" for value in np.unique(mask.pixels[~known])[:5])
-        problems.append(f"{case.mask}: has label values outside 0-3 ({values}). {RESTORE}")
-    return problems
+    def _disagreements(self, image: Images, mask: Images) -> list[str]:
+        """Why a mask that can be read does not fit its image."""
+        if image.frames.shape != mask.frames.shape:
+            sizes = [" x ".join(map(str, one.frames.shape[1:])) for one in (mask, image)]
+            return [
+                f"{self.mask}: has {sizes[0]} pixels (rows x columns), its image {sizes[1]}. "
+                "Export the mask on the image's grid."
+            ]
+        own, other = image.geometry.affine, mask.geometry.affine
+        if own is None and other is None:
+            return []
+        if own is None or other is None:
+            stated, not_stated = ("mask", "image") if own is None else ("image", "mask")
+            return [
+                f"{self.mask}: the {stated} states an orientation and the {not_stated} none, so "
+                "one may be flipped. Export the mask with the image's affine."
+            ]
+        if not np.allclose(own, other, atol=1e-3):
+            return [
+                f"{self.mask}: has another affine than its image. Export the mask on the image's "
+                "grid."
+            ]
+        return []
 
 
 # --- what the source holds ----------------------------------------------------------------
 
 
-def survey(source: Path, use_lists: bool) -> Survey:
-    """Find the patients, frames, reference values and split lists of a release.
+def survey(source: Path, use_lists: bool, spacing: Spacing | None = None) -> Survey:
+    """Find the patients, frames, reference values and split lists of a source.
 
     Args:
-        source: folder of the release.
+        source: folder.
         use_lists: whether the official split lists matter.
+        spacing: (row, column) in mm for images that state no scale to be believed.
 
     Raises:
-        InputError: the source does not exist or is no CAMUS release.
+        InputError: the source does not exist, or holds no frame with a reference mask.
     """
-    database = source / "database_nifti"
-    if not os.path.isdir(source):
-        raise InputError(
-            f"{source} is no folder; set datasets.camus.source in params.yaml "
-            "(or let `dvc repro` make the phantoms)"
-        )
-    if not os.path.isdir(database):
-        raise InputError(
-            f"{source} has no folder database_nifti; "
-            "point datasets.camus.source at the folder of the CAMUS release"
-        )
-    folders = [name for name in _listing(database) if os.path.isdir(database / name)]
-    if not folders:
-        raise InputError(f"{database} holds no patient folder; unpack the CAMUS release there")
-
     problems: list[str] = []
     notes: list[str] = []
-    files_of: dict[str, list[str]] = {}
-    for folder in folders:
-        try:
-            files_of[folder] = _listing(database / folder)
-        except InputError as error:
-            problems.append(str(error))
-    volumes = read_truth(source / "truth.csv", problems)
+    files = list_files(source, problems)
+    frames = by_frame(source, files, notes)
+    named = {patient for patient, _, what, _ in frames if what in PHASES}
+    patients = {patient for patient, _, what, is_mask in frames if what in PHASES and is_mask}
+    if not patients:
+        reason = without_masks(source, frames) if named else not_understood(source, files)
+        raise InputError("\n  - ".join([reason, *problems]))
+    notes += notes_on_testing(source, frames, named - patients)
+    volumes: dict[str, dict[str, float]] = {}
+    for path in files:
+        if path.name.lower() == "truth.csv":
+            volumes |= read_truth(path, problems)
+        elif path.name.lower() == "dataset.json":
+            notes += notes_on_labels(path)
     official = None
     unlisted: dict[str, str] = {}
     if use_lists:
-        # A stray or an emptied folder is no patient whom the lists would have to name.
-        patients = {name for name, files in files_of.items() if any(map(_is_nifti, files))}
-        official, unlisted = read_split_lists(source / "database_split", patients, problems, notes)
+        lists = [path for path in files if LIST_FILE.fullmatch(path.name)]
+        if not lists and source.name == "database_nifti":
+            lists = sorted((source.parent / "database_split").glob("subgroup_*.txt"))
+        official, unlisted = read_split_lists(lists, patients, problems, notes)
+    infos = {
+        (path.parent, match[1].upper()): path
+        for path in files
+        if (match := INFO_FILE.fullmatch(path.name))
+    }
+    if not infos:
+        notes.append(
+            "the source has no Info_2CH.cfg and Info_4CH.cfg: EF, image quality and the frames' "
+            "numbers are unknown"
+        )
+    filled = {path.parent for paths in frames.values() for path in paths}
+    notes += [
+        f"{folder.relative_to(source)}: has Info_{view}.cfg and no image"
+        for folder, view in infos
+        if folder not in filled
+    ]
     cases: list[CamusCase] = []
-    for patient, files in files_of.items():
+    for patient in sorted(patients):
         known = (unlisted[patient],) if patient in unlisted else ()
-        found = _cases_of(database / patient, files, volumes.get(patient, {}), known)
-        cases += found
-        notes += _gaps(patient, files, found)
+        own = _cases_of(patient, frames, infos, volumes.get(patient, {}), known, spacing)
+        there = {(case.view, case.phase) for case in own}
+        if gaps := [f"{v} {p}" for v in VIEWS for p in PHASES if (v, p) not in there]:
+            notes.append(f"{patient}: no {', '.join(gaps)}")
+        cases += own
     return Survey(sorted(cases, key=lambda case: case.case_id), problems, notes, official)
 
 
-def _listing(folder: Path) -> list[str]:
-    """Names in a folder, sorted, without hidden ones."""
-    try:
-        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
-    except OSError as error:
-        raise InputError(
-            f"{folder}: cannot be read ({one_line(error)}). Mend its permissions."
-        ) from None
-
-
-def _is_nifti(name: str) -> bool:
-    return name.endswith(NIFTI)
-
-
-def _gaps(patient: str, files: list[str], cases: list[CamusCase]) -> list[str]:
-    """Notes on what a patient lacks, and on images that no case takes."""
-    notes = []
-    there = {(case.view, case.phase) for case in cases}
-    if gaps := [f"{v} {p}" for v in VIEWS for p in PHASES if (v, p) not in there]:
-        notes.append(f"{patient}: no {', '.join(gaps)}")
-    taken = {path.name for case in cases for path in (case.image, case.mask)}
-    other = [
-        name
-        for name in files
-        if _is_nifti(name) and name not in taken and "_half_sequence" not in name
-    ]
-    if other:
-        notes.append(f"{patient}: not used: {', '.join(other)}")
-    return notes
-
-
 def _cases_of(
-    folder: Path, files: list[str], volumes: dict[str, float], known: tuple[str, ...]
+    patient: str,
+    frames: Frames,
+    infos: dict[tuple[Path, str], Path],
+    volumes: dict[str, float],
+    known: tuple[str, ...],
+    spacing: Spacing | None,
 ) -> list[CamusCase]:
+    """A patient's frames with an image or a mask."""
     cases = []
     for view in VIEWS:
-        pairs = {phase: _pair(folder, files, f"{folder.name}_{view}_{phase}") for phase in PHASES}
-        if not any(pairs.values()):
+        files = {
+            (phase, is_mask): frames.get((patient, view, phase, is_mask), [])
+            for phase in PHASES
+            for is_mask in (False, True)
+        }
+        if not any(files.values()):
             continue
-        problems = list(known)
-        info: dict[str, str] = {}
-        reference = dict(volumes)
+        sequences = frames.get((patient, view, HALF_SEQUENCE, False), [])
+        problems = [*known, *twice(sequences)]
+        folders = [path.parent for paths in files.values() for path in paths]
+        folder = next((one for one in folders if (one, view) in infos), folders[0])
+        info = None
         try:
-            info = read_info(folder / f"Info_{view}.cfg")
+            if (folder, view) in infos:
+                info = read_info(infos[folder, view])
+            elif infos:
+                problems.append(
+                    f"{folder / f'Info_{view}.cfg'}: is missing, while other views have theirs. "
+                    "Copy it from where the images come from, or write it with the "
+                    f"{FRAME_LINES}."
+                )
         except InputError as error:
             problems.append(str(error))
-        if "EF" in info:
-            reference["reference_ef"] = float(info["EF"])
-        for phase, pair in pairs.items():
-            if pair:
+        for phase in PHASES:
+            images, masks = files[phase, False], files[phase, True]
+            if images or masks:
                 cases.append(
                     CamusCase(
-                        patient=folder.name,
+                        patient=patient,
                         view=view,
                         phase=phase,
-                        image=pair[0],
-                        mask=pair[1],
-                        frame=int(info.get(phase, 1)) - 1,
-                        other_frame=int(info.get(OTHER[phase], 1)) - 1,
-                        quality=info.get("ImageQuality", ""),
-                        reference=reference,
-                        problems=tuple(problems),
+                        image=images[0] if images else None,
+                        mask=masks[0] if masks else None,
+                        sequence=sequences[0] if sequences else None,
+                        info=info,
+                        spacing=spacing,
+                        reference=(info.reference if info else {}) | volumes,
+                        problems=(
+                            *problems,
+                            *twice(images),
+                            *twice(masks),
+                            *lone(images, masks),
+                        ),
                     )
                 )
     return cases
-
-
-def _pair(folder: Path, files: list[str], stem: str) -> tuple[Path, Path] | None:
-    """Image and mask of a frame, None where the folder has neither."""
-    images = [stem + ending for ending in NIFTI if stem + ending in files]
-    masks = [f"{stem}_gt{ending}" for ending in NIFTI if f"{stem}_gt{ending}" in files]
-    if not images and not masks:
-        return None
-    image, mask = [*images, f"{stem}.nii.gz"][0], [*masks, f"{stem}_gt.nii.gz"][0]
-    return folder / image, folder / mask

@@ -6,59 +6,106 @@ import csv
 import math
 import re
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from heartseg.data.nifti import RESTORE
+from heartseg.data.camus_names import PHASES
 from heartseg.errors import InputError, one_line
 
-VIEWS = ("2CH", "4CH")
-PHASES = ("ED", "ES")
 SPLIT_LISTS = {"training": "train", "validation": "val", "testing": "test"}
+INFO_FILE = re.compile(r"info_(2ch|4ch)\.cfg", re.IGNORECASE)
+LIST_FILE = re.compile(rf"subgroup_({'|'.join(SPLIT_LISTS)})\.txt", re.IGNORECASE)
+FRAME_LINES = "lines 'ED: 1' and 'ES: 18' (frame numbers from 1)"
+OTHER_SPLIT = "set datasets.camus.split.method to random or kfold in params.yaml"
 
 
-def read_info(path: Path) -> dict[str, str]:
-    """Info_VIEW.cfg as a mapping; ED and ES are whole numbers from 1, EF is a percentage.
+@dataclass(frozen=True)
+class Info:
+    """What Info_VIEW.cfg says about one view of a patient.
+
+    Attributes:
+        frames: number of the ED and of the ES frame in the half sequence, from 0, by phase.
+        quality: the release's word for the image quality, "" if there is none.
+        frame_rate: frames per second, None if unknown.
+        reference: reference_ef in percent, reference_edv and reference_esv in mL, where known.
+    """
+
+    frames: dict[str, int]
+    quality: str = ""
+    frame_rate: float | None = None
+    reference: dict[str, float] = field(default_factory=dict)
+
+
+def read_info(path: Path) -> Info:
+    """Read Info_VIEW.cfg, with keys in any case.
+
+    LVef, LVedv and LVesv are the names that the 2019 challenge gave to EF and the volumes.
 
     Raises:
         InputError: "path: reason. Remedy."
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise InputError(f"{path}: is missing. {RESTORE}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({one_line(error)}). {RESTORE}") from None
-    parts = [line.partition(":") for line in lines if line.strip()]
-    info = {key.strip(): value.strip() for key, _, value in parts}
-    if not info:
-        raise InputError(f"{path}: is empty. {RESTORE}")
+    parts = [line.partition(":") for line in _text(path).splitlines() if line.strip()]
+    values = {key.strip().lower(): value.strip() for key, _, value in parts}
+    if not values:
+        raise InputError(f"{path}: is empty. It needs the {FRAME_LINES}.")
+    frames = {}
     for phase in PHASES:
-        if not re.fullmatch("[1-9][0-9]{0,4}", info.get(phase, "")):
+        number = values.get(phase.lower())
+        if number is None:
+            raise InputError(f"{path}: has no line {phase}. It needs the {FRAME_LINES}.")
+        if not re.fullmatch("[1-9][0-9]{0,4}", number):
             raise InputError(
-                f"{path}: {phase} is {info.get(phase)!r}, not a frame number from 1. {RESTORE}"
+                f"{path}: {phase} is {number!r}. Write the number of the {phase} frame, from 1."
             )
-    if "EF" in info and not 0 <= _number(info["EF"]) <= 100:
-        raise InputError(f"{path}: EF is {info['EF']!r}, not a percentage. {RESTORE}")
-    return info
+        frames[phase] = int(number) - 1
+    reference = {}
+    ejection = values.get("ef", values.get("lvef"))
+    if ejection is not None:
+        reference["reference_ef"] = _number(ejection)
+        if not 0 <= reference["reference_ef"] <= 100:
+            raise InputError(
+                f"{path}: EF is {ejection!r}. Write a percentage from 0 to 100, or remove the line."
+            )
+    if "lvedv" in values and "lvesv" in values:
+        edv, esv = _number(values["lvedv"]), _number(values["lvesv"])
+        if not 0 < esv < edv < math.inf:
+            raise InputError(
+                f"{path}: LVedv is {values['lvedv']!r} and LVesv {values['lvesv']!r}. Write "
+                "volumes in mL, LVesv above 0 and below LVedv, or remove the lines."
+            )
+        reference |= {"reference_edv": edv, "reference_esv": esv}
+    rate = _number(values.get("framerate", ""))
+    return Info(
+        frames=frames,
+        quality=values.get("imagequality", ""),
+        frame_rate=rate if 0 < rate < math.inf else None,
+        reference=reference,
+    )
 
 
 def read_truth(path: Path, problems: list[str]) -> dict[str, dict[str, float]]:
-    """True volumes by patient, {} where the source has no truth.csv.
+    """Read the true volumes by patient from truth.csv.
 
     A patient whose volumes cannot be right, or who is named twice, is a problem and left out.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
+            table = csv.DictReader(stream, restval="")
             rows = [
                 (row["patient"].strip(), float(row["edv_ml"]), float(row["esv_ml"]))
-                for row in csv.DictReader(stream, restval="")
+                for row in table
             ]
-    except FileNotFoundError:
-        return {}
-    except (OSError, csv.Error, KeyError, ValueError) as error:
+    except KeyError as error:
         problems.append(
-            f"{path}: cannot be read ({one_line(error)}). "
-            "Give the columns patient, edv_ml, esv_ml, or remove the file."
+            f"{path}: has no column {error}. Give the columns patient, edv_ml, esv_ml, separated "
+            "by commas, or remove the file."
+        )
+        return {}
+    except (OSError, csv.Error, ValueError) as error:
+        problems.append(
+            f"{path}: cannot be read ({one_line(error)}). Write it as UTF-8 text with the columns "
+            "patient, edv_ml, esv_ml and numbers with a decimal point, or remove the file."
         )
         return {}
     truth: dict[str, dict[str, float]] = {}
@@ -77,49 +124,76 @@ def read_truth(path: Path, problems: list[str]) -> dict[str, dict[str, float]]:
 
 
 def read_split_lists(
-    folder: Path, patients: set[str], problems: list[str], notes: list[str]
+    paths: Iterable[Path], patients: set[str], problems: list[str], notes: list[str]
 ) -> tuple[dict[str, str] | None, dict[str, str]]:
-    """The official split by patient, and the problem of each patient that it does not settle."""
-    lists: dict[str, set[str]] = {}
-    for name in SPLIT_LISTS:
-        path = folder / f"subgroup_{name}.txt"
+    """Read the official split lists.
+
+    Args:
+        paths: subgroup_{training,validation,testing}.txt, those that exist.
+        patients: who has frames.
+        problems: faults of the lists are appended.
+        notes: how many listed patients are absent is appended.
+
+    Returns:
+        The official split by patient, None without lists; and by patient the problem of each one
+        whom the lists do not put into exactly one split.
+    """
+    lists: dict[str, tuple[Path, set[str]]] = {}
+    for path in paths:
+        match = LIST_FILE.fullmatch(path.name)
+        assert match is not None
+        name = match[1].lower()
+        if name in lists:
+            problems.append(f"{path}: is there twice, also as {lists[name][0]}. Keep one.")
+            continue
         try:
-            lists[name] = set(path.read_text(encoding="utf-8-sig").split())
-        except FileNotFoundError:
+            listed = set(_text(path).split())
+        except InputError as error:
+            lists[name] = path, set()
+            problems.append(str(error))
             continue
-        except (OSError, UnicodeDecodeError) as error:
-            lists[name] = set()
-            problems.append(f"{path}: cannot be read ({one_line(error)}). {RESTORE}")
-            continue
-        if not lists[name]:
-            problems.append(f"{path}: names nobody. Restore it from the release or remove it.")
+        lists[name] = path, listed
+        if not listed:
+            problems.append(
+                f"{path}: names nobody. Write one patient per line, or remove the file."
+            )
     if not lists:
         return None, {}
 
-    times = Counter(patient for listed in lists.values() for patient in listed)
+    times = Counter(patient for _, listed in lists.values() for patient in listed)
     unlisted = patients - times.keys()
-    for name, listed in lists.items():
+    for path, listed in lists.values():
         if listed and unlisted and not listed & patients:
             problems.append(
-                f"{folder / f'subgroup_{name}.txt'}: names nobody who is present "
-                f"(first: {min(listed)!a}). {RESTORE}"
+                f"{path}: names nobody who is present (first: {min(listed)!a}). Write the names as "
+                f"in the files ({min(unlisted)!a}), or {OTHER_SPLIT}."
             )
         elif absent := listed - patients:
-            notes.append(
-                f"subgroup_{name}.txt: {len(absent)} of its {len(listed)} patients are absent"
-            )
-    remedy = "Put it into exactly one, or set split.method to random or kfold."
+            notes.append(f"{path.name}: {len(absent)} of its {len(listed)} patients are absent")
+    folder = next(iter(lists.values()))[0].parent
     unsettled = {
-        patient: f"{folder}: {patient} is in {times[patient] or 'no'} lists. {remedy}"
+        patient: f"{folder}: {patient} is in {times[patient] or 'no'} lists. "
+        f"Put it into exactly one, or {OTHER_SPLIT}."
         for patient in patients
         if times[patient] != 1
     }
-    official = {patient: SPLIT_LISTS[name] for name, listed in lists.items() for patient in listed}
+    official = {
+        patient: SPLIT_LISTS[name] for name, (_, listed) in lists.items() for patient in listed
+    }
     return official, unsettled
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({one_line(error)}). Mend the file.") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is no text file. Copy it again, as plain text.") from None
 
 
 def _number(text: str) -> float:
     try:
-        return float(text)
+        return float(text.replace(",", "."))
     except ValueError:
         return math.nan

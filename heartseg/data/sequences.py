@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from heartseg.data.camus import NIFTI, CamusCase
-from heartseg.data.camus_tables import read_info
+from heartseg.data.camus import CamusCase
+from heartseg.data.camus_names import HALF_SEQUENCE, parse
+from heartseg.data.camus_tables import FRAME_LINES, INFO_FILE, read_info
 from heartseg.data.frames import resample_frames
-from heartseg.data.nifti import RESTORE, read_sequence, to_uint8
+from heartseg.data.images import read_images
 from heartseg.data.prepared import Sample
 from heartseg.data.source import Case, Survey
 from heartseg.errors import BadFilesError, InputError
@@ -28,7 +29,7 @@ class SequenceCase:
 
     Attributes:
         case: the ED or ES frame.
-        path: the NIfTI file of the sequence.
+        path: file of the sequence.
         count: frames after resampling.
     """
 
@@ -45,7 +46,7 @@ class SequenceCase:
         return self.case.patient
 
     def read(self) -> Sample:
-        """The frame's own sample, with the stack uint8 (count, H, W) for its image.
+        """Read the frame's sample, with the stack uint8 (count, H, W) for its image.
 
         Raises:
             BadFilesError: with every problem of the case.
@@ -56,33 +57,49 @@ class SequenceCase:
         except BadFilesError as error:
             problems += error.problems
         try:
-            sequence = read_sequence(self.path)
+            sequence = read_images(self.path)
         except InputError as error:
             problems.append(str(error))
         if problems:
             raise BadFilesError("camus", problems)
 
-        frames, shape = sequence.pixels, sample.mask.shape
-        first, last = sorted((self.case.frame, self.case.other_frame))
-        if frames.shape[1:] != shape or not np.allclose(sequence.spacing, sample.spacing, 1e-3):
-            problems.append(f"{self.path}: is not on the grid of its ED and ES frames. {RESTORE}")
+        info, frames, shape = self.case.info, sequence.frames, sample.mask.shape
+        if info is None:
+            problems.append(
+                f"{self.path.with_name(f'Info_{self.case.view}.cfg')}: is missing, so it is "
+                "unknown which frames of the half sequence are ED and ES. Write it with the "
+                f"{FRAME_LINES}."
+            )
+        if frames.shape[1:] != shape:
+            problems.append(
+                f"{self.path}: its frames have {frames.shape[1]} x {frames.shape[2]} pixels, those "
+                f"of ED and ES {shape[0]} x {shape[1]}. Export the sequence on their grid."
+            )
+        elif sequence.spacing and not np.allclose(sequence.spacing, sample.spacing, rtol=1e-3):
+            problems.append(
+                f"{self.path}: has a spacing of {sequence.spacing} mm, its ED and ES frames one of "
+                f"{sample.spacing} mm. Mend the header that is wrong."
+            )
+        first, last = sorted(info.frames.values()) if info else (0, 1)
         if not first < last < len(frames):
             problems.append(
                 f"{self.path}: has {len(frames)} frames, where Info_{self.case.view}.cfg has ED "
-                f"and ES as frames {first + 1} and {last + 1}. {RESTORE}"
+                f"and ES as frames {first + 1} and {last + 1}. Correct the numbers, or copy the "
+                "whole sequence again."
             )
         if problems:
             raise BadFilesError("camus", problems)
-        stack = resample_frames(to_uint8(frames)[first : last + 1], self.count)
-        return replace(sample, image=stack if self.case.frame == first else stack[::-1].copy())
+        stack = resample_frames(frames[first : last + 1], self.count)
+        return replace(sample, image=stack if sample.frame == first else stack[::-1].copy())
 
 
-def stack_sequences(survey: Survey, frames: int) -> Survey:
-    """The same survey with half sequences for images; views that have none are left out.
+def stack_sequences(survey: Survey, frames: int, notes: list[str]) -> Survey:
+    """Take half sequences for images; views that have none are left out.
 
     Args:
         survey: of `heartseg.data.camus.survey`.
         frames: count after resampling, from 2.
+        notes: gets the views that have none.
 
     Raises:
         InputError: no view has a half sequence.
@@ -91,30 +108,23 @@ def stack_sequences(survey: Survey, frames: int) -> Survey:
     lacking: dict[str, set[str]] = {}
     for case in survey.cases:
         assert isinstance(case, CamusCase)
-        path = _half_sequence(case)
-        if path is None:
+        if case.sequence is None:
             lacking.setdefault(case.patient, set()).add(case.view)
         else:
-            cases.append(SequenceCase(case, path, frames))
+            cases.append(SequenceCase(case, case.sequence, frames))
     if not cases:
         raise InputError(
-            "the source has no file PATIENT_VIEW_half_sequence.nii.gz; get the whole release, "
-            "or set datasets.camus.frames to 1"
+            "the source has no file PATIENT_VIEW_half_sequence.nii.gz. Add the half sequences, or "
+            "set datasets.camus.frames to 1"
         )
-    notes = [
+    notes += [
         f"{patient}: no half sequence of {', '.join(sorted(views))}, so not used"
         for patient, views in lacking.items()
     ]
     patients = {case.patient for case in survey.cases}
     complete = len(patients) - len(lacking)
     notes.append(f"{complete} of {len(patients)} patients have the half sequences of their views")
-    return replace(survey, cases=cases, notes=[*survey.notes, *notes])
-
-
-def _half_sequence(case: CamusCase) -> Path | None:
-    stem = case.image.parent / f"{case.patient}_{case.view}_half_sequence"
-    paths = [stem.with_name(stem.name + ending) for ending in NIFTI]
-    return next((path for path in paths if path.is_file()), None)
+    return replace(survey, cases=cases)
 
 
 def frame_rate(path: Path) -> float | None:
@@ -123,9 +133,13 @@ def frame_rate(path: Path) -> float | None:
     Args:
         path: PATIENT_VIEW_half_sequence.nii.gz; any other name gives None.
     """
-    parts = path.name.split("_half_sequence")[0].split("_")
-    try:
-        rate = float(read_info(path.with_name(f"Info_{parts[-1]}.cfg"))["FrameRate"])
-    except (InputError, KeyError, ValueError):
+    named = parse(path)
+    if named is None or named.frames != HALF_SEQUENCE:
         return None
-    return rate if 0 < rate < np.inf else None
+    for beside in sorted(path.parent.glob("*.*")):
+        if (match := INFO_FILE.fullmatch(beside.name)) and match[1].upper() == named.view:
+            try:
+                return read_info(beside).frame_rate
+            except InputError:
+                return None
+    return None

@@ -45,3 +45,13 @@ class Survey:
     problems: list[str]
     notes: list[str]
     official: dict[str, str] | None = None
+
+
+MOST_NAMES = 8
+"""Names that a note lists before it only counts the others."""
+
+
+def enumerated(names: Sequence[str]) -> str:
+    """Names as a list for a note: "a, b and 3 more"."""
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more

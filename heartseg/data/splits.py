@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
 from heartseg.config import Split
@@ -30,8 +30,9 @@ def split_patients(
     names = sorted(set(patients))
     if split.method == "official" and not official:
         raise InputError(
-            "split.method is official, but the source has no split lists; add database_split/ "
-            "or set split.method to random or kfold"
+            "split.method is official, but the source has no split list (subgroup_training.txt, "
+            "subgroup_validation.txt, subgroup_testing.txt). Add them, or set split.method to "
+            "random or kfold in params.yaml"
         )
     if official and split.method in ("auto", "official"):
         result = _official(names, official)
@@ -45,6 +46,42 @@ def split_patients(
             "add patients or change the split in params.yaml"
         )
     return result
+
+
+def notes_on_split(
+    split_of: Mapping[str, str], split: Split, official: dict[str, str] | None, dataset: str
+) -> list[str]:
+    """Say which splits are empty, what follows, and what to write for another split.
+
+    Args:
+        split_of: of `split_patients`.
+        split: the dataset's section of params.yaml.
+        official: the release's own split by patient, None where it has none.
+        dataset: name of the section in params.yaml.
+    """
+    empty = [name for name in ("val", "test") if name not in split_of.values()]
+    if not empty:
+        return []
+    follows = {
+        "val": "without val, `heartseg train` refuses, as it validates after each epoch",
+        "test": "without test, `heartseg evaluate` takes val, by which the model may have been "
+        "chosen",
+    }
+    text = f"{' and '.join(empty)} {'is' if len(empty) == 1 else 'are'} empty: "
+    if official and split.method in ("auto", "official"):
+        where = "training" if len(empty) == 2 else "other"
+        line = ", ".join(
+            f"{key}: {value}" for key, value in (split.model_dump() | {"method": "random"}).items()
+        )
+        remedy = f"To split these patients at random, write in params.yaml, datasets.{dataset}: "
+        remedy += f"split: {{{line}}}"
+        text += f"all {len(split_of)} patients are in the official {where} lists. "
+    else:
+        remedy = "Add patients, or change the fractions of datasets.{dataset}.split in params.yaml"
+        remedy = remedy.format(dataset=dataset)
+        text += f"the {split.method} split of {len(split_of)} patients leaves none for it. "
+    told = "; ".join(follows[name] for name in empty)
+    return [f"{text}{told[0].upper()}{told[1:]}. {remedy}"]
 
 
 def fold_of(patients: Iterable[str], folds: int, seed: int) -> dict[str, int]:

@@ -16,6 +16,7 @@ from heartseg.metrics.calibration import Calibration
 from heartseg.metrics.clinical import SUMMARISED, clinical_row
 from heartseg.metrics.mmode import SPECIES, Species, fractional_shortening, teichholz_ef
 from heartseg.metrics.plausibility import Ranges, flags
+from heartseg.metrics.scale import disagreement, measured
 from heartseg.metrics.summary import case_metrics, window_row
 from heartseg.metrics.uncertainty import case_uncertainty, normalised_entropy
 
@@ -60,9 +61,11 @@ def measure_cases(
     patients = frames.groupby("patient")
     quiet = not Console().is_terminal
     for patient, own in track(patients, "evaluating", len(patients), disable=quiet):
-        masks = {}
+        masks, images = {}, {}
+        first = len(cases)
         for frame in own.to_dict("records"):
-            prediction, told = predict(decode_image(frame["image"], frame["height"]))
+            image = decode_image(frame["image"], frame["height"])
+            prediction, told = predict(image)
             reference = decode_png(frame["mask"])
             calibration.add(told, reference)
             spacing = (frame["spacing_row"], frame["spacing_col"])
@@ -70,15 +73,23 @@ def measure_cases(
             rows = case_metrics(dataset, frame["case_id"], prediction, reference, spacing)
             odd = {"uncertainty": case_uncertainty(normalised_entropy(told), prediction)}
             if dataset == "camus":
-                odd |= flags(prediction, spacing, ranges.get((frame["view"], frame["phase"])))
+                key = frame["view"], frame["phase"]
+                odd |= flags(prediction, spacing, ranges.get(key), image[0])
+                images[key] = image[0]
             cases += [about | row | odd for row in rows]
             masks[frame["view"], frame["phase"]] = (prediction, reference, spacing)
             if dataset == "mmode":
                 species = SPECIES[frame["species"]]
-                measured = window_row(prediction, reference, spacing, species)
+                found = window_row(prediction, reference, spacing, species)
                 about = {"case_id": frame["case_id"], "patient": patient}
-                clinical.append(about | measured | _truth_mmode(frame, species))
-        if dataset == "camus" and (indices := clinical_row(masks)) is not None:
+                clinical.append(about | found | _truth_mmode(frame, species))
+        if dataset == "camus":
+            sizes = {key: measured(labels, spacing) for key, (labels, _, spacing) in masks.items()}
+            apart = bool(disagreement(sizes))
+            for row in cases[first:]:
+                row["scales_differ"] = apart
+                row["plausible"] = row.pop("plausible") and not apart  # the last column
+        if dataset == "camus" and (indices := clinical_row(masks, images)) is not None:
             quality = "/".join(filter(None, own["quality"].unique()))  # views may differ
             about = {"patient": patient, "quality": quality}
             clinical.append(about | indices | _truth_camus(own))

@@ -23,6 +23,7 @@ from heartseg.metrics.ejection import (
     myocardial_area,
     stroke_volume,
 )
+from heartseg.metrics.plausibility import PATIENT_FLAGS, patient_flags
 
 VIEWS, PHASES = ("2CH", "4CH"), ("ED", "ES")
 EF_THRESHOLDS = (30.0, 40.0, 50.0)
@@ -41,23 +42,28 @@ SUMMARISED = [
     "ef_percent_cfg",
     "edv_ml_true",
     "esv_ml_true",
+    *[f"{flag}_predicted" for flag in (*PATIENT_FLAGS, "plausible")],
 ]
-"""Columns that `summarise_clinical` reads."""
+"""Columns that the summaries read."""
 
 Frame = tuple[np.ndarray, np.ndarray, Spacing]  # prediction, reference, spacing
 Masks = Mapping[tuple[str, str], tuple[np.ndarray, Spacing]]  # labels, spacing by (view, phase)
+Images = Mapping[tuple[str, str], np.ndarray]  # gray values by (view, phase)
 
 
 # --- rows ---------------------------------------------------------------------------------
 
 
-def clinical_row(frames: Mapping[tuple[str, str], Frame]) -> dict[str, float] | None:
+def clinical_row(
+    frames: Mapping[tuple[str, str], Frame], images: Images | None = None
+) -> dict[str, float] | None:
     """The indices of one patient's masks, each with the endings _reference and _predicted.
 
     NaN where a mask that the value needs lacks the chamber, or has one too small.
 
     Args:
         frames: prediction, reference and spacing by (view, phase).
+        images: gray values by (view, phase), see `indices`.
 
     Returns:
         See `indices`; None where a view or a phase is absent.
@@ -69,11 +75,11 @@ def clinical_row(frames: Mapping[tuple[str, str], Frame]) -> dict[str, float] | 
     return {
         f"{name}_{of}": value
         for of, masks in (("reference", reference), ("predicted", predicted))
-        for name, value in indices(masks).items()
+        for name, value in indices(masks, images).items()
     }
 
 
-def indices(masks: Masks) -> dict[str, float]:
+def indices(masks: Masks, images: Images | None = None) -> dict[str, float]:
     """Clinical indices of a patient's four label maps; NaN where one cannot be measured.
 
     edv_ml, esv_ml, sv_ml, ef_percent: biplane disks, each phase with its own long axis.
@@ -83,6 +89,13 @@ def indices(masks: Masks) -> dict[str, float]:
     edv_ml, esv_ml, ef_percent _area_length_VIEW: from that view alone.
     lv_length_mm, lv_area_mm2, myo_area_mm2, la_area_mm2 _VIEW_PHASE.
     la_volume_ml, la_volume_disks_ml: area-length and biplane disks at ES, when it is largest.
+    edge, size, scales_differ, plausible: whether the LV's volumes and EF can be believed, see
+    `heartseg.metrics.plausibility.patient_flags`.
+
+    Args:
+        masks: label map (H, W) and spacing (row, column) in mm by (view, phase).
+        images: gray values (H, W) by (view, phase), to tell an LV that the ultrasound sector cuts
+            off.
     """
     lv = {key: _or_none(left_ventricle, *mask) for key, mask in masks.items()}
     la = {key: _or_none(left_atrium, *mask) for key, mask in masks.items()}
@@ -117,7 +130,7 @@ def indices(masks: Masks) -> dict[str, float]:
         shorter = min(two.length, four.length)
         found["la_volume_ml"] = area_length(two.area, four.area, shorter)
         found["la_volume_disks_ml"] = disk_volume(two, four)
-    return found
+    return found | patient_flags(masks, (edv, esv), images)
 
 
 def biplane_ef(masks: Masks) -> float:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from heartseg.data.images import SUFFIXES, is_image, stem_of
+from heartseg.data.camus_names import LABEL_FOLDERS, parse_frame
+from heartseg.data.images import KINDS, SUFFIXES, is_hidden, is_image, stem_of
 
-NOT_IMAGES = ("_gt", "_seg", "_uncertainty", "_overlay", "_curves")
-FRAME = re.compile(r"(?P<patient>.+)_(?P<view>2CH|4CH)_(?P<phase>ED|ES)")
-"""Name of an end-diastolic or end-systolic frame in a CAMUS release."""
+NOT_IMAGES = ("_gt", "_mask", "_seg", "_uncertainty", "_overlay", "_curves")
 FILES_AT_ONCE = 16
 
 
@@ -32,7 +30,8 @@ def find_jobs(inputs: Sequence[str], out: Path) -> tuple[list[Job], list[str]]:
 
     Results keep the inputs' paths below the folder that all of them share, so that equal names
     in different folders stay apart; equal names with different suffixes keep the suffix. Ground
-    truth and results (`NOT_IMAGES`) are passed over in folders and patterns.
+    truth and results (`NOT_IMAGES`, `LABEL_FOLDERS`) and hidden files are passed over in folders
+    and patterns.
 
     Args:
         inputs: files, folders, or patterns of the shell (** for any folders).
@@ -48,14 +47,14 @@ def find_jobs(inputs: Sequence[str], out: Path) -> tuple[list[Job], list[str]]:
     for given in inputs:
         path = Path(os.path.abspath(given))
         if path.is_dir():
-            inside = [found for found in sorted(path.rglob("*")) if _is_input(found, out)]
+            inside = [found for found in sorted(path.rglob("*")) if _is_input(found, out, path)]
             if not inside:
                 problems.append(f"{path}: no {', '.join(SUFFIXES)} file in this folder")
             folders.append(path)
         elif path.exists():
             inside = [path] if is_image(path) else []
             if not inside:
-                problems.append(f"{path}: is neither NIfTI nor PNG nor DICOM; convert it")
+                problems.append(f"{path}: is not {KINDS}, by its name; convert it")
             folders.append(path.parent)
         else:
             matched = sorted(Path(match) for match in glob.glob(str(path), recursive=True))
@@ -76,16 +75,26 @@ def find_jobs(inputs: Sequence[str], out: Path) -> tuple[list[Job], list[str]]:
     return sorted(jobs, key=lambda job: job.place), problems
 
 
-def _is_input(path: Path, out: Path) -> bool:
+def _is_input(path: Path, out: Path, base: Path | None = None) -> bool:
+    """Whether a file that was found is an image to segment.
+
+    Args:
+        path: of the file.
+        out: folder for the results.
+        base: the folder that is searched; what its own path is called does not matter.
+    """
     if not path.is_file() or path.is_relative_to(os.path.abspath(out)):
         return False
-    return not stem_of(path).endswith(NOT_IMAGES) and is_image(path)
+    above = path.relative_to(base).parents if base else [path.parent]
+    if any(is_hidden(one) or one.name.lower() in LABEL_FOLDERS for one in above):
+        return False
+    return not stem_of(path).lower().endswith(NOT_IMAGES) and is_image(path)
 
 
 def patient_of(job: Job) -> Path:
     """The patient of a CAMUS frame, with the folder; of any other file the file itself."""
-    frame = FRAME.fullmatch(job.place.name)
-    return job.place.with_name(frame["patient"]) if frame else job.place
+    frame = parse_frame(job.place.name)
+    return job.place.with_name(frame.patient) if frame else job.place
 
 
 def in_chunks(jobs: Sequence[Job]) -> Iterator[list[Job]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,24 @@ def finish(total: Outcome, out: Path) -> None:
         if rows:
             print(f"{out / name}: {len(rows)} {what}")
     for row in total.sequences:
-        print(
-            f"  {row['sequence']}: EDV {row['edv_ml']:.1f} mL, ESV {row['esv_ml']:.1f} mL, "
-            f"EF {row['ef_percent']:.1f} %"
+        volumes = (
+            f"EDV {row['edv_ml']:.1f} mL, ESV {row['esv_ml']:.1f} mL, " if "edv_ml" in row else ""
         )
+        print(f"  {row['sequence']}: {volumes}EF {row['ef_percent']:.1f} %")
+    for note in told_once(total.notes):
+        print(f"note: {note}")
+
+
+def told_once(notes: Iterable[tuple[str, str]]) -> list[str]:
+    """Lines for notes on files; the same note on many files is one line.
+
+    Args:
+        notes: (path, note as a clause about the file).
+    """
+    files: dict[str, list[str]] = {}
+    for path, note in notes:
+        files.setdefault(note, []).append(path)
+    return [
+        f"{paths[0]}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}: {note}"
+        for note, paths in sorted(files.items())
+    ]

@@ -16,19 +16,22 @@ import pandas as pd
 from heartseg.data.images import (
     Images,
     read_images,
+    read_labels,
     read_uncertainty,
     stem_of,
     suffix_of,
 )
+from heartseg.data.labels import LABELS
 from heartseg.data.sequences import frame_rate
 from heartseg.errors import InputError
 from heartseg.metrics import Spacing
+from heartseg.metrics.plausibility import PATIENT_FLAGS
 from heartseg.metrics.sequence import lv_curves, summarise_curves
 from heartseg.metrics.uncertainty import normalised_entropy
 from heartseg.models.inputs import input_stacks, segmented_frames
 from heartseg.paths import put_file
 from heartseg.predicting.files import Job
-from heartseg.predicting.tables import add_flags, clinical_rows, frame_rows
+from heartseg.predicting.tables import Mask, add_flags, clinical_rows, frame_rows
 from heartseg.report.overlay import save_overlay
 
 if TYPE_CHECKING:
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 
 Predict = Callable[[np.ndarray], np.ndarray | tuple[np.ndarray, np.ndarray]]
 
+VOLUMES = ("_ml", "_ml_reference")
 FRAMES_AT_ONCE = 8  # bounds the memory for long sequences
 PIXELS_AT_ONCE = 2**22  # and for large images
 
@@ -47,12 +51,14 @@ class Outcome:
     Attributes:
         done, skipped: number of files segmented, and of those whose results were there.
         problems: a line per file that could not be segmented.
+        notes: (path, what was noticed in it as a clause about the file).
         images, patients, sequences: rows of the tables of these names.
     """
 
     done: int = 0
     skipped: int = 0
     problems: list[str] = field(default_factory=list)
+    notes: list[tuple[str, str]] = field(default_factory=list)
     images: list[dict[str, Any]] = field(default_factory=list)
     patients: list[dict[str, Any]] = field(default_factory=list)
     sequences: list[dict[str, Any]] = field(default_factory=list)
@@ -103,6 +109,7 @@ class Segmenter:
             probabilities float32 (N, labels, H, W).
         metadata: of the package: dataset and recipe.
         out: folder that the places of the jobs lie in.
+        spacing: (row, column) in mm that counts instead of the files' own.
         uncertainty: also write the entropy of each pixel, see `normalised_entropy`.
         overwrite: also segment files whose results are there.
         made_before: results older than this (seconds since the epoch) count as not there.
@@ -114,6 +121,7 @@ class Segmenter:
         metadata: dict[str, Any],
         out: Path,
         *,
+        spacing: Spacing | None = None,
         uncertainty: bool = False,
         overwrite: bool = False,
         made_before: float = 0.0,
@@ -122,6 +130,7 @@ class Segmenter:
         self.dataset = metadata["dataset"]
         self.channels = metadata["recipe"]["model"]["in_channels"]
         self.out = out
+        self.spacing = spacing
         self.uncertainty = uncertainty
         self.overwrite = overwrite
         self.made_before = made_before
@@ -152,25 +161,38 @@ class Segmenter:
             except InputError as error:
                 outcome.problems.append(str(error))
             else:
-                masks.append((one.job, one.labels[0], one.images.spacing))
+                image = one.images.frames[one.numbers[0]]
+                masks.append(Mask(one.job, one.labels[0], one.images.spacing, image))
         if self.dataset == "camus":
             outcome.patients = clinical_rows(masks, self.out)
+            for row in outcome.patients:
+                if odd := [flag for flag in PATIENT_FLAGS if row.get(flag)]:
+                    told = f"its volumes and EF are not plausible ({', '.join(odd)})"
+                    outcome.notes.append((row["patient"], told))
         return outcome
 
     def _open(self, job: Job, outcome: Outcome) -> Opened | None:
         """Read a file, and its label maps where they are there already."""
         try:
-            images = read_images(job.file)
+            images = read_images(job.file, spacing=self.spacing)
+            self._note(job.file, images, outcome)
             numbers = self._numbers(job, len(images.frames))
             one = Opened(job, images, numbers, np.empty(0, np.uint8), True)
             wanted = [one.target, one.uncertainty] if self.uncertainty else [one.target]
             if not self.overwrite and all(self._is_made(path) for path in wanted):
-                stored = read_images(one.target).frames
+                stored = read_labels(one.target, LABELS[self.dataset]).frames
                 one.labels, one.fresh = _fitting(stored, one, one.target), False
         except InputError as error:
             outcome.problems.append(str(error))
             return None
         return one
+
+    def _note(self, file: Path, images: Images, outcome: Outcome) -> None:
+        """Keep what was noticed in a file, also if it cannot be segmented in the end."""
+        outcome.notes += [(str(file), note) for note in images.notes]
+        if self.dataset == "camus" and images.spacing is None:
+            no_scale = f"{images.geometry.doubt}: nothing is measured in mm (see --spacing)"
+            outcome.notes.append((str(file), no_scale))
 
     def _is_made(self, path: Path) -> bool:
         return path.exists() and path.stat().st_mtime >= self.made_before
@@ -213,13 +235,13 @@ class Segmenter:
         spacing, place, labels = one.images.spacing, one.job.place, one.labels
         measured = spacing if self.dataset == "camus" else None
         curves = None
-        if measured is not None and len(one.images.frames) > 1:
-            curves, problems = _curves(one, measured)
+        if self.dataset == "camus" and len(one.images.frames) > 1:
+            curves, problems = _curves(one, measured or (1.0, 1.0))
             outcome.problems += problems
         if one.fresh:
             frames = one.images.frames
             save_overlay(frames, labels, one.numbers, self.dataset, spacing, place)
-            if curves is not None:
+            if curves is not None and measured is not None:
                 with self._drawing:
                     _save_curves(curves, place)
             if self.uncertainty:
@@ -234,14 +256,22 @@ class Segmenter:
             doubts = _fitting(read_uncertainty(one.uncertainty), one, one.uncertainty)
         outcome.done += one.fresh
         outcome.skipped += not one.fresh
-        if measured is not None or doubts is not None:
+        if self.dataset == "camus" or doubts is not None:
             rows = frame_rows(one.job, labels, one.numbers, measured, self.out, doubts)
-            if measured is not None:
-                add_flags(rows, labels, measured)
+            if self.dataset == "camus":
+                add_flags(rows, labels, measured, one.images.frames[one.numbers])
+                geometry = one.images.geometry
+                rows = [row | {"scale": geometry.source or geometry.doubt} for row in rows]
             outcome.images += rows
         if curves is not None:
             name = {"sequence": str(place.relative_to(self.out))}
-            outcome.sequences.append(name | summarise_curves(curves))
+            summary = summarise_curves(curves)
+            if measured is None:  # of the volumes only their ratio counts
+                summary = {key: v for key, v in summary.items() if not key.endswith(VOLUMES)}
+            # one frame spoils the volume at an end of the curve, and so EF
+            told = [flag for flag in ("edge", "size") if flag in rows[0]]
+            odd = {flag: any(row[flag] for row in rows) for flag in told}
+            outcome.sequences.append(name | summary | odd)
 
 
 def _fitting(stored: np.ndarray, one: Opened, path: Path) -> np.ndarray:
@@ -289,7 +319,7 @@ def _read_reference(file: Path, shape: tuple[int, ...]) -> tuple[np.ndarray | No
     if not path.exists():
         return None, []
     try:
-        reference = read_images(path).frames
+        reference = read_labels(path, LABELS["camus"]).frames
     except InputError as error:
         return None, [str(error)]
     if reference.shape != shape:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from heartseg.metrics.plausibility import FLAGS
+from heartseg.metrics.plausibility import CASE_FLAGS, PATIENT_FLAGS
 from heartseg.report.markdown import get, number, table, with_interval
 
 COMPARED = {
@@ -69,8 +69,15 @@ def clinical_section(metrics: dict[str, Any], synthetic: bool) -> str:
                 for name, own in (found.get(group) or {}).items()
             ]
         parts.append(table(("images", "n", "anatomically plausible (0 to 1)"), rows))
-        rows = [(FLAGS[name], count) for name, count in found["flags"].items()]
+        rows = [(CASE_FLAGS[name], count) for name, count in found["flags"].items()]
         parts.append(table(("flag (cases.csv names the images)", "images"), rows))
+    if volumes := get(metrics, "plausibility", "volumes"):
+        parts.append(
+            f"Plausible volumes and EF: {number(volumes['plausible'])} of {number(volumes['n'])} "
+            "patients. The errors above are those of all patients."
+        )
+        rows = [(PATIENT_FLAGS[name], count) for name, count in volumes["flags"].items()]
+        parts.append(table(("flag (clinical.csv names the patients)", "patients"), rows))
     chosen, dice = (get(metrics, "postprocess", key) for key in ("chosen", "val_dice"))
     if chosen and dice:
         parts.append(

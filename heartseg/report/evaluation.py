@@ -125,6 +125,14 @@ def report_text(metrics: dict[str, Any], results: Path) -> str:
         lines.append(f"{line}  n {values['n']}  not measured {values['missing']}")
     if plausibility := metrics.get("plausibility"):
         lines.append(f"  plausible  {plausibility['fraction']:.3f} of {plausibility['n']} cases")
+        volumes = plausibility.get("volumes") or {"flags": {}}
+        if odd := {flag: count for flag, count in volumes["flags"].items() if count}:
+            told = ", ".join(f"{flag} {count}" for flag, count in odd.items())
+            implausible = volumes["n"] - volumes["plausible"]
+            lines.append(
+                f"  implausible volumes of {implausible} of {volumes['n']} patients ({told}): see "
+                "clinical.csv"
+            )
     ece, spearman = metrics["calibration"]["ece"], metrics["uncertainty"]["spearman_dice"]
     if ece is not None:
         lines.append(f"  calibration error (ECE) {ece:.4f} (0 to 1)")

@@ -14,13 +14,14 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, Field
 
+from heartseg.data.camus_names import parse_frame
 from heartseg.data.images import stem_of
 from heartseg.metrics import Spacing
 from heartseg.metrics.clinical import PHASES, VIEWS
 from heartseg.metrics.mmode import SPECIES, measure
 from heartseg.metrics.sequence import lv_curves, summarise_curves
-from heartseg.predicting.files import FRAME, Job
-from heartseg.predicting.tables import clinical_rows, frame_rows
+from heartseg.predicting.files import Job
+from heartseg.predicting.tables import Mask, clinical_rows, frame_rows
 from heartseg.report.overlay import outlines
 
 PICTURE_SIDE = 800
@@ -28,7 +29,7 @@ PICTURE_SIDE = 800
 HERE = Path()
 NAMES = ("image", "patient", "view", "phase", "frame", "folder")
 
-Values = dict[str, float | str | None]
+Values = dict[str, bool | float | str | None]
 
 
 class Contour(BaseModel):
@@ -111,8 +112,8 @@ class Segmented:
 
 def patient_in(name: str) -> str:
     """The patient in a name of the CAMUS release, "" in another one."""
-    named = FRAME.fullmatch(stem_of(Path(name)))
-    return named["patient"] if named else ""
+    named = parse_frame(stem_of(Path(name)))
+    return named.patient if named else ""
 
 
 def describe(one: Segmented, dataset: str, species: str, pictures: bool) -> ImageAnswer:
@@ -167,14 +168,19 @@ def clinical(files: Sequence[Segmented]) -> tuple[Values | None, str | None]:
     without = [one.name for one in files if one.spacing is None]
     if without:
         return None, f"no spacing in mm for {', '.join(without)}"
-    (row,) = clinical_rows([(one.job, one.labels[0], one.spacing) for one in files], HERE)
+    masks = [Mask(one.job, one.labels[0], one.spacing, one.frames[one.numbers[0]]) for one in files]
+    (row,) = clinical_rows(masks, HERE)
     return _known(row), None
 
 
 def _known(row: dict[str, Any]) -> Values:
     """The values alone, None for those that could not be measured: JSON has no NaN."""
     return {
-        name: value if isinstance(value, str) else float(value) if math.isfinite(value) else None
+        name: value
+        if isinstance(value, str | bool)
+        else float(value)
+        if math.isfinite(value)
+        else None
         for name, value in row.items()
         if name not in NAMES
     }

@@ -18,10 +18,10 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp
 
+from heartseg.data.camus_names import parse_frame
 from heartseg.data.images import Images, stem_of
 from heartseg.data.labels import STRUCTURES
 from heartseg.metrics import Spacing
-from heartseg.predicting.files import FRAME
 from heartseg.report.colours import COLOURS
 from heartseg.serving.answers import Answer, Segmented, clinical, describe
 from heartseg.serving.counters import Counted
@@ -204,8 +204,8 @@ def _name(upload: UploadFile) -> str:
 
 def _view(name: str, view: str | None, phase: str | None) -> tuple[str | None, str | None]:
     """View and phase: what was chosen ("" for neither), else what the name tells."""
-    named = FRAME.fullmatch(stem_of(Path(name)))
-    told = (named["view"], named["phase"]) if named else (None, None)
+    named = parse_frame(stem_of(Path(name)))
+    told = (named.view, named.phase) if named else (None, None)
     return (told[0] if view is None else view or None, told[1] if phase is None else phase or None)
 
 

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import gzip
+import math
 import shutil
-import struct
 import tempfile
 import zlib
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 from fastapi import HTTPException
+from PIL import Image
 
-from heartseg.data.images import Images, read_images
+from heartseg.data.images import HEAD, KINDS, Images, kind_of, read_images
+from heartseg.data.nifti import GZIP
 from heartseg.errors import InputError, one_line
 from heartseg.serving.limits import Limits
 
-PNG = b"\x89PNG\r\n\x1a\n"
-GZIP = b"\x1f\x8b"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 """DICOM's Deflated Explicit VR Little Endian: pydicom unpacks it whole, however large it gets."""
-NIFTI_HEADER = 352
-
-ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
 
 Sizes = tuple[int, int, int]  # frames, height, width
 
@@ -41,55 +38,42 @@ def read_upload(stream: BinaryIO, name: str, limits: Limits) -> Images:
         HTTPException: 400 empty, 413 too many pixels, 415 of another kind, 422 unreadable; the
             detail says what is wrong with which file.
     """
-    head = stream.read(NIFTI_HEADER)
+    head = stream.read(HEAD)
     stream.seek(0)
     if not head:
         raise HTTPException(400, f"{name}: is empty")
-    ending = _ending(head)
-    if ending is None:
-        raise HTTPException(415, f"{name}: is neither NIfTI nor PNG nor DICOM; convert it")
+    kind = kind_of(head)
+    if kind is None or (head.startswith(GZIP) and kind_of(_unpacked(head)) != "nifti"):
+        raise HTTPException(415, f"{name}: is not {KINDS}; convert it")
     with tempfile.TemporaryDirectory(prefix="heartseg-") as folder:
-        path = Path(folder) / f"upload{ending}"
+        path = Path(folder) / "upload"
         with path.open("wb") as copy:
             shutil.copyfileobj(stream, copy)
         try:
-            _check_sizes(SIZES[ending](path), name, limits)
-            return read_images(path)
+            _check_sizes(SIZES[kind](path), name, limits)
+            images = read_images(path)
+            _check_sizes(images.frames.shape, name, limits)  # a video's header may not tell
+            return images
         except InputError as error:
             reason = str(error).removeprefix(f"{path}: ")
             raise HTTPException(422, f"{name}: {reason}") from None
         except HTTPException:
             raise
+        except Image.DecompressionBombError:
+            raise HTTPException(413, f"{name}: has more pixels than are allowed") from None
         except Exception as error:  # of nibabel, Pillow and pydicom, on a broken header
             reason = one_line(error).replace(str(path), name)
             raise HTTPException(422, f"{name}: cannot be read ({reason})") from None
 
 
-def _ending(head: bytes) -> str | None:
-    """What the first bytes are of."""
-    if head.startswith(PNG):
-        return ".png"
-    if head[128:132] == b"DICM":
-        return ".dcm"
-    if head.startswith(GZIP):
-        return ".nii.gz" if _is_nifti(_unpacked(head)) else None
-    return ".nii" if _is_nifti(head) else None
-
-
 def _unpacked(head: bytes) -> bytes:
     try:
-        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, 4)
+        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, HEAD)
     except zlib.error:
         return b""
 
 
-def _is_nifti(head: bytes) -> bool:
-    """By the header's length: 348 bytes (NIfTI-1) or 540 (NIfTI-2), in either byte order."""
-    first = head[:4]
-    return any(int.from_bytes(first, order) in (348, 540) for order in ORDERS)
-
-
-def _check_sizes(sizes: Sizes, name: str, limits: Limits) -> None:
+def _check_sizes(sizes: tuple[int, ...], name: str, limits: Limits) -> None:
     """Refuse what would not fit, by what the header says, before anything is unpacked."""
     frames, height, width = sizes
     if frames > limits.frames:
@@ -103,17 +87,21 @@ def _check_sizes(sizes: Sizes, name: str, limits: Limits) -> None:
         )
 
 
-def _png_sizes(path: Path) -> Sizes:
-    with path.open("rb") as stream:
-        width, height = struct.unpack(">II", stream.read(24)[16:])  # of the chunk IHDR
-    return 1, height, width
+def _picture_sizes(kind: str) -> Callable[[Path], Sizes]:
+    def read(path: Path) -> Sizes:
+        with Image.open(path, formats=[kind]) as image:  # reads the header alone
+            return getattr(image, "n_frames", 1), image.height, image.width
+
+    return read
 
 
 def _nifti_sizes(path: Path) -> Sizes:
     import nibabel as nib
 
     # The header alone: nibabel would read what its extensions claim as well.
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as stream:
+    with path.open("rb") as stream:
+        packed = stream.read(len(GZIP)) == GZIP
+    with (gzip.open if packed else open)(path, "rb") as stream:
         head = stream.read(nib.Nifti2Header.sizeof_hdr)
     kind = nib.Nifti2Header if nib.Nifti2Header.may_contain_header(head) else nib.Nifti1Header
     shape = kind(head[: kind.sizeof_hdr], check=False).get_data_shape()
@@ -135,9 +123,29 @@ def _dicom_sizes(path: Path) -> Sizes:
     return int(dataset.get("NumberOfFrames") or 1), int(dataset.Rows), int(dataset.Columns)
 
 
+def _metaimage_sizes(path: Path) -> Sizes:
+    from heartseg.data.metaimage import read_header, shape_of
+
+    width, height, *more = shape_of(read_header(path))
+    return math.prod(more), height, width
+
+
+def _video_sizes(kind: str) -> Callable[[Path], Sizes]:
+    def read(path: Path) -> Sizes:
+        from heartseg.data.video import sizes_of
+
+        return sizes_of(path, kind)
+
+    return read
+
+
 SIZES: dict[str, Callable[[Path], Sizes]] = {
-    ".png": _png_sizes,
-    ".nii": _nifti_sizes,
-    ".nii.gz": _nifti_sizes,
-    ".dcm": _dicom_sizes,
+    "nifti": _nifti_sizes,
+    "metaimage": _metaimage_sizes,
+    "png": _picture_sizes("PNG"),
+    "jpeg": _picture_sizes("JPEG"),
+    "tiff": _picture_sizes("TIFF"),
+    "dicom": _dicom_sizes,
+    "avi": _video_sizes("avi"),
+    "mp4": _video_sizes("mp4"),
 }

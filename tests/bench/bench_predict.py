@@ -29,7 +29,7 @@ def plain(package, jobs, out) -> float:
     from heartseg.data.images import read_images
     from heartseg.paths import put_file
     from heartseg.predicting.files import patient_of
-    from heartseg.predicting.tables import clinical_rows, frame_rows, write_table
+    from heartseg.predicting.tables import Mask, clinical_rows, frame_rows, write_table
     from heartseg.report.overlay import save_overlay
 
     predict = package.load()
@@ -45,7 +45,7 @@ def plain(package, jobs, out) -> float:
             target = job.place.with_name(f"{job.place.name}_seg{images.ending}")
             put_file(lambda path, save=images.save, maps=labels: save(maps, path), target)
             frames += frame_rows(job, labels, numbers, images.spacing, out)
-            masks.append((job, labels[0], images.spacing))
+            masks.append(Mask(job, labels[0], images.spacing, images.frames[0]))
         patients += clinical_rows(masks, out)
     write_table(frames, out / "images.csv")
     write_table(patients, out / "clinical.csv")

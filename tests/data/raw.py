@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 WIDTH, DEPTH = 40, 24
-SPACING = (0.5, 0.3)  # (row, column): depth, lateral
+SPACING = (5.0, 3.0)  # (row, column) in mm: depth, lateral; an LV 70 mm long
 INFO = "ED: 1\nES: 18\nNbFrame: 18\nImageQuality: Good\nEF: 54\nFrameRate: 48.4\n"
 AFFINE = np.diag([-SPACING[1], -SPACING[0], 1.0, 1.0])
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -116,14 +119,13 @@ def test_gaps_are_notes(source: Path) -> None:
     survey = camus.survey(source, use_lists=True)
     assert faults(survey) == []
     assert len(survey.cases) == 4 + 2 + 3
-    assert survey.notes == [
-        "subgroup_testing.txt: 1 of its 1 patients are absent",
-        "__MACOSX: no 2CH ED, 2CH ES, 4CH ED, 4CH ES",
-        "patient0002: no 4CH ED, 4CH ES",
-        "patient0003: no 2CH ES",
-        "patient0003: not used: patient0001_2CH_ES.nii.gz",
-        "patient0999: no 2CH ED, 2CH ES, 4CH ED, 4CH ES",
-    ]
+    notes = "\n".join(survey.notes)
+    assert "subgroup_testing.txt: 1 of its 1 patients" in notes
+    assert "patient0002: no 4CH ED, 4CH ES" in notes
+    assert "patient0003: no 2CH ES" in notes
+    assert "patient0999: has Info_2CH.cfg" in notes
+    assert "patient0003/patient0001_2CH_ES.nii.gz" in notes  # whose frame is that?
+    assert len(survey.notes) == 5
 
 
 def test_text_files_may_begin_with_a_byte_order_mark(source: Path) -> None:
@@ -211,27 +213,33 @@ def sequence(source: Path) -> None:
 
 FAULTS = {
     "truncated gzip": Fault(truncate, IMAGE, "truncated", 1),
-    "a sequence": Fault(sequence, IMAGE, "dimensions (40, 24, 3)", 1),
+    "a sequence": Fault(sequence, IMAGE, "holds 3 frames", 1),
     "label 4": Fault(wrong_label, MASK, "outside 0-3 (4)", 1),
     "interpolated labels": Fault(between_labels, MASK, "outside 0-3 (0.5, 1.5)", 1),
     "mask of another shape": Fault(
-        lambda s: write_nifti(s / MASK, echo()[1][:, :-1]), MASK, "(24, 39) pixels", 1
+        lambda s: write_nifti(s / MASK, echo()[1][:, :-1]), MASK, "24 x 39 pixels", 1
     ),
     "transposed mask": Fault(
-        lambda s: write_nifti(s / MASK, echo()[1].T), MASK, "(40, 24) pixels", 1
+        lambda s: write_nifti(s / MASK, echo()[1].T), MASK, "40 x 24 pixels", 1
     ),
     "mask of another affine": Fault(
         lambda s: write_nifti(s / MASK, echo()[1], AFFINE * 1.05), MASK, "another affine", 1
     ),
+    "mask without orientation": Fault(
+        lambda s: write_nifti(s / MASK, echo()[1], np.eye(4)), MASK, "orientation", 1
+    ),
+    "mask of a sequence": Fault(
+        lambda s: write_nifti(s / MASK, np.zeros((3, 24, 40), np.uint8)), MASK, "3 frames", 1
+    ),
     "NaN": Fault(nan, IMAGE, "NaN", 1),
     "mask missing": Fault(lambda s: (s / MASK).unlink(), MASK, "missing", 1),
     "image missing": Fault(lambda s: (s / IMAGE).unlink(), IMAGE, "missing", 1),
-    "zero bytes": Fault(lambda s: (s / IMAGE).write_bytes(b""), IMAGE, "cannot be read", 1),
-    "folder for a file": Fault(folder_for_file, IMAGE, "Is a directory", 1),
+    "zero bytes": Fault(lambda s: (s / IMAGE).write_bytes(b""), IMAGE, "empty", 1),
+    "folder for a file": Fault(folder_for_file, IMAGE, "is a folder", 1),
     "cfg empty": Fault(lambda s: (s / CFG).write_text(" \n"), CFG, "empty", 2),
     "cfg missing": Fault(lambda s: (s / CFG).unlink(), CFG, "missing", 2),
-    "cfg binary": Fault(lambda s: (s / CFG).write_bytes(bytes(range(256))), CFG, "read", 2),
-    "cfg without ES": Fault(lambda s: (s / CFG).write_text("ED: 1\n"), CFG, "ES is None", 2),
+    "cfg binary": Fault(lambda s: (s / CFG).write_bytes(bytes(range(256))), CFG, "no text", 2),
+    "cfg without ES": Fault(lambda s: (s / CFG).write_text("ED: 1\n"), CFG, "no line ES", 2),
     "cfg with frame 0": Fault(
         lambda s: (s / CFG).write_text(INFO.replace("ED: 1", "ED: 0")), CFG, "ED is '0'", 2
     ),
@@ -253,7 +261,7 @@ FAULTS = {
     "list binary": Fault(
         lambda s: (s / LISTS / "subgroup_testing.txt").write_bytes(b"\xff\x00\xfe"),
         f"{LISTS}/subgroup_testing.txt",
-        "cannot be read",
+        "no text file",
         4,
     ),
     "lists overlap": Fault(
@@ -266,7 +274,7 @@ FAULTS = {
         lambda s: write_list(s, "training", ["patient0002"]), LISTS, "patient0001 is in no lists", 4
     ),
     "truth.csv of other columns": Fault(
-        lambda s: (s / "truth.csv").write_text("a,b\n1,2\n"), "truth.csv", "KeyError", 0
+        lambda s: (s / "truth.csv").write_text("a,b\n1,2\n"), "truth.csv", "no column 'patient'", 0
     ),
     "truth.csv of words": Fault(
         lambda s: (s / "truth.csv").write_text("patient,edv_ml,esv_ml\npatient0001,big,1\n"),
@@ -315,14 +323,205 @@ def test_lists_do_not_matter_where_they_are_not_used(source: Path) -> None:
 
 
 def test_sources_that_are_no_release_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"source in params\.yaml"):
+    with pytest.raises(InputError, match=r"absent does not exist"):
         camus.survey(tmp_path / "absent", use_lists=True)
-    with pytest.raises(InputError, match="no folder database_nifti"):
+    with pytest.raises(InputError, match="no file"):
         camus.survey(tmp_path, use_lists=True)
-    (tmp_path / "database_nifti").mkdir()
-    (tmp_path / "database_nifti/patient0001.nii").touch()
-    with pytest.raises(InputError, match="no patient folder"):
+    (tmp_path / "release.zip").touch()
+    with pytest.raises(InputError, match=r"file, not a folder"):
+        camus.survey(tmp_path / "release.zip", use_lists=True)
+
+
+def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
+    """What was found, what was looked for, and the first name that did not fit."""
+    (tmp_path / "b").mkdir()
+    for name in ("notes.txt", "b/heart_apical4_dia.nii.gz", "b/heart_apical4_sys.nii.gz"):
+        (tmp_path / name).touch()
+    with pytest.raises(InputError) as caught:
         camus.survey(tmp_path, use_lists=True)
+    for term in ("2 .nii.gz", "1 .txt", "PATIENT_VIEW_PHASE", "b/heart_apical4_dia.nii.gz"):
+        assert term in str(caught.value)
+
+
+def test_images_without_any_mask_are_refused(source: Path) -> None:
+    for mask in source.rglob("*_gt*"):
+        mask.unlink()
+    with pytest.raises(InputError, match="16 images and no reference mask"):
+        camus.survey(source, use_lists=True)
+
+
+# --- layouts ------------------------------------------------------------------------------
+
+
+def renamed(source: Path, change: Callable[[Path], Path]) -> None:
+    """Move every image and mask of a release."""
+    for path in sorted((source / "database_nifti").rglob("*.nii.gz")):
+        target = change(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+
+
+def one_folder_deeper(source: Path) -> None:
+    inner = source / "release"
+    inner.mkdir()
+    for name in ("database_nifti", "database_split"):
+        (source / name).rename(inner / name)
+
+
+def patients_directly_below(source: Path) -> None:
+    for folder in sorted((source / "database_nifti").iterdir()):
+        folder.rename(source / folder.name)
+
+
+def dashes(source: Path) -> None:
+    renamed(source, lambda path: path.with_name(path.name.replace("_", "-", 1)))
+
+
+def upper_case(source: Path) -> None:
+    renamed(source, lambda path: path.with_name(path.name.replace(".nii.gz", ".NII.GZ")))
+    for path in source.rglob("*.cfg"):
+        path.write_text(path.read_text().upper().replace("GOOD", "Good"))
+        path.rename(path.with_name(path.name.upper()))
+
+
+def resource_forks(source: Path) -> None:
+    for path in sorted(source.rglob("*.*")):
+        (path.parent / f"._{path.name}").write_bytes(b"\0\5\x16\7" + bytes(200))
+
+
+def challenge_of_2019(source: Path) -> None:
+    for folder in sorted((source / "database_nifti").iterdir()):
+        place = source / ("testing" if folder.name == "patient0004" else "training")
+        place.mkdir(exist_ok=True)
+        folder.rename(place / folder.name)
+    for path in source.rglob("*.cfg"):
+        path.write_text(INFO.replace("EF: 54", "LVedv: 100\nLVesv: 46\nLVef: 54"))
+    for path in source.glob("testing/*/*_gt*"):
+        path.unlink()
+
+
+def masks_in_their_own_folder(source: Path) -> None:
+    for path in sorted(source.rglob("*_gt*")):
+        target = source / "masks" / path.parent.name / path.name.replace("_gt", "")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+
+
+def nnunet(source: Path) -> None:
+    def place(path: Path) -> Path:
+        if "_gt" in path.name:
+            return source / "labelsTr" / path.name.replace("_gt", "")
+        last = "Ts" if path.name.startswith("patient0004") else "Tr"
+        return source / f"images{last}" / path.name.replace(".nii.gz", "_0000.nii.gz")
+
+    for path in source.glob("database_nifti/patient0004/*_gt*"):
+        path.unlink()
+    renamed(source, place)
+    shutil.rmtree(source / "database_nifti")
+
+
+def metaimage(source: Path) -> None:
+    import SimpleITK as sitk
+
+    for number, path in enumerate(sorted(source.rglob("*.nii.gz"))):
+        stem = path.name.removesuffix(".nii.gz")
+        image = sitk.GetImageFromArray(np.asarray(nib.load(path).dataobj).T)
+        image.SetSpacing(SPACING[::-1])
+        sitk.WriteImage(image, str(path.with_name(f"{stem}{('.mhd', '.mha')[number % 2]}")))
+        path.unlink()
+
+
+LAYOUTS = {
+    metaimage: 16,
+    one_folder_deeper: 16,
+    patients_directly_below: 16,
+    dashes: 16,
+    upper_case: 16,
+    resource_forks: 16,
+    challenge_of_2019: 12,
+    masks_in_their_own_folder: 16,
+    nnunet: 12,
+}
+
+
+@pytest.mark.parametrize("arrange", LAYOUTS)
+def test_every_layout_gives_the_same_cases(source: Path, arrange: Callable[[Path], None]) -> None:
+    survey = camus.survey(source, use_lists=True)
+    expected = {case.case_id: case.read() for case in survey.cases}
+    arrange(source)
+    found = camus.survey(source, use_lists=True)
+    assert faults(found) == []
+    assert found.official == survey.official
+    assert len(found.cases) == LAYOUTS[arrange]
+    for sample in [case.read() for case in found.cases]:
+        own = expected[sample.case_id]
+        assert (sample.image == own.image).all()
+        assert (sample.mask == own.mask).all()
+        assert sample.spacing == pytest.approx(own.spacing)
+        if arrange is challenge_of_2019:
+            volumes = {"reference_edv": 100.0, "reference_esv": 46.0}
+            assert sample.reference == own.reference | volumes
+        elif arrange is not nnunet:  # which has no Info_VIEW.cfg
+            assert (sample.reference, sample.quality) == (own.reference, own.quality)
+            assert sample.frame == own.frame
+    missing = [note for note in found.notes if "without reference" in note]
+    assert len(missing) == (LAYOUTS[arrange] == 12)
+    assert all("patient0004" in note for note in missing)
+
+
+def test_the_lists_beside_database_nifti_count(source: Path) -> None:
+    survey = camus.survey(source / "database_nifti", use_lists=True)
+    assert survey.official == camus.survey(source, use_lists=True).official
+    assert survey.problems == []
+
+
+def test_reference_masks_of_test_images_are_not_kept_apart_in_silence(source: Path) -> None:
+    (source / "testing").mkdir()
+    (source / "database_nifti/patient0004").rename(source / "testing/patient0004")
+    notes = camus.survey(source, use_lists=False).notes
+    assert ["patient0004" in note for note in notes if note.startswith("testing/")] == [True]
+
+
+def test_a_frame_that_is_there_twice_is_refused(source: Path) -> None:
+    copy = source / "copy" / "patient0001_2CH_ED.nii.gz"
+    copy.parent.mkdir()
+    shutil.copy(source / IMAGE, copy)
+    survey = camus.survey(source, use_lists=False)
+    (problem,) = faults(survey)
+    assert str(copy) in problem
+    assert str(source / IMAGE) in problem
+
+
+def test_a_label_named_otherwise_is_told(source: Path) -> None:
+    for names, told in ((("LV", "MYO", "LA"), 0), (("LA", "MYO", "LV"), 1)):
+        labels = {name: value for value, name in enumerate(("background", *names))}
+        (source / "dataset.json").write_text(json.dumps({"labels": labels}))
+        notes = camus.survey(source, use_lists=True).notes
+        assert len(notes) == told
+    assert "LA 1" in notes[0]
+
+
+def test_links_that_lead_round_in_a_circle(source: Path) -> None:
+    (source / "database_nifti/patient0001/up").symlink_to(source)
+    assert len(camus.survey(source, use_lists=True).cases) == 16
+
+
+# --- scale --------------------------------------------------------------------------------
+
+
+def test_an_explicit_spacing_is_used_where_the_file_vouches_for_none(source: Path) -> None:
+    image, mask = echo()
+    write_nifti(source / IMAGE, image, np.eye(4))
+    write_nifti(source / MASK, mask, np.eye(4))
+    (problem,) = faults(camus.survey(source, use_lists=True))
+    assert problem.startswith(str(source / IMAGE))
+    assert "datasets.camus.spacing" in problem
+    survey = camus.survey(source, use_lists=True, spacing=(4.0, 2.0))
+    first, second = (survey.cases[number].read() for number in (0, 1))
+    assert first.spacing == (4.0, 2.0)
+    assert any("4 x 2 mm" in note for note in first.notes)
+    assert second.spacing == pytest.approx(SPACING)  # which its file states
+    assert second.notes == ()
 
 
 def test_real_release_is_found_whole() -> None:

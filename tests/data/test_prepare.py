@@ -6,6 +6,7 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import yaml
@@ -18,7 +19,15 @@ from heartseg.data.phantoms.mmode import write_mmode
 from heartseg.data.prepared import decode_png, file_digest, read_metadata, read_prepared
 from heartseg.errors import BadFilesError, InputError
 from heartseg.prepare import main, prepare
-from tests.data.raw import AFFINE, echo, write_list, write_nifti, write_release, write_windows
+from tests.data.raw import (
+    AFFINE,
+    SPACING,
+    echo,
+    write_list,
+    write_nifti,
+    write_release,
+    write_windows,
+)
 from tests.examples import ROOT, real_data
 
 
@@ -157,6 +166,68 @@ def test_without_lists_patients_are_split_at_random(
     assert facts["patients"] == {"train": 2, "val": 1, "test": 1}
     assert facts["cases"] == {"train": 8, "val": 4, "test": 4}
     assert facts["split"]["lists"] is False
+
+
+def test_notes_are_told_with_an_error_too(camus_config: CamusDataset, tmp_path: Path) -> None:
+    source = camus_config.source
+    (source / "database_nifti/patient0001/old_2CH.nii.gz").touch()
+    (source / "database_nifti/patient0002/patient0002_4CH_ED_gt.nii.gz").write_bytes(b"")
+    write_nifti(source / "database_nifti/patient0003/patient0003_2CH_ED_gt.nii.gz", 0 * echo()[1])
+    notes: list[str] = []
+    with pytest.raises(BadFilesError, match="patient0002_4CH_ED_gt"):
+        prepare("camus", camus_config, tmp_path / "d", skip_bad=False, threads=2, notes=notes)
+    assert any("old_2CH.nii.gz" in note for note in notes)
+    assert "patient0003_2CH_ED: its mask is empty" in notes
+    whole = camus_config.model_copy(update={"frames": 20})  # but there are no sequences
+    notes = []
+    with pytest.raises(InputError, match="half_sequence"):
+        prepare("camus", whole, tmp_path / "d", skip_bad=False, threads=2, notes=notes)
+    assert any("old_2CH.nii.gz" in note for note in notes)
+
+
+def test_a_scale_that_cannot_be_right_is_noted(camus_config: CamusDataset, tmp_path: Path) -> None:
+    def rescale(patient: str, views: str, factor: float) -> None:
+        for path in camus_config.source.glob(f"*/{patient}/*_{views}_*.nii.gz"):
+            image = nib.load(path)
+            affine = image.affine @ np.diag([factor, factor, 1, 1])
+            nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), path)
+
+    rescale("patient0001", "?CH", 3.25)  # an LV 227 mm long
+    rescale("patient0002", "2CH", 1.6)
+    notes = prepare("camus", camus_config, tmp_path / "d", skip_bad=False, threads=2)["notes"]
+    assert len(notes) == 2
+    assert all(f"patient0001_{view}_{phase}" in notes[0] for view in ("2CH", "4CH")
+               for phase in ("ED", "ES"))  # fmt: skip
+    assert "227 mm" in notes[0]
+    assert notes[1].startswith("patient0002: ")
+
+
+def test_a_given_spacing_is_recorded(camus_config: CamusDataset, tmp_path: Path) -> None:
+    for path in camus_config.source.rglob("*.nii.gz"):
+        nib.save(nib.Nifti1Image(np.asarray(nib.load(path).dataobj), np.eye(4)), path)
+    with pytest.raises(BadFilesError) as caught:
+        prepare("camus", camus_config, tmp_path / "d", skip_bad=False, threads=2)
+    assert len(caught.value.problems) == 16  # a mask needs no scale
+    told = camus_config.model_copy(update={"spacing": SPACING})
+    facts = prepare("camus", told, tmp_path / "d", skip_bad=False, threads=2)
+    table = read_prepared(tmp_path / "d")
+    assert set(table["spacing_row"]) == {SPACING[0]}
+    assert set(table["spacing_col"]) == {SPACING[1]}
+    assert read_metadata(tmp_path / "d")["given_spacing"] == list(SPACING)
+    (note,) = [note for note in facts["notes"] if "datasets.camus.spacing" in note]
+    assert "and 8 more" in note  # one note for 16 images
+
+
+def test_all_patients_in_the_training_list(camus_config: CamusDataset, tmp_path: Path) -> None:
+    names = [f"patient{number:04d}" for number in range(1, 5)]
+    write_list(camus_config.source, "training", names)
+    for name in ("validation", "testing"):
+        (camus_config.source / f"database_split/subgroup_{name}.txt").unlink()
+    facts = prepare("camus", camus_config, tmp_path / "d", skip_bad=False, threads=2)
+    assert facts["patients"] == {"train": 4, "val": 0, "test": 0}
+    (note,) = facts["notes"]
+    assert "val and test are empty" in note
+    assert "method: random" in note
 
 
 def test_mmode_keeps_the_windows_of_an_animal_together(

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from heartseg.config import Params, Split
-from heartseg.data.splits import fold_of, split_patients
+from heartseg.data.splits import fold_of, notes_on_split, split_patients
 from heartseg.errors import InputError
 
 NAMES = st.sets(st.text("abc012", min_size=1, max_size=6), min_size=2, max_size=60)
@@ -103,7 +104,7 @@ def test_official_lists_win_in_auto_and_are_ignored_otherwise() -> None:
 @pytest.mark.parametrize(
     ("method", "official", "reason"),
     [
-        ("official", None, "no split lists"),
+        ("official", None, "no split list"),
         ("official", {"a": "test", "b": "val"}, "nobody to train on"),
         ("official", {"a": "train"}, "b: in no split list"),
     ],
@@ -132,3 +133,22 @@ def test_folds_share_all_patients_evenly(names: set[str], seed: int, folds: int)
     assert sorted(sizes) == list(range(folds))
     assert max(sizes.values()) - min(sizes.values()) <= 1
     assert fold_of(sorted(names, reverse=True), folds, seed) == assigned
+
+
+def test_empty_splits_are_told_with_what_follows() -> None:
+    """Twelve real patients, all of them in the official training list."""
+    official = {f"patient{number:04d}": "train" for number in range(1, 400)}
+    split = rule(method="auto")
+    names = sorted(official)[:12]
+    found = split_patients(names, split, official)
+    (note,) = notes_on_split(found, split, official, "camus")
+    for term in ("val and test are empty", "12 patients", "training", "heartseg train"):
+        assert term in note
+    line = note[note.index("split: {") :]
+    written = rule(**yaml.safe_load(line)["split"])
+    assert written.method == "random"
+    assert set(split_patients(names, written, official).values()) == {"train", "val", "test"}
+    assert notes_on_split({"a": "train", "b": "val", "c": "test"}, split, official, "camus") == []
+    (note,) = notes_on_split({"a": "train", "b": "test"}, rule(), None, "mmode")
+    assert note.startswith("val is empty")
+    assert "official" not in note

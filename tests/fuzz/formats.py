@@ -27,9 +27,9 @@ from PIL.PngImagePlugin import PngInfo
 from heartseg.config import load_params
 from heartseg.data import images
 from heartseg.data.camus_tables import read_info, read_split_lists, read_truth
+from heartseg.data.labels import Camus
 from heartseg.data.mmode import read_gray, read_mask
 from heartseg.data.mmode_dicom import read_dicom
-from heartseg.data.nifti import read_frame, read_sequence, to_uint8
 from heartseg.data.phantoms.recording import make_dicom
 from heartseg.data.sequences import frame_rate
 from heartseg.errors import InputError
@@ -39,6 +39,13 @@ from heartseg.sweeps.file import read_sweep
 from tests.data.raw import INFO, echo
 from tests.examples import ROOT
 from tests.fuzz.mutations import FLOATS, INTEGERS, mutate
+from tests.fuzz.pictures import (
+    make_jpeg,
+    make_metaimage,
+    make_tiff,
+    make_video,
+    tissue_seeds,
+)
 
 Reader = Callable[[Path], None]
 
@@ -107,22 +114,17 @@ def make_nifti(rng: Random) -> tuple[bytes, str]:
     return data, ".nii"
 
 
-def read_as_frame(path: Path) -> None:
-    frame = read_frame(path)
-    assert frame.pixels.ndim == 2
-    assert np.isfinite(frame.pixels).all()
-    assert all(0 < step < np.inf for step in frame.spacing)
-    assert to_uint8(frame.pixels).shape == frame.pixels.shape
-
-
-def read_as_sequence(path: Path) -> None:
-    assert read_sequence(path).pixels.ndim == 3
+def read_as_label_map(path: Path) -> None:
+    labels = images.read_labels(path, Camus)
+    assert set(np.unique(labels.frames)) <= set(Camus)
 
 
 def read_to_predict(path: Path) -> None:
-    frames = images.read_images(path).frames
-    assert frames.dtype == np.uint8
-    assert frames.ndim == 3
+    read = images.read_images(path)
+    assert (read.frames.dtype, read.frames.ndim) == (np.uint8, 3)
+    assert (read.spacing is None) == bool(read.geometry.doubt)
+    if read.spacing is not None:
+        assert all(0 < step < np.inf for step in read.spacing)
 
 
 def read_as_upload(path: Path) -> None:
@@ -288,7 +290,7 @@ COUNTED = {  # little-endian tags: numbers of pixels and frames, bits, and place
 
 
 def make_dicom_file(rng: Random) -> tuple[bytes, str]:
-    data = rng.choice(dicom_seeds())
+    data = rng.choice(dicom_seeds() + tissue_seeds())
     kind = rng.random()
     if kind < 0.35:  # a count, a place or a size of the geometry
         for _ in range(rng.choice((1, 1, 2))):
@@ -382,8 +384,9 @@ def make_cfg(rng: Random) -> tuple[bytes, str]:
 
 def read_as_info(path: Path) -> None:
     info = read_info(path)
-    assert int(info["ED"]) > 0
-    assert 0 <= float(info.get("EF", 0)) <= 100
+    assert all(number >= 0 for number in info.frames.values())
+    assert 0 <= info.reference.get("reference_ef", 0) <= 100
+    assert all(np.isfinite(value) for value in info.reference.values())
 
 
 def read_as_tables(path: Path) -> None:
@@ -392,9 +395,10 @@ def read_as_tables(path: Path) -> None:
     read_truth(path, problems)
     rate = frame_rate(path.with_name("p_2CH_half_sequence.nii.gz"))
     assert rate is None or 0 < rate < np.inf
-    path.with_name("subgroup_training.txt").write_bytes(path.read_bytes())
+    listed = path.with_name("subgroup_training.txt")
+    listed.write_bytes(path.read_bytes())
     path.with_name("Info_2CH.cfg").write_bytes(path.read_bytes())
-    read_split_lists(path.parent, {"patient0001"}, problems, [])
+    read_split_lists([listed], {"patient0001"}, problems, [])
     assert all("Traceback" not in problem for problem in problems)
 
 
@@ -462,9 +466,13 @@ def read_faulty(path: Path) -> None:
 
 
 FORMATS = {
-    "nifti": Format(make_nifti, (read_as_frame, read_as_sequence, read_to_predict, read_as_upload)),
+    "nifti": Format(make_nifti, (read_to_predict, read_as_label_map, read_as_upload)),
     "png": Format(make_png, (read_as_window, read_as_mask, read_to_predict, read_as_upload)),
-    "dicom": Format(make_dicom_file, (read_as_dicom, read_as_upload)),
+    "dicom": Format(make_dicom_file, (read_as_dicom, read_to_predict, read_as_upload)),
+    "metaimage": Format(make_metaimage, (read_to_predict, read_as_label_map, read_as_upload)),
+    "tiff": Format(make_tiff, (read_to_predict, read_as_upload)),
+    "jpeg": Format(make_jpeg, (read_to_predict, read_as_upload)),
+    "video": Format(make_video, (read_to_predict, read_as_upload)),
     "cfg": Format(make_cfg, (read_as_info, read_as_tables)),
     "yaml": Format(make_yaml, (read_as_yaml,)),
     "faulty": Format(make_faulty, (read_faulty,)),

@@ -24,7 +24,7 @@ from random import Random
 ROOT = Path(__file__).parents[2]
 MEMORY = 2 << 30  # bytes beyond what the libraries take
 CPU_S = 10  # of a file
-NAMES = ("nifti", "cfg", "png", "dicom", "yaml")
+NAMES = ("nifti", "metaimage", "png", "tiff", "jpeg", "dicom", "video", "cfg", "yaml")
 
 
 def read_files(name: str, seed: int, first: int, count: int, cpu_s: int, folder: Path) -> None:

@@ -15,7 +15,9 @@ from tests.fuzz.run import NAMES, fuzz
 
 pytestmark = pytest.mark.slow
 
-FILES = {"nifti": 300, "cfg": 300, "png": 150, "dicom": 80, "yaml": 30}
+FILES = {"nifti": 300, "cfg": 300, "png": 150, "dicom": 80, "yaml": 30} | dict.fromkeys(
+    ("metaimage", "tiff", "jpeg", "video"), 100
+)
 SEED = 1  # `make fuzz` has 0
 
 

@@ -115,6 +115,25 @@ def test_row_without_a_view_or_without_lv() -> None:
     assert row["esv_ml_predicted"] == row["esv_ml_reference"]
 
 
+def test_flags_say_whether_volumes_can_be_believed() -> None:
+    masks = {key: (heart(*size), FINE) for key, size in SIZES.items()}
+    found = indices(masks)
+    assert (found["edge"], found["size"], found["plausible"]) == (False, False, True)
+    pixels_as_mm = {key: (labels, (1.0, 1.0)) for key, (labels, _) in masks.items()}
+    found = indices(pixels_as_mm)
+    assert found["edv_ml"] > 3000
+    assert (found["size"], found["plausible"]) == (True, False)
+
+    whole = frames()
+    labels, reference, spacing = whole["4CH", "ES"]
+    cut = np.flatnonzero((labels == Camus.LV).any(0))[0] + 30
+    row = clinical_row(whole | {("4CH", "ES"): (labels[:, cut:], reference[:, cut:], spacing)})
+    assert row is not None
+    assert row["esv_ml_predicted"] < 0.9 * clinical_row(whole)["esv_ml_predicted"]
+    assert row["edge_predicted"] is row["edge_reference"] is True
+    assert row["plausible_predicted"] is False
+
+
 def test_without_atrium_the_ventricle_is_still_measured() -> None:
     masks = {key: (heart(*size, atrium=False), FINE) for key, size in SIZES.items()}
     found = indices(masks)

@@ -18,7 +18,7 @@ from heartseg.config import Params, load_params
 from heartseg.data.labels import LABELS, Camus
 from heartseg.data.prepared import Sample, file_digest, write_prepared
 from heartseg.errors import InputError
-from heartseg.metrics.plausibility import FLAGS
+from heartseg.metrics.plausibility import CASE_FLAGS
 from heartseg.models import trained
 from heartseg.models.packaged import PackagedModel
 from heartseg.tracking.mlflow import connect
@@ -146,7 +146,7 @@ def test_camus(place: Path, store: str, capsys: pytest.CaptureFixture[str]) -> N
     assert list(cases) == [
         *("case_id", "patient", "view", "phase", "quality", "structure"),
         *("dice", "hd95_mm", "msd_mm", "missed", "uncertainty"),
-        *FLAGS,
+        *CASE_FLAGS,
         "plausible",
     ]
     assert len(cases) == 40
@@ -154,6 +154,7 @@ def test_camus(place: Path, store: str, capsys: pytest.CaptureFixture[str]) -> N
     assert list(odd["case_id"]) == ["p2_2CH_ES"]
     assert list(odd["incomplete"]) == [True]
     assert metrics["plausibility"]["fraction"] == 0.9
+    assert metrics["plausibility"]["volumes"]["n"] == 2
     assert metrics["plausibility"]["by_phase"]["ED"]["fraction"] == 1.0
     assert metrics["postprocess"]["chosen"] == "none"  # no better on the spare patient
     assert metrics["postprocess"]["chosen_on"] == "val"

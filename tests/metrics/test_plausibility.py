@@ -12,9 +12,21 @@ import pytest
 from heartseg.config import Params
 from heartseg.data.labels import Camus
 from heartseg.data.prepared import encode_png
-from heartseg.metrics.plausibility import FLAGS, area_ranges, flags, summarise_plausibility
+from heartseg.metrics.plausibility import (
+    CASE_FLAGS,
+    FLAGS,
+    PATIENT_FLAGS,
+    area_ranges,
+    flags,
+    is_cut_off,
+    patient_flags,
+    summarise_plausibility,
+    summarise_volumes,
+)
 from tests.examples import camus_reference_masks, real_data
 from tests.metrics.shapes import FINE, UNEQUAL, heart
+
+COARSE = (0.8, 0.8)
 
 
 def flagged(labels: np.ndarray, *more: object) -> set[str]:
@@ -100,6 +112,114 @@ def test_ventricle_at_the_edge_of_the_image() -> None:
     assert "edge" not in flagged(labels[:, columns[0] - 1 :])
 
 
+def sector(labels: np.ndarray, right: int) -> np.ndarray:
+    """Gray values of a triangular sector that ends at a column of the lowest row."""
+    height, width = labels.shape
+    rows, columns = np.indices(labels.shape)
+    left, end = width / 2 * (1 - rows / height), width / 2 + (right - width / 2) * rows / height
+    return np.where((columns > left) & (columns < end), 60, 0).astype(np.uint8)
+
+
+def test_ventricle_at_the_edge_of_the_ultrasound_sector() -> None:
+    """The wall that leaves the sector is drawn beyond it; a cavity cut off there ends on it."""
+    labels = heart(85, 22)
+    wide = sector(labels, labels.shape[1])
+    assert not is_cut_off(labels, FINE, wide)
+    narrow = sector(labels, int(np.flatnonzero((labels == Camus.LV).any(0))[-1]) + 10)
+    assert not is_cut_off(labels, FINE, narrow)  # drawn beyond the sector
+    cut = np.where(narrow > 0, labels, 0)
+    assert is_cut_off(cut, FINE, narrow)
+    assert not is_cut_off(cut, FINE)
+    assert flags(cut, FINE, None, narrow)["edge"]
+    noisy = narrow + np.random.default_rng(0).integers(0, 6, labels.shape, dtype=np.uint8)
+    assert is_cut_off(cut, FINE, noisy)  # of compression
+    assert not is_cut_off(cut, FINE, np.zeros_like(labels))
+    assert not is_cut_off(np.zeros_like(labels), FINE, narrow)
+
+
+@pytest.mark.parametrize(("factor", "flag"), [(1, False), (3.25, True), (0.1, True)])
+def test_a_heart_of_impossible_size(factor: float, flag: bool) -> None:
+    """1 / 0.308 = 3.25: pixels that pass for millimetres. 0.1: millimetres that pass for cm."""
+    labels, spacing = heart(85, 22), (FINE[0] * factor, FINE[1] * factor)
+    found = flags(labels, spacing)
+    assert found["size"] == flag
+    assert found["plausible"] == (not flag)
+
+
+# --- patients -----------------------------------------------------------------------------
+
+
+def patient(**factors: float) -> dict:
+    """Four masks, the spacing of those of a view or phase multiplied by a factor."""
+    masks = {}
+    for view, phase in itertools.product(("2CH", "4CH"), ("ED", "ES")):
+        factor = factors.get(f"_{view}", 1) * factors.get(phase, 1)
+        labels = heart(85 if phase == "ED" else 70, 22 if view == "2CH" else 25, 0, COARSE)
+        masks[view, phase] = labels, (COARSE[0] * factor, COARSE[1] * factor)
+    return masks
+
+
+@pytest.mark.parametrize(
+    ("factors", "expected"),
+    [
+        ({}, set()),
+        ({"_2CH": 1.3}, set()),  # recorded at another depth
+        ({"_2CH": 1.5}, {"scales_differ"}),
+        ({"_4CH": 1 / 2}, {"scales_differ"}),
+        ({"ES": 1.1}, {"scales_differ"}),  # frames of one loop
+        ({"_2CH": 3.25}, {"size", "scales_differ"}),
+        ({"ED": 3.25, "ES": 3.25}, {"size"}),
+    ],
+)
+def test_the_scale_of_a_patient(factors: dict[str, float], expected: set[str]) -> None:
+    found = patient_flags(patient(**factors))
+    assert {name for name in PATIENT_FLAGS if found[name]} == expected
+    assert found["plausible"] == (not expected)
+
+
+def test_fewer_and_larger_pixels_are_no_other_scale() -> None:
+    masks = patient()
+    labels, (row, column) = masks["2CH", "ED"]
+    masks["2CH", "ED"] = labels[::2, ::2], (2 * row, 2 * column)
+    assert patient_flags(masks)["plausible"]
+
+
+def test_views_whose_ventricles_differ_in_length() -> None:
+    """By equal headers, but one view is in fact of another scale."""
+    masks = patient()
+    masks["2CH", "ED"] = heart(50, 15, 0, COARSE), COARSE
+    assert patient_flags(masks)["scales_differ"]
+    masks["2CH", "ED"] = heart(70, 20, 0, COARSE), COARSE  # foreshortened
+    assert not patient_flags(masks)["scales_differ"]
+
+
+def test_one_cut_off_image_makes_the_volumes_implausible() -> None:
+    masks = patient()
+    labels, spacing = masks["4CH", "ES"]
+    masks["4CH", "ES"] = labels[:, np.flatnonzero((labels == Camus.LV).any(0))[0] + 5 :], spacing
+    found = patient_flags(masks)
+    assert {name for name in PATIENT_FLAGS if found[name]} == {"edge"}
+    assert not found["plausible"]
+
+
+def test_volumes_are_judged_too() -> None:
+    assert patient_flags(patient(), (120, 50))["plausible"]
+    assert patient_flags(patient(), (120, np.nan))["plausible"]
+    assert not patient_flags(patient(), (3512, 1400))["plausible"]
+
+
+def test_summary_of_patients() -> None:
+    flag_sets = (patient_flags(patient(_2CH=factor)) for factor in (1, 1, 1.5))
+    rows = pd.DataFrame({f"{k}_predicted": v for k, v in one.items()} for one in flag_sets)
+    counts = {"edge": 0, "size": 0, "scales_differ": 1}
+    assert summarise_volumes(rows) == {"n": 3, "plausible": 2, "flags": counts}
+    none = summarise_volumes(rows.iloc[:0])
+    assert none == {"n": 0, "plausible": 0, "flags": dict.fromkeys(PATIENT_FLAGS, 0)}
+
+
+# --- summaries ----------------------------------------------------------------------------
+
+
 def test_nothing_found() -> None:
     assert flagged(np.zeros((40, 50), np.uint8)) == {"incomplete"}
 
@@ -128,7 +248,9 @@ def test_areas_outside_the_training_patients_range() -> None:
 def test_summary_counts_cases_not_rows(params: Params) -> None:
     good, bad = flags(heart(60, 18), FINE), flags(np.zeros((9, 9), np.uint8), FINE)
     cases = pd.DataFrame(
-        {"case_id": f"{patient}{view}", "patient": patient, "view": view, "phase": "ED"} | found
+        {"case_id": f"{patient}{view}", "patient": patient, "view": view, "phase": "ED"}
+        | found
+        | {"scales_differ": False}
         for (patient, view, found), _ in itertools.product(
             [("a", "2CH", good), ("a", "4CH", bad), ("b", "2CH", good), ("b", "4CH", good)],
             range(3),  # structures
@@ -140,7 +262,7 @@ def test_summary_counts_cases_not_rows(params: Params) -> None:
     assert summary["by_view"]["2CH"]["fraction"] == 1.0
     assert summary["by_view"]["4CH"]["fraction"] == 0.5
     assert summary["by_phase"]["ED"]["n"] == 4
-    assert summary["flags"] == dict.fromkeys(FLAGS, 0) | {"incomplete": 1}
+    assert summary["flags"] == dict.fromkeys(CASE_FLAGS, 0) | {"incomplete": 1}
 
 
 @pytest.mark.slow

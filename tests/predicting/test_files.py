@@ -66,7 +66,7 @@ def test_what_gives_nothing_is_told():
     jobs, problems = find_jobs(["notes.txt", "empty", "absent.nii", "in/*.png"], Path("out"))
 
     assert jobs == []
-    reasons = ("notes.txt: is neither", "empty: no .nii.gz", "absent.nii: does not exist")
+    reasons = ("notes.txt: is not NIfTI", "empty: no .nii.gz", "absent.nii: does not exist")
     for reason, problem in zip((*reasons, "*.png: matches no image"), problems, strict=True):
         assert reason in problem
 

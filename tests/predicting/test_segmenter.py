@@ -275,6 +275,37 @@ def test_odd_label_maps_are_flagged(tmp_path):
     assert all("area" not in row for row in rows)  # judged by a cohort's alone
 
 
+@pytest.mark.parametrize("scale", [True, False])
+def test_a_ventricle_that_is_cut_off_is_flagged_in_all_tables(tmp_path, scale):
+    write_frames(tmp_path / "in", "patient0001", ("2CH", "4CH"))
+    (whole,) = segment(tmp_path / "in", predict=lambda images: images[:, 0] // 60).patients
+    for path in (tmp_path / "in").iterdir():
+        image = nib.load(path)
+        pixels = np.asarray(image.dataobj)
+        if "_4CH_" in path.name:
+            pixels = pixels[np.flatnonzero((pixels == 60).any(1))[0] + 3 :]
+        nib.save(nib.Nifti1Image(pixels, image.affine if scale else np.eye(4)), path)
+
+    outcome = segment(tmp_path / "in", overwrite=True, predict=lambda images: images[:, 0] // 60)
+
+    (row,) = outcome.patients
+    assert not whole["edge"]
+    assert row["edge"]
+    assert any(name == "patient0001" and "edge" in note for name, note in outcome.notes)
+    assert {r["image"]: r["edge"] for r in outcome.images} == {
+        f"patient0001_{view}_{phase}": view == "4CH"
+        for view in ("2CH", "4CH")
+        for phase in ("ED", "ES")
+    }
+    if scale:
+        assert whole["plausible"]
+        assert not row["plausible"]
+        assert row["edv_ml"] < 0.95 * whole["edv_ml"]
+    else:
+        assert not any(name.endswith("_ml") for name in row)
+        assert 0 < row["ef_percent"] < 100
+
+
 STEM = "patient0001_2CH_half_sequence"
 HEIGHTS = (14, 12, 10, 6)  # rows of the bright block in each frame
 
@@ -390,12 +421,12 @@ def test_bad_files_are_reported_and_the_others_segmented(tmp_path):
 
     for name, reason in {
         "tiny.png": "8 x 8",
-        "broken.png": "cannot be read",
-        "cut.nii.gz": "cannot be read",
+        "broken.png": "by its content",
+        "cut.nii.gz": "truncated",
         "volumes.nii": "(4, 4, 3, 2)",
         "nan.nii": "NaN",
-        "empty.nii": "cannot be read",
-        "broken.dcm": "its pixels",
+        "empty.nii": "empty",
+        "broken.dcm": "no picture",
     }.items():
         assert any(f"/{name}: " in line and reason in line for line in outcome.problems), name
     assert len(outcome.problems) == 7

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from heartseg.config import load_params
+from heartseg.metrics.plausibility import PATIENT_FLAGS
 from heartseg.report.card import model_card
 
 CAMUS_METRICS: dict[str, Any] = {
@@ -61,6 +62,10 @@ CAMUS_METRICS: dict[str, Any] = {
         **{"n": 198, "fraction": 0.95, "fraction_low": 0.92, "fraction_high": 0.98},
         "flags": {"holes": 3, "edge": 0},
         "by_view": {"2CH": {"n": 99, "fraction": 0.94}},
+        "volumes": {
+            **{"n": 49, "plausible": 47},
+            "flags": {"edge": 2, "size": 0, "scales_differ": 0},
+        },
     },
     "postprocess": {
         **{"chosen": "largest_component", "chosen_on": "val"},
@@ -152,6 +157,8 @@ def test_clinical_section_of_camus():
     assert found["all"] == ["198", "0.95 [0.92 to 0.98]"]
     assert found["2CH"] == ["99", "0.94"]
     assert found["a structure has a hole"] == ["3"]
+    assert found[PATIENT_FLAGS["edge"]] == ["2"]
+    assert "47 of 49 patients" in text
     assert "largest component (mean Dice 0.9012 without, 0.9034 with" in text
     assert "on the same grid, of each structure its largest connected part" in text
     assert "r 0.80 and 5.6 points in EF" in text

@@ -99,6 +99,8 @@ def test_volumes_and_ef_of_four_views_named_as_in_camus(service):
     for name in ("edv_ml", "esv_ml", "ef_percent"):
         assert answer["clinical"][name] == pytest.approx(expected()[name])
     assert 0 < answer["clinical"]["ef_percent"] < 100
+    assert answer["clinical"]["edge"] is False
+    assert answer["clinical"]["plausible"] is expected()["plausible"]
 
 
 def test_volumes_of_pngs_with_views_and_spacing_given(service):

@@ -18,7 +18,7 @@ import nibabel as nib
 import numpy as np
 
 from heartseg.config import CamusPhantoms
-from heartseg.data.camus_tables import VIEWS
+from heartseg.data.camus_names import VIEWS
 from heartseg.data.phantoms import map_processes, mark_as_phantom
 from heartseg.data.phantoms.apical import QUALITY, ApicalView
 from heartseg.data.phantoms.ultrasound import Sector
