@@ -40,6 +40,12 @@ class DeepLabV3Config(Section):
     backbone: Literal["resnet50", "resnet101", "mobilenet_v3_large"]
     output_stride: Literal[8, 16]
     """Input size over the size of the last feature map."""
+    atrous_rates: Literal["auto"] | Annotated[list[Count], Field(min_length=3, max_length=3)] = (
+        "auto"
+    )
+    """Dilations of ASPP. auto: 6, 12, 18 at output stride 16, as in the paper, or those that
+    torchvision's weights of that name were trained with; doubled at stride 8. For weights of a
+    MobileNet from a file they must be given: torchvision's expect 12, 24, 36."""
     decoder_skip: bool
     """Join low-level features before the classifier, as DeepLabV3+ (arXiv:1802.02611) does."""
     auxiliary: bool

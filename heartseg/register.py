@@ -75,6 +75,7 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
         registry.TRAINING_TAG: training["mlflow_run_id"] or "spooled",
         registry.POSTPROCESS_TAG: postprocess,
         registry.TTA_TAG: tta,
+        registry.FORMAT_TAG: registry.FORMAT,
         registry.METRIC_TAG: gate.metric,
         registry.VALUE_TAG: repr(value),
         registry.DATA_TAG: metrics["data_digest"],

@@ -13,8 +13,8 @@ from fastapi import HTTPException
 
 from heartseg.data.images import Images
 from heartseg.errors import InputError
-from heartseg.models.exported import Package
 from heartseg.models.inputs import input_stacks, segmented_frames
+from heartseg.models.package import Package
 from heartseg.serving.counters import Counters
 from heartseg.serving.limits import Limits
 from heartseg.serving.source import Source, Version

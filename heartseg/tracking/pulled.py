@@ -16,7 +16,7 @@ from heartseg.tracking.mlflow import connect, first_line, nothing_at, without_pa
 from heartseg.tracking.registry import DESCRIPTION_LENGTH, use_store
 
 if TYPE_CHECKING:
-    from heartseg.models.exported import Package
+    from heartseg.models.package import Package
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,9 @@ def pull(uri: str, model_uri: str) -> Pulled:
 
 
 def fetch(uri: str, model_uri: str) -> tuple[Package, dict[str, Any]]:
-    """A model's package, not loaded yet, and where it comes from.
+    """Fetch a model's package, not built yet, and where it comes from.
+
+    Only the description and the weights are fetched, not the exported program beside them.
 
     Returns:
         The package; model (URI), model_id, run_id and signature, JSON-serialisable.
@@ -56,32 +58,39 @@ def fetch(uri: str, model_uri: str) -> tuple[Package, dict[str, Any]]:
         InputError: as `pull`.
     """
     client = use_store(uri)
-    import mlflow
     from mlflow.exceptions import MlflowException
     from mlflow.models import Model
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-    from heartseg.models.exported import PROGRAM, Package
+    from heartseg.models.package import WEIGHTS, Package
 
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with tempfile.TemporaryDirectory() as folder:
         try:
-            local = mlflow.artifacts.download_artifacts(model_uri, dst_path=folder)
-            facts = Model.load(local)
-            program = (Path(local) / "data" / PROGRAM).read_bytes()
+            store = get_artifact_repository(model_uri)
+            facts = Model.load(store.download_artifacts("MLmodel", folder))
         except (MlflowException, OSError) as error:
             raise nothing_at(model_uri, client, error) from None
-    metadata = dict(facts.metadata or {})
-    if not {"dataset", "recipe"} <= metadata.keys():
-        raise InputError(
-            f"{model_uri} was not registered by heartseg; take one of `make ui`'s list"
-        )
+        metadata = dict(facts.metadata or {})
+        if not {"dataset", "recipe"} <= metadata.keys():
+            raise InputError(
+                f"{model_uri} was not registered by heartseg; take one of `make ui`'s list"
+            )
+        try:
+            weights = Path(store.download_artifacts(WEIGHTS, folder)).read_bytes()
+        except (MlflowException, OSError) as error:
+            raise InputError(
+                f"{model_uri} has no {WEIGHTS} ({first_line(error)}): it was registered by another "
+                "program or by an older heartseg. Register it again (`heartseg register RECIPE`), "
+                "or load it without heartseg by mlflow.pyfunc.load_model"
+            ) from None
     origin = {
         "model": model_uri,
         "model_id": facts.model_id,
         "run_id": facts.run_id,
         "signature": facts.signature.to_dict() if facts.signature else None,
     }
-    return Package(model_uri, program, metadata), origin
+    return Package(model_uri, weights, metadata), origin
 
 
 def resolve(uri: str, model_uri: str) -> tuple[str, str]:

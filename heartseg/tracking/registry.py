@@ -30,7 +30,11 @@ WEIGHTS_TAG = "heartseg.weights_md5"
 TRAINING_TAG = "heartseg.training_run"
 POSTPROCESS_TAG = "heartseg.postprocess"
 TTA_TAG = "heartseg.tta"
-PACKAGE_TAGS = (WEIGHTS_TAG, TRAINING_TAG, POSTPROCESS_TAG, TTA_TAG)  # what a package is made of
+FORMAT_TAG = "heartseg.package"
+FORMAT = "weights"
+"""The package has its weights as a file of their own; those from before are registered anew."""
+PACKAGE_TAGS = (WEIGHTS_TAG, TRAINING_TAG, POSTPROCESS_TAG, TTA_TAG, FORMAT_TAG)
+"""What a package is made of."""
 DATA_TAG = "eval.data_digest"
 SPLIT_TAG = "eval.split"
 METRIC_TAG = "eval.metric"

@@ -11,7 +11,7 @@ import numpy as np
 import ray
 import ray.data
 
-from heartseg.models.exported import Package
+from heartseg.models.package import Package
 from heartseg.predicting.files import Job, in_chunks
 from heartseg.predicting.segmenter import Outcome, Segmenter
 from heartseg.training.ray_watch import wait_for_one, watched
