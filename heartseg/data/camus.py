@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from heartseg.data.camus_tables import PHASES, VIEWS, read_info, read_split_lists, read_truth
+from heartseg.data.geometry import Spacing
+from heartseg.data.images import Images, read_images, read_labels
 from heartseg.data.labels import Camus
-from heartseg.data.nifti import RESTORE, Frame, read_frame, to_uint8
 from heartseg.data.prepared import Sample
 from heartseg.data.source import Survey
 from heartseg.errors import BadFilesError, InputError, one_line
@@ -33,6 +34,7 @@ class CamusCase:
         frame, other_frame: 0-based numbers of this and of the other phase's frame in the half
             sequence.
         problems: known before the images are opened.
+        spacing: (row, column) in mm, given by the user; None takes that of the files.
     """
 
     patient: str
@@ -45,6 +47,7 @@ class CamusCase:
     quality: str = ""
     reference: dict[str, float] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    spacing: Spacing | None = None
 
     @property
     def case_id(self) -> str:
@@ -57,48 +60,59 @@ class CamusCase:
             BadFilesError: with every problem of the case.
         """
         problems = list(self.problems)
-        loaded = []
-        for path in (self.image, self.mask):
-            try:
-                loaded.append(read_frame(path))
-            except InputError as error:
-                problems.append(str(error))
-        if len(loaded) == 2:
-            problems += _disagreements(self, *loaded)
-        if problems:
+        image = mask = None
+        try:
+            image = read_images(self.image, spacing=self.spacing)
+            problems += _unfit(self.image, image)
+        except InputError as error:
+            problems.append(str(error))
+        try:
+            mask = read_labels(self.mask, Camus)
+        except InputError as error:
+            problems.append(str(error))
+        if image and mask:
+            problems += _disagreements(self, image, mask)
+        if problems or image is None or mask is None or image.spacing is None:
             raise BadFilesError("camus", problems)
-        image, mask = loaded
         return Sample(
             case_id=self.case_id,
             patient=self.patient,
             view=self.view,
             phase=self.phase,
             frame=self.frame,
-            image=to_uint8(image.pixels),
-            mask=mask.pixels.astype(np.uint8),
+            image=image.frames[0],
+            mask=mask.frames[0],
             spacing=image.spacing,
             quality=self.quality,
             reference=self.reference,
         )
 
 
-def _disagreements(case: CamusCase, image: Frame, mask: Frame) -> list[str]:
-    """Problems of a mask that can be read but does not fit."""
+def _unfit(path: Path, image: Images) -> list[str]:
+    """Why an image that can be read is no training image."""
     problems = []
-    if image.pixels.shape != mask.pixels.shape:
+    if len(image.frames) > 1:
+        problems.append(f"{path}: holds {len(image.frames)} frames. Give one frame per file.")
+    if image.spacing is None:
         problems.append(
-            f"{case.mask}: has {mask.pixels.shape} pixels where the image has "
-            f"{image.pixels.shape}. Export it on the image's grid."
+            f"{path}: {image.geometry.doubt}. Mend its header, or give the scale of all files in "
+            "mm as datasets.camus.spacing: [row, column] in params.yaml."
         )
-    elif not np.allclose(image.affine, mask.affine, atol=1e-3):
-        problems.append(
-            f"{case.mask}: has another affine than the image. Export it on the image's grid."
-        )
-    known = np.isin(mask.pixels, [label.value for label in Camus])
-    if not known.all():
-        values = ", ".join(f"{value:g}" for value in np.unique(mask.pixels[~known])[:5])
-        problems.append(f"{case.mask}: has label values outside 0-3 ({values}). {RESTORE}")
     return problems
+
+
+def _disagreements(case: CamusCase, image: Images, mask: Images) -> list[str]:
+    """Problems of a mask that can be read but does not fit."""
+    remedy = "Export the mask on the image's grid."
+    if len(mask.frames) > 1:
+        return [f"{case.mask}: holds {len(mask.frames)} frames. Give one frame per file."]
+    own, other = image.frames.shape[1:], mask.frames.shape[1:]
+    if own != other:
+        return [f"{case.mask}: has {other} pixels where the image has {own}. {remedy}"]
+    affines = image.geometry.affine, mask.geometry.affine
+    if all(affines) and not np.allclose(*affines, atol=1e-3):
+        return [f"{case.mask}: has another affine than the image. {remedy}"]
+    return []
 
 
 # --- what the source holds ----------------------------------------------------------------

@@ -1,59 +1,44 @@
-"""Image files as frames in memory, and label maps and uncertainty on the files' own grids.
+"""The one reader of image files: frames in memory, and how they lie in space and time.
 
-NIfTI (2-D, or 3-D with time last), PNG, and ultrasound DICOM (one frame or many).
+NIfTI, MetaImage, PNG, JPEG, TIFF, ultrasound DICOM and video. What a file is, its content tells,
+whatever its name. Label maps and uncertainty go back to the file's own grid by `Images.save`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from heartseg.data.nifti import MOST_PIXELS as MOST_PIXELS_IN_ALL
-from heartseg.data.nifti import read_bytes, spacing_of
+from heartseg.data.geometry import SAME_SCALE, Spacing
+from heartseg.data.pixels import Images, check_size, to_uint8
 from heartseg.errors import InputError, one_line
 
-if TYPE_CHECKING:
-    from pydicom import Dataset
+__all__ = ["Images", "is_image", "read_images", "read_labels", "read_uncertainty", "stem_of"]
 
-SUFFIXES = (".nii.gz", ".nii", ".png", ".dcm", ".dicom")
-FREE_TEXT = {"descrip", "aux_file", "intent_name", "db_name"}
-"""Of a NIfTI header; converters put names and dates there."""
-LEAST_SIDE = 16
-MOST_PIXELS = 2**26
-"""Of a frame; a header that says otherwise is broken, or a file that unpacks to any size."""
+SUFFIXES = (
+    *(".nii.gz", ".nii", ".mha", ".mhd", ".png", ".tif", ".tiff", ".jpg", ".jpeg"),
+    *(".dcm", ".dicom", ".avi", ".mp4"),
+)
+KINDS = "NIfTI, MetaImage, PNG, JPEG, TIFF, DICOM, AVI or MP4"
+HEAD = 1024
+"""Bytes that tell what a file is."""
+MOST_LABELS = 5
+"""An image whose values are all whole numbers below this is a label map."""
+SAME_LABEL = 0.001
+"""A label that was stored with slope and intercept comes back as 0.99998."""
 
-
-@dataclass(frozen=True)
-class Images:
-    """What a file holds.
-
-    Attributes:
-        frames: (T, H, W) as stored, from `read_images` uint8; T = 1 for a single image.
-        spacing: (row, column) in mm, None where the file does not say.
-        save: writes label maps uint8 (T, H, W), or uncertainty float32 (T, H, W) from 0 to 1, in
-            the form of the input to a path. A PNG has 8 bits, so that 1 is stored as 255 there.
-        ending: of the file that `save` writes.
-        frame_rate: frames per second, where the file says.
-        region: rows and columns of the file's pictures, and of what `save` writes, that the frames
-            are.
-    """
-
-    frames: np.ndarray
-    spacing: tuple[float, float] | None
-    save: Callable[[np.ndarray, Path], None]
-    ending: str
-    frame_rate: float | None = None
-    region: tuple[slice, slice] = (slice(None), slice(None))
+# --- names --------------------------------------------------------------------------------
 
 
 def suffix_of(path: Path) -> str:
-    """The file's ending if it is one of SUFFIXES, else ""."""
-    return next((end for end in SUFFIXES if path.name.lower().endswith(end)), "")
+    """The file's ending as it is written if it is one of SUFFIXES in any case, else ""."""
+    name = path.name
+    end = next((end for end in SUFFIXES if name.lower().endswith(end)), "")
+    return name[len(name) - len(end) :]
 
 
 def stem_of(path: Path) -> str:
@@ -61,22 +46,83 @@ def stem_of(path: Path) -> str:
     return path.name[: len(path.name) - len(suffix_of(path))]
 
 
+def is_hidden(path: Path) -> bool:
+    """Whether a file is none of the user's: hidden, or the ._NAME that macOS puts beside NAME."""
+    return path.name.startswith(".")
+
+
 def is_image(path: Path) -> bool:
-    """Whether the name, or the mark of DICOM, promises an image."""
+    """Whether the name, or the mark of DICOM, promises an image. Hidden files are none."""
     from heartseg.data.mmode_dicom import is_dicom
 
-    return bool(suffix_of(path)) or is_dicom(path)
+    return not is_hidden(path) and (bool(suffix_of(path)) or is_dicom(path))
 
 
-def read_images(path: Path) -> Images:
-    """Read a NIfTI, PNG or DICOM file.
+# --- reading ------------------------------------------------------------------------------
+
+
+def read_images(path: Path, *, spacing: Spacing | None = None) -> Images:
+    """Read a file's gray values.
+
+    Args:
+        path: of the file.
+        spacing: (row, column) in mm that counts instead of the file's own.
+
+    Returns:
+        Images of frames uint8 (T, H, W).
 
     Raises:
-        InputError: "path: reason. Remedy."
+        InputError: "path: reason. Remedy."; also if the file holds a label map, not an image.
     """
-    from heartseg.data.nifti import to_uint8
+    images = _read(path, _to_gray)
+    return images if spacing is None else _with_spacing(images, spacing)
 
-    return _read(path, to_uint8)
+
+def _to_gray(values: np.ndarray) -> np.ndarray:
+    few = values.size and values.min() == 0 and 0 < values.max() < MOST_LABELS
+    if few and (values == np.rint(values)).all():
+        raise InputError(
+            f"is a label map (its values are 0 to {values.max():g}), not an image. Give the image"
+        )
+    return to_uint8(values)
+
+
+def read_labels(path: Path, known: Iterable[int]) -> Images:
+    """Read a label map.
+
+    Args:
+        path: of the file.
+        known: the labels that it may hold. A value within 0.001 of one is that label.
+
+    Returns:
+        Images of label maps uint8 (T, H, W).
+
+    Raises:
+        InputError: "path: reason. Remedy."; also if the file holds another value.
+    """
+    labels = sorted(int(label) for label in known)
+
+    def to_labels(values: np.ndarray) -> np.ndarray:
+        if not np.isfinite(values).all():
+            raise InputError("holds NaN or infinite values. Replace them by labels")
+        rounded = np.rint(values)
+        wrong = ~np.isin(rounded, labels) | (abs(values - rounded) > SAME_LABEL)
+        if wrong.any():
+            found = np.unique(values[wrong])
+            listed = ", ".join(f"{value:.6g}" for value in found[:5])
+            more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+            remedy = (
+                "Resample label maps by the nearest neighbour, without interpolation"
+                if (found != np.rint(found)).any()
+                else "Give these pixels one of the labels"
+            )
+            raise InputError(
+                f"has label values outside {labels[0]}-{labels[-1]} ({listed}{more}) in "
+                f"{int(wrong.sum())} pixels. {remedy}"
+            )
+        return rounded.astype(np.uint8)
+
+    return _read(path, to_labels)
 
 
 def read_uncertainty(path: Path) -> np.ndarray:
@@ -88,154 +134,101 @@ def read_uncertainty(path: Path) -> np.ndarray:
     return _read(path, _from_bytes).frames
 
 
-def _to_bytes(values: np.ndarray) -> np.ndarray:
-    return values if values.dtype == np.uint8 else np.rint(255 * values).astype(np.uint8)
-
-
 def _from_bytes(values: np.ndarray) -> np.ndarray:
     return (values / 255 if values.dtype == np.uint8 else values).astype(np.float32)
 
 
+def _with_spacing(images: Images, spacing: Spacing) -> Images:
+    own, notes = images.spacing, images.notes
+    if own and not all(
+        math.isclose(a, b, rel_tol=SAME_SCALE) for a, b in zip(own, spacing, strict=True)
+    ):
+        notes += (
+            f"states {own[0]:.4g} x {own[1]:.4g} mm per pixel; the given {spacing[0]:.4g} x "
+            f"{spacing[1]:.4g} mm count instead",
+        )
+    geometry = replace(images.geometry, spacing=spacing, doubt="", source="given")
+    return replace(images, geometry=geometry, notes=notes)
+
+
 def _read(path: Path, convert: Callable[[np.ndarray], np.ndarray]) -> Images:
-    reader = {".png": _read_png, ".nii": _read_nifti, ".nii.gz": _read_nifti}.get(
-        suffix_of(path), _read_dicom
-    )
     try:
-        images = reader(path)
-        _check_size(images.frames.shape)
-        return replace(images, frames=convert(images.frames))
+        images = _reader(path)(path)
+        check_size(*images.frames.shape[1:])
+        return replace(images, frames=np.ascontiguousarray(convert(images.frames)))
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError(f"{path}: {str(error).rstrip('.')}.") from None
+    except FileNotFoundError:
+        raise InputError(f"{path}: is missing. Check the name, or copy it there.") from None
+    except OSError as error:
+        if error.errno is None:  # of Pillow
+            raise InputError(f"{path}: {_damaged(error)}.") from None
+        raise InputError(f"{path}: cannot be read ({error.strerror}). Check the file.") from None
     except Exception as error:  # nibabel, zlib, Pillow and pydicom raise many kinds
-        reason = f"cannot be read ({one_line(error)}); copy or export it again"
-        raise InputError(f"{path}: {reason}") from None
+        raise InputError(f"{path}: {_damaged(error)}.") from None
 
 
-def _check_size(shape: tuple[int, ...]) -> None:
-    if min(shape[1:]) < LEAST_SIDE or shape[1] * shape[2] > MOST_PIXELS:
-        raise InputError(
-            f"has frames of {shape[1]} x {shape[2]} pixels; wanted are {LEAST_SIDE} or more on "
-            f"each side and {MOST_PIXELS} or fewer in all"
-        )
+def _damaged(error: Exception) -> str:
+    return f"cannot be read ({one_line(error)}). It is damaged: copy or export it again"
 
 
-# --- readers ------------------------------------------------------------------------------
+def _reader(path: Path) -> Callable[[Path], Images]:
+    """What reads a file of this content."""
+    with path.open("rb") as stream:
+        head = stream.read(HEAD)
+    kind = kind_of(head)
+    if kind is None:
+        if not head:
+            raise InputError("is empty. Copy it again")
+        raise InputError(f"is not {KINDS}, by its content. Convert it")
+    return READERS[kind]
 
 
-def _read_png(path: Path) -> Images:
-    from PIL import Image
-
-    with Image.open(path, formats=["PNG"]) as image:
-        _check_size((1, image.height, image.width))
-        deep = image.mode.startswith(("I", "F"))  # more than 8 bits, which "L" would cut off
-        pixels = np.array(image if deep else image.convert("L"))
-
-    def save(maps: np.ndarray, place: Path) -> None:
-        Image.fromarray(_to_bytes(maps[0])).save(place)
-
-    return Images(pixels[None], None, save, ".png")
+def kind_of(head: bytes) -> str | None:
+    """Which of READERS reads a file that begins with these bytes; None if none does."""
+    if head[128:132] == b"DICM":
+        return "dicom"
+    for kind, marks in MARKS.items():
+        if head.startswith(marks):
+            return kind
+    if any(int.from_bytes(head[:4], order) in (348, 540) for order in ("little", "big")):
+        return "nifti"
+    return None
 
 
-def _read_nifti(path: Path) -> Images:
-    import nibabel as nib
-
-    data = read_bytes(path)
-    is_second = 540 in (int.from_bytes(data[:4], order) for order in ("little", "big"))
-    image = (nib.Nifti2Image if is_second else nib.Nifti1Image).from_bytes(data)
-    shape = image.shape
-    if image.get_data_dtype().fields is not None:
-        raise InputError("holds colours; export gray values")
-    if len(shape) < 2 or 0 in shape or sum(size > 1 for size in shape[2:]) > 1:
-        raise InputError(f"has shape {shape}; wanted are 2-D images, or 3-D with time last")
-    if math.prod(shape) > MOST_PIXELS_IN_ALL:
-        raise InputError(f"has shape {shape}, more pixels than can be; export it again")
-    pixels = np.asanyarray(image.dataobj)
-
-    def save(maps: np.ndarray, place: Path) -> None:
-        header = image.header.copy()
-        for field in FREE_TEXT & set(header.keys()):
-            header[field] = b""
-        header.extensions.clear()  # may hold a whole DICOM header
-        header.set_data_dtype(maps.dtype)
-        header.set_slope_inter(1, 0)
-        header["cal_min"], header["cal_max"] = 0, 0  # the display range of the gray values
-        stored = np.ascontiguousarray(maps.transpose(2, 1, 0))
-        if stored.size == pixels.size:  # not only the ends of a sequence
-            stored = stored.reshape(pixels.shape)
-        nib.save(type(image)(stored, image.affine, header), place)
-
-    # stored as (lateral W, depth H, time...), wanted as (T, H, W)
-    frames = pixels.reshape(*shape[:2], -1).transpose(2, 1, 0)
-    spacing = spacing_of(data, type(image.header))
-    known = all(0 < size < math.inf for size in spacing)
-    return Images(frames, spacing if known else None, save, ".nii.gz")
+MARKS = {
+    "png": b"\x89PNG\r\n\x1a\n",
+    "jpeg": b"\xff\xd8\xff",
+    "tiff": (b"II*\0", b"MM\0*"),
+    "nifti": b"\x1f\x8b",
+}
 
 
-TISSUE_2D = 1  # Region Spatial Format (0018,6012), DICOM PS3.3, section C.8.5.5.1.1
+def _nifti(path: Path) -> Images:
+    from heartseg.data.nifti import read_nifti
+
+    return read_nifti(path)
 
 
-def _read_dicom(path: Path) -> Images:
-    """The calibrated 2-D region alone is the image: what stands around it is text and scales.
+def _dicom(path: Path) -> Images:
+    from heartseg.data.dicom import read_tissue
 
-    What is saved are NIfTI files of the whole picture, 0 around the region, in the axes of the
-    other NIfTI files.
-    """
-    import nibabel as nib
-
-    from heartseg.data.mmode_dicom import gray_frames, open_dicom
-
-    dataset = open_dicom(path)
-    rows, columns, spacing = _tissue_region(dataset)
-    frames = np.stack(list(gray_frames(dataset, rows, columns)))
-    time = dataset.get("FrameTime")  # ms
-    rate = 1000 / float(time) if time and float(time) > 0 else None
-
-    def save(maps: np.ndarray, place: Path) -> None:
-        whole = np.zeros((len(maps), dataset.Rows, dataset.Columns), maps.dtype)
-        whole[:, rows, columns] = maps
-        stored = whole.transpose(2, 1, 0)
-        row, column = spacing or (1.0, 1.0)
-        image = nib.Nifti1Image(
-            stored if len(maps) > 1 else stored[..., 0], np.diag([-column, -row, 1.0, 1.0])
-        )
-        image.header.set_xyzt_units("mm" if spacing else "unknown", "sec")
-        if rate and len(maps) > 1:
-            image.header.set_zooms((column, row, 1 / rate))
-        nib.save(image, place)
-
-    return Images(frames, spacing, save, ".nii.gz", rate, (rows, columns))
+    return read_tissue(path)
 
 
-def _tissue_region(dataset: Dataset) -> tuple[slice, slice, tuple[float, float] | None]:
-    """Rows, columns and spacing (row, column) in mm of the largest 2-D region; the whole picture
-    where no region is given, with its Pixel Spacing if it has one."""
-    from heartseg.data.mmode_dicom import CENTIMETRES, M_MODE
+def _picture(kind: str) -> Callable[[Path], Images]:
+    def read(path: Path) -> Images:
+        from heartseg.data.pictures import read_picture
 
-    regions = dataset.get("SequenceOfUltrasoundRegions") or []
-    kinds = [region.get("RegionSpatialFormat") for region in regions]
-    if M_MODE in kinds:
-        raise InputError("is an M-mode recording; segment it by `heartseg recording`")
-    found = [region for region in regions if region.get("RegionSpatialFormat") == TISSUE_2D]
-    if regions and not found:
-        raise InputError("has no 2-D region; export the 2-D images")
-    if not found:
-        spacing = dataset.get("PixelSpacing")
-        pair = (float(spacing[0]), float(spacing[1])) if spacing else None
-        return slice(None), slice(None), pair
-    bounds = []
-    for region in found:
-        names = ("MinY0", "MaxY1", "MinX0", "MaxX1")
-        top, bottom, left, right = (int(region.get(f"RegionLocation{n}", -1)) for n in names)
-        if not (0 <= top < bottom < dataset.Rows and 0 <= left < right < dataset.Columns):
-            raise InputError("its 2-D region is not inside the picture; export it again")
-        bounds.append(((bottom - top) * (right - left), top, bottom, left, right, region))
-    _, top, bottom, left, right, region = max(bounds, key=lambda bound: bound[0])
-    units = (region.get("PhysicalUnitsXDirection"), region.get("PhysicalUnitsYDirection"))
-    steps = [10 * abs(float(region.get(f"PhysicalDelta{axis}", 0))) for axis in "YX"]
-    known = units == (CENTIMETRES, CENTIMETRES) and min(steps) > 0
-    # both corners belong to the region
-    return (
-        slice(top, bottom + 1),
-        slice(left, right + 1),
-        (steps[0], steps[1]) if known else None,
-    )
+        return read_picture(path, kind)
+
+    return read
+
+
+READERS: dict[str, Callable[[Path], Images]] = {
+    "nifti": _nifti,
+    "dicom": _dicom,
+    "png": _picture("PNG"),
+    "jpeg": _picture("JPEG"),
+    "tiff": _picture("TIFF"),
+}

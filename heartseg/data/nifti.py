@@ -1,129 +1,174 @@
-"""NIfTI files: (lateral, depth[, time]) on disk, (H, W) or (T, H, W) in memory."""
+"""NIfTI files, version 1 and 2, packed or not."""
 
 from __future__ import annotations
 
-import gzip
 import math
-from dataclasses import dataclass
+import zlib
+from io import BytesIO
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
-from heartseg.errors import InputError, one_line
+from heartseg.data.geometry import SAME_SCALE, Geometry, Layout, find_layout, geometry_of
+from heartseg.data.pixels import (
+    MOST_PIXELS_IN_ALL,
+    Images,
+    check_size,
+    gray_of,
+    gray_or_frames,
+)
+from heartseg.data.pixels import to_uint8 as to_uint8
+from heartseg.errors import InputError
 
 MM_PER_UNIT = {"mm": 1.0, "unknown": 1.0, "meter": 1000.0, "micron": 0.001}
-SIDES = range(16, 4097)
-"""Rows or columns that a frame can have; a header that says otherwise is broken."""
+SECONDS_PER_UNIT = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
+COLOUR_INTENTS = {1007, 2003, 2004}
+"""NIFTI_INTENT_VECTOR, _RGB_VECTOR, _RGBA_VECTOR of nifti1.h."""
+FREE_TEXT = {"descrip", "aux_file", "intent_name", "db_name"}
+"""Of a header; converters put names and dates there."""
 MOST_BYTES = 256 << 20
 """Of an unpacked file; broken or hostile gzip could unpack to any size."""
-MOST_PIXELS = 1 << 25
-"""Of a file; a sequence of 30 frames of 1000 x 1000."""
+GZIP = b"\x1f\x8b"
 RESTORE = "Restore it from the release."
 
 
-@dataclass(frozen=True)
-class Frame:
-    """A NIfTI file: pixels (H, W) or (T, H, W) as stored, spacing (row, column) in mm, affine
-    (4, 4)."""
-
-    pixels: np.ndarray
-    spacing: tuple[float, float]
-    affine: np.ndarray
-
-
-def read_frame(path: Path) -> Frame:
-    """Read a 2-D NIfTI file whose first axis is lateral and whose second is depth.
-
-    Raises:
-        InputError: "path: reason. Remedy."
-    """
-    return _read(path, 2, "those of one frame. Give one 2-D frame of (lateral, depth).")
-
-
-def read_sequence(path: Path) -> Frame:
-    """Read a 3-D NIfTI file of (lateral, depth, time) with two frames or more.
-
-    Raises:
-        InputError: "path: reason. Remedy."
-    """
-    return _read(path, 3, "those of a sequence. Give one of (lateral, depth, time).")
-
-
 def read_bytes(path: Path) -> bytes:
-    """The file, unpacked, to its end, where gzip checks its sum; no more than MOST_BYTES.
+    """The file, unpacked if it is packed whatever its name, no more than MOST_BYTES of it.
 
-    nibabel then parses memory: a file would be asked for as many bytes as a broken length says.
+    It is read to its end, where gzip checks its sum. nibabel then parses memory: a file would be
+    asked for as many bytes as a broken length says.
+
+    Raises:
+        InputError: its gzip is broken.
     """
-    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as stream:
-        return stream.read(MOST_BYTES)
+    import gzip
 
-
-def _read(path: Path, axes: int, wanted: str) -> Frame:
+    data = path.read_bytes()
+    if not data.startswith(GZIP):
+        return data
     try:
-        data = read_bytes(path)
-        nifti = nib.Nifti1Image.from_bytes(data)
-        depth, lateral = spacing_of(data, nib.Nifti1Header)
-    except FileNotFoundError:
-        raise InputError(f"{path}: is missing. {RESTORE}") from None
+        with gzip.open(BytesIO(data)) as stream:
+            return stream.read(MOST_BYTES)
     except EOFError:
-        raise InputError(f"{path}: is truncated. {RESTORE}") from None
-    except Exception as error:  # nibabel and zlib raise many kinds on a broken file
-        raise InputError(f"{path}: cannot be read ({one_line(error)}). {RESTORE}") from None
-
-    shape = nifti.shape
-    last = max((n for n, side in enumerate(shape) if side > 1), default=0)
-    flat = shape[: max(last + 1, 2)]  # without the trailing axes of one
-    if len(flat) != axes or any(side not in SIDES for side in flat[:2]):
-        raise InputError(f"{path}: has the dimensions {shape}, not {wanted}")
-    if math.prod(flat) > MOST_PIXELS:
-        raise InputError(f"{path}: has {flat[2]} frames, more than can be. {RESTORE}")
-    if nifti.get_data_dtype().kind not in "biuf":
-        raise InputError(
-            f"{path}: holds {nifti.get_data_dtype()}, not gray values. Convert it to gray."
-        )
-    try:
-        pixels = np.asanyarray(nifti.dataobj).reshape(flat)
-    except Exception as error:
-        raise InputError(f"{path}: cannot be read ({one_line(error)}). {RESTORE}") from None
-    if not np.isfinite(pixels).all():
-        raise InputError(f"{path}: holds NaN or infinite values. {RESTORE}")
-
-    if not (0 < lateral < math.inf and 0 < depth < math.inf):
-        raise InputError(f"{path}: has a spacing of ({depth}, {lateral}) mm. Mend its header.")
-    return Frame(np.ascontiguousarray(pixels.T), (depth, lateral), nifti.affine)
+        raise InputError("is truncated. Copy it again") from None
+    except (OSError, zlib.error):
+        raise InputError("is damaged: its gzip cannot be unpacked. Copy it again") from None
 
 
-def spacing_of(data: bytes, kind: type[nib.Nifti1Header]) -> tuple[float, float]:
-    """Spacing (row, column) in mm as the header has it, which may be 0 or NaN.
+def read_nifti(path: Path) -> Images:
+    """Read a file; errors of nibabel where it is broken.
 
-    Read from the bytes: nibabel silently turns a spacing of 0 into 1.
+    Raises:
+        InputError: "reason. Remedy."
+    """
+    data = read_bytes(path)
+    second = 540 in (int.from_bytes(data[:4], order) for order in ("little", "big"))
+    image = (nib.Nifti2Image if second else nib.Nifti1Image).from_bytes(data)
+    if math.prod(image.shape) > 4 * MOST_PIXELS_IN_ALL:
+        raise InputError(f"has shape {image.shape}, more pixels than can be. Export it again")
+    pixels, colour = _gray(image)
+    affine, orientation = _affine(image.header)
+    layout = find_layout(pixels.shape, affine)
+    frames = layout.to_frames(pixels)
+    check_size(*frames.shape[1:], len(frames))
+    notes = [note for note in (colour, orientation, layout.note) if note]
+    return Images(
+        frames,
+        _geometry(data, image, layout, affine, frames.shape),
+        lambda maps, place: _save(image, layout, maps, place),
+        ".nii.gz",
+        tuple(notes),
+    )
+
+
+def _save(image: nib.Nifti1Image, layout: Layout, maps: np.ndarray, place: Path) -> None:
+    header = image.header.copy()
+    for field in FREE_TEXT & set(header.keys()):
+        header[field] = b""
+    header.extensions.clear()  # may hold a whole DICOM header
+    header.set_data_dtype(maps.dtype)
+    header.set_slope_inter(1, 0)
+    header["intent_code"] = 0  # of colours
+    header["cal_min"], header["cal_max"] = 0, 0  # the display range of the gray values
+    nib.save(type(image)(layout.to_stored(maps), image.affine, header), place)
+
+
+# --- gray values --------------------------------------------------------------------------
+
+
+def _gray(image: nib.Nifti1Image) -> tuple[np.ndarray, str]:
+    """Pixels without an axis of colours, and a note on what was decided."""
+    pixels = np.asanyarray(image.dataobj)
+    if pixels.dtype.fields is not None:  # RGB24, RGBA32
+        return gray_of(np.stack([pixels[name] for name in "RGB"], axis=-1)), ""
+    if pixels.dtype.kind not in "biuf":
+        raise InputError(f"holds {pixels.dtype}, not gray values. Convert it to gray")
+    if pixels.ndim < 3 or pixels.shape[-1] not in (3, 4):
+        return pixels, ""
+    # the fifth axis of NIfTI holds the parts of a vector
+    if pixels.ndim == 5 or int(image.header["intent_code"]) in COLOUR_INTENTS:
+        return gray_of(pixels), ""
+    if any(size > 1 for size in pixels.shape[2:-1]):
+        return pixels, ""
+    return gray_or_frames(pixels)
+
+
+# --- where they lie -----------------------------------------------------------------------
+
+
+def _affine(header: nib.Nifti1Header) -> tuple[np.ndarray | None, str]:
+    """The affine (4, 4) that says how the axes lie, None if none does, and a note on it."""
+    sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
+    affine = qform if sform is None else sform
+    if affine is None or np.allclose(affine[:3, :3], np.eye(3)):
+        return None, ""
+    return affine, ""
+
+
+def _geometry(
+    data: bytes,
+    image: nib.Nifti1Image,
+    layout: Layout,
+    affine: np.ndarray | None,
+    shape: tuple[int, ...],
+) -> Geometry:
+    space, time = image.header.get_xyzt_units()
+    sizes = stored_sizes(data, type(image.header))
+    factor = MM_PER_UNIT[space]
+    spacing = (sizes[layout.row] * factor, sizes[layout.column] * factor)
+    doubt = ""
+    if image.header["sform_code"] > 0:
+        norms = np.linalg.norm(image.header.get_sform()[:3, :3], axis=0)
+        by_sform = norms[layout.row] * factor, norms[layout.column] * factor
+        if not np.allclose(by_sform, spacing, rtol=SAME_SCALE):
+            doubt = (
+                f"states two scales: {spacing[0]:.4g} x {spacing[1]:.4g} mm per pixel in pixdim, "
+                f"{by_sform[0]:.4g} x {by_sform[1]:.4g} in its sform"
+            )
+    step = None
+    if layout.time > 2 and layout.time < len(sizes) and time in SECONDS_PER_UNIT:
+        step = sizes[layout.time] * SECONDS_PER_UNIT[time]
+    return geometry_of(
+        spacing,
+        shape[1:],
+        doubt,
+        oriented=layout.oriented,
+        affine=layout.affine_of(affine * factor)
+        if layout.oriented and affine is not None
+        else None,
+        time_per_frame=step if step and 0 < step < 1 else None,
+    )
+
+
+def stored_sizes(data: bytes, kind: type[nib.Nifti1Header]) -> list[float]:
+    """The sizes of a pixel along the axes as the header has them, which may be 0 or NaN.
+
+    Read from the bytes: nibabel silently turns a size of 0 into 1.
 
     Args:
         data: the file, unpacked.
         kind: of its header; that of NIfTI-2 is longer.
     """
     header = kind(data[: kind.sizeof_hdr], check=False)
-    unit = header.get_xyzt_units()[0]
-    lateral, depth = (abs(float(size)) * MM_PER_UNIT[unit] for size in header["pixdim"][1:3])
-    return depth, lateral
-
-
-def to_uint8(image: np.ndarray) -> np.ndarray:
-    """Gray values as uint8, same shape.
-
-    Whole numbers within 0-255 are kept exactly; anything else is scaled linearly so that its
-    least value becomes 0 and its greatest 255.
-
-    Raises:
-        InputError: a value is NaN or infinite.
-    """
-    if image.dtype == np.uint8:
-        return image
-    values = image.astype(np.float64)
-    low, high = values.min(), values.max()
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise InputError("the image holds NaN or infinite values")
-    if low < 0 or high > 255 or (values != np.rint(values)).any():
-        values = np.rint((values - low) * (255.0 / (high - low) if high > low else 0.0))
-    return values.astype(np.uint8)
+    return [abs(float(size)) for size in header["pixdim"][1:]]

@@ -16,7 +16,7 @@ import numpy as np
 from heartseg.data.camus import NIFTI, CamusCase
 from heartseg.data.camus_tables import read_info
 from heartseg.data.frames import resample_frames
-from heartseg.data.nifti import RESTORE, read_sequence, to_uint8
+from heartseg.data.images import read_images
 from heartseg.data.prepared import Sample
 from heartseg.data.source import Case, Survey
 from heartseg.errors import BadFilesError, InputError
@@ -56,24 +56,35 @@ class SequenceCase:
         except BadFilesError as error:
             problems += error.problems
         try:
-            sequence = read_sequence(self.path)
+            sequence = read_images(self.path, spacing=self.case.spacing)
         except InputError as error:
             problems.append(str(error))
         if problems:
             raise BadFilesError("camus", problems)
 
-        frames, shape = sequence.pixels, sample.mask.shape
+        frames, shape = sequence.frames, sample.mask.shape
         first, last = sorted((self.case.frame, self.case.other_frame))
-        if frames.shape[1:] != shape or not np.allclose(sequence.spacing, sample.spacing, 1e-3):
-            problems.append(f"{self.path}: is not on the grid of its ED and ES frames. {RESTORE}")
+        if frames.shape[1:] != shape:
+            problems.append(
+                f"{self.path}: its frames have {frames.shape[1:]} pixels, the ED and ES "
+                f"frames {shape}. Export the sequence on the grid of those."
+            )
+        elif sequence.spacing is None:
+            problems.append(f"{self.path}: {sequence.geometry.doubt}. Mend its header.")
+        elif not np.allclose(sequence.spacing, sample.spacing, 1e-3):
+            problems.append(
+                f"{self.path}: has a spacing of {sequence.spacing} mm, its ED and ES "
+                f"frames {sample.spacing} mm. Mend the header of the one that is wrong."
+            )
         if not first < last < len(frames):
             problems.append(
                 f"{self.path}: has {len(frames)} frames, where Info_{self.case.view}.cfg has ED "
-                f"and ES as frames {first + 1} and {last + 1}. {RESTORE}"
+                f"and ES as frames {first + 1} and {last + 1}. Give the sequence that the file "
+                "Info describes."
             )
         if problems:
             raise BadFilesError("camus", problems)
-        stack = resample_frames(to_uint8(frames)[first : last + 1], self.count)
+        stack = resample_frames(frames[first : last + 1], self.count)
         return replace(sample, image=stack if self.case.frame == first else stack[::-1].copy())
 
 

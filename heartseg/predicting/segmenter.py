@@ -16,10 +16,12 @@ import pandas as pd
 from heartseg.data.images import (
     Images,
     read_images,
+    read_labels,
     read_uncertainty,
     stem_of,
     suffix_of,
 )
+from heartseg.data.labels import LABELS
 from heartseg.data.sequences import frame_rate
 from heartseg.errors import InputError
 from heartseg.metrics import Spacing
@@ -165,7 +167,7 @@ class Segmenter:
             one = Opened(job, images, numbers, np.empty(0, np.uint8), True)
             wanted = [one.target, one.uncertainty] if self.uncertainty else [one.target]
             if not self.overwrite and all(self._is_made(path) for path in wanted):
-                stored = read_images(one.target).frames
+                stored = read_labels(one.target, LABELS[self.dataset]).frames
                 one.labels, one.fresh = _fitting(stored, one, one.target), False
         except InputError as error:
             outcome.problems.append(str(error))
@@ -289,7 +291,7 @@ def _read_reference(file: Path, shape: tuple[int, ...]) -> tuple[np.ndarray | No
     if not path.exists():
         return None, []
     try:
-        reference = read_images(path).frames
+        reference = read_labels(path, LABELS["camus"]).frames
     except InputError as error:
         return None, [str(error)]
     if reference.shape != shape:

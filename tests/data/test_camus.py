@@ -211,7 +211,7 @@ def sequence(source: Path) -> None:
 
 FAULTS = {
     "truncated gzip": Fault(truncate, IMAGE, "truncated", 1),
-    "a sequence": Fault(sequence, IMAGE, "dimensions (40, 24, 3)", 1),
+    "a sequence": Fault(sequence, IMAGE, "holds 3 frames", 1),
     "label 4": Fault(wrong_label, MASK, "outside 0-3 (4)", 1),
     "interpolated labels": Fault(between_labels, MASK, "outside 0-3 (0.5, 1.5)", 1),
     "mask of another shape": Fault(
@@ -226,7 +226,7 @@ FAULTS = {
     "NaN": Fault(nan, IMAGE, "NaN", 1),
     "mask missing": Fault(lambda s: (s / MASK).unlink(), MASK, "missing", 1),
     "image missing": Fault(lambda s: (s / IMAGE).unlink(), IMAGE, "missing", 1),
-    "zero bytes": Fault(lambda s: (s / IMAGE).write_bytes(b""), IMAGE, "cannot be read", 1),
+    "zero bytes": Fault(lambda s: (s / IMAGE).write_bytes(b""), IMAGE, "empty", 1),
     "folder for a file": Fault(folder_for_file, IMAGE, "Is a directory", 1),
     "cfg empty": Fault(lambda s: (s / CFG).write_text(" \n"), CFG, "empty", 2),
     "cfg missing": Fault(lambda s: (s / CFG).unlink(), CFG, "missing", 2),

@@ -121,16 +121,15 @@ def test_gray_values_of_a_png(tmp_path, mode):
 
 @pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
 @pytest.mark.parametrize(
-    ("unit", "factor"), [("mm", 1), ("unknown", 1), ("meter", 1000), ("micron", 0.001)]
+    ("unit", "per_mm"), [("mm", 1), ("unknown", 1), ("meter", 0.001), ("micron", 1000)]
 )
-def test_the_spacing_of_nifti_is_in_mm_whatever_the_unit(tmp_path, kind, unit, factor):
-    image = kind(np.zeros((20, 24), np.uint8), np.diag([-0.25, -0.5, 1, 1]))
+def test_the_spacing_of_nifti_is_in_mm_whatever_the_unit(tmp_path, kind, unit, per_mm):
+    steps = np.array([-0.25, -0.5, 1, 1]) * per_mm
+    image = kind(np.zeros((60, 24), np.uint8), np.diag([*steps[:3], 1]))
     image.header.set_xyzt_units(unit)
     nib.save(image, tmp_path / "a.nii.gz")
 
-    assert read_images(tmp_path / "a.nii.gz").spacing == pytest.approx(
-        (0.5 * factor, 0.25 * factor)
-    )
+    assert read_images(tmp_path / "a.nii.gz").spacing == pytest.approx((0.5, 0.25))
 
 
 @pytest.mark.parametrize("stored", [(0.0, 0.5), (0.25, 0.0), (0.0, 0.0), (0.25, np.nan)])
@@ -144,7 +143,7 @@ def test_a_nifti_file_without_spacing_has_none(tmp_path, stored):
 
 
 def test_a_picture_of_too_many_pixels_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr("heartseg.data.images.MOST_PIXELS", 1000)
+    monkeypatch.setattr("heartseg.data.pixels.MOST_PIXELS", 1000)
     monkeypatch.setattr(Image.Image, "convert", None)
     Image.new("1", (40, 30)).save(tmp_path / "bomb.png")
 

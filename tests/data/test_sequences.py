@@ -14,7 +14,7 @@ from scipy.interpolate import interp1d
 
 from heartseg.config import CamusDataset, Params
 from heartseg.data.frames import resample_frames
-from heartseg.data.nifti import read_sequence
+from heartseg.data.images import read_images
 from heartseg.data.prepared import decode_image, decode_png, read_metadata, read_prepared
 from heartseg.data.sequences import frame_rate
 from heartseg.errors import BadFilesError, InputError
@@ -90,9 +90,9 @@ def config(params: Params, tmp_path: Path) -> CamusDataset:
 
 
 def test_time_is_the_last_axis_on_disk_and_the_first_in_memory(config: CamusDataset) -> None:
-    sequence = read_sequence(sequence_path(config.source, 1, "2CH"))
-    assert sequence.pixels.shape == (FRAMES, DEPTH, WIDTH)
-    assert (sequence.pixels == moving(1)).all()
+    sequence = read_images(sequence_path(config.source, 1, "2CH"))
+    assert sequence.frames.shape == (FRAMES, DEPTH, WIDTH)
+    assert (sequence.frames == moving(1)).all()
     assert sequence.spacing == pytest.approx(SPACING)
 
 
@@ -157,11 +157,11 @@ class Fault:
 
 FAULTS = {
     "truncated": Fault(lambda p: p.write_bytes(p.read_bytes()[:-50]), "truncated"),
-    "one frame": Fault(lambda p: write_nifti(p, echo()[0]), "not those of a sequence"),
+    "one frame": Fault(lambda p: write_nifti(p, echo()[0]), "has 1 frame"),
     "NaN": Fault(lambda p: write_nifti(p, np.full((3, 24, 40), np.nan, np.float32)), "NaN"),
-    "other size": Fault(lambda p: write_nifti(p, moving()[:, :-1]), "not on the grid of"),
+    "other size": Fault(lambda p: write_nifti(p, moving()[:, :-1]), "the grid of"),
     "other spacing": Fault(
-        lambda p: write_nifti(p, moving(), np.diag([0.4, 0.5, 1, 1])), "not on the grid of"
+        lambda p: write_nifti(p, moving(), np.diag([-0.4, -0.5, 1, 1])), "spacing"
     ),
     "too short": Fault(
         lambda p: write_nifti(p, moving()[:17]),

@@ -27,9 +27,9 @@ from PIL.PngImagePlugin import PngInfo
 from heartseg.config import load_params
 from heartseg.data import images
 from heartseg.data.camus_tables import read_info, read_split_lists, read_truth
+from heartseg.data.labels import Camus
 from heartseg.data.mmode import read_gray, read_mask
 from heartseg.data.mmode_dicom import read_dicom
-from heartseg.data.nifti import read_frame, read_sequence, to_uint8
 from heartseg.data.phantoms.recording import make_dicom
 from heartseg.data.sequences import frame_rate
 from heartseg.errors import InputError
@@ -107,22 +107,17 @@ def make_nifti(rng: Random) -> tuple[bytes, str]:
     return data, ".nii"
 
 
-def read_as_frame(path: Path) -> None:
-    frame = read_frame(path)
-    assert frame.pixels.ndim == 2
-    assert np.isfinite(frame.pixels).all()
-    assert all(0 < step < np.inf for step in frame.spacing)
-    assert to_uint8(frame.pixels).shape == frame.pixels.shape
-
-
-def read_as_sequence(path: Path) -> None:
-    assert read_sequence(path).pixels.ndim == 3
+def read_as_label_map(path: Path) -> None:
+    labels = images.read_labels(path, Camus)
+    assert set(np.unique(labels.frames)) <= set(Camus)
 
 
 def read_to_predict(path: Path) -> None:
-    frames = images.read_images(path).frames
-    assert frames.dtype == np.uint8
-    assert frames.ndim == 3
+    read = images.read_images(path)
+    assert (read.frames.dtype, read.frames.ndim) == (np.uint8, 3)
+    assert (read.spacing is None) == bool(read.geometry.doubt)
+    if read.spacing is not None:
+        assert all(0 < step < np.inf for step in read.spacing)
 
 
 def read_as_upload(path: Path) -> None:
@@ -462,7 +457,7 @@ def read_faulty(path: Path) -> None:
 
 
 FORMATS = {
-    "nifti": Format(make_nifti, (read_as_frame, read_as_sequence, read_to_predict, read_as_upload)),
+    "nifti": Format(make_nifti, (read_to_predict, read_as_label_map, read_as_upload)),
     "png": Format(make_png, (read_as_window, read_as_mask, read_to_predict, read_as_upload)),
     "dicom": Format(make_dicom_file, (read_as_dicom, read_as_upload)),
     "cfg": Format(make_cfg, (read_as_info, read_as_tables)),

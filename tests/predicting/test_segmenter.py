@@ -390,11 +390,11 @@ def test_bad_files_are_reported_and_the_others_segmented(tmp_path):
 
     for name, reason in {
         "tiny.png": "8 x 8",
-        "broken.png": "cannot be read",
-        "cut.nii.gz": "cannot be read",
+        "broken.png": "by its content",
+        "cut.nii.gz": "truncated",
         "volumes.nii": "(4, 4, 3, 2)",
         "nan.nii": "NaN",
-        "empty.nii": "cannot be read",
+        "empty.nii": "empty",
         "broken.dcm": "its pixels",
     }.items():
         assert any(f"/{name}: " in line and reason in line for line in outcome.problems), name
