@@ -80,6 +80,21 @@ def writing_to(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: cannot be written ({reason}). Mend it.") from None
 
 
+@contextmanager
+def printing_notes() -> Iterator[list[str]]:
+    """Collect what a command notices, and print it at the end, also if the command fails.
+
+    Yields:
+        the list to add notes to; each is printed once.
+    """
+    notes: list[str] = []
+    try:
+        yield notes
+    finally:
+        for note in dict.fromkeys(notes):
+            print(f"note: {note}")
+
+
 def one_line(error: BaseException) -> str:
     """An error, of another library with its kind, short enough for a list of problems."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

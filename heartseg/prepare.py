@@ -17,7 +17,8 @@ from heartseg.data import camus, mmode, mmode_quality_windows
 from heartseg.data.labels import LABELS
 from heartseg.data.prepared import SPLITS, map_in_order, write_prepared
 from heartseg.data.sequences import stack_sequences
-from heartseg.data.source import PHANTOM_MARKER, Case, Survey
+from heartseg.data.source import PHANTOM_MARKER, Case, Survey, notes_on
+from heartseg.data.species import MOUSE, SPECIES, Species
 from heartseg.data.splits import split_patients
 from heartseg.errors import BadFilesError, InputError, one_line, run_command
 from heartseg.paths import prepared_path
@@ -41,7 +42,13 @@ UNITS = {
 
 
 def prepare(
-    dataset: str, config: CamusDataset | MmodeDataset, path: Path, *, skip_bad: bool, threads: int
+    dataset: str,
+    config: CamusDataset | MmodeDataset,
+    path: Path,
+    *,
+    skip_bad: bool,
+    threads: int,
+    species: Species = MOUSE,
 ) -> dict[str, Any]:
     """Write the prepared dataset, or nothing.
 
@@ -51,6 +58,7 @@ def prepare(
         path: the Parquet file to write.
         skip_bad: leave bad cases out and list them in the metadata, instead of refusing.
         threads: files read at a time.
+        species: whose hearts must fit the scale of M-mode windows.
 
     Returns:
         The metadata of the file written.
@@ -59,7 +67,7 @@ def prepare(
         BadFilesError: with every bad file of the source; nothing was written.
         InputError: the source is no such dataset, no case is left, or no split is possible.
     """
-    survey = _survey(dataset, config)
+    survey = _survey(dataset, config, species)
     good: list[Case] = []
     problems, notes = list(survey.problems), list(survey.notes)
     checks = map_in_order(_check, survey.cases, threads)
@@ -103,10 +111,10 @@ def prepare(
     return metadata
 
 
-def _survey(dataset: str, config: CamusDataset | MmodeDataset) -> Survey:
+def _survey(dataset: str, config: CamusDataset | MmodeDataset, species: Species) -> Survey:
     if isinstance(config, MmodeDataset):
         reader = mmode_quality_windows if dataset == "mmode-quality" else mmode
-        return reader.survey(config)
+        return reader.survey(config, species)
     survey = camus.survey(config.source, use_lists=config.split.method in ("auto", "official"))
     return survey if config.frames == 1 else stack_sequences(survey, config.frames)
 
@@ -117,10 +125,8 @@ def _check(case: Case) -> tuple[list[str], list[str]]:
         sample = case.read()
     except BadFilesError as error:
         return error.problems, []
-    notes = list(sample.notes)
-    if not sample.mask.any() and not isinstance(case, mmode_quality_windows.QualityCase):
-        notes.append(f"{case.case_id}: its mask is empty")
-    return [], notes
+    is_label = isinstance(case, mmode_quality_windows.QualityCase)  # a mask of one label
+    return [], list(sample.notes) if is_label else notes_on(sample)
 
 
 def _counts(splits: Iterable[str]) -> dict[str, int]:
@@ -133,7 +139,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("dataset", choices=tuple(UNITS))
     parser.add_argument("--skip-bad", action="store_true", help="leave bad cases out and list them")
     arguments = parser.parse_args(argv)
-    config = load_params().datasets.of(arguments.dataset)
+    params = load_params()
+    config = params.datasets.of(arguments.dataset)
     path = prepared_path(arguments.dataset)
     facts = prepare(
         arguments.dataset,
@@ -141,6 +148,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         path,
         skip_bad=arguments.skip_bad or config.skip_bad,
         threads=os.cpu_count() or 1,
+        species=SPECIES[params.recording.species],
     )
     for note in facts["notes"]:
         print(f"note: {note}")

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heartseg.config import load_params
-from heartseg.errors import BadFilesError, InputError, run_command, writing_to
+from heartseg.errors import BadFilesError, InputError, printing_notes, run_command, writing_to
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
     from heartseg.data.prepared import Sample
-    from heartseg.data.source import Case
+    from heartseg.data.source import Survey
     from heartseg.tracking.pulled import Pulled
 
 METRICS = ("dice", "iou", "mse")
@@ -47,18 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{options.model} takes sequences of {frames} frames, and single images have masks "
             "here; measure it by `heartseg evaluate`"
         )
-    rows: list[dict[str, Any]] = []
-    problems: list[str] = []
-    for case in find_cases(datasets.of(dataset), options.folder, problems):
-        try:
-            sample = case.read()
-        except BadFilesError as error:
-            problems += error.problems
-            continue
-        rows += measure_image(dataset, sample, predict(pulled, sample.image))
-    if problems:
-        listing = "\n".join(f"  - {problem}" for problem in dict.fromkeys(problems))
-        raise InputError(f"{len(problems)} problem(s) in {options.folder}:\n{listing}")
+    with printing_notes() as notes:
+        rows = measure_folder(pulled, datasets.of(dataset), options.folder, notes)
     table = pd.DataFrame(rows)
     if options.out is not None:
         write(table, options.out)
@@ -68,19 +58,50 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(overall(table).to_string(float_format="%.4f"))
 
 
-def find_cases(config: Any, folder: Path, problems: list[str]) -> Sequence[Case]:
+def measure_folder(
+    pulled: Pulled, config: Any, folder: Path, notes: list[str]
+) -> list[dict[str, Any]]:
+    """Rows of `measure_image` for all cases of a folder.
+
+    Args:
+        pulled: the model.
+        config: of its dataset, in params.yaml.
+        folder: as `prepare` reads it.
+        notes: gets what `prepare` would note.
+
+    Raises:
+        InputError: with every bad file of the folder.
+    """
+    from heartseg.data.source import notes_on
+
+    survey = find_cases(config, folder)
+    notes += survey.notes
+    rows, problems = [], list(survey.problems)
+    for case in survey.cases:
+        try:
+            sample = case.read()
+        except BadFilesError as error:
+            problems += error.problems
+            continue
+        notes += notes_on(sample)
+        rows += measure_image(pulled.metadata["dataset"], sample, predict(pulled, sample.image))
+    if problems:
+        lines = list(dict.fromkeys(problems))
+        listing = "\n".join(f"  - {line}" for line in lines)
+        raise InputError(f"{len(lines)} problem(s) in {folder}:\n{listing}")
+    return rows
+
+
+def find_cases(config: Any, folder: Path) -> Survey:
     """What a folder holds, read as the dataset of `config` with this source."""
     from heartseg.config import MmodeDataset
     from heartseg.data import camus, mmode
 
     if isinstance(config, MmodeDataset):
-        # Whose heart it is does not count here, so file names need not tell.
+        # Neither whose heart it is nor the scale counts here, so file names need not tell.
         any_name = {"source": folder, "animal_pattern": "(?P<animal>.+)"}
-        survey = mmode.survey(config.model_copy(update=any_name))
-    else:
-        survey = camus.survey(folder, use_lists=False)
-    problems += survey.problems
-    return survey.cases
+        return mmode.survey(config.model_copy(update=any_name), None)
+    return camus.survey(folder, use_lists=False)
 
 
 def predict(pulled: Pulled, image: np.ndarray) -> np.ndarray:

@@ -67,6 +67,12 @@ def read_table(
     return table
 
 
+def rows_of(table: pd.DataFrame) -> list[dict[str, str]]:
+    """The rows of a table, each by column."""
+    columns = [str(column) for column in table.columns]
+    return [dict(zip(columns, cells, strict=True)) for cells in table.itertuples(index=False)]
+
+
 def read_numbers(table: pd.DataFrame, column: str, path: Path) -> np.ndarray:
     """Convert a column to float64, NaN for an empty cell.
 
@@ -164,7 +170,7 @@ def _check_header(
             raise InputError(f"{path}: has the column {column} more than once. Keep one.")
         near = difflib.get_close_matches(column.lower(), known, n=1, cutoff=MISSPELT)
         if column not in known and (near or not others):
-            raise InputError(f"{path}: {no_such('column', column, known)}. Rename or remove it.")
+            raise InputError(f"{path}: {no_such('column', column, known)} (rename or remove it)")
     if absent := [column for column in required if column not in header]:
         raise InputError(
             f"{path}: has no column {absent[0]}; its first line is {' '.join(header)!a}. Give it "
@@ -190,14 +196,6 @@ def _unify_decimals(path: Path, table: pd.DataFrame, numbers: list[str], delimit
             "separators."
         )
     if commas:
-        table[numbers] = table[numbers].map(lambda c: c.replace(",", ".") if c.count(",") == 1 else c)
-
-
-def recording_name(text: str) -> str:
-    """Reduce a file name, with or without its ending, to the name of a recording or window.
-
-    strip, strip.png, strip.PNG and strip_IMG.png are all `strip`. Only endings of pictures are
-    taken off: the last number of a DICOM file that is named by its UID is none.
-    """
-    stem = re.sub(r"\.(png|tiff?|jpe?g|bmp|dcm|dicom)$", "", text, flags=re.IGNORECASE)
-    return re.sub(r"_img$", "", stem, flags=re.IGNORECASE)
+        table[numbers] = table[numbers].map(
+            lambda c: c.replace(",", ".") if c.count(",") == 1 else c
+        )

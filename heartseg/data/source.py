@@ -45,3 +45,9 @@ class Survey:
     problems: list[str]
     notes: list[str]
     official: dict[str, str] | None = None
+
+
+def notes_on(sample: Sample) -> list[str]:
+    """Everything odd about a segmented case that was read, for the user of any command."""
+    empty = () if sample.mask.any() else (f"{sample.case_id}: its mask is empty",)
+    return [*sample.notes, *empty]
