@@ -22,8 +22,8 @@ from heartseg.data.phantoms.recording import (
     make_recording,
     scroll,
 )
+from heartseg.data.species import SPECIES
 from heartseg.errors import InputError
-from heartseg.metrics.mmode import SPECIES
 from tests.examples import ROOT
 
 SECRETS = ("Mueller", "PID-7731", "19550101", "20240229", "St-Anna", "Dr-Weber", "ACC-99", "Hedwig")
