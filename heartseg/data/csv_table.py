@@ -112,18 +112,18 @@ def _parse(path: Path, known: Sequence[str]) -> tuple[str, list[str], list[list[
     if first.strip('"\r ').lower().startswith("sep="):  # Excel's own line
         delimiter, text = first.strip('"\r ')[4:5] or "\t", rest
     else:
-        header = next((line for line in text.splitlines() if line.strip()), "")
-        delimiter = max(",;\t", key=lambda mark: _names_known(header, mark, known))
+        title = next((line for line in text.splitlines() if line.strip()), "")
+        delimiter = max(",;\t", key=lambda mark: _names_known(title, mark, known))
     try:
         stream = io.StringIO(text, newline="")
-        lines = list(csv.reader(stream, delimiter=delimiter, skipinitialspace=True))
+        read = list(csv.reader(stream, delimiter=delimiter, skipinitialspace=True))
     except (csv.Error, TypeError) as error:
         raise InputError(f"{path}: is no CSV table ({one_line(error)}). Save it as CSV.") from None
-    lines = [[cell.strip() for cell in line] for line in lines]
+    lines = [[cell.strip() for cell in line] for line in read]
     lines = [line for line in lines if any(line)]
     if not lines:
         raise InputError(f"{path}: is empty. Give it a header and a row per entry, or remove it.")
-    header, *rows = lines
+    header, rows = lines[0], lines[1:]
     while not header[-1]:  # a column that Excel has once seen something in
         header.pop()
     return delimiter, header, rows

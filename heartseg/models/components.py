@@ -44,7 +44,10 @@ def _parts(labels: torch.Tensor) -> torch.Tensor:
     """
     height, width = labels.shape[1:]
     pixels = torch.arange(height * width, device=labels.device).view(1, height, width)
-    state = (pixels.expand_as(labels).clone(), pixels.expand_as(labels) - 1)
+    state: tuple[torch.Tensor, ...] = (
+        pixels.expand_as(labels).clone(),
+        pixels.expand_as(labels) - 1,
+    )
     runs = (_runs(labels, 2), _runs(labels, 1))
     if torch.compiler.is_exporting():  # a loop of Python's would be unrolled
         return while_loop(_changes, _spread, (*state, *runs))[0]
