@@ -26,17 +26,21 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 Sizes = tuple[int, int, int]  # frames, height, width
 
 
-def read_upload(stream: BinaryIO, name: str, limits: Limits) -> Images:
+def read_upload(
+    stream: BinaryIO, name: str, limits: Limits, take: Callable[[int], None]
+) -> Images:
     """The frames of an uploaded file, of which nothing stays on disk.
 
     Args:
         stream: at its beginning.
         name: for messages only; what the file is, its content tells.
         limits: of the service.
+        take: takes so many pixels of `heartseg.serving.limits.PixelBudget`, before they are
+            decoded.
 
     Raises:
-        HTTPException: 400 empty, 413 too many pixels, 415 of another kind, 422 unreadable; the
-            detail says what is wrong with which file.
+        HTTPException: 400 empty, 413 too many pixels, 415 of another kind, 422 unreadable, 503 no
+            memory now; the detail says what is wrong with which file.
     """
     head = stream.read(HEAD)
     stream.seek(0)
@@ -50,9 +54,12 @@ def read_upload(stream: BinaryIO, name: str, limits: Limits) -> Images:
         with path.open("wb") as copy:
             shutil.copyfileobj(stream, copy)
         try:
-            _check_sizes(SIZES[kind](path), name, limits)
+            sizes = SIZES[kind](path)
+            _check_sizes(sizes, name, limits)
+            take(math.prod(sizes))
             images = read_images(path)
             _check_sizes(images.frames.shape, name, limits)  # a video's header may not tell
+            take(max(images.frames.size - math.prod(sizes), 0))
             return images
         except InputError as error:
             reason = str(error).removeprefix(f"{path}: ")

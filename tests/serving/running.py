@@ -13,14 +13,13 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import requests
-import uvicorn
 from PIL import Image
 
 from heartseg.errors import InputError
 from heartseg.models.exported import Package
 from heartseg.serving.app import make_app
 from heartseg.serving.limits import Limits
-from heartseg.serving.listen import open_socket
+from heartseg.serving.listen import make_server, open_socket
 from heartseg.serving.service import Service
 from heartseg.serving.source import Source, Version
 
@@ -113,10 +112,7 @@ def running(
     assert first is not None
     service = Service(source, first, network, limits)
     opened = open_socket(host, 0)
-    config = uvicorn.Config(
-        make_app(service, host, token, 3600), log_level="critical", access_log=False
-    )
-    server = uvicorn.Server(config)
+    server = make_server(make_app(service, host, token, 3600))
     thread = threading.Thread(target=server.run, args=([opened],))
     thread.start()
     while not server.started:

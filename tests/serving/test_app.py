@@ -107,8 +107,13 @@ def test_volumes_of_pngs_with_views_and_spacing_given(service):
     files = dict(zip("abcd", four(ending=".png").values(), strict=True))
     fields = {"views": [v for v, _ in FOUR], "phases": [p for _, p in FOUR]}
     without = service.predict(files, **fields).json()
-    assert without["clinical"] is None
-    assert "spacing" in without["clinical_missing"]
+    square = indices({key: (heart(*size)[0], (1.0, 1.0)) for key, size in FOUR.items()})
+    assert without["clinical"]["ef_percent"] == pytest.approx(square["ef_percent"])
+    assert not [name for name in without["clinical"] if name.endswith("_ml")]
+    assert "a, b, c, d" in without["clinical_missing"]
+    for image in without["images"]:
+        assert image["spacing"] is None and image["no_scale"]
+        assert not [name for name in image["frames"][0]["measured"] if "mm" in name]
     spacing = {"mm_per_row": SPACING[0], "mm_per_column": SPACING[1]}
     answer = service.predict(files, **fields, **spacing).json()
     assert answer["clinical"]["ef_percent"] == pytest.approx(expected()["ef_percent"])
