@@ -33,7 +33,7 @@ from heartseg.serving.uploads import read_upload
 READERS = 2  # threads that read files at a time, which bounds the memory
 PAGE_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-    "img-src data: blob:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; "
+    "img-src data: blob:; connect-src 'self'; base-uri 'none'; "
     "form-action 'none'"
 )
 NIFTI_TYPE = "application/gzip"
