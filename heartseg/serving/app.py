@@ -28,7 +28,7 @@ from heartseg.serving.answers import Answer, Segmented, clinical, describe
 from heartseg.serving.counters import Counted
 from heartseg.serving.limits import Gate, is_loopback
 from heartseg.serving.service import Service
-from heartseg.serving.uploads import read_upload
+from heartseg.serving.uploads import read_uploads
 
 READERS = 2  # threads that read files at a time, which bounds the memory
 PAGE_POLICY = (
@@ -82,10 +82,8 @@ def make_app(service: Service, host: str, token: str | None, every_s: float) -> 
     async def read(uploads: list[UploadFile], take: Callable[[int], None]) -> list[Images]:
         if len(uploads) > service.limits.files:
             raise HTTPException(413, f"{len(uploads)} files; {service.limits.files} are allowed")
-        return [
-            await in_pool(read_upload, upload.file, _name(upload), service.limits, take)
-            for upload in uploads
-        ]
+        named = [(upload.file, _name(upload)) for upload in uploads]
+        return await in_pool(read_uploads, named, service.limits, take)  # type: ignore[no-any-return]
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def show_page() -> HTMLResponse:

@@ -34,7 +34,7 @@ from heartseg.data.phantoms.recording import make_dicom
 from heartseg.data.sequences import frame_rate
 from heartseg.errors import InputError
 from heartseg.serving.limits import Limits, PixelBudget
-from heartseg.serving.uploads import read_upload
+from heartseg.serving.uploads import read_uploads
 from heartseg.sweeps.file import read_sweep
 from tests.data.raw import INFO, echo
 from tests.examples import ROOT
@@ -133,7 +133,7 @@ def read_as_upload(path: Path) -> None:
         with path.open("rb") as stream:
             limits = Limits(upload_bytes=1 << 26, upload_s=60)
             with PixelBudget(limits.pixels_in_memory).request() as take:
-                frames = read_upload(stream, str(path), limits, take).frames
+                frames = read_uploads([(stream, str(path))], limits, take)[0].frames
     except HTTPException as error:
         if error.status_code not in (400, 413, 415, 422):
             raise

@@ -34,6 +34,7 @@ class Grays:
     Attributes:
         hold: version whose requests wait for `go`.
         fault: raised by each request.
+        seconds: that a frame takes, one after the other.
     """
 
     def __init__(self) -> None:
@@ -41,6 +42,8 @@ class Grays:
         self.waiting = threading.Event()
         self.go = threading.Event()
         self.fault: Exception | None = None
+        self.seconds = 0.0
+        self._one_by_one = asyncio.Lock()
 
     def load(self, version: str, package: Package) -> str:
         if package.program == b"broken":
@@ -53,6 +56,9 @@ class Grays:
         while version == self.hold and not self.go.is_set():
             self.waiting.set()
             await asyncio.sleep(0.005)
+        if self.seconds:
+            async with self._one_by_one:
+                await asyncio.sleep(self.seconds)
         labels = np.zeros(stack.shape[1:], np.uint8)
         for label, gray in GRAYS.items():
             labels[stack[0] == gray] = label

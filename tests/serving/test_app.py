@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from heartseg.data.labels import Camus
 from heartseg.metrics.clinical import indices
+from heartseg.serving.app import PAGE_POLICY
 from heartseg.serving.limits import Limits
 from heartseg.serving.service import Unavailable
 from tests.serving.running import GRAYS, LIMITS, nifti, png, running
@@ -253,10 +254,10 @@ REFUSED = {
     "words": (b"no picture at all" * 30, 415, "is not NIfTI"),
     "zipped words": (gzip.compress(b"no picture" * 90), 415, "is not NIfTI"),
     "broken gzip": (b"\x1f\x8b" + bytes(50), 415, "is not NIfTI"),
-    "jpeg": (b"\xff\xd8\xff\xe0" + bytes(400), 415, "is not NIfTI"),
+    "broken jpeg": (b"\xff\xd8\xff\xe0" + bytes(400), 422, "cannot be read"),
     "half a png": (png(heart()[1])[:150], 422, "cannot be read"),
     "png of nothing": (b"\x89PNG\r\n\x1a\n", 422, "cannot be read"),
-    "png bomb": (png_bomb(), 413, "50000 x 50000"),
+    "png bomb": (png_bomb(), 413, "more pixels"),
     "nifti bomb": (nifti_claim((30_000, 30_000)), 413, "30000 x 30000"),
     "long nifti": (nifti_claim((100, 100, 1, 30_000)), 413, "30000 frames"),
     "large nifti": (nifti_claim((1000, 1000, 100)), 413, "100 frame(s) of 1000 x 1000"),
