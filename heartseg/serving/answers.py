@@ -184,7 +184,11 @@ def clinical(files: Sequence[Segmented]) -> tuple[Values | None, str | None]:
     masks = [Mask(one.job, one.labels[0], one.spacing, one.frames[one.numbers[0]]) for one in files]
     rows = clinical_rows(masks, HERE)
     without = [one.name for one in files if one.spacing is None]
-    missing = f"no scale is known for {', '.join(without)}" if without else None
+    missing = (
+        f"no scale is known for {', '.join(without)}; give mm_per_row and mm_per_column"
+        if without
+        else None
+    )
     return (_known(rows[0]) if rows else None), missing
 
 
