@@ -127,9 +127,7 @@ def test_the_page_shows_contours_and_numbers(served, tmp_path):
 
         page.set_input_files("#files", views)
         expect(page.locator(".card")).to_have_count(4)
-        expect(page.locator("#ef_percent b")).to_have_text(
-            f"{expected_ef(url, views):.1f}"
-        )
+        expect(page.locator("#ef_percent b")).to_have_text(f"{expected_ef(url, views):.1f}")
         drawn = page.evaluate(
             "async () => { const shown = document.querySelector('.card svg image');"
             " const picture = new Image(); picture.src = shown.getAttribute('href');"

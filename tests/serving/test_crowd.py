@@ -224,7 +224,9 @@ def test_a_file_whose_affine_is_no_number_is_refused_or_has_no_scale(service, va
 
 
 ODD = st.one_of(
-    st.sampled_from(["nan", "inf", "-inf", "-1", "0", "1e999", "1e-999", "", " ", "0,5", "٣", "1_0"]),
+    st.sampled_from(
+        ["nan", "inf", "-inf", "-1", "0", "1e999", "1e-999", "", " ", "0,5", "٣", "1_0"]
+    ),
     st.floats().map(str),
     st.text(max_size=20),
 )
