@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -199,6 +200,17 @@ def test_a_new_champion_answers_without_a_restart_and_images_go_in_batches(serve
         float(values[f'heartseg_batch_size_bucket{{le="{n}"}}']) for n in ("1.0", "+Inf")
     )
     assert single < all_images
+
+
+@pytest.mark.slow
+def test_silent_connections_lock_nobody_out(served):
+    address = ("127.0.0.1", int(served[0].rsplit(":", 1)[1]))
+    silent = [socket.create_connection(address, 20) for _ in range(300)]
+    try:
+        assert ask(served[0], png(heart(80, 40)))[0] == 200
+    finally:
+        for connection in silent:
+            connection.close()
 
 
 @pytest.mark.slow

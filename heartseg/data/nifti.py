@@ -138,9 +138,7 @@ def _affine(header: nib.Nifti1Header) -> tuple[np.ndarray | None, str]:
     if affine is None or np.allclose(affine[:3, :3], np.eye(3)):
         return None, ""
     if not np.isfinite(affine).all():
-        raise InputError(
-            "states an affine with NaN or infinity. Mend its header or export it again"
-        )
+        raise InputError("states an affine with NaN or infinity. Mend it, or export it again")
     return affine, ""
 
 

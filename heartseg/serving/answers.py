@@ -48,8 +48,8 @@ class FrameAnswer(BaseModel):
     contours: list[Contour]
     measured: Values = Field(description="lengths (mm), areas (mm2), volume (mL), where known")
     flags: dict[str, bool] = Field(
-        description="apical views: what is odd about the label map, by the names in GET /model, and "
-        "whether it is `plausible`; without a scale `edge` alone"
+        description="apical views: what is odd about the label map, by the names in GET /model, "
+        "and whether it is `plausible`; without a scale `edge` alone"
     )
     picture: str | None = Field(description="the frame as a data URL of a PNG, if asked for")
 
@@ -175,9 +175,9 @@ def clinical(files: Sequence[Segmented]) -> tuple[Values | None, str | None]:
     """The indices of a patient's four images, and why there are none or the EF alone."""
     wanted = [(view, phase) for view in VIEWS for phase in PHASES]
     given = [(one.view, one.phase) for one in files if len(one.labels) == 1]
-    missing = [f"{view} {phase}" for view, phase in wanted if (view, phase) not in given]
-    if missing:
-        return None, f"no single image of {', '.join(missing)}"
+    absent = [f"{view} {phase}" for view, phase in wanted if (view, phase) not in given]
+    if absent:
+        return None, f"no single image of {', '.join(absent)}"
     patients = {patient_in(one.name) for one in files} - {""}
     if len(patients) > 1:
         return None, f"the images are of several patients: {', '.join(sorted(patients))}"

@@ -21,7 +21,6 @@ from starlette.types import ASGIApp
 from heartseg.data.camus_names import parse_frame
 from heartseg.data.images import KINDS, Images, stem_of
 from heartseg.data.labels import STRUCTURES
-from heartseg.metrics import Spacing
 from heartseg.metrics.plausibility import CASE_FLAGS, PATIENT_FLAGS
 from heartseg.report.colours import COLOURS
 from heartseg.serving.answers import Answer, Segmented, clinical, describe
@@ -83,7 +82,7 @@ def make_app(service: Service, host: str, token: str | None, every_s: float) -> 
         if len(uploads) > service.limits.files:
             raise HTTPException(413, f"{len(uploads)} files; {service.limits.files} are allowed")
         named = [(upload.file, _name(upload)) for upload in uploads]
-        return await in_pool(read_uploads, named, service.limits, take)  # type: ignore[no-any-return]
+        return await in_pool(read_uploads, named, service.limits, take)
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def show_page() -> HTMLResponse:

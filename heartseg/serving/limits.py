@@ -246,7 +246,7 @@ class Gate:
             """Like `send`; if the answer is there before the body, end it after the body."""
             last = message["type"] == "http.response.body" and not message.get("more_body")
             if last and not upload.whole:
-                await send(message | {"more_body": True})
+                await send({**message, "more_body": True})
                 self.uploads.discard(upload)
                 await upload.drain()
                 message = {"type": "http.response.body", "body": b""}

@@ -113,7 +113,8 @@ def test_volumes_of_pngs_with_views_and_spacing_given(service):
     assert not [name for name in without["clinical"] if name.endswith("_ml")]
     assert "a, b, c, d" in without["clinical_missing"]
     for image in without["images"]:
-        assert image["spacing"] is None and image["no_scale"]
+        assert image["spacing"] is None
+        assert image["no_scale"]
         assert not [name for name in image["frames"][0]["measured"] if "mm" in name]
     spacing = {"mm_per_row": SPACING[0], "mm_per_column": SPACING[1]}
     answer = service.predict(files, **fields, **spacing).json()
