@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
@@ -17,6 +18,8 @@ CONNECTIONS = 256
 """Connections at a time."""
 HEAD_S = 10.0
 """Seconds within which a connection must have sent the head of a request."""
+SEND_S = 120.0
+"""Seconds within which a client must have read an answer, once it is complete."""
 DRAIN_S = 30
 HEADERS = [
     ("X-Content-Type-Options", "nosniff"),
@@ -49,18 +52,22 @@ class Connection(H11Protocol):
     @property
     def rank(self) -> int:
         """Which connections give up their place first."""
+        if self.transport.get_write_buffer_size():
+            return ANSWERING
         if self.cycle is None or self.cycle.response_complete:
             return WAITING
         return ANSWERING if self.cycle.response_started else WORKING
 
     def _await_head(self) -> None:
         self.since = self.loop.time()
-        self.loop.call_later(HEAD_S, self._end_without_head, self.cycle)
+        # close() still sends what the client has not read yet, abort() does not
+        for seconds, end in ((HEAD_S, self.transport.close), (SEND_S, self.transport.abort)):
+            self.loop.call_later(seconds, self._end_without_head, self.cycle, end)
 
-    def _end_without_head(self, before: Any) -> None:
-        """Close the connection if no request has come after the one `before`."""
-        if self.cycle is before and self.rank == WAITING:
-            self.transport.abort()
+    def _end_without_head(self, before: Any, end: Callable[[], None]) -> None:
+        """End the connection if no request has come after the one `before`."""
+        if self.cycle is before and (before is None or before.response_complete):
+            end()
 
 
 WAITING, ANSWERING, WORKING = range(3)

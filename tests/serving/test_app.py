@@ -104,6 +104,24 @@ def test_volumes_and_ef_of_four_views_named_as_in_camus(service):
     assert answer["clinical"]["plausible"] is expected()["plausible"]
 
 
+def test_what_is_odd_is_told_of_frames_and_of_the_patient(service):
+    files = four()
+    cut = heart(60, 40)[1][:, 25:]
+    first, *others = files
+    files[first] = nifti(cut, AFFINE, ".nii.gz")
+    answer = service.predict(files).json()
+    assert answer["clinical"]["edge"] is True
+    assert answer["clinical"]["plausible"] is False
+    flags = {image["name"]: image["frames"][0]["flags"] for image in answer["images"]}
+    assert flags[first]["edge"] is True
+    assert flags[first]["plausible"] is False
+    assert not any(flags[name]["edge"] for name in others)
+    assert all(image["no_scale"] is None for image in answer["images"])
+    described = service.get("/model").json()
+    assert set(flags[first]) - {"plausible"} <= set(described["flags"])
+    assert {"edge", "size", "scales_differ"} == set(described["patient_flags"])
+
+
 def test_volumes_of_pngs_with_views_and_spacing_given(service):
     files = dict(zip("abcd", four(ending=".png").values(), strict=True))
     fields = {"views": [v for v, _ in FOUR], "phases": [p for _, p in FOUR]}

@@ -80,6 +80,38 @@ def test_a_request_must_come_in_time(monkeypatch):
         assert answers[0].status_code == 200
 
 
+def test_a_slow_reader_gets_its_answer_within_bounds(monkeypatch):
+    """Part of the answer still waits in the service when the time for the next request is over."""
+    monkeypatch.setattr(listen, "HEAD_S", 0.3)
+    noise = np.random.default_rng(0).integers(1, 80, (16, 900, 900), np.uint8)
+    request = requests.Request(
+        "POST",
+        "http://127.0.0.1/predict",
+        files={"files": ("x.nii", nifti(noise, AFFINE))},
+        data={"pictures": "true"},
+    ).prepare()
+    lines = [f"{name}: {value}" for name, value in request.headers.items()]
+    head = "\r\n".join(["POST /predict HTTP/1.1", "Host: 127.0.0.1", *lines, "\r\n"])
+
+    def ask(client):
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.settimeout(20)
+            slow.connect(("127.0.0.1", client.port))
+            slow.sendall(head.encode() + request.body)
+            start = slow.recv(4000)
+            time.sleep(1.5)
+            with suppress(ConnectionResetError):
+                while content := slow.recv(1 << 20):
+                    start += content
+        return start
+
+    with running(Limits(32 << 20, 20.0)) as client:
+        assert ask(client).endswith(b"}")
+        monkeypatch.setattr(listen, "SEND_S", 0.6)
+        assert not ask(client).endswith(b"}")
+
+
 # --- uploads ----------------------------------------------------------------------------------
 
 
@@ -90,6 +122,8 @@ def test_slow_uploads_lock_nobody_out():
         time.sleep(0.1)
         refused = client.labels("x.png", PICTURE)  # the client has its share
         assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+        proxied = {"X-Forwarded-For": "192.0.2.1"}
+        assert client.labels("x.png", PICTURE, headers=proxied).status_code == 200
         with sockets(client.port, 2, body, source="127.0.0.2"):
             time.sleep(0.5)
             assert client.labels("x.png", PICTURE).status_code == 200
