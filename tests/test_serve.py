@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -23,6 +23,7 @@ from heartseg import serve
 from heartseg.errors import InputError
 from heartseg.serving.limits import TOKEN_VARIABLE
 from heartseg.serving.listen import open_socket
+from tests.browser import chromium
 from tests.clones import BIN
 from tests.examples import ROOT
 from tests.registered import MODEL, register_threshold
@@ -31,8 +32,6 @@ from tests.tracking.stores import _cold_store, _own_environment, free_port
 
 __all__ = ["_cold_store", "_own_environment"]
 
-CHROMIUM = Path("/usr/bin/chromium")
-QUIET = "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update"
 SPACING = (0.5, 0.8)
 
 
@@ -111,9 +110,6 @@ def save(path, pixels):
 
 @pytest.mark.slow
 def test_the_page_shows_contours_and_numbers(served, tmp_path):
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not CHROMIUM.exists():
-        pytest.skip(f"there is no {CHROMIUM}")
     url = served[0]
     views = []
     for view in ("2CH", "4CH"):
@@ -122,32 +118,29 @@ def test_the_page_shows_contours_and_numbers(served, tmp_path):
             save(views[-1], heart(*size))
     save(tmp_path / "sequence.nii.gz", np.stack([heart(80, 40), heart(75, 34), heart(70, 28)]))
     (tmp_path / "letter.txt").write_text("no picture" * 50)
-    with playwright.sync_playwright() as engine:
-        browser = engine.chromium.launch(executable_path=str(CHROMIUM), args=QUIET.split())
+    with chromium() as (browser, expect):
         page = browser.new_page()
         asked, faults = [], []
         page.on("request", lambda request: asked.append(request.url))
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.goto(url)
-        playwright.expect(page.locator("#model")).to_contain_text("version 1")
+        expect(page.locator("#model")).to_contain_text("version 1")
 
         page.set_input_files("#files", views)
-        playwright.expect(page.locator(".card")).to_have_count(4)
-        playwright.expect(page.locator("#ef_percent b")).to_have_text(
-            f"{expected_ef(url, views):.1f}"
-        )
+        expect(page.locator(".card")).to_have_count(4)
+        expect(page.locator("#ef_percent b")).to_have_text(f"{expected_ef(url, views):.1f}")
         drawn = page.evaluate(
             "async () => { const shown = document.querySelector('.card svg image');"
             " const picture = new Image(); picture.src = shown.getAttribute('href');"
             " await picture.decode(); return [picture.naturalWidth, picture.naturalHeight,"
             " shown.getBoundingClientRect().width > 100,"
-            " document.querySelectorAll('.card')[0].querySelectorAll('path').length]; }"
+            " document.querySelectorAll('.card')[0].querySelectorAll('path[stroke]').length]; }"
         )
         assert drawn == [96, 128, True, 2]  # LV and LVepi
-        playwright.expect(page.locator(".card").first).to_contain_text("LV area (mm²)")
+        expect(page.locator(".card").first).to_contain_text("LV area (mm²)")
 
-        page.locator(".card select[aria-label=phase]").first.select_option("ES")
-        playwright.expect(page.locator("#clinical")).to_contain_text("no single image of 2CH ED")
+        page.locator(".card select.phase").first.select_option("ES")
+        expect(page.locator("#clinical")).to_contain_text("no single image of 2CH ED")
 
         with page.expect_download() as caught:
             page.locator(".download").last.click()
@@ -159,12 +152,11 @@ def test_the_page_shows_contours_and_numbers(served, tmp_path):
 
         page.set_input_files("#files", tmp_path / "sequence.nii.gz")
         page.locator("input[type=range]").fill("2")
-        playwright.expect(page.locator(".card")).to_contain_text("frame 3 of 3")
-        playwright.expect(page.locator(".card")).to_contain_text("EDV (mL)")
+        expect(page.locator(".card")).to_contain_text("frame 3 of 3")
+        expect(page.locator(".card")).to_contain_text("EDV (mL)")
 
         page.set_input_files("#files", tmp_path / "letter.txt")
-        playwright.expect(page.locator("#message")).to_contain_text("letter.txt: is neither")
-        browser.close()
+        expect(page.locator("#message")).to_contain_text("letter.txt: is not NIfTI")
     assert faults == []
     assert all(one.startswith((url, "data:", "blob:")) for one in asked), asked
 
@@ -208,6 +200,17 @@ def test_a_new_champion_answers_without_a_restart_and_images_go_in_batches(serve
         float(values[f'heartseg_batch_size_bucket{{le="{n}"}}']) for n in ("1.0", "+Inf")
     )
     assert single < all_images
+
+
+@pytest.mark.slow
+def test_silent_connections_lock_nobody_out(served):
+    address = ("127.0.0.1", int(served[0].rsplit(":", 1)[1]))
+    silent = [socket.create_connection(address, 20) for _ in range(300)]
+    try:
+        assert ask(served[0], png(heart(80, 40)))[0] == 200
+    finally:
+        for connection in silent:
+            connection.close()
 
 
 @pytest.mark.slow

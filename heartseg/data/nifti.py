@@ -96,7 +96,9 @@ def _save(image: nib.Nifti1Image, layout: Layout, maps: np.ndarray, place: Path)
     header["intent_code"] = 0  # of colours
     header["intent_name"] = FRAMES
     header["cal_min"], header["cal_max"] = 0, 0  # the display range of the gray values
-    nib.save(type(image)(layout.to_stored(maps), image.affine, header), place)
+    # without an affine of its own, nibabel makes one of the spacing, which may be NaN
+    affine = image.affine if np.isfinite(image.affine).all() else np.eye(4)
+    nib.save(type(image)(layout.to_stored(maps), affine, header), place)
 
 
 def write_maps(maps: np.ndarray, place: Path, geometry: Geometry) -> None:
@@ -143,6 +145,8 @@ def _affine(header: nib.Nifti1Header) -> tuple[np.ndarray | None, str]:
     affine = qform if sform is None else sform
     if affine is None or np.allclose(affine[:3, :3], np.eye(3)):
         return None, ""
+    if not np.isfinite(affine).all():
+        raise InputError("states an affine with NaN or infinity. Mend it, or export it again")
     return affine, ""
 
 

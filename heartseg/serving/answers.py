@@ -22,7 +22,7 @@ from heartseg.metrics.clinical import PHASES, VIEWS
 from heartseg.metrics.mmode import measure
 from heartseg.metrics.sequence import lv_curves, summarise_curves
 from heartseg.predicting.files import Job
-from heartseg.predicting.tables import Mask, clinical_rows, frame_rows
+from heartseg.predicting.tables import Mask, add_flags, clinical_rows, frame_rows
 from heartseg.report.overlay import outlines
 
 PICTURE_SIDE = 800
@@ -48,6 +48,10 @@ class FrameAnswer(BaseModel):
     number: int = Field(description="from 1")
     contours: list[Contour]
     measured: Values = Field(description="lengths (mm), areas (mm2), volume (mL), where known")
+    flags: dict[str, bool] = Field(
+        description="apical views: what is odd about the label map, by the names in GET /model, "
+        "and whether it is `plausible`; without a scale `edge` alone"
+    )
     picture: str | None = Field(description="the frame as a data URL of a PNG, if asked for")
 
 
@@ -59,6 +63,8 @@ class ImageAnswer(BaseModel):
     width: int
     frames_in_file: int
     spacing: tuple[float, float] | None = Field(description="rows, columns: mm, mm; M-mode: mm, s")
+    no_scale: str | None = Field(description="why there is no spacing, and so nothing in mm or mL")
+    notes: list[str] = Field(description="what was noticed while the file was read")
     view: str | None
     phase: str | None
     frames: list[FrameAnswer] = Field(description="of a model for sequences the two ends alone")
@@ -76,9 +82,10 @@ class Answer(BaseModel):
     seconds: float = Field(description="from the whole upload to this answer")
     images: list[ImageAnswer]
     clinical: Values | None = Field(
-        description="volumes, EF and more, where both views at both phases are given"
+        description="volumes, EF and more, where both views at both phases are given; `plausible` "
+        "is false if one of the flags is set; without a scale the EF and the flag `edge` alone"
     )
-    clinical_missing: str | None = Field(description="why there are none")
+    clinical_missing: str | None = Field(description="why there are none, or the EF alone")
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,8 @@ class Segmented:
         numbers: (K,) the frames that were segmented, from 0.
         labels: uint8 (K, H, W).
         spacing: (row, column), mm; of M-mode mm and s.
+        no_scale: why `spacing` is None.
+        notes: what was noticed while the file was read.
     """
 
     name: str
@@ -101,6 +110,8 @@ class Segmented:
     numbers: np.ndarray
     labels: np.ndarray
     spacing: Spacing | None
+    no_scale: str | None
+    notes: Sequence[str]
 
     @property
     def job(self) -> Job:
@@ -119,11 +130,13 @@ def patient_in(name: str) -> str:
 
 def describe(one: Segmented, dataset: str, species: str, pictures: bool) -> ImageAnswer:
     """A file's contours, measurements and, if wanted, pictures."""
-    rows: Sequence[dict[str, Any]] = [{} for _ in one.numbers]
+    rows: list[dict[str, Any]] = [{} for _ in one.numbers]
+    flags: list[dict[str, Any]] = [{} for _ in one.numbers]
     summary: dict[str, Any] = {}
-    if one.spacing is not None and dataset == "camus":
+    if dataset == "camus":
         rows = frame_rows(one.job, one.labels, one.numbers, one.spacing, HERE)
-        if len(one.frames) > 1:
+        add_flags(flags, one.labels, one.spacing, one.frames[one.numbers])
+        if one.spacing is not None and len(one.frames) > 1:
             summary = summarise_curves(lv_curves(one.labels, one.spacing, numbers=one.numbers + 1))
     elif one.spacing is not None and dataset == "mmode":
         heart = SPECIES[species]
@@ -139,9 +152,10 @@ def describe(one: Segmented, dataset: str, species: str, pictures: bool) -> Imag
                 for name, points in outlines(mask, dataset)
             ],
             measured=_known(row),
+            flags={name: bool(value) for name, value in odd.items()},
             picture=_picture(one.frames[number]) if pictures else None,
         )
-        for number, mask, row in zip(one.numbers, one.labels, rows, strict=True)
+        for number, mask, row, odd in zip(one.numbers, one.labels, rows, flags, strict=True)
     ]
     return ImageAnswer(
         name=one.name,
@@ -149,6 +163,8 @@ def describe(one: Segmented, dataset: str, species: str, pictures: bool) -> Imag
         width=one.frames.shape[2],
         frames_in_file=len(one.frames),
         spacing=one.spacing,
+        no_scale=one.no_scale,
+        notes=list(one.notes),
         view=one.view,
         phase=one.phase,
         frames=frames,
@@ -157,21 +173,24 @@ def describe(one: Segmented, dataset: str, species: str, pictures: bool) -> Imag
 
 
 def clinical(files: Sequence[Segmented]) -> tuple[Values | None, str | None]:
-    """The indices of a patient's four images, or why there are none."""
+    """The indices of a patient's four images, and why there are none or the EF alone."""
     wanted = [(view, phase) for view in VIEWS for phase in PHASES]
     given = [(one.view, one.phase) for one in files if len(one.labels) == 1]
-    missing = [f"{view} {phase}" for view, phase in wanted if (view, phase) not in given]
-    if missing:
-        return None, f"no single image of {', '.join(missing)}"
+    absent = [f"{view} {phase}" for view, phase in wanted if (view, phase) not in given]
+    if absent:
+        return None, f"no single image of {', '.join(absent)}"
     patients = {patient_in(one.name) for one in files} - {""}
     if len(patients) > 1:
         return None, f"the images are of several patients: {', '.join(sorted(patients))}"
-    without = [one.name for one in files if one.spacing is None]
-    if without:
-        return None, f"no spacing in mm for {', '.join(without)}"
     masks = [Mask(one.job, one.labels[0], one.spacing, one.frames[one.numbers[0]]) for one in files]
-    (row,) = clinical_rows(masks, HERE)
-    return _known(row), None
+    rows = clinical_rows(masks, HERE)
+    without = [one.name for one in files if one.spacing is None]
+    missing = (
+        f"no scale is known for {', '.join(without)}; give mm_per_row and mm_per_column"
+        if without
+        else None
+    )
+    return (_known(rows[0]) if rows else None), missing
 
 
 def _known(row: dict[str, Any]) -> Values:

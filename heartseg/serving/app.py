@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -19,28 +19,30 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp
 
 from heartseg.data.camus_names import parse_frame
-from heartseg.data.images import Images, stem_of
+from heartseg.data.images import KINDS, Images, stem_of
 from heartseg.data.labels import STRUCTURES
-from heartseg.metrics import Spacing
+from heartseg.metrics.plausibility import CASE_FLAGS, PATIENT_FLAGS
 from heartseg.report.colours import COLOURS
 from heartseg.serving.answers import Answer, Segmented, clinical, describe
 from heartseg.serving.counters import Counted
 from heartseg.serving.limits import Gate, is_loopback
 from heartseg.serving.service import Service
-from heartseg.serving.uploads import read_upload
+from heartseg.serving.uploads import read_uploads
 
 READERS = 2  # threads that read files at a time, which bounds the memory
 PAGE_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-    "img-src data: blob:; connect-src 'self'"
+    "img-src data: blob:; connect-src 'self'; base-uri 'none'; "
+    "form-action 'none'"
 )
 NIFTI_TYPE = "application/gzip"
 REASONS: dict[int | str, dict[str, Any]] = {
     400: {"description": "no file, or an empty one"},
     401: {"description": "no token, or a wrong one"},
+    403: {"description": "sent by a browser for a page of another site"},
     408: {"description": "the upload took too long"},
-    413: {"description": "too many bytes, frames or pixels"},
-    415: {"description": "neither NIfTI nor PNG nor DICOM"},
+    413: {"description": "too many bytes, frames or pixels, or more than can be done in time"},
+    415: {"description": f"not {KINDS}"},
     422: {"description": "a file that cannot be read, or a field that cannot be right"},
     503: {"description": "too much to do; try again"},
 }
@@ -76,15 +78,11 @@ def make_app(service: Service, host: str, token: str | None, every_s: float) -> 
     async def in_pool(call: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(pool, partial(call, *arguments))
 
-    async def read(uploads: list[UploadFile]) -> list[Images]:
+    async def read(uploads: list[UploadFile], take: Callable[[int], None]) -> list[Images]:
         if len(uploads) > service.limits.files:
             raise HTTPException(413, f"{len(uploads)} files; {service.limits.files} are allowed")
-        read = partial(in_pool, read_upload)
-        names = [_name(upload) for upload in uploads]
-        return [
-            await read(upload.file, name, service.limits)
-            for upload, name in zip(uploads, names, strict=True)
-        ]
+        named = [(upload.file, _name(upload)) for upload in uploads]
+        return await in_pool(read_uploads, named, service.limits, take)
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def show_page() -> HTMLResponse:
@@ -115,6 +113,8 @@ def make_app(service: Service, host: str, token: str | None, every_s: float) -> 
             "version": present.version,
             "dataset": dataset,
             "structures": {name: COLOURS[name] for name in STRUCTURES[dataset]},
+            "flags": CASE_FLAGS,
+            "patient_flags": PATIENT_FLAGS,
             "update_problem": service.problem,
             "upload_bytes": service.limits.upload_bytes,
             "files": service.limits.files,
@@ -122,7 +122,7 @@ def make_app(service: Service, host: str, token: str | None, every_s: float) -> 
 
     @app.post("/predict", summary="Contours and measurements", responses=REASONS)
     async def predict(
-        files: Annotated[list[UploadFile], File(description="NIfTI, PNG, DICOM; up to four")],
+        files: Annotated[list[UploadFile], File(description=f"{KINDS}; up to four")],
         views: Annotated[
             list[View] | None, Form(description="of each file; told by the names otherwise")
         ] = None,
@@ -139,26 +139,30 @@ def make_app(service: Service, host: str, token: str | None, every_s: float) -> 
         for given in (views, phases):
             if given and len(given) != len(files):
                 raise HTTPException(422, f"{len(given)} views or phases for {len(files)} files")
-        images = await read(files)
         names = [_name(upload) for upload in files]
-        found = await service.segment(images, names, present)
-        segmented = [
-            Segmented(
-                name,
-                *_view(name, views[k] if views else None, phases[k] if phases else None),
-                frames=image.frames,
-                numbers=numbers,
-                labels=labels,
-                spacing=_spacing(dataset, image, mm_per_row, mm_per_column, s_per_column),
-            )
-            for k, (name, image, (numbers, labels)) in enumerate(
-                zip(names, images, found, strict=True)
-            )
-        ]
-        described = [await in_pool(describe, one, dataset, species, pictures) for one in segmented]
-        indices, missing = None, "an M-mode model measures each image by itself"
-        if dataset == "camus":
-            indices, missing = await in_pool(clinical, segmented)
+        with service.budget.request() as take:
+            images = await read(files, take)
+            found = await service.segment(images, names, present, take)
+            segmented = [
+                Segmented(
+                    name,
+                    *_view(name, views[k] if views else None, phases[k] if phases else None),
+                    frames=image.frames,
+                    numbers=numbers,
+                    labels=labels,
+                    **_scale(dataset, image, mm_per_row, mm_per_column, s_per_column),
+                    notes=image.notes,
+                )
+                for k, (name, image, (numbers, labels)) in enumerate(
+                    zip(names, images, found, strict=True)
+                )
+            ]
+            described = [
+                await in_pool(describe, one, dataset, species, pictures) for one in segmented
+            ]
+            indices, missing = None, "an M-mode model measures each image by itself"
+            if dataset == "camus":
+                indices, missing = await in_pool(clinical, segmented)
         return Answer(
             model=service.source.model,
             version=present.version,
@@ -176,12 +180,13 @@ def make_app(service: Service, host: str, token: str | None, every_s: float) -> 
         responses=REASONS | {200: {"content": {NIFTI_TYPE: {}, "image/png": {}}}},
     )
     async def labels(
-        file: Annotated[UploadFile, File(description="NIfTI or DICOM gives NIfTI, PNG gives PNG")],
+        file: Annotated[UploadFile, File(description=f"{KINDS}")],
     ) -> Response:
         present, name = service.present, _name(file)
-        (images,) = await read([file])
-        ((_, maps),) = await service.segment([images], [name], present)
-        content = await in_pool(_saved, images, maps)
+        with service.budget.request() as take:
+            (images,) = await read([file], take)
+            ((_, maps),) = await service.segment([images], [name], present, take)
+            content = await in_pool(_saved, images, maps)
         kept = "".join(c if c.isalnum() or c in "._-" else "_" for c in stem_of(Path(name)))
         kept = kept.encode("ascii", "replace").decode().replace("?", "_")
         headers = {
@@ -209,16 +214,21 @@ def _view(name: str, view: str | None, phase: str | None) -> tuple[str | None, s
     return (told[0] if view is None else view or None, told[1] if phase is None else phase or None)
 
 
-def _spacing(
+def _scale(
     dataset: str,
     image: Images,
     mm_per_row: float | None,
     mm_per_column: float | None,
     s_per_column: float | None,
-) -> Spacing | None:
+) -> dict[str, Any]:
+    """`spacing` and `no_scale` of a `Segmented`: the file's, else what the request gives."""
     column = mm_per_column if dataset == "camus" else s_per_column
     given = (mm_per_row, column) if mm_per_row and column else None
-    return (image.spacing or given) if dataset == "camus" else given
+    if dataset == "camus":
+        spacing = image.spacing or given
+        return {"spacing": spacing, "no_scale": None if spacing else image.geometry.doubt}
+    doubt = None if given else "mm per row and s per column are not given"
+    return {"spacing": given, "no_scale": doubt}
 
 
 def _saved(images: Images, maps: Any) -> bytes:

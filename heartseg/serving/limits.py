@@ -9,10 +9,12 @@ import asyncio
 import hmac
 import ipaddress
 import os
-from collections.abc import Awaitable, Callable
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -27,23 +29,85 @@ OPEN = ("/", "/healthz", "/openapi.json")
 """Free for all: they tell nothing of data or models but the version."""
 
 
+SAFE = ("GET", "HEAD", "OPTIONS")
+DRAIN_S = 10.0
+DRAIN_TIMES = 4
+"""The rest of a refused body is read for so many seconds, and up to so many times the bytes that
+are allowed: a client that is still sending when the connection is closed never sees the answer."""
+
+
 @dataclass(frozen=True)
 class Limits:
-    """Of one request, but for `uploads`."""
+    """Limits of a request and of all requests together.
+
+    Attributes:
+        upload_bytes: of a request's body.
+        upload_s: seconds after which the body must have come.
+        answer_s: seconds after which it must then be segmented.
+        uploads: requests that are received and worked on at a time.
+        of_a_client: how many of them may come from one address.
+        slow_s: seconds after which a body that is still coming can lose its place to a new request.
+        files: of a request.
+        frames: of a file.
+        frame_pixels: of a frame.
+        pixels: of all frames of a file.
+        pixels_in_memory: of all files of all requests at a time.
+    """
 
     upload_bytes: int
     upload_s: float
-    """The body must have come after so many seconds."""
     answer_s: float = 120.0
-    """And be segmented after so many more."""
     uploads: int = 48
-    """Requests that the service works on at a time."""
+    of_a_client: int = 32
+    slow_s: float = 2.0
     files: int = 4
     frames: int = 128
-    """Of one file."""
     frame_pixels: int = 2**24
     pixels: int = 2**25
-    """Of all frames of a file."""
+    pixels_in_memory: int = 2**26
+
+
+class PixelBudget:
+    """The decoded pixels that all requests together may hold in memory.
+
+    Args:
+        pixels: so many.
+    """
+
+    def __init__(self, pixels: int):
+        self.pixels = pixels
+        self.free = pixels
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def request(self) -> Iterator[Callable[[int], None]]:
+        """The share of one request, which is free again after the block.
+
+        Yields:
+            A function that takes so many pixels. It raises an HTTPException, 503 if they are not
+            free now and 413 if the request needs more than there are at all.
+        """
+        taken = 0
+
+        def take(pixels: int) -> None:
+            nonlocal taken
+            if taken + pixels > self.pixels:
+                raise HTTPException(
+                    413, f"the files have more than {self.pixels} pixels together; send fewer"
+                )
+            with self._lock:
+                if pixels > self.free:
+                    raise HTTPException(
+                        503, "other requests hold all the memory; try again", {"Retry-After": "5"}
+                    )
+                self.free -= pixels
+                taken += pixels
+
+        try:
+            yield take
+        finally:
+            with self._lock:
+                self.free += taken
 
 
 def is_loopback(host: str) -> bool:
@@ -87,6 +151,72 @@ def read_token(host: str, file: Path | None) -> str | None:
     return token
 
 
+class Upload:
+    """The body of a request, of which no more is read than `Limits` allow.
+
+    Args:
+        receive: of the request.
+        client: address that it comes from.
+        limits: of the service.
+
+    Attributes:
+        start: when it began, in seconds of the event loop.
+        whole: whether all of it has come.
+    """
+
+    def __init__(self, receive: Receive, client: str, limits: Limits):
+        self._receive = receive
+        self.client = client
+        self._limits = limits
+        self.start = asyncio.get_running_loop().time()
+        self._deadline = self.start + limits.upload_s
+        self._late = f"the upload took more than {limits.upload_s:g} s"
+        self._waiting: asyncio.Timeout | None = None
+        self._count = 0
+        self.whole = False
+
+    async def receive(self) -> Message:
+        """The next message.
+
+        Raises:
+            HTTPException: 408 it does not come in time; 413 too much has come.
+        """
+        if self.whole:  # from here on only "the client has gone" can come
+            return await self._receive()
+        try:
+            async with asyncio.timeout_at(self._deadline) as self._waiting:
+                message = await self._receive()
+        except TimeoutError:
+            raise HTTPException(408, self._late, {"Connection": "close"}) from None
+        finally:
+            self._waiting = None
+        self._note(message)
+        if self._count > self._limits.upload_bytes:
+            raise HTTPException(413, too_much(self._limits), {"Connection": "close"})
+        return message
+
+    def _note(self, message: Message) -> None:
+        self._count += len(message.get("body", b""))
+        self.whole = not message.get("more_body", False)
+
+    def cut(self) -> None:
+        """Wait for no more of it."""
+        self._deadline = 0.0
+        self._late = "the upload was slow while others waited; try again"
+        if self._waiting is not None:
+            self._waiting.reschedule(self._deadline)
+
+    async def drain(self) -> None:
+        """Read the rest and forget it, within bounds."""
+        self._count = 0
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                while not self.whole and self._count < DRAIN_TIMES * self._limits.upload_bytes:
+                    self._note(await self._receive())
+        except TimeoutError:
+            pass
+
+
 class Gate:
     """ASGI middleware that lets in what `Limits` and the token allow.
 
@@ -100,69 +230,97 @@ class Gate:
         self.app = app
         self.limits = limits
         self.token = token
-        self.uploads = 0
+        self.uploads: set[Upload] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         request = Request(scope)
-        refused = self._refuse(request)
+        if request.method in SAFE:
+            await (self._refuse(request) or self.app)(scope, receive, send)
+            return
+        upload = Upload(receive, request.client.host if request.client else "", self.limits)
+
+        async def send_whole(message: Message) -> None:
+            """Like `send`; if the answer is there before the body, end it after the body."""
+            last = message["type"] == "http.response.body" and not message.get("more_body")
+            if last and not upload.whole:
+                await send({**message, "more_body": True})
+                self.uploads.discard(upload)
+                await upload.drain()
+                message = {"type": "http.response.body", "body": b""}
+            await send(message)
+
+        refused = self._refuse(request) or self._refuse_upload(request, upload)
         if refused is not None:
-            await refused(scope, receive, send)
+            await refused(scope, receive, send_whole)
             return
-        if request.method != "POST":
-            await self.app(scope, receive, send)
-            return
-        self.uploads += 1
+        self.uploads.add(upload)
         try:
-            await self.app(scope, self._metered(receive), send)
+            await self.app(scope, upload.receive, send_whole)
         finally:
-            self.uploads -= 1
+            self.uploads.discard(upload)
 
     def _refuse(self, request: Request) -> JSONResponse | None:
         if self.token is not None and request.url.path not in OPEN:
             given = request.headers.get("authorization", "").encode("utf-8", "replace")
             if not hmac.compare_digest(given, f"Bearer {self.token}".encode()):
                 return _answer(401, "a token is needed: Authorization: Bearer TOKEN")
-        if request.method != "POST":
-            return None
-        length = request.headers.get("content-length", "")
-        if length.isdigit() and int(length) > self.limits.upload_bytes:
-            return _answer(413, self._too_much)
-        if self.uploads >= self.limits.uploads:
-            return _answer(503, f"{self.uploads} requests are being worked on; try again")
         return None
 
-    @property
-    def _too_much(self) -> str:
-        return f"more than {self.limits.upload_bytes / 2**20:g} MiB"
+    def _refuse_upload(self, request: Request, upload: Upload) -> JSONResponse | None:
+        if _is_of_another_page(request):
+            return _answer(403, "the request comes from a page of another site")
+        length = request.headers.get("content-length", "")
+        if length.isdigit() and int(length) > self.limits.upload_bytes:
+            return _answer(413, too_much(self.limits))
+        if not self._has_place(upload.client):
+            return _answer(503, "too many requests are being worked on; try again")
+        return None
 
-    def _metered(self, receive: Receive) -> Callable[[], Awaitable[Message]]:
-        """`receive` that stops at the limits, without reading on."""
-        deadline = monotonic() + self.limits.upload_s
-        count, whole = 0, False
+    def _has_place(self, client: str) -> bool:
+        """Whether one more request of a client fits in; a slow upload may have to make room."""
+        counts = Counter(upload.client for upload in self.uploads)
+        if counts[client] < self.limits.of_a_client and len(self.uploads) < self.limits.uploads:
+            return True
+        full = counts[client] >= self.limits.of_a_client
+        latest = asyncio.get_running_loop().time() - self.limits.slow_s
+        slow = [
+            upload
+            for upload in self.uploads
+            if not upload.whole and upload.start < latest and (upload.client == client or not full)
+        ]
+        if not slow:
+            return False
+        slowest = max(slow, key=lambda upload: (counts[upload.client], -upload.start))
+        slowest.cut()
+        self.uploads.discard(slowest)
+        return True
 
-        async def metered() -> Message:
-            nonlocal count, whole
-            if whole:  # from here on only "the client has gone" can come
-                return await receive()
-            try:
-                message = await asyncio.wait_for(receive(), deadline - monotonic())
-            except TimeoutError:
-                reason = f"the upload took more than {self.limits.upload_s:g} s"
-                raise HTTPException(408, reason, {"Connection": "close"}) from None
-            count += len(message.get("body", b""))
-            if count > self.limits.upload_bytes:
-                raise HTTPException(413, self._too_much, {"Connection": "close"})
-            whole = not message.get("more_body", False)
-            return message
 
-        return metered
+def too_much(limits: Limits) -> str:
+    """The reason why a body is refused."""
+    return f"more than {limits.upload_bytes / 2**20:g} MiB"
+
+
+def _is_of_another_page(request: Request) -> bool:
+    """Whether a browser sent the request for a page that is not the service's own.
+
+    Browsers tell by Sec-Fetch-Site, but over plain HTTP to another machine by Origin alone. What
+    is no browser sends neither.
+    """
+    site = request.headers.get("sec-fetch-site")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    origin = request.headers.get("origin")
+    if origin is None:
+        return False
+    return origin.partition("://")[2] != request.headers.get("host", "")
 
 
 def _answer(status: int, reason: str) -> JSONResponse:
-    headers = {"Connection": "close"}  # the rest of the body is not read
+    headers = {"Connection": "close"}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if status == 503:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,14 +14,16 @@ from fastapi import HTTPException
 
 from heartseg.data.images import Images
 from heartseg.errors import InputError
-from heartseg.models.inputs import input_stacks, segmented_frames
+from heartseg.models.inputs import frames_of, input_stacks, segmented_frames
 from heartseg.models.package import Package
 from heartseg.serving.counters import Counters
-from heartseg.serving.limits import Limits
+from heartseg.serving.limits import Limits, PixelBudget
 from heartseg.serving.source import Source, Version
 
 _log = logging.getLogger("heartseg.serve")
 
+MEASURED_FRAMES = 8
+"""Frames of a request from which on it tells the network's speed; fewer do not fill a batch."""
 BUSY = HTTPException(503, "the network does not answer; try again", {"Retry-After": "5"})
 
 
@@ -75,6 +78,7 @@ class Service:
         self.source = source
         self.network = network
         self.limits = limits
+        self.budget = PixelBudget(limits.pixels_in_memory)
         self.counters = Counters()
         self.problem: str | None = None
         self._take(first)
@@ -82,6 +86,7 @@ class Service:
     def _take(self, found: Version) -> None:
         loaded = self.network.load(found.name, found.package)
         self.present = Present(found.name, found.package.metadata, loaded)
+        self.frames_per_s: float | None = None  # the fastest that was seen
         self.counters.model.clear()
         self.counters.model.labels(self.source.model, found.name).set(1)
 
@@ -107,12 +112,23 @@ class Service:
             await asyncio.to_thread(self.update)
 
     async def segment(
-        self, files: Sequence[Images], names: Sequence[str], present: Present
+        self,
+        files: Sequence[Images],
+        names: Sequence[str],
+        present: Present,
+        take: Callable[[int], None],
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         """Numbers (K,) of the frames segmented, from 0, and label maps (K, H, W) of each file.
 
+        Args:
+            files: of one request.
+            names: of the files, for messages.
+            present: the version that answers.
+            take: takes so many pixels of `heartseg.serving.limits.PixelBudget`.
+
         Raises:
-            HTTPException: 422 the model takes sequences and a file is none; 503 no answer.
+            HTTPException: 422 the model takes sequences and a file is none; 413 too much to do in
+                time or to hold in memory; 503 no answer.
         """
         channels = present.metadata["recipe"]["model"]["in_channels"]
         numbers = []
@@ -121,6 +137,10 @@ class Service:
                 numbers.append(segmented_frames(len(file.frames), channels))
             except InputError as error:
                 raise HTTPException(422, f"{name}: {error}") from None
+            if frames_of(channels) > 1:  # a sequence is brought to this length, and reversed
+                take(2 * channels * file.frames[0].size)
+        count = sum(len(own) for own in numbers)
+        self._check_time(count)
         waiting = [
             self.network.segment(
                 np.broadcast_to(stack, (channels, *stack.shape[1:])), present.loaded
@@ -128,12 +148,36 @@ class Service:
             for file in files
             for stack in input_stacks(file.frames, channels)
         ]
+        start, done = monotonic(), 0
+
+        async def counted(one: Awaitable[tuple[np.ndarray, int]]) -> tuple[np.ndarray, int]:
+            nonlocal done
+            result = await one
+            done += 1
+            return result
+
         try:
             async with asyncio.timeout(self.limits.answer_s):
-                found = await asyncio.gather(*waiting)
+                found = await asyncio.gather(*map(counted, waiting))
         except (TimeoutError, Unavailable):
             raise BUSY from None
+        finally:
+            if done >= MEASURED_FRAMES:
+                speed = done / (monotonic() - start)
+                self.frames_per_s = max(self.frames_per_s or 0.0, speed)
         for _, together in found:
             self.counters.batch.observe(together)
         maps = iter(labels for labels, _ in found)
         return [(own, np.stack([next(maps) for _ in own])) for own in numbers]
+
+    def _check_time(self, frames: int) -> None:
+        """Refuse what takes too long even at the greatest speed that this version has shown."""
+        if self.frames_per_s is None:
+            return
+        seconds = frames / self.frames_per_s
+        if seconds > self.limits.answer_s:
+            raise HTTPException(
+                413,
+                f"{frames} frames take {seconds:.0f} s or more here, and {self.limits.answer_s:g} "
+                f"s are allowed; send {int(self.frames_per_s * self.limits.answer_s)} or fewer",
+            )

@@ -7,7 +7,8 @@ import math
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -26,18 +27,44 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 Sizes = tuple[int, int, int]  # frames, height, width
 
 
-def read_upload(stream: BinaryIO, name: str, limits: Limits) -> Images:
-    """The frames of an uploaded file, of which nothing stays on disk.
+def read_uploads(
+    uploads: Sequence[tuple[BinaryIO, str]], limits: Limits, take: Callable[[int], None]
+) -> list[Images]:
+    """The frames of a request's files, of which nothing stays on disk.
 
     Args:
-        stream: at its beginning.
-        name: for messages only; what the file is, its content tells.
+        uploads: a stream at its beginning and a name of each file. The name is for messages only:
+            what the file is, its content tells.
         limits: of the service.
+        take: takes so many pixels of `heartseg.serving.limits.PixelBudget`. It is called with those
+            of all files, by what their headers say, before anything is decoded.
 
     Raises:
         HTTPException: 400 empty, 413 too many pixels, 415 of another kind, 422 unreadable; the
-            detail says what is wrong with which file.
+            detail says what is wrong with which file. 503 no memory now.
     """
+    with tempfile.TemporaryDirectory(prefix="heartseg-") as folder:
+        paths = [Path(folder) / str(number) for number in range(len(uploads))]
+        sizes = []
+        for path, (stream, name) in zip(paths, uploads, strict=True):
+            kind = _kind(stream, name)
+            with path.open("wb") as copy:
+                shutil.copyfileobj(stream, copy)
+            with _told(path, name):
+                sizes.append(SIZES[kind](path))
+            _check_sizes(sizes[-1], name, limits)
+        take(sum(map(math.prod, sizes)))
+        files = []
+        for path, (_, name), expected in zip(paths, uploads, sizes, strict=True):
+            with _told(path, name):
+                files.append(read_images(path))
+            _check_sizes(files[-1].frames.shape, name, limits)  # a video's header may not tell
+            take(max(files[-1].frames.size - math.prod(expected), 0))
+        return files
+
+
+def _kind(stream: BinaryIO, name: str) -> str:
+    """What the content is, which leaves the stream at its beginning."""
     head = stream.read(HEAD)
     stream.seek(0)
     if not head:
@@ -45,25 +72,22 @@ def read_upload(stream: BinaryIO, name: str, limits: Limits) -> Images:
     kind = kind_of(head)
     if kind is None or (head.startswith(GZIP) and kind_of(_unpacked(head)) != "nifti"):
         raise HTTPException(415, f"{name}: is not {KINDS}; convert it")
-    with tempfile.TemporaryDirectory(prefix="heartseg-") as folder:
-        path = Path(folder) / "upload"
-        with path.open("wb") as copy:
-            shutil.copyfileobj(stream, copy)
-        try:
-            _check_sizes(SIZES[kind](path), name, limits)
-            images = read_images(path)
-            _check_sizes(images.frames.shape, name, limits)  # a video's header may not tell
-            return images
-        except InputError as error:
-            reason = str(error).removeprefix(f"{path}: ")
-            raise HTTPException(422, f"{name}: {reason}") from None
-        except HTTPException:
-            raise
-        except Image.DecompressionBombError:
-            raise HTTPException(413, f"{name}: has more pixels than are allowed") from None
-        except Exception as error:  # of nibabel, Pillow and pydicom, on a broken header
-            reason = one_line(error).replace(str(path), name)
-            raise HTTPException(422, f"{name}: cannot be read ({reason})") from None
+    return kind
+
+
+@contextmanager
+def _told(path: Path, name: str) -> Iterator[None]:
+    """Give what goes wrong with a file as HTTPException, under its own name."""
+    try:
+        yield
+    except InputError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise HTTPException(422, f"{name}: {reason}") from None
+    except Image.DecompressionBombError:
+        raise HTTPException(413, f"{name}: has more pixels than are allowed") from None
+    except Exception as error:  # of nibabel, Pillow and pydicom, on a broken header
+        reason = one_line(error).replace(str(path), name)
+        raise HTTPException(422, f"{name}: cannot be read ({reason})") from None
 
 
 def _unpacked(head: bytes) -> bytes:

@@ -33,8 +33,8 @@ from heartseg.data.mmode_dicom import read_dicom
 from heartseg.data.phantoms.recording import make_dicom
 from heartseg.data.sequences import frame_rate
 from heartseg.errors import InputError
-from heartseg.serving.limits import Limits
-from heartseg.serving.uploads import read_upload
+from heartseg.serving.limits import Limits, PixelBudget
+from heartseg.serving.uploads import read_uploads
 from heartseg.sweeps.file import read_sweep
 from tests.data.raw import INFO, echo
 from tests.examples import ROOT
@@ -132,7 +132,8 @@ def read_as_upload(path: Path) -> None:
     try:
         with path.open("rb") as stream:
             limits = Limits(upload_bytes=1 << 26, upload_s=60)
-            frames = read_upload(stream, str(path), limits).frames
+            with PixelBudget(limits.pixels_in_memory).request() as take:
+                frames = read_uploads([(stream, str(path))], limits, take)[0].frames
     except HTTPException as error:
         if error.status_code not in (400, 413, 415, 422):
             raise

@@ -13,14 +13,13 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import requests
-import uvicorn
 from PIL import Image
 
 from heartseg.errors import InputError
 from heartseg.models.package import Package
 from heartseg.serving.app import make_app
 from heartseg.serving.limits import Limits
-from heartseg.serving.listen import open_socket
+from heartseg.serving.listen import make_server, open_socket
 from heartseg.serving.service import Service
 from heartseg.serving.source import Source, Version
 
@@ -35,6 +34,7 @@ class Grays:
     Attributes:
         hold: version whose requests wait for `go`.
         fault: raised by each request.
+        seconds: that a frame takes, one after the other.
     """
 
     def __init__(self) -> None:
@@ -42,6 +42,8 @@ class Grays:
         self.waiting = threading.Event()
         self.go = threading.Event()
         self.fault: Exception | None = None
+        self.seconds = 0.0
+        self._one_by_one = asyncio.Lock()
 
     def load(self, version: str, package: Package) -> str:
         if package.weights == b"broken":
@@ -54,6 +56,9 @@ class Grays:
         while version == self.hold and not self.go.is_set():
             self.waiting.set()
             await asyncio.sleep(0.005)
+        if self.seconds:
+            async with self._one_by_one:
+                await asyncio.sleep(self.seconds)
         labels = np.zeros(stack.shape[1:], np.uint8)
         for label, gray in GRAYS.items():
             labels[stack[0] == gray] = label
@@ -113,10 +118,7 @@ def running(
     assert first is not None
     service = Service(source, first, network, limits)
     opened = open_socket(host, 0)
-    config = uvicorn.Config(
-        make_app(service, host, token, 3600), log_level="critical", access_log=False
-    )
-    server = uvicorn.Server(config)
+    server = make_server(make_app(service, host, token, 3600))
     thread = threading.Thread(target=server.run, args=([opened],))
     thread.start()
     while not server.started:
