@@ -24,6 +24,8 @@ SAME_GRAY = 0.02
 """Of the greatest value: JPEG leaves so much between the channels of a gray picture."""
 MOSTLY_GRAY = 0.9
 """Part of the pixels that are not black. Text and traces are drawn on less than the rest."""
+MOST_MAPPED = 256
+"""Colours of a colour map. Frames of noise or floats have one triple of values per pixel."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,6 @@ def gray_or_frames(pixels: np.ndarray) -> tuple[np.ndarray, str]:
     if len(lit) and _are_gray(lit).mean() > MOSTLY_GRAY:
         return gray_of(pixels), "has three equal colour channels, which are read as one gray one"
     combined, separate = len(np.unique(lit, axis=0)), [len(np.unique(one)) for one in lit.T]
-    if 1 < combined <= max(separate):
+    if 1 < combined <= min(max(separate), MOST_MAPPED):
         return gray_of(pixels), ""  # which refuses it
     return pixels, f"has a third axis of {pixels.shape[-1]}, which is taken as frames, not colours"

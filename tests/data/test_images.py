@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from io import BytesIO
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
+from pydicom.encaps import encapsulate, encapsulate_extended
 
 from heartseg.data.images import read_images, read_uncertainty
 from heartseg.data.phantoms.recording import make_dicom
@@ -149,6 +152,64 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_unpacked(tmp_path,
 
     with pytest.raises(InputError, match=r"bomb\.png: has frames of 30 x 40"):
         read_images(tmp_path / "bomb.png")
+
+
+def jpeg(pixels, kind="JPEG", **options):
+    stream = BytesIO()
+    Image.fromarray(pixels).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def jpeg_ls_of(pixels):
+    import jpeg_ls
+
+    return bytes(jpeg_ls.encode(pixels))
+
+
+def rle_of(pixels):
+    """One segment of runs of 100 zeros."""
+    head = np.zeros(16, "<u4")
+    head[:2] = 1, 64
+    return head.tobytes() + bytes([257 - 100, 0]) * (pixels.size // 100)
+
+
+STREAMS = {
+    "JPEGBaseline8Bit": lambda pixels: jpeg(pixels, comment=b"\xff\xc0" * 9),
+    "JPEG2000Lossless": lambda pixels: jpeg(pixels, "JPEG2000", no_jp2=True),
+    "JPEG2000": lambda pixels: jpeg(pixels, "JPEG2000"),
+    "JPEGLSLossless": jpeg_ls_of,
+    "RLELossless": rle_of,
+}
+
+
+@pytest.mark.parametrize("extended", [False, True])
+@pytest.mark.parametrize("syntax", STREAMS)
+def test_a_compressed_frame_may_not_be_larger_than_the_header_says(
+    dataset, tmp_path, syntax, extended
+):
+    """Decoders allocate what the frame says: gigabytes for a file of a few kilobytes."""
+    made, _ = dataset
+    del made.SequenceOfUltrasoundRegions
+    made.Rows, made.Columns, made.NumberOfFrames = 40, 60, 2
+    made.SamplesPerPixel, made.PhotometricInterpretation = 1, "MONOCHROME2"
+    del made.PlanarConfiguration
+    made.file_meta.TransferSyntaxUID = getattr(pydicom.uid, syntax)
+    encode = STREAMS[syntax]
+    small, large = (np.zeros(size, np.uint8) for size in ((40, 60), (4000, 4000)))
+    for second, fits in ((small, True), (large, False)):
+        streams = [encode(small), encode(second)]
+        if extended:
+            made.PixelData, offsets, lengths = encapsulate_extended(streams)
+            made.ExtendedOffsetTable, made.ExtendedOffsetTableLengths = offsets, lengths
+        else:
+            made.PixelData = encapsulate(streams)
+        path = save(made, tmp_path)
+        if fits:
+            assert read_images(path).frames.shape == (2, 40, 60)
+            continue
+        expected = "frame 2 .*bytes" if syntax == "RLELossless" else "frame 2 .*4000 x 4000"
+        with pytest.raises(InputError, match=expected):
+            read_images(path)
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
