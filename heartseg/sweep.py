@@ -108,7 +108,8 @@ def _open_tracker(job: Job, folder: Path) -> SweepTracker:
     """The sweep's run in MLflow, and who writes to it."""
     from heartseg.sweeps.folder import put_aside
     from heartseg.sweeps.job import open_sweep_run
-    from heartseg.tracking.mlflow import close_runs, connect, tracking_uri, writing_to_store
+    from heartseg.tracking.faults import writing_to_store
+    from heartseg.tracking.mlflow import close_runs, connect, tracking_uri
     from heartseg.tracking.sweep_tracker import SweepTracker
 
     uri = tracking_uri(Path.cwd())

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from heartseg.errors import run_command
-from heartseg.tracking.mlflow import connect, repository_root, tracking_uri, without_password
+from heartseg.tracking.faults import without_password
+from heartseg.tracking.mlflow import connect, repository_root, tracking_uri
 from heartseg.training.journal import read_epochs
 from heartseg.training.run_dir import RUNS, InUse, hold, read_state
 

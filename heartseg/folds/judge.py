@@ -133,7 +133,7 @@ def register_ensemble(job: Job, decided: dict[str, Any]) -> None:
     from safetensors.torch import load_file
 
     from heartseg.models.trained import TRAINING, WEIGHTS, save_ensemble
-    from heartseg.tracking.mlflow import without_password
+    from heartseg.tracking.faults import without_password
 
     folders = [job.fold_dir(fold) / MODEL for fold in range(job.folds)]
     trainings = [json.loads((f / TRAINING).read_text(encoding="utf-8")) for f in folders]

@@ -13,8 +13,8 @@ import yaml
 from heartseg.errors import InputError
 from heartseg.privacy import WITHHELD
 from heartseg.tracking import records
+from heartseg.tracking.faults import nothing_at
 from heartseg.tracking.lineage import NONE, cached_file, find_data, git
-from heartseg.tracking.mlflow import nothing_at
 from heartseg.tracking.registry import POSTPROCESS_TAG, WEIGHTS_TAG
 
 if TYPE_CHECKING:

@@ -14,14 +14,8 @@ from heartseg.checks.check import Check
 from heartseg.checks.node import clock_check
 from heartseg.errors import InputError, one_line
 from heartseg.tracking.credentials import check_credentials_file, credentials_file
-from heartseg.tracking.mlflow import (
-    UNKNOWN,
-    connect,
-    first_line,
-    repository_root,
-    tracking_uri,
-    without_password,
-)
+from heartseg.tracking.faults import UNKNOWN, first_line, without_password
+from heartseg.tracking.mlflow import connect, repository_root, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -12,7 +12,7 @@ import pandas as pd
 from heartseg.errors import InputError
 from heartseg.tracking import records
 from heartseg.tracking.chain import Subject, find_subject, read_recipe
-from heartseg.tracking.mlflow import first_line, without_password
+from heartseg.tracking.faults import first_line, without_password
 from heartseg.tracking.registry import POSTPROCESS_TAG, TTA_TAG, WEIGHTS_TAG
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from heartseg.errors import InputError
-from heartseg.tracking.mlflow import connect, first_line, nothing_at, without_password
+from heartseg.tracking.faults import first_line, nothing_at, without_password
+from heartseg.tracking.mlflow import connect
 from heartseg.tracking.registry import DESCRIPTION_LENGTH, use_store
 
 if TYPE_CHECKING:

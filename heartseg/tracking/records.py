@@ -38,10 +38,17 @@ def log_records(
 ) -> None:
     """Add `records` to a run, and the cases of the prepared dataset that it sees."""
     with tempfile.TemporaryDirectory() as folder:
-        for name, text in records.items():
-            (Path(folder) / name).write_bytes(text.encode(errors="surrogateescape"))
-        _write_cases(Path(folder) / CASES, prepared, names)
-        client.log_artifacts(run_id, folder, FOLDER)
+        write_records(Path(folder), records, prepared, names)
+        client.log_artifacts(run_id, folder)
+
+
+def write_records(folder: Path, records: dict[str, str], prepared: Path, names: CaseNames) -> None:
+    """Write what `log_records` logs into a folder, as it is to lie among a run's artifacts."""
+    place = folder / FOLDER
+    place.mkdir(parents=True, exist_ok=True)
+    for name, text in records.items():
+        (place / name).write_bytes(text.encode(errors="surrogateescape"))
+    _write_cases(place / CASES, prepared, names)
 
 
 def _write_cases(path: Path, prepared: Path, names: CaseNames) -> None:

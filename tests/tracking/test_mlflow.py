@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from heartseg.errors import InputError
+from heartseg.tracking.faults import without_password
 from heartseg.tracking.mlflow import (
     connect,
     find_experiment,
@@ -19,7 +20,6 @@ from heartseg.tracking.mlflow import (
     open_run,
     repository_root,
     tracking_uri,
-    without_password,
 )
 from tests.tracking.stores import RECIPE, free_port, new_run
 
