@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from heartseg.config import PARAMS_FILE, load_params
 from heartseg.errors import InputError, run_command
+from heartseg.paths import write_whole
 from heartseg.privacy import case_names
 from heartseg.sweeps.file import RECIPE, read_sweep
 from heartseg.sweeps.job import Job, check_data
@@ -170,7 +171,8 @@ def _report(job: Job, search: Search, trials: SweepTrials, tracker: SweepTracker
 
     plots = write_plots(search.study, job.sweep.metric, job.results / "plots")
     table = job.results / "trials.csv"
-    trials_table(list(trials.rows.values()), job.sweep.metric).to_csv(table, index=False)
+    rows = trials_table(list(trials.rows.values()), job.sweep.metric)
+    write_whole(table, rows.to_csv(index=False))
     tracker.log_results(plots, table, search.best())
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
-from heartseg.errors import InputError, one_line
+from heartseg.errors import InputError, one_line, writing
 from heartseg.models import build_network
 from heartseg.models.outputs import Ensemble, one_vs_rest, output_channels
 from heartseg.models.packaged import PackagedModel
@@ -33,13 +33,14 @@ def save_trained(folder: Path, weights: dict[str, torch.Tensor], training: dict[
     """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     # Copies: MONAI's DynUNet holds a layer under two names, and safetensors wants no sharing.
     own = {key: w.clone(memory_format=torch.contiguous_format) for key, w in weights.items()}
-    save_file(own, temporary / WEIGHTS)
-    (temporary / TRAINING).write_text(json.dumps(training, indent=1) + "\n", encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(temporary, folder)
+    with writing(folder):
+        temporary.mkdir(parents=True)
+        (temporary / WEIGHTS).write_bytes(save(own))  # save_file hides that a disk is full
+        (temporary / TRAINING).write_text(json.dumps(training, indent=1) + "\n", encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(temporary, folder)
 
 
 def save_ensemble(

@@ -7,12 +7,14 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heartseg.errors import InputError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 UNKNOWN = (
     "does not know this user or password (the password may have been changed); set "
@@ -38,13 +40,13 @@ _UNREACHABLE = re.compile(
 )
 
 
-def store_errors() -> tuple[type[Exception], ...]:
-    """The errors that a store, or the network in between, can raise.
+def store_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
+    """The errors that a store, or the network in between, can raise, and `others`.
 
     Use as `except store_errors():`. An error of a library that is not imported cannot occur, so
     nothing is imported here. Errors such as KeyError are bugs of ours and are not among them.
     """
-    found: list[type[Exception]] = [OSError]
+    found: list[type[Exception]] = [OSError, *others]
     for module, names in _KINDS.items():
         if module in sys.modules:
             found += [getattr(sys.modules[module], name) for name in names]
@@ -88,6 +90,19 @@ def is_unreachable(error: BaseException) -> bool:
     return refusal(error) is not None or bool(_UNREACHABLE.search(str(error)))
 
 
+def fault_of_store(error: BaseException) -> str | None:
+    """What to tell of an error that no command has expected; None if it is not the store's fault.
+
+    The store's fault: it refuses the user, does not answer, or fails by itself. A call that it
+    rejects is a bug of ours, whose traceback matters.
+    """
+    if not is_unreachable(error):
+        return None
+    from heartseg.tracking.mlflow import tracking_uri
+
+    return explain(error, tracking_uri(Path.cwd()))
+
+
 @contextmanager
 def writing_to_store(client: MlflowClient, what: str) -> Iterator[None]:
     """Turn the store's errors inside the block into an InputError that names `what`."""
@@ -116,7 +131,7 @@ def nothing_at(uri: str, client: MlflowClient, error: BaseException) -> InputErr
         client: of the store.
         error: what the attempt raised.
     """
-    if is_unreachable(error):
+    if refusal(error):
         return InputError(explain(error, client.tracking_uri))
     try:
         return InputError(_missing(uri, client, error))
@@ -158,7 +173,7 @@ def _missing(uri: str, client: MlflowClient, error: BaseException) -> str:
 
 def run_gone(client: MlflowClient, run_id: str) -> str | None:
     """Says that a run is gone or deleted, and what to do; None if the store has it."""
-    run = _get(lambda: client.get_run(run_id))
+    run = find_run(client, run_id)
     if run is None:
         return (
             f"its run {run_id} is gone, and what the run kept with it. Delete the version in "
@@ -169,6 +184,11 @@ def run_gone(client: MlflowClient, run_id: str) -> str | None:
             f"its run {run_id} was deleted; `mlflow runs restore --run-id {run_id}` brings it back"
         )
     return None
+
+
+def find_run(client: MlflowClient, run_id: str) -> Run | None:
+    """The run, also if it was deleted; None if the store does not have it."""
+    return _get(lambda: client.get_run(run_id))
 
 
 def _get(ask: Any) -> Any:

@@ -103,7 +103,7 @@ def connect(uri: str) -> MlflowClient:
     try:
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
-    except (*store_errors(), ImportError, ValueError) as error:  # no driver, a malformed port
+    except store_errors(ImportError, ValueError) as error:  # no driver, a malformed port
         raise InputError(explain(error, uri)) from None
     if (database := sqlite_path(uri)) is not None and (told := follow_move(database)):
         print(told, file=sys.stderr)

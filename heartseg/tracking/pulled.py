@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from heartseg.errors import InputError
-from heartseg.tracking.faults import first_line, nothing_at, without_password
+from heartseg.tracking.faults import nothing_at, store_errors
 from heartseg.tracking.mlflow import connect
 from heartseg.tracking.registry import DESCRIPTION_LENGTH, use_store
 
@@ -58,7 +58,6 @@ def fetch(uri: str, model_uri: str) -> tuple[Package, dict[str, Any]]:
     """
     client = use_store(uri)
     import mlflow
-    from mlflow.exceptions import MlflowException
     from mlflow.models import Model
 
     from heartseg.models.exported import PROGRAM, Package
@@ -69,7 +68,7 @@ def fetch(uri: str, model_uri: str) -> tuple[Package, dict[str, Any]]:
             local = mlflow.artifacts.download_artifacts(model_uri, dst_path=folder)
             facts = Model.load(local)
             program = (Path(local) / "data" / PROGRAM).read_bytes()
-        except (MlflowException, OSError) as error:
+        except store_errors() as error:
             raise nothing_at(model_uri, client, error) from None
     metadata = dict(facts.metadata or {})
     if not {"dataset", "recipe"} <= metadata.keys():
@@ -95,15 +94,10 @@ def resolve(uri: str, model_uri: str) -> tuple[str, str]:
     if not at:
         return model_uri, name.partition("/")[2] or name
     client = connect(uri)
-    from mlflow.exceptions import MlflowException
-
     try:
         version = client.get_model_version_by_alias(name, alias).version
-    except MlflowException as error:
-        raise InputError(
-            f"no model {model_uri} in the store at {without_password(uri)}: {first_line(error)}; "
-            "another store is chosen by MLFLOW_TRACKING_URI"
-        ) from None
+    except store_errors() as error:
+        raise nothing_at(model_uri, client, error) from None
     return f"models:/{name}/{version}", str(version)
 
 
@@ -114,8 +108,6 @@ def read_card(uri: str, origin: dict[str, Any]) -> tuple[str, str]:
         uri: the store.
         origin: of `fetch`.
     """
-    from mlflow.exceptions import MlflowException
-
     client = connect(uri)
     found = client.search_model_versions(f"run_id = '{origin['run_id']}'")
     own = [version for version in found if str(version.source).endswith(origin["model_id"])]
@@ -129,6 +121,6 @@ def read_card(uri: str, origin: dict[str, Any]) -> tuple[str, str]:
         with tempfile.TemporaryDirectory() as folder:
             path = client.download_artifacts(origin["run_id"], "model_card.md", folder)
             whole = Path(path).read_text(encoding="utf-8")
-    except (MlflowException, OSError):
+    except store_errors():
         return title, card
     return title, whole if whole.startswith(card) else card

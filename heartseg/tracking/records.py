@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from heartseg.data.prepared import SPLITS
+from heartseg.errors import InputError
 from heartseg.privacy import CaseNames
+from heartseg.tracking.faults import explain, refusal, store_errors
 from heartseg.tracking.lineage import environment, working_patch
 
 if TYPE_CHECKING:
@@ -82,13 +84,17 @@ def read_record(client: MlflowClient, run: Run, name: str) -> str | None:
 
 
 def read_artifact(client: MlflowClient, run_id: str, path: str) -> str | None:
-    """A text file among a run's artifacts; None where it is not there."""
-    from mlflow.exceptions import MlflowException
+    """A text file among a run's artifacts; None where it is not there.
 
+    Raises:
+        InputError: the server does not know the user, or does not permit it.
+    """
     with tempfile.TemporaryDirectory() as folder:
         try:
             local = client.download_artifacts(run_id, path, folder)
-        except (MlflowException, OSError):
+        except store_errors() as error:
+            if refusal(error):
+                raise InputError(explain(error, client.tracking_uri)) from None
             return None
         return Path(local).read_bytes().decode(errors="surrogateescape")
 

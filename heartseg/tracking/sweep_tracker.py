@@ -183,7 +183,7 @@ class SweepTracker:
         for trial in trials:
             try:
                 self._mirror(trial)
-            except (*store_errors(), InputError) as error:  # try again later
+            except store_errors(InputError) as error:  # try again later
                 if not was_away and failure is None:
                     _log.warning(
                         "MLflow at %s does not answer (%s); the sweep goes on, its points are "

@@ -140,7 +140,7 @@ class _Sending(threading.Thread):
     def _try(self, action: Callable[[], object]) -> bool:
         try:
             action()
-        except (*store_errors(), InputError) as error:
+        except store_errors(InputError) as error:
             self.failure = error
             return False
         except Exception as error:
