@@ -16,6 +16,7 @@ from heartseg.errors import InputError, one_line
 from heartseg.tracking.credentials import check_credentials_file, credentials_file
 from heartseg.tracking.faults import UNKNOWN, first_line, store_errors, without_password
 from heartseg.tracking.mlflow import connect, repository_root, tracking_uri
+from heartseg.tracking.moved import artifact_folder, former_folders
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -59,10 +60,15 @@ def check_tracking(root: Path, names: list[str]) -> list[Check]:
         checks += _check_server(uri)
         if checks[-1].status == "fail":
             return checks
+    former = former_folders(database) if database is not None else []
     try:
         client = connect(uri)
     except InputError as error:
         return [*checks, _refused(where, str(error))]
+    if database is not None and former:
+        seen = f"was moved or copied: it named artifacts in {', '.join(map(str, former))}"
+        mend = f"nothing: it names those in {artifact_folder(database)} now"
+        checks.append(Check("artifact places", where, "warn", seen, mend))
     checks.append(Check("tracking store", where, "ok", "answers, its schema is up to date"))
     for name in names:
         checks += _check_experiment(client, name, root)

@@ -38,8 +38,11 @@ def former_folders(database: Path) -> list[Path]:
     if not database.exists():
         return []
     own = artifact_folder(database)
-    with closing(sqlite3.connect(database)) as connection:
-        rows = connection.execute("SELECT name, artifact_location FROM experiments").fetchall()
+    try:
+        with closing(sqlite3.connect(database)) as connection:
+            rows = connection.execute("SELECT name, artifact_location FROM experiments").fetchall()
+    except sqlite3.Error:  # not a store of MLflow: connecting to it says so
+        return []
     found = set()
     for name, location in rows:
         place = _local(str(location))
