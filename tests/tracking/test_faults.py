@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from mlflow.exceptions import MlflowException, RestException
@@ -123,12 +122,10 @@ class WithUsers(Server):
 
 
 @pytest.mark.slow
-def test_a_password_that_changed_is_called_that_by_every_command(
-    tmp_path, _cold_store: Path, monkeypatch
-):
+def test_a_password_that_changed_is_called_that_by_every_command(store, tmp_path, monkeypatch):
     folder = tmp_path / "server"
     folder.mkdir()
-    shutil.copy(_cold_store, folder / "mlflow.db")
+    shutil.copy(tmp_path / "mlflow.db", folder)
     shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     waits = tmp_path / "runs/camus-1"
