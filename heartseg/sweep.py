@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from heartseg.config import PARAMS_FILE, load_params
 from heartseg.errors import InputError, Stopped, run_command
+from heartseg.paths import write_whole
 from heartseg.privacy import case_names
 from heartseg.sweeps.file import RECIPE, read_sweep
 from heartseg.sweeps.folder import find_sweep_dir, identity, open_sweep_dir, put_aside
@@ -109,7 +110,8 @@ def _sweep(job: Job, folder: Path) -> None:
 def _open_tracker(job: Job, folder: Path) -> SweepTracker:
     """The sweep's run in MLflow, and who writes to it."""
     from heartseg.sweeps.job import open_sweep_run
-    from heartseg.tracking.mlflow import close_runs, connect, tracking_uri, writing_to_store
+    from heartseg.tracking.faults import writing_to_store
+    from heartseg.tracking.mlflow import close_runs, connect, tracking_uri
     from heartseg.tracking.sweep_tracker import SweepTracker
 
     uri = tracking_uri(Path.cwd())
@@ -173,7 +175,8 @@ def _report(job: Job, search: Search, trials: SweepTrials, tracker: SweepTracker
 
     plots = write_plots(search.study, job.sweep.metric, job.results / "plots")
     table = job.results / "trials.csv"
-    trials_table(list(trials.rows.values()), job.sweep.metric).to_csv(table, index=False)
+    rows = trials_table(list(trials.rows.values()), job.sweep.metric)
+    write_whole(table, rows.to_csv(index=False))
     tracker.log_results(plots, table, search.best())
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shutil
 import sys
 import uuid
 from collections.abc import Callable, Sequence
@@ -16,10 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from heartseg.arguments import add_in_process
 from heartseg.config import Params, Train, load_params
 from heartseg.data.prepared import file_digest, read_metadata
-from heartseg.errors import InputError, run_command
+from heartseg.errors import InputError, run_command, writing
 from heartseg.paths import WEIGHTS, model_dir, prepared_path, results_dir
 from heartseg.privacy import case_names
 from heartseg.recipe import Recipe
@@ -114,15 +117,11 @@ class Ready:
 def _get_ready(name: str, params: Params, prepared: Path, digest: str, run_dir: Path) -> Ready:
     """Load the images, and start the MLflow run or continue it."""
     from heartseg.data.resident import load_resident
+    from heartseg.tracking.faults import store_errors, writing_to_store
     from heartseg.tracking.lineage import lineage_tags, started_from
-    from heartseg.tracking.mlflow import (
-        TRAINING_KEY,
-        connect,
-        tracking_uri,
-        without_password,
-        writing_to_store,
-    )
-    from heartseg.tracking.records import collect_records, log_records
+    from heartseg.tracking.mlflow import TRAINING_KEY, connect, shown_uri, tracking_uri
+    from heartseg.tracking.records import collect_records, write_records
+    from heartseg.tracking.sender import FILES, FILES_SENT, ArtifactSender
     from heartseg.tracking.tracker import RunTracker, open_training_run
 
     recipe = params.recipe(name)
@@ -145,26 +144,32 @@ def _get_ready(name: str, params: Params, prepared: Path, digest: str, run_dir: 
         "experiment": params.tracking.experiment_prefix + recipe.dataset,
         "name": run_dir.name,
         "params": recipe.model_dump(mode="json"),
-        "texts": {"recipe.yaml": recipe.model_dump(mode="json")},
+        "texts": {},  # its files follow on a way of their own: see ArtifactSender
         "dataset": recipe.dataset,
         "data_source": read_metadata(prepared)["source"],
         "data_digest": digest,
         "tags": tags,
     }
-    shown = without_password(uri)
+    shown = shown_uri(uri, Path.cwd())
     # KILLED is what `heartseg sync` would say of this training if it ended now.
     update_state(run_dir, opening=opening, tracking_uri=shown, status="KILLED", sent=False)
     records = collect_records(Path.cwd())
+    with writing(run_dir / FILES):
+        shutil.rmtree(run_dir / FILES, ignore_errors=True)
+        (run_dir / FILES_SENT).unlink(missing_ok=True)
+        write_records(run_dir / FILES, records, prepared, names)
+        text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+        (run_dir / FILES / "recipe.yaml").write_text(text, encoding="utf-8")
     run_id = None
     try:
         client = connect(uri)
         with writing_to_store(client, "the run"):
             run_id = open_training_run(client, run_dir)
-            log_records(client, run_id, records, prepared, names)
+            ArtifactSender(client, run_id, run_dir, recipe.dataset).send()
     except InputError as error:
         if params.tracking.when_down == "fail":
             if run_id is not None:
-                with contextlib.suppress(Exception):  # it may be what does not answer
+                with contextlib.suppress(*store_errors()):  # it may be what does not answer
                     client.set_terminated(run_id, "FAILED")
             raise
         print(f"{error}; training without it (tracking.when_down: spool)", file=sys.stderr)

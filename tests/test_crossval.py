@@ -44,6 +44,7 @@ def repository(tmp_path_factory) -> Path:
     recipe = small_recipe(load_params(ROOT / "params.yaml"), epochs=EPOCHS)
     content["recipes"]["camus"] = recipe.model_dump(mode="json")
     content["tracking"]["system_metrics"] = False
+    content["register"]["camus"]["floor"] = {}
     (place / "params.yaml").write_text(yaml.safe_dump(content))
     splits, samples = {}, []
     for number, (image, mask) in enumerate(zip(*disks(99), strict=True)):

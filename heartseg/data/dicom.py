@@ -300,7 +300,7 @@ def _check_stream(dataset: Dataset, index: int, count: int) -> None:
         dataset.PixelData,
         index,
         number_of_frames=count,
-        extended_offsets=offsets if all(offsets) else None,  # type: ignore[arg-type]
+        extended_offsets=offsets if all(offsets) else None,
     )
     height, width = int(dataset.Rows), int(dataset.Columns)
     if dataset.file_meta.TransferSyntaxUID == RLELossless:

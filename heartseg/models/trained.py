@@ -13,7 +13,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save
 
-from heartseg.errors import InputError, one_line
+from heartseg.errors import InputError, one_line, writing
 from heartseg.models import build_network
 from heartseg.models.outputs import Ensemble, one_vs_rest, output_channels
 from heartseg.models.packaged import PackagedModel, unshared
@@ -35,11 +35,13 @@ def save_trained(folder: Path, weights: dict[str, torch.Tensor], training: dict[
     """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    (temporary / WEIGHTS).write_bytes(save(unshared(weights)))
-    (temporary / TRAINING).write_text(json.dumps(training, indent=1) + "\n", encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(temporary, folder)
+    with writing(folder):
+        temporary.mkdir(parents=True)
+        # Not save_file, which hides that a disk is full and lets nobody else read the file.
+        (temporary / WEIGHTS).write_bytes(save(unshared(weights)))
+        (temporary / TRAINING).write_text(json.dumps(training, indent=1) + "\n", encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(temporary, folder)
 
 
 def save_ensemble(
