@@ -74,7 +74,7 @@ def evaluate(
     """What the evaluate stage leaves."""
     metrics = {
         "overall": {"mean": {"dice": dice}},
-        "plausibility": {"fraction": plausible},
+        "plausibility": {"n": 1, "fraction": plausible, "flags": {}, "by_view": {}, "by_phase": {}},
         "evaluated_on": "test",
         "postprocess": {"chosen": postprocess, "chosen_on": "val"},
         "tta": {"chosen": "none", "chosen_on": "val"},

@@ -1,4 +1,4 @@
-"""All stages while the store is down (tracking.when_down: spool), and `heartseg sync` afterwards."""
+"""All stages while the store is down (tracking.when_down: spool), then `heartseg sync`."""
 
 from __future__ import annotations
 
