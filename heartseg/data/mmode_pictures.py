@@ -100,13 +100,16 @@ def read_mask(path: Path) -> tuple[np.ndarray, list[str]]:
 
 def _is_transparent(path: Path) -> bool:
     """Whether only a part of a picture is transparent."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path) as picture:
+        # Not all formats: some of Pillow's start other programs.
+        with Image.open(path, formats=["PNG", "TIFF", "JPEG"]) as picture:
             if not picture.has_transparency_data:
                 return False
             lowest, highest = picture.convert("RGBA").getchannel("A").getextrema()
             return lowest != highest
-    except OSError:  # another format than Pillow's
+    except UnidentifiedImageError:  # another format
         return False
+    except Exception as error:  # Pillow raises many kinds on a broken file
+        raise InputError(f"{path}: cannot be read ({one_line(error)}). Export it again.") from None

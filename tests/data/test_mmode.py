@@ -126,10 +126,9 @@ def test_windows_csv_says_more_than_the_parameters(config: MmodeDataset) -> None
     assert second.spacing == (0.1, 0.003)
     assert second.reference == {"reference_lvidd": 4.1}
     assert third.spacing == (0.1, 0.002)
-    assert survey.notes == [
-        "windows.csv: 1 of its 3 windows are absent",
-        "windows.csv: 4 windows have no row, so params.yaml counts",
-    ]
+    absent, without = survey.notes
+    assert "gone_w0" in absent
+    assert "a2_w1" in without
 
 
 def test_windows_csv_tells_the_animal_where_it_does(config: MmodeDataset) -> None:
@@ -162,10 +161,9 @@ def test_windows_csv_may_have_spaces_and_needs_no_spacing(config: MmodeDataset) 
     survey = mmode.survey(config)
     sample = survey.cases[0].read()
     assert (sample.spacing, sample.quality) == ((0.08, 0.002), "Good")
-    assert survey.notes == [
-        "windows.csv: no column s_per_column, so params.yaml counts",
-        "windows.csv: 5 windows have no row, so params.yaml counts",
-    ]
+    column, rows = survey.notes
+    assert "s_per_column" in column
+    assert "a2_w1" in rows
 
 
 def test_files_that_are_no_png_are_noted(config: MmodeDataset) -> None:

@@ -28,8 +28,8 @@ from heartseg.config import load_params
 from heartseg.data import images
 from heartseg.data.camus_tables import read_info, read_split_lists, read_truth
 from heartseg.data.labels import Camus
-from heartseg.data.mmode import read_gray, read_mask
 from heartseg.data.mmode_dicom import read_dicom
+from heartseg.data.mmode_pictures import read_mask, read_picture
 from heartseg.data.phantoms.recording import make_dicom
 from heartseg.data.sequences import frame_rate
 from heartseg.errors import InputError
@@ -228,7 +228,7 @@ def make_png(rng: Random) -> tuple[bytes, str]:
 
 
 def read_as_window(path: Path) -> None:
-    pixels = read_gray(path)
+    pixels, _ = read_picture(path)
     assert (pixels.dtype, pixels.ndim) == (np.uint8, 2)
 
 

@@ -16,9 +16,9 @@ from pydicom import Dataset
 
 from heartseg.config import load_params
 from heartseg.data import images
-from heartseg.data.mmode import read_gray, read_mask
 from heartseg.data.mmode_dicom import read_dicom
-from heartseg.data.nifti import MOST_BYTES, read_frame, read_sequence
+from heartseg.data.mmode_pictures import read_mask, read_picture
+from heartseg.data.nifti import MOST_BYTES
 from heartseg.data.phantoms.recording import make_dicom
 from heartseg.errors import InputError
 from heartseg.yaml_file import MOST_VALUES
@@ -58,7 +58,7 @@ def test_png_of_few_bytes_that_claims_many_pixels(tmp_path: Path, columns: int, 
     size = struct.pack(">II", columns, rows)
     path = tmp_path / "a.png"
     path.write_bytes(png([(b"IHDR", size + head[1][8:]), *rest]))
-    for read in (read_gray, images.read_images):
+    for read in (read_picture, images.read_images):
         with pytest.raises(InputError, match=r"a\.png: "):
             read(path)
 
@@ -66,7 +66,7 @@ def test_png_of_few_bytes_that_claims_many_pixels(tmp_path: Path, columns: int, 
 def test_another_format_under_the_name_of_png(tmp_path: Path) -> None:
     """Pillow would try all its formats, also those that start other programs."""
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="by its content"):
         images.read_images(tmp_path / "a.png")
 
 
@@ -79,16 +79,15 @@ def test_nifti_of_few_bytes_that_claims_many_frames(tmp_path: Path) -> None:
     struct.pack_into("<h", head, 46, 32767)  # dim[3]
     path = tmp_path / "a.nii.gz"
     path.write_bytes(gzip.compress(bytes(head[:352])) + gzip.compress(bytes(1 << 24)) * 9)
-    for read in (read_sequence, images.read_images):
-        with pytest.raises(InputError, match="more"):
-            read(path)
+    with pytest.raises(InputError, match="more"):
+        images.read_images(path)
 
 
 def test_nifti_header_of_a_frame_without_the_pixels(tmp_path: Path) -> None:
     image = nib.Nifti1Image(np.zeros((64, 64), np.uint8), np.eye(4))
     (tmp_path / "a.nii").write_bytes(image.to_bytes()[:400])
     with pytest.raises(InputError, match="cannot be read"):
-        read_frame(tmp_path / "a.nii")
+        images.read_images(tmp_path / "a.nii")
 
 
 def test_nifti_extension_that_is_longer_than_the_file(tmp_path: Path) -> None:
@@ -99,8 +98,7 @@ def test_nifti_extension_that_is_longer_than_the_file(tmp_path: Path) -> None:
     struct.pack_into("<i", data, 352, 2**31 - 16)  # esize
     struct.pack_into("<f", data, 108, 2**31)  # vox_offset
     (tmp_path / "a.nii").write_bytes(data)
-    for read in (read_frame, images.read_images):
-        assert peak_memory(read, tmp_path / "a.nii") < MOST_BYTES + (1 << 26)
+    assert peak_memory(images.read_images, tmp_path / "a.nii") < MOST_BYTES + (1 << 26)
 
 
 # --- DICOM --------------------------------------------------------------------------------
@@ -116,9 +114,9 @@ def dicom() -> Dataset:
     [
         ("NumberOfFrames", 2**31 - 1, "2147483647 frame"),
         ("NumberOfFrames", -3, "-3 frame"),
-        ("Rows", None, "cannot be used"),
+        ("Rows", None, "without Rows"),
         ("Rows", [3, 4], "cannot be used"),
-        ("BitsStored", [8, 8], "cannot be used"),
+        ("BitsStored", [8, 8], "cannot be"),
     ],
 )
 def test_dicom_counts_that_cannot_be(
@@ -136,7 +134,7 @@ def test_dicom_counts_that_cannot_be(
 def test_dicom_region_with_two_values_for_one(dicom: Dataset, tmp_path: Path) -> None:
     dicom.SequenceOfUltrasoundRegions[2].PhysicalDeltaX = [0.1, 0.2]
     dicom.save_as(tmp_path / "a.dcm", enforce_file_format=True)
-    with pytest.raises(InputError, match="cannot be used"):
+    with pytest.raises(InputError, match=r"M-mode region|cannot be used"):
         read_dicom(tmp_path / "a.dcm")
 
 
