@@ -26,6 +26,7 @@ COMMANDS = {
     "lineage": "tell what made a model, or what was made of some data or a patient's images",
     "reproduce": "make a model again from what is recorded, and compare",
     "sync": "send MLflow what trainings kept while it did not answer",
+    "clean": "free the disk space that superseded runs hold",
     "windows": "cut M-mode recordings into windows to train on",
 }
 
@@ -42,7 +43,8 @@ def main() -> None:
         sys.exit(0 if asked_for_help else 2)
     name = sys.argv.pop(1)
     sys.argv[0] = f"heartseg {name}"
-    run_command(importlib.import_module(f"heartseg.{name}").main)
+    # The import takes seconds, in which Ctrl-C must end the command as it does later.
+    run_command(lambda argv: importlib.import_module(f"heartseg.{name}").main(argv))
 
 
 if __name__ == "__main__":

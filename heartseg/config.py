@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from heartseg.errors import InputError
 from heartseg.recipe import Count, DatasetName, Fraction, Positive, Recipe, Section, Seed
@@ -177,10 +177,31 @@ class RecordingConfig(Section):
     """Part of a window that the next one covers too; a window is as long as `windows` says."""
 
 
+METRICS = (
+    *("overall", "by_view", "by_phase", "by_quality", "plausibility", "uncertainty", "calibration"),
+    *("ef", "ef_by_quality", "ef_classes", "ef_classes_by_quality", "truth"),
+    *("lvidd_mm", "lvids_mm", "fs_percent", "ef_percent", "hr_bpm"),
+    *("auc", "sensitivity", "specificity", "balanced_accuracy"),
+)
+"""Sections of metrics.json that hold what an evaluation measured."""
+
+
 class Register(Section):
     metric: str
     """Key of metrics.json, dots between levels, that decides about the champion."""
     mode: Literal["max", "min"]
+    floor: dict[str, Annotated[float, Field(allow_inf_nan=False)]]
+    """Least values by key of metrics.json, dots between levels. A model that misses one is
+    registered, but never becomes champion by itself, not even as the first. {}: none."""
+
+    @field_validator("floor")
+    @classmethod
+    def _known(cls, floor: dict[str, float]) -> dict[str, float]:
+        for key in floor:
+            first = key.split(".")[0]
+            if first not in METRICS:
+                raise ValueError(no_such("section of metrics.json", first, METRICS))
+        return floor
 
 
 class Registers(Section):

@@ -17,11 +17,11 @@ from heartseg.arguments import add_in_process
 from heartseg.config import load_params
 from heartseg.data.prepared import file_digest, read_prepared
 from heartseg.data.splits import fold_of
-from heartseg.errors import run_command
+from heartseg.errors import Stopped, run_command
 from heartseg.evaluate import held_out_rows
 from heartseg.paths import prepared_path
 from heartseg.tracking.mlflow import repository_root
-from heartseg.training.run_dir import RUNS, open_run_dir
+from heartseg.training.run_dir import RUNS, handling_end, open_run_dir, stop_now
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -44,7 +44,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     # another seed, networks that are there have seen the patients that they would be judged by.
     how = f"{engine}, {folds} folds by seed {configured.seed} without {split}"
     digest, runs = file_digest(prepared), repository_root(Path.cwd()) / RUNS
-    with open_run_dir(runs, f"{options.recipe}-crossval", recipe, digest, how) as folder:
+    with (
+        open_run_dir(runs, f"{options.recipe}-crossval", recipe, digest, how) as folder,
+        handling_end(stop_now),
+    ):
         from heartseg.folds.job import open_job
         from heartseg.folds.judge import judge_folds, register_ensemble
         from heartseg.folds.train import train_folds
@@ -56,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             decided = judge_folds(job, rows[rows["patient"].isin(others)])
             register_ensemble(job, decided)
             status = "FINISHED"
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Stopped):
             status = "KILLED"
             raise
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -48,8 +49,12 @@ class BadFilesError(InputError):
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path | None) -> Iterator[None]:
     """Around writing a file, for which a full or read-only disk is the user's to mend.
+
+    Args:
+        path: the file or folder; None if it is not known. The error itself names the file only if
+            it could not be opened.
 
     Raises:
         StorageError: the disk is full or read-only.
@@ -59,8 +64,10 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in STORAGE:
             raise
+        known = path or error.filename
+        name = known or f"a file in {Path.cwd()} or {tempfile.gettempdir()}"
         raise StorageError(
-            f"{path} could not be written: {error.strerror}. Make room or make it writable, then "
+            f"{name} could not be written: {error.strerror}. Make room or make it writable, then "
             "run the same command again: nothing that was there is lost, and a training goes on "
             "from its last checkpoint"
         ) from error
@@ -108,18 +115,26 @@ def run_command(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
     """Run a command's `main` with exit code 2 for the user's faults and 1 for ours."""
     collect_seldom()
     try:
-        with writing(Path("a file")):
+        with writing(None):
             main(None)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print(
+            "interrupted; run the same command again: a training goes on from its last checkpoint",
+            file=sys.stderr,
+        )
         sys.exit(130)
     except Stopped:
         print("asked to end; the same command goes on from here", file=sys.stderr)
         sys.exit(143)  # as of a process that SIGTERM has ended: a scheduler starts it again
-    except Exception:
+    except Exception as error:
+        from heartseg.tracking.faults import fault_of_store
+
+        if (told := fault_of_store(error)) is not None:
+            print(f"error: {told}", file=sys.stderr)
+            sys.exit(2)
         traceback.print_exc()
         sys.exit(1)
     sys.exit(0)

@@ -20,7 +20,7 @@ import pandas as pd
 
 from heartseg.config import Params, load_params
 from heartseg.data.prepared import decode_image, decode_png, file_digest, read_prepared
-from heartseg.errors import InputError, run_command
+from heartseg.errors import InputError, run_command, writing
 from heartseg.paths import MODEL, prepared_path, results_dir, write_whole
 from heartseg.privacy import CaseNames, case_names
 
@@ -70,7 +70,8 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
     from heartseg.report.evaluation import charts, overlays, report_text
     from heartseg.report.figures import training_curves
     from heartseg.report.quality import quality_figures
-    from heartseg.tracking.mlflow import connect, tracking_uri
+    from heartseg.tracking.lineage import git_tags
+    from heartseg.tracking.pending import connect_or_wait, keep
     from heartseg.training.postprocess import decide
 
     model, recipe, training = load_trained(model_folder)
@@ -85,7 +86,8 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
             f"{prepared} is not what {model_folder} was trained on, so held-out patients "
             f"may have been trained on; run `heartseg train {name}` first"
         )
-    client = connect(tracking_uri(Path.cwd()))  # a store that is down is told before the work
+    # A store that is down is told before the work.
+    client = connect_or_wait(params.tracking, f"the evaluation in {results}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     predict = predictor(model.to(device), recipe.model.in_channels, device)
     decided = training.get("decided")  # an ensemble has learnt from the validation patients
@@ -126,20 +128,38 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
     write_whole(results / "cases.csv", cases.to_csv(index=False))
     write_whole(results / "clinical.csv", clinical.to_csv(index=False))
     write_whole(results / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
-    _log(client, training, metrics, results, names)
+    if client is None:
+        keep("evaluate", name, dataset, results, metrics["weights_md5"])
+    else:
+        send_evaluation(client, training, metrics | git_tags(Path.cwd()), results, names)
     print(report_text(metrics, results))
 
 
-def _log(
-    client: Any, training: dict[str, Any], metrics: dict[str, Any], results: Path, names: CaseNames
+def send_evaluation(
+    client: Any,
+    training: dict[str, Any],
+    metrics: dict[str, Any],
+    results: Path,
+    names: CaseNames,
 ) -> None:
-    from heartseg.tracking.lineage import git_tags
+    """Add the evaluation that lies in `results` to the training's run.
+
+    Args:
+        client: from `heartseg.tracking.mlflow.connect`.
+        training: training.json.
+        metrics: metrics.json, and `git_tags` of the evaluation.
+        results: folder, as `evaluate_model` leaves it.
+        names: how the cases may be shown.
+
+    Raises:
+        InputError: the store does not answer.
+    """
     from heartseg.tracking.mlflow import log_evaluation, run_of
 
     if (run_id := run_of(client, training)) is not None:
         with names.shareable([results / "cases.csv", results / "clinical.csv"]) as tables:
             files = [results / "metrics.json", *tables, results / "figures"]
-            log_evaluation(client, run_id, metrics | git_tags(Path.cwd()), files)
+            log_evaluation(client, run_id, metrics, files)
     else:
         print(f"the training's run is not in this MLflow store; the evaluation stays in {results}")
 
@@ -215,10 +235,11 @@ def _write_figures(folder: Path, figures: dict[str, Figure]) -> None:
 
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
-        for name, figure in figures.items():
-            save(figure, temporary / f"{name}.png")
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(temporary, folder)
+        with writing(folder):
+            for name, figure in figures.items():
+                save(figure, temporary / f"{name}.png")
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from heartseg.report.lineage import chain_tree, users_tree
     from heartseg.tracking.chain import find_subject, read_chain
     from heartseg.tracking.mlflow import connect, tracking_uri
-    from heartseg.tracking.users import find_users, on_data, on_patient
+    from heartseg.tracking.users import find_users, on_data, on_patient, versions_without_run
 
     client = connect(tracking_uri(root))
     console = Console(highlight=False)
@@ -52,14 +52,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         title = options.of
         groups = find_users(client, root, on_data(root, options.of))
+    lost = versions_without_run(client)
     if options.json:
-        print(json.dumps(groups, indent=1))
+        unknown = [{"unknown": True, "models": lost, "runs": []}] if lost else []
+        print(json.dumps(groups + unknown, indent=1))
         return
     told = [group for group in groups if not group.get("hashed")]
     untold = [group for group in groups if group.get("hashed")]
     if told:
         console.print(users_tree(told, title))
-    elif not untold:
+    elif not untold and not lost:
         print(f"no run in this store saw {title}")
     if untold:
         runs = sum(len(group["runs"]) for group in untold)
@@ -68,6 +70,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"cannot be told for {runs} run(s): their lists have hashed names, none of them that "
             f"of {title} by the key here, and DVC's cache lacks their data ({data}). Fetch these "
             f"by `dvc pull`, or let {KEY_VARIABLE} name the key of whoever started the runs"
+        )
+    if lost:
+        names = ", ".join(f"models:/{model['name']}/{model['version']}" for model in lost)
+        print(
+            f"unknown for {len(lost)} model version(s), whose runs are gone from the store and "
+            f"with them the record of their data: {names}"
         )
 
 

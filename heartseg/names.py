@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import get_args
 
 from heartseg.config import load_params
 from heartseg.errors import InputError, run_command
 from heartseg.paths import prepared_path
 from heartseg.privacy import WITHHELD, case_names
+from heartseg.recipe import DatasetName
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="heartseg names", description=__doc__)
-    parser.add_argument("dataset", choices=("camus", "mmode"))
+    parser.add_argument("dataset", choices=get_args(DatasetName))
     parser.add_argument("names", nargs="*", metavar="NAME", help="shown or real")
     options = parser.parse_args(argv)
     prepared = prepared_path(options.dataset)

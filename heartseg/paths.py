@@ -8,6 +8,8 @@ from pathlib import Path
 
 from heartseg.errors import writing
 
+WEIGHTS = "weights"
+"""Holds a folder per dataset for trained weights that recipes start from."""
 MODEL = "model"
 """In a folder of results: weights and training.json."""
 
@@ -49,12 +51,16 @@ def put_file(write: Callable[[Path], object], path: Path) -> None:
     Args:
         write: is given a temporary path in the same folder, with the same ending.
         path: replaced if it exists.
+
+    Raises:
+        InputError: the disk is full or read-only.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        write(temporary)
-        os.replace(temporary, path)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(temporary)
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -65,5 +71,4 @@ def write_whole(path: Path, text: str) -> None:
     Raises:
         InputError: the disk is full or read-only.
     """
-    with writing(path):
-        put_file(lambda temporary: temporary.write_text(text, encoding="utf-8"), path)
+    put_file(lambda temporary: temporary.write_text(text, encoding="utf-8"), path)

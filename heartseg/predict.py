@@ -27,7 +27,7 @@ from heartseg.arguments import positive
 from heartseg.errors import InputError, run_command
 
 if TYPE_CHECKING:
-    from heartseg.models.exported import Package
+    from heartseg.models.package import Package
     from heartseg.predicting.files import Job
     from heartseg.predicting.segmenter import Outcome
 

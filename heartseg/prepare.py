@@ -218,7 +218,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("dataset", choices=tuple(UNITS))
     parser.add_argument("--skip-bad", action="store_true", help="leave bad cases out and list them")
     arguments = parser.parse_args(argv)
-    config = load_params().datasets.of(arguments.dataset)
+    params = load_params()
+    config = params.datasets.of(arguments.dataset)
     path = prepared_path(arguments.dataset)
     with printing_notes() as notes:
         facts = prepare(

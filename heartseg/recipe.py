@@ -19,6 +19,9 @@ Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
+WEIGHTS_FIELDS = ("weights", "backbone_weights")
+"""Of a model: where trained weights to start from are."""
+
 
 class Section(BaseModel):
     """A part of params.yaml: unknown keys are refused, values never change after reading."""
@@ -37,6 +40,12 @@ class DeepLabV3Config(Section):
     backbone: Literal["resnet50", "resnet101", "mobilenet_v3_large"]
     output_stride: Literal[8, 16]
     """Input size over the size of the last feature map."""
+    atrous_rates: Literal["auto"] | Annotated[list[Count], Field(min_length=3, max_length=3)] = (
+        "auto"
+    )
+    """Dilations of ASPP. auto: 6, 12, 18 at output stride 16, as in the paper, or those that
+    torchvision's weights of that name were trained with; doubled at stride 8. For weights of a
+    MobileNet from a file they must be given: torchvision's expect 12, 24, 36."""
     decoder_skip: bool
     """Join low-level features before the classifier, as DeepLabV3+ (arXiv:1802.02611) does."""
     auxiliary: bool
@@ -172,7 +181,7 @@ class Recipe(Section):
 
     def weight_files(self) -> list[Path]:
         """The files of trained weights that the training starts from."""
-        names = [getattr(self.model, key, None) for key in ("weights", "backbone_weights")]
+        names = [getattr(self.model, key, None) for key in WEIGHTS_FIELDS]
         return [Path(name) for name in names if name is not None and Path(name).is_file()]
 
     def worker_batch(self, workers: int) -> int:

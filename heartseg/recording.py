@@ -1,4 +1,4 @@
-"""Segment and measure whole M-mode recordings: DICOM files and PNG strips of any length.
+"""Segment and measure whole M-mode recordings: DICOM files and pictures of any length.
 
 Leaves, for each strip, NAME_beats.csv, NAME_traces.csv, NAME_mask.png and NAME_figure.png, and for
 all of them recordings.csv. Reads recordings.csv (spacing, known values) and quality.csv (bad spans
@@ -12,7 +12,6 @@ import argparse
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +19,14 @@ import numpy as np
 
 from heartseg.arguments import positive
 from heartseg.config import Params, load_params
-from heartseg.errors import InputError, run_command
+from heartseg.errors import InputError, printing_notes, run_command, writing_to
 from heartseg.paths import put_file
 
 if TYPE_CHECKING:
+    from heartseg.data.mmode_folder import Folder
     from heartseg.data.mmode_quality import QualityLabels
     from heartseg.data.mmode_recordings import Strip
-    from heartseg.metrics.mmode import Species
+    from heartseg.data.species import Species
     from heartseg.tracking.pulled import Pulled
 
 Predict = Callable[[np.ndarray], np.ndarray]
@@ -62,114 +62,112 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     params = load_params()
 
-    from heartseg.data.mmode_recordings import find_recordings, read_known
-    from heartseg.metrics.mmode import SPECIES
-    from heartseg.models.strips import bad_columns, predict_strip
-    from heartseg.report.recording_tables import report_text
+    from heartseg.data.species import SPECIES
 
     species = SPECIES[options.species or params.datasets.mmode.species]
     rates: tuple[float, float] = tuple(options.heart_rates or species.rates)
     if not rates[0] < rates[1]:
         raise InputError(f"--heart-rates {rates[0]:g} {rates[1]:g}: give the slower one first")
-    found = find_recordings(options.recordings)
+    with printing_notes() as notes:
+        _measure_all(options, params, species, rates, notes)
+
+
+def _measure_all(
+    options: argparse.Namespace,
+    params: Params,
+    species: Species,
+    rates: tuple[float, float],
+    notes: list[str],
+) -> None:
+    from heartseg.data.mmode_folder import find_recordings, unmatched_labels
+    from heartseg.data.mmode_quality import QualityLabels
+    from heartseg.data.mmode_recordings import Defaults, read_known, read_recording
+    from heartseg.models.strips import bad_columns, predict_strip
+    from heartseg.report.recording_tables import doubts, report_text
+
+    found = find_recordings(options.recordings, notes)
+    folders = {one.folder.path: one.folder for one in found}
+    for place in folders:
+        if options.out.exists() and os.path.samefile(place, options.out):
+            raise InputError(
+                f"{options.out}: holds the recordings, whose tables and traces would be "
+                "overwritten. Name another folder by --out."
+            )
     predict = pull_predictor(options.model, "mmode")
     by_model = is_model(options.quality)
     classify = pull_predictor(options.quality, "mmode-quality") if by_model else None
     file = None if by_model or not options.quality else Path(options.quality)
+    general = params.datasets.mmode.mm_per_row, params.datasets.mmode.s_per_column
+    asked = options.mm_per_row, options.s_per_column
+    defaults = Defaults(species, general, asked)
     rows, problems = [], []
-    judged: dict[Path, tuple[QualityLabels, set[str]]] = {}  # with the names of strips
-    for name, path in found.items():
+    judged: dict[Path, QualityLabels] = {}
+    for recording in found:
+        quality = file or recording.folder.quality
         try:
-            quality = file or path.parent / "quality.csv"
-            if quality not in judged:
-                judged[quality] = _read_labels(quality, file), set()
-            labels, names = judged[quality]
-            names.add(name)  # stays where it cannot be read: that is told by itself
-            strips = _read(name, path, labels, params, options)
-            names.remove(name)
-            names.update(strip.name for strip, _ in strips)
-            for strip, labelled in strips:
+            strips = read_recording(recording, defaults, notes)
+            known = read_known(recording)
+            if quality is not None and quality not in judged:
+                judged[quality] = _read_labels(quality)
+            labels = judged[quality] if quality is not None else QualityLabels()
+            for strip in strips:
                 windows = size_of(strip, params, rates)
                 mask = predict_strip(predict, strip.image, *windows)
-                bad, by = np.zeros(strip.image.shape[1], bool), ""
-                if labelled is not None:
-                    bad, by = labelled, quality.name
+                width = strip.image.shape[1]
+                bad, by = np.zeros(width, bool), ""
+                labelled = labels.columns(strip.name, width, strip.spacing[1])
+                if labelled is not None and quality is not None:
+                    bad, by = labelled[1], quality.name
                     if classify is not None:
-                        print(f"note: {strip.name}: the labels of {quality} count, not the model")
+                        notes.append(f"{strip.name}: the labels of {quality} count, not the model")
                 elif classify is not None:
                     bad, by = bad_columns(classify, strip.image, *windows), options.quality
                 row = measure_recording(strip, mask, bad, rates, species, options.out)
                 row["quality_by"] = by
-                known = read_known(path, name).items()
-                rows.append(row | {f"reference_{column}": value for column, value in known})
-                print(report_text(row, species))
+                rows.append(row | {f"reference_{column}": value for column, value in known.items()})
+                print(report_text(row))
+                notes += doubts(row, strip.scale, species, rates)
         except InputError as error:
             problems.append(str(error))
     if rows:
         _write_summary(rows, species, options.out)
-    for quality, (labels, names) in judged.items():
-        for note in unused(labels, names, whole=quality == file):
-            print(f"note: {quality}: {note}")
+    for folder in folders.values():
+        notes += folder.unmatched_files()
+        try:
+            problems += folder.stray_rows()
+        except InputError as error:
+            problems.append(str(error))
+    for quality, labels in judged.items():
+        mine = [one for one in folders.values() if quality in (file, one.quality)]
+        notes += unmatched_labels(labels, quality, mine)
+        notes += _labels_of_windows(labels, quality, mine)
     if problems:
-        listing = "\n".join(f"  - {problem}" for problem in problems)
-        raise InputError(f"{len(problems)} recording(s) could not be measured:\n{listing}")
+        lines = list(dict.fromkeys(problems))  # one table's fault can hit several recordings
+        listing = "\n".join(f"  - {line}" for line in lines)
+        raise InputError(f"{len(lines)} problem(s), {len(rows)} strip(s) measured:\n{listing}")
 
 
-def _read_labels(quality: Path, asked: Path | None) -> QualityLabels:
-    """The labels in a file, which must exist if it was `asked` for."""
+def _read_labels(quality: Path) -> QualityLabels:
+    """The labels in a file, which must exist."""
     from heartseg.data.mmode_quality import read_quality
 
-    if quality == asked and not quality.exists():
+    if not quality.exists():
         raise InputError(f"{quality}: does not exist. Give recording, start_s, end_s, quality.")
     return read_quality(quality)
 
 
-def unused(labels: QualityLabels, names: set[str], *, whole: bool) -> list[str]:
-    """Notes on the labels of a file that do not count.
-
-    Args:
-        labels: of the file.
-        names: of the strips.
-        whole: the file is for these recordings alone, so that any other name in it is odd.
-    """
-    notes = []
-    if whole and (absent := sorted(labels.spans.keys() - names)):
-        notes.append(f"labels of {', '.join(absent)}, which is not here")
-    windows = [w for w in labels.windows if whole or w.rpartition("_w")[0] in names]
-    if windows:
-        notes.append(
-            f"{len(windows)} label(s) of windows do not count for whole recordings; give spans "
-            "(recording, start_s, end_s, quality)"
-        )
-    return notes
-
-
-def _read(
-    name: str, path: Path, labels: QualityLabels, params: Params, options: argparse.Namespace
-) -> list[tuple[Strip, np.ndarray | None]]:
-    """The strips of a recording, and which of their columns, bool (W,), are labelled bad.
-
-    None for a strip without labels.
-    """
-    from heartseg.data.mmode_recordings import read_recording
-
-    default = params.datasets.mmode
-    notes: list[str] = []
-    spacing = (
-        options.mm_per_row or default.mm_per_row,
-        options.s_per_column or default.s_per_column,
-    )
-    strips: list[tuple[Strip, np.ndarray | None]] = []
-    for strip in read_recording(name, path, spacing, notes):
-        own = (options.mm_per_row or strip.spacing[0], options.s_per_column or strip.spacing[1])
-        width = strip.image.shape[1]
-        columns = labels.columns(strip.name, width, own[1])
-        bad = None if columns is None else columns[1]
-        strips.append((replace(strip, spacing=own), bad))
-    if options.mm_per_row is None or options.s_per_column is None:
-        for note in notes:
-            print(f"note: {note}")
-    return strips
+def _labels_of_windows(
+    labels: QualityLabels, quality: Path, folders: Sequence[Folder]
+) -> list[str]:
+    """A note if windows of strips that are here are labelled, which a whole recording ignores."""
+    strips = {name for folder in folders for names in folder.read.values() for name in names}
+    windows = [window for window in labels.windows if window.rpartition("_w")[0] in strips]
+    if not windows:
+        return []
+    return [
+        f"{quality}: {len(windows)} label(s) of windows do not count for whole recordings; give "
+        "spans (recording, start_s, end_s, quality)"
+    ]
 
 
 def size_of(strip: Strip, params: Params, rates: tuple[float, float]) -> tuple[int, float]:
@@ -235,16 +233,17 @@ def measure_recording(
         "s_per_column": strip.spacing[1],
     }
     figure = recording_figure(strip.image, strip.spacing, walls, pieces, headline(row))
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".") as folder:
-        temporary = Path(folder)
-        beat_table(pieces, species).to_csv(temporary / f"{strip.name}_beats.csv", index=False)
-        traces = trace_table(walls, strip.spacing[1])
-        traces.to_csv(temporary / f"{strip.name}_traces.csv", index=False, float_format="%.6g")
-        Image.fromarray(mask.astype(np.uint8) * 255).save(temporary / f"{strip.name}_mask.png")
-        save(figure, temporary / f"{strip.name}_figure.png")
-        for file in temporary.iterdir():
-            os.replace(file, out / file.name)
+    with writing_to(out):
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out, prefix=".") as folder:
+            temporary = Path(folder)
+            beat_table(pieces, species).to_csv(temporary / f"{strip.name}_beats.csv", index=False)
+            traces = trace_table(walls, strip.spacing[1])
+            traces.to_csv(temporary / f"{strip.name}_traces.csv", index=False, float_format="%.6g")
+            Image.fromarray(mask.astype(np.uint8) * 255).save(temporary / f"{strip.name}_mask.png")
+            save(figure, temporary / f"{strip.name}_figure.png")
+            for file in temporary.iterdir():
+                os.replace(file, out / file.name)
     return row
 
 
@@ -254,7 +253,8 @@ def _write_summary(rows: list[dict[str, Any]], species: Species, out: Path) -> N
     from heartseg.report.recording_tables import error_lines
 
     table = pd.DataFrame(rows)
-    put_file(lambda temporary: table.to_csv(temporary, index=False), out / "recordings.csv")
+    with writing_to(out / "recordings.csv"):
+        put_file(lambda temporary: table.to_csv(temporary, index=False), out / "recordings.csv")
     print(f"wrote {out / 'recordings.csv'}: {len(table)} recording(s)")
     for line in error_lines(table, species):
         print(line)

@@ -49,8 +49,10 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
     from heartseg.models.views import views_of
     from heartseg.report.card import model_card
     from heartseg.tracking import registry
+    from heartseg.tracking.faults import run_gone
     from heartseg.tracking.mlflow import tracking_uri
     from heartseg.tracking.notes import describe
+    from heartseg.tracking.pending import connect_or_wait, keep
 
     value = registry.read_value(metrics, gate.metric, metrics_path)
     model, recipe, training = load_trained(model_folder)
@@ -62,7 +64,6 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
     postprocess, tta = (metrics[choice]["chosen"] for choice in ("postprocess", "tta"))
     model.largest_component = postprocess == "largest_component"
     model.look_at(views_of(dataset, tta))
-    client = registry.use_store(tracking_uri(Path.cwd()))
     registered_name = params.tracking.experiment_prefix + dataset
     weights_md5 = file_digest(model_folder / WEIGHTS)
     if metrics["weights_md5"] != weights_md5:
@@ -70,15 +71,38 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
             f"{metrics_path} measures another model than {model_folder} holds; "
             f"run `heartseg evaluate {name}` first"
         )
+    missed = registry.missed_floors(metrics, gate.floor, metrics_path)
+    facts = read_metadata(prepared_path(dataset))
+    client = connect_or_wait(params.tracking, f"the registration of {results}")
+    registered: dict[str, Any] = {
+        "name": registered_name,
+        "version": "not yet",
+        "alias": "not registered",
+        "reason": "the store did not answer; `heartseg sync` registers the model",
+        "run_id": None,
+        "model_uri": None,
+        "weights_md5": weights_md5,
+        "metric": gate.metric,
+        "value": value,
+    }
+    if client is None:
+        keep("register", name, dataset, results, weights_md5)
+        card = model_card(training["recipe"], metrics, training, facts, registered)
+        write_whole(results / "model_card.md", card)
+        write_whole(results / "registered.json", json.dumps(registered, indent=1) + "\n")
+        return
+    registry.use_store(tracking_uri(Path.cwd()))
     tags = {
         registry.WEIGHTS_TAG: weights_md5,
         registry.TRAINING_TAG: training["mlflow_run_id"] or "spooled",
         registry.POSTPROCESS_TAG: postprocess,
         registry.TTA_TAG: tta,
+        registry.FORMAT_TAG: registry.FORMAT,
         registry.METRIC_TAG: gate.metric,
         registry.VALUE_TAG: repr(value),
         registry.DATA_TAG: metrics["data_digest"],
         registry.SPLIT_TAG: metrics["evaluated_on"],
+        registry.FLOOR_TAG: missed,
         "heartseg.dataset": dataset,
         "heartseg.recipe": name,
     }
@@ -106,30 +130,28 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
         version = registry.register_version(client, registered_name, run_id, model_uri, tags)
         describe(client, registered_name, version, model_uri, dataset)
     else:
+        if (gone := run_gone(client, str(found.run_id))) is not None:
+            raise InputError(
+                f"this model is version {found.version} of {registered_name} already, but {gone}"
+            )
         run_id, model_uri, version = str(found.run_id), str(found.source), str(found.version)
         for key, text in tags.items():  # the evaluation may be another one than then
             client.set_model_version_tag(registered_name, version, key, text)
     promotion = registry.promote(client, registered_name, version, gate.mode)
 
-    registered = {
-        "name": registered_name,
+    registered |= {
         "version": version,
         "alias": promotion.alias,
         "reason": promotion.reason,
         "run_id": run_id,
         "model_uri": model_uri,
-        "weights_md5": weights_md5,
-        "metric": gate.metric,
-        "value": value,
     }
-    facts = read_metadata(prepared_path(dataset))
     card = model_card(training["recipe"], metrics, training, facts, registered)
     card_path = results / "model_card.md"
     write_whole(card_path, card)
     client.update_model_version(registered_name, version, card[: registry.DESCRIPTION_LENGTH])
     client.log_artifact(run_id, str(card_path))
-    text = json.dumps(registered, indent=1) + "\n"
-    write_whole(results / "registered.json", text)
+    write_whole(results / "registered.json", json.dumps(registered, indent=1) + "\n")
     known = "" if found is None else " (registered before)"
     print(
         f"{registered_name} version {version}{known} is {promotion.alias}: {promotion.reason}\n"

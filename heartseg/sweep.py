@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heartseg.config import PARAMS_FILE, load_params
-from heartseg.errors import InputError, run_command
+from heartseg.errors import InputError, Stopped, run_command
+from heartseg.paths import write_whole
 from heartseg.privacy import case_names
 from heartseg.sweeps.file import RECIPE, read_sweep
+from heartseg.sweeps.folder import find_sweep_dir, identity, open_sweep_dir, put_aside
 from heartseg.sweeps.job import Job, check_data
 from heartseg.tracking.mlflow import repository_root
-from heartseg.training.run_dir import RUNS, read_state, update_state
+from heartseg.training.run_dir import RUNS, handling_end, read_state, stop_now, update_state
 
 if TYPE_CHECKING:
     from heartseg.sweeps.study import Search
@@ -49,9 +51,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     job = Job(options.sweep, read_sweep(options.sweep, params), params)
     check_data(job)
 
-    from heartseg.sweeps.folder import open_sweep_dir
-
-    with open_sweep_dir(_runs(), job.name, job.made_of(), fresh=options.fresh) as folder:
+    with (
+        open_sweep_dir(_runs(), job.name, job.made_of(), fresh=options.fresh) as folder,
+        handling_end(stop_now),
+    ):
         _sweep(job, folder)
 
 
@@ -61,8 +64,7 @@ def _sweep(job: Job, folder: Path) -> None:
     from heartseg.sweeps.winner import register_winner
     from heartseg.training import ray_train
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    search = Search(job.sweep, job.params, folder, _identity(job.name, folder))
+    search = Search(job.sweep, job.params, folder, identity(job.name, folder))
     hours, spent = job.sweep.hours, read_state(folder)["seconds"]
     to_do = search.anything_left() and (hours is None or spent < 3600 * hours)
     status, tracker = "FAILED", None
@@ -80,6 +82,7 @@ def _sweep(job: Job, folder: Path) -> None:
             trials = SweepTrials(job.sweep, job.params, search, tracker, folder, names)
             if to_do:
                 _run_trials(job, trials, folder)
+            trials.clear_checkpoints()  # again: a stopped trial may have written one since
         _report(job, search, trials, tracker)
         if trials.interrupted.is_set():
             status = "KILLED"
@@ -94,7 +97,7 @@ def _sweep(job: Job, folder: Path) -> None:
             register_winner(job, best, tracker, folder)
             update_state(folder, registered=best.number)
         status = "FINISHED"
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped):
         status = "KILLED"
         raise
     finally:
@@ -106,17 +109,17 @@ def _sweep(job: Job, folder: Path) -> None:
 
 def _open_tracker(job: Job, folder: Path) -> SweepTracker:
     """The sweep's run in MLflow, and who writes to it."""
-    from heartseg.sweeps.folder import put_aside
     from heartseg.sweeps.job import open_sweep_run
-    from heartseg.tracking.mlflow import close_runs, connect, tracking_uri, writing_to_store
+    from heartseg.tracking.faults import writing_to_store
+    from heartseg.tracking.mlflow import close_runs, connect, tracking_uri
     from heartseg.tracking.sweep_tracker import SweepTracker
 
     uri = tracking_uri(Path.cwd())
     client = connect(uri)  # before the tracker's thread: it may create the store
     with writing_to_store(client, "the sweep's run"):
-        run = open_sweep_run(client, job, folder, _identity(job.name, folder))
+        run = open_sweep_run(client, job, folder, identity(job.name, folder))
         for aside in put_aside(folder):
-            close_runs(client, run.experiment, {"heartseg.sweep": _identity(job.name, aside)})
+            close_runs(client, run.experiment, {"heartseg.sweep": identity(job.name, aside)})
     return SweepTracker(uri, run)
 
 
@@ -133,12 +136,17 @@ def _start_ray(job: Job, folder: Path) -> None:
 def _run_trials(job: Job, trials: SweepTrials, folder: Path) -> None:
     from heartseg.sweeps.display import SweepDisplay
     from heartseg.training import ray_train, ray_tune
+    from heartseg.training.ray_watch import watched
+
+    def give_up() -> None:
+        trials.cut_off()
+        trials.tracker.__exit__()
+        trials.tracker.close_sweep("FAILED")
 
     try:
-        with _interruptible(trials), SweepDisplay(trials):
-            sizes = job.values_of("input_size")
+        with _interruptible(trials), SweepDisplay(trials), watched(give_up=give_up):
             resources = job.sweep.resources
-            ray_tune.run_trials(trials, job.train, resources, job.prepared, sizes, folder)
+            ray_tune.run_trials(trials, job.train, resources, job.prepared, folder)
     finally:
         trials.cut_off()
         ray_train.shutdown()
@@ -146,21 +154,19 @@ def _run_trials(job: Job, trials: SweepTrials, folder: Path) -> None:
 
 @contextmanager
 def _interruptible(trials: SweepTrials) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the sweep; a second Ctrl-C ends it at once."""
+    """Ctrl-C, SIGTERM and SIGHUP end the sweep; a second Ctrl-C ends it at once."""
 
     def interrupt(number: int, frame: Any) -> None:
         trials.interrupted_by = number
         trials.interrupted.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    before = {
-        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    before = signal.signal(signal.SIGINT, interrupt)
     try:
-        yield
+        with handling_end(interrupt):
+            yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGINT, before)
 
 
 def _report(job: Job, search: Search, trials: SweepTrials, tracker: SweepTracker) -> None:
@@ -169,13 +175,13 @@ def _report(job: Job, search: Search, trials: SweepTrials, tracker: SweepTracker
 
     plots = write_plots(search.study, job.sweep.metric, job.results / "plots")
     table = job.results / "trials.csv"
-    trials_table(list(trials.rows.values()), job.sweep.metric).to_csv(table, index=False)
+    rows = trials_table(list(trials.rows.values()), job.sweep.metric)
+    write_whole(table, rows.to_csv(index=False))
     tracker.log_results(plots, table, search.best())
 
 
 def apply(path: Path) -> None:
     """Write the winning values of a sweep into params.yaml, its comments kept."""
-    from heartseg.sweeps.folder import find_sweep_dir
     from heartseg.sweeps.study import best_of
     from heartseg.yaml_file import change_yaml
 
@@ -188,7 +194,7 @@ def apply(path: Path) -> None:
             f"{folder} is a sweep of recipe {begun}, {path} now names {sweep.recipe}; name {begun} "
             "again, or run the sweep first"
         )
-    best = best_of(folder, _identity(path.stem, folder))
+    best = best_of(folder, identity(path.stem, folder))
     if best is None:
         raise InputError(f"{folder}: no trial ran to its end yet; run `heartseg sweep {path}`")
     values = dict(best.params)
@@ -199,10 +205,6 @@ def apply(path: Path) -> None:
     changes["pipeline", params.recipe(name).dataset] = name
     change_yaml(Path(PARAMS_FILE), changes)
     print(f"{PARAMS_FILE}: recipes.{name} has the values of trial {best.number:02d}: {values}")
-
-
-def _identity(name: str, folder: Path) -> str:
-    return f"{name}-sweep-{read_state(folder)['id']}"
 
 
 def _runs() -> Path:

@@ -97,9 +97,9 @@ def survey(config: CamusDataset | MmodeDataset, folder: Path) -> Survey:
     from heartseg.data import camus, mmode
 
     if isinstance(config, MmodeDataset):
-        # Whose heart it is does not count here, so file names need not tell.
+        # Neither whose heart it is nor the scale counts here, so file names need not tell.
         any_name = {"source": folder, "animal_pattern": "(?P<animal>.+)"}
-        return mmode.survey(config.model_copy(update=any_name))
+        return mmode.survey(config.model_copy(update=any_name), any_scale=True)
     return camus.survey(folder, use_lists=False, spacing=config.spacing)
 
 

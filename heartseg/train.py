@@ -7,29 +7,33 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import signal
+import os
+import shutil
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from heartseg.arguments import add_in_process
 from heartseg.config import Params, Train, load_params
 from heartseg.data.prepared import file_digest, read_metadata
-from heartseg.errors import InputError, run_command
-from heartseg.paths import model_dir, prepared_path, results_dir
+from heartseg.errors import InputError, run_command, writing
+from heartseg.paths import WEIGHTS, model_dir, prepared_path, results_dir
 from heartseg.privacy import case_names
 from heartseg.recipe import Recipe
 from heartseg.tracking.mlflow import repository_root
 from heartseg.training.run_dir import (
     RUNS,
-    STOP,
+    clear_checkpoints,
     code_digest,
     open_run_dir,
     read_state,
+    stopped_by_signals,
     update_state,
 )
 
@@ -48,12 +52,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     prepared = prepared_path(recipe.dataset)
     if not prepared.exists():
         raise InputError(f"{prepared} does not exist; run `heartseg prepare {recipe.dataset}`")
+    _check_weights(recipe, options.recipe)
     digest = file_digest(prepared)
     runs = repository_root(Path.cwd()) / RUNS
     engine = "in-process" if options.in_process else "ray"
     with (
         open_run_dir(runs, options.recipe, recipe, digest, engine) as run_dir,
-        _ended_by_sigterm(run_dir),
+        stopped_by_signals(run_dir),
     ):
         if options.in_process:
             from heartseg.training.in_process import train_here
@@ -69,23 +74,28 @@ def main(argv: Sequence[str] | None = None) -> None:
                 ready = pool.submit(_get_ready, options.recipe, params, prepared, digest, run_dir)
                 try:
                     ray_train.start_ray(run_dir / "ray.log")
+                    ready.result()
                 except BaseException:
-                    ready.result().tracker.close("FAILED")
-                    raise
+                    with ready.result().tracker:  # ends the run as what was raised says
+                        raise
             _train(ready.result(), ray_train.train_on_cluster)
         finally:
             ray_train.shutdown()
 
 
-@contextlib.contextmanager
-def _ended_by_sigterm(run_dir: Path) -> Iterator[None]:
-    """SIGTERM, a scheduler's notice, ends the training with a checkpoint after its next step."""
-    (run_dir / STOP).unlink(missing_ok=True)
-    before = signal.signal(signal.SIGTERM, lambda *_: (run_dir / STOP).touch())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _check_weights(recipe: Recipe, name: str) -> None:
+    """Raise InputError where DVC would not notice that weights to start from have changed."""
+    folder = Path(WEIGHTS) / recipe.dataset
+    outside = [
+        file
+        for file in recipe.weight_files()
+        if not Path(os.path.abspath(file)).is_relative_to(folder.absolute())
+    ]
+    if outside and "DVC_STAGE" in os.environ:  # set by `dvc repro` and `dvc exp run`
+        raise InputError(
+            f"recipes.{name}.model: {outside[0]} is not in {folder}/, which the stage depends on: "
+            f"DVC would not notice when its content changes. Copy it to {folder}/"
+        )
 
 
 @dataclass(frozen=True)
@@ -107,15 +117,11 @@ class Ready:
 def _get_ready(name: str, params: Params, prepared: Path, digest: str, run_dir: Path) -> Ready:
     """Load the images, and start the MLflow run or continue it."""
     from heartseg.data.resident import load_resident
+    from heartseg.tracking.faults import store_errors, writing_to_store
     from heartseg.tracking.lineage import lineage_tags, started_from
-    from heartseg.tracking.mlflow import (
-        TRAINING_KEY,
-        connect,
-        tracking_uri,
-        without_password,
-        writing_to_store,
-    )
-    from heartseg.tracking.records import collect_records, log_records
+    from heartseg.tracking.mlflow import TRAINING_KEY, connect, shown_uri, tracking_uri
+    from heartseg.tracking.records import collect_records, write_records
+    from heartseg.tracking.sender import FILES, FILES_SENT, ArtifactSender
     from heartseg.tracking.tracker import RunTracker, open_training_run
 
     recipe = params.recipe(name)
@@ -138,29 +144,39 @@ def _get_ready(name: str, params: Params, prepared: Path, digest: str, run_dir: 
         "experiment": params.tracking.experiment_prefix + recipe.dataset,
         "name": run_dir.name,
         "params": recipe.model_dump(mode="json"),
-        "texts": {"recipe.yaml": recipe.model_dump(mode="json")},
+        "texts": {},  # its files follow on a way of their own: see ArtifactSender
         "dataset": recipe.dataset,
         "data_source": read_metadata(prepared)["source"],
         "data_digest": digest,
         "tags": tags,
     }
-    shown = without_password(uri)
+    shown = shown_uri(uri, Path.cwd())
     # KILLED is what `heartseg sync` would say of this training if it ended now.
     update_state(run_dir, opening=opening, tracking_uri=shown, status="KILLED", sent=False)
     records = collect_records(Path.cwd())
+    with writing(run_dir / FILES):
+        shutil.rmtree(run_dir / FILES, ignore_errors=True)
+        (run_dir / FILES_SENT).unlink(missing_ok=True)
+        write_records(run_dir / FILES, records, prepared, names)
+        text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+        (run_dir / FILES / "recipe.yaml").write_text(text, encoding="utf-8")
     run_id = None
     try:
         client = connect(uri)
         with writing_to_store(client, "the run"):
             run_id = open_training_run(client, run_dir)
-            log_records(client, run_id, records, prepared, names)
+            ArtifactSender(client, run_id, run_dir, recipe.dataset).send()
     except InputError as error:
         if params.tracking.when_down == "fail":
             if run_id is not None:
-                with contextlib.suppress(Exception):  # it may be what does not answer
+                with contextlib.suppress(*store_errors()):  # it may be what does not answer
                     client.set_terminated(run_id, "FAILED")
             raise
         print(f"{error}; training without it (tracking.when_down: spool)", file=sys.stderr)
+    except KeyboardInterrupt:
+        if run_id is not None:
+            client.set_terminated(run_id, "KILLED")
+        raise
     monitored = params.tracking.system_metrics
     tracker = RunTracker(run_id, run_dir, uri, recipe.dataset, system_metrics=monitored)
     training = {
@@ -195,6 +211,7 @@ def _train(ready: Ready, train: Callable[[Recipe, Train, dict[str, Resident], Pa
     save_trained(model_dir(recipe.dataset), weights, training)
     # Not finished while points wait for the server: the same command then sends them.
     update_state(run_dir, finished=ready.tracker.arrived)
+    clear_checkpoints(run_dir, keep=1)
     where = f"({run_id})" if run_id else "waits for `heartseg sync`"
     print(f"{model_dir(recipe.dataset)}: epoch {epoch}; MLflow run {run_dir.name} {where}")
 

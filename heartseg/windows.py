@@ -1,7 +1,7 @@
 """Cut M-mode recordings into square windows around the heart, to train on.
 
-Takes DICOM files and PNG strips, with the traces, recordings.csv and quality.csv beside them
-(`heartseg.data.mmode_recordings`, `mmode_traces`, `mmode_quality`). Writes a new folder: img/,
+Takes DICOM files and pictures of strips, with the traces, recordings.csv and quality.csv beside
+them (`heartseg.data.mmode_folder`, `mmode_traces`, `mmode_quality`). Writes a new folder: img/,
 mask/ and windows.csv, as datasets.mmode.source wants them; unannotated/ and bad/ with the windows
 that cannot be trained on; strips/ with the joined strips of DICOM files, to draw traces on.
 """
@@ -11,16 +11,17 @@ from __future__ import annotations
 import argparse
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from heartseg.config import Params, load_params
-from heartseg.errors import InputError, run_command
+from heartseg.errors import InputError, printing_notes, run_command
 
 if TYPE_CHECKING:
+    from heartseg.data.mmode_folder import Recording
     from heartseg.data.mmode_quality import QualityLabels
-    from heartseg.data.mmode_recordings import Strip
+    from heartseg.data.mmode_recordings import Defaults, Strip
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -36,33 +37,36 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     if os.path.lexists(options.out) and not _is_empty(options.out):
         raise InputError(f"{options.out}: exists already. Name a new folder, or remove this one.")
-    params = load_params()
-    from heartseg.data import mmode_training_set as training_set
-    from heartseg.data.mmode_recordings import find_recordings
-    from heartseg.data.source import PHANTOM_MARKER
-    from heartseg.metrics.mmode import SPECIES
+    with printing_notes() as notes:
+        _cut(options, load_params(), notes)
 
-    notes: list[str] = []
-    found = find_recordings(options.recordings)
+
+def _cut(options: argparse.Namespace, params: Params, notes: list[str]) -> None:
+    from heartseg.data import mmode_training_set as training_set
+    from heartseg.data.mmode_folder import find_recordings
+    from heartseg.data.mmode_recordings import Defaults
+    from heartseg.data.source import PHANTOM_MARKER
+    from heartseg.data.species import SPECIES
+
+    found = find_recordings(options.recordings, notes)
+    species = SPECIES[params.datasets.mmode.species]
     spacing = (params.datasets.mmode.mm_per_row, params.datasets.mmode.s_per_column)
-    strips, labels = _read(found, spacing, notes)
-    notes += training_set.unmatched(labels, strips)
+    strips, labels = _read(found, Defaults(species, spacing), notes)
     if options.quality:
         _judge(strips, labels, options.quality, params, notes)
-    rates = SPECIES[params.datasets.mmode.species].rates
     windows: training_set.Sorted = {folder: [] for folder in training_set.FOLDERS}
     for strip in strips:
-        cut = training_set.sort_windows(strip, labels, params.windows, rates, notes)
+        cut = training_set.sort_windows(strip, labels, params.windows, species.rates, notes)
         for folder in windows:
             windows[folder] += cut[folder]
     if not any(windows.values()):
-        listing = "".join(f"\n  - {note}" for note in notes)
-        raise InputError(f"no window could be cut, nothing was written:{listing}")
-    marks = [path.parent / PHANTOM_MARKER for path in found.values()]
+        raise InputError(
+            f"{options.out}: no window could be cut, so nothing was written. The notes say which "
+            "size was tried; set windows.size in params.yaml, or label more columns good."
+        )
+    marks = [one.path.parent / PHANTOM_MARKER for one in found]
     marker = next((mark for mark in marks if mark.is_file()), None)
     training_set.write_windows(options.out, windows, strips, marker)
-    for note in notes:
-        print(f"note: {note}")
     train, unannotated, bad = (len(windows[folder]) for folder in training_set.FOLDERS)
     animals = len({window.strip.animal for window, _ in windows[training_set.TO_TRAIN]})
     print(
@@ -72,25 +76,47 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _read(
-    found: dict[str, Path], spacing: tuple[float, float], notes: list[str]
+    found: list[Recording], defaults: Defaults, notes: list[str]
 ) -> tuple[list[Strip], QualityLabels]:
     """All strips, and all labels of quality beside them.
 
     Raises:
         InputError: with every file that is wrong.
     """
+    from heartseg.data.mmode_folder import unmatched_labels
+    from heartseg.data.mmode_quality import QualityLabels, read_quality
     from heartseg.data.mmode_recordings import read_recording
 
     strips: list[Strip] = []
     problems: list[str] = []
-    for name, path in found.items():
+    for recording in found:
         try:
-            strips += read_recording(name, path, spacing, notes)
+            strips += read_recording(recording, defaults, notes)
         except InputError as error:
             problems.append(str(error))
-    labels = _read_labels({path.parent for path in found.values()}, problems)
+    together = QualityLabels()
+    for folder in {one.folder.path: one.folder for one in found}.values():
+        notes += folder.unmatched_files()
+        try:
+            problems += folder.stray_rows()
+        except InputError as error:
+            problems.append(str(error))
+        if folder.quality is None:
+            continue
+        try:
+            labels = read_quality(folder.quality)
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        notes += unmatched_labels(labels, folder.quality, [folder])
+        together.spans.update(labels.spans)
+        together.windows.update(labels.windows)
     times = Counter(strip.name for strip in strips)
-    problems += [f"{name}: two strips have this name" for name in times if times[name] > 1]
+    problems += [
+        f"{name}: two strips have this name. Rename a recording."
+        for name in times
+        if times[name] > 1
+    ]
     if problems:
         lines = list(dict.fromkeys(problems))  # one table's fault can hit several recordings
         listing = "\n".join(f"  - {line}" for line in lines)
@@ -100,7 +126,7 @@ def _read(
             f"{alone} strip(s) have no animal in recordings.csv: each recording counts as an "
             "animal of its own. Name the animals if one has several recordings"
         )
-    return strips, labels
+    return strips, together
 
 
 def _judge(
@@ -108,7 +134,7 @@ def _judge(
 ) -> None:
     """Add spans that a model of quality finds, for strips that nobody has labelled."""
     from heartseg.data.mmode_quality import BAD, GOOD, spans_of
-    from heartseg.metrics.mmode import SPECIES
+    from heartseg.data.species import SPECIES
     from heartseg.models.strips import bad_columns
     from heartseg.recording import pull_predictor, size_of
 
@@ -128,22 +154,6 @@ def _judge(
 
 def _is_empty(folder: Path) -> bool:
     return folder.is_dir() and not any(folder.iterdir())
-
-
-def _read_labels(folders: Iterable[Path], problems: list[str]) -> QualityLabels:
-    """The labels of all folders together."""
-    from heartseg.data.mmode_quality import FILE, QualityLabels, read_quality
-
-    together = QualityLabels()
-    for folder in sorted(folders):
-        try:
-            labels = read_quality(folder / FILE)
-        except InputError as error:
-            problems.append(str(error))
-            continue
-        together.spans.update(labels.spans)
-        together.windows.update(labels.windows)
-    return together
 
 
 if __name__ == "__main__":

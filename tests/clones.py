@@ -33,6 +33,9 @@ def copy_repository(place: Path) -> Path:
 TINY: dict[str, Any] = {
     "pipeline": {"camus": "camus", "mmode": "mmode"},
     "evaluate.bootstrap_samples": 100,
+    "register.camus.floor": {},  # two epochs are no good model
+    "register.mmode.floor": {},
+    "register.mmode-quality.floor": {},
     "phantoms.camus.patients": 8,
     "phantoms.camus.half_sequences": 1,
     "phantoms.mmode.animals": 6,

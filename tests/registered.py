@@ -9,24 +9,43 @@ import mlflow
 import pytest
 import torch
 
-from heartseg.models.packaged import PackagedModel, log_packaged
+from heartseg.config import load_params
+from heartseg.models import build_network
+from heartseg.models.packaged import log_packaged
+from heartseg.models.trained import build_model
+from heartseg.recipe import Recipe
 from heartseg.tracking import registry
+from tests.examples import ROOT
 from tests.tracking.stores import new_run
 
 MODEL = "models:/heartseg-camus@champion"
 CARD = "# heartseg-camus version 1\n\nA threshold.\n"
 
 
-class Threshold(torch.nn.Module):
-    """Label 1 where the gray value is above the mean of `normalise`, at the network's own size."""
+def threshold_recipe() -> dict[str, object]:
+    """A recipe of a QuickNAT with a single filter, at 32 x 32 pixels."""
+    recipe = load_params(ROOT / "params.yaml").recipe("camus-quicknat").model_dump(mode="json")
+    model = recipe["model"] | {"filters": 1, "kernel": 3}
+    return recipe | {"model": model, "input_size": 32, "loss": "ce_dice"}
 
-    def __init__(self, shift: float = 0.0):
-        super().__init__()
-        self.shift = torch.nn.Parameter(torch.tensor([shift]))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x - self.shift
-        return torch.cat([-x, x, -10 - x.abs(), -10 - x.abs()], dim=1)
+def threshold_weights(shift: float = 0.0) -> dict[str, torch.Tensor]:
+    """The network's weights by hand: label 1 where the normalised gray value is above `shift`.
+
+    Only the first encoder and the last decoder let anything through, which is the image itself.
+    """
+    recipe = Recipe.model_validate(threshold_recipe())
+    state = build_network(recipe.model, 4).state_dict()
+    for key, values in state.items():
+        passes = key.endswith(("running_var", "activation.weight"))
+        values.fill_(passes or (".norms." in key and key.endswith("weight")))
+        if key.endswith("running_var"):
+            values -= 1e-5  # which BatchNorm adds
+    for block in ("encoders.0", "decoders.3"):
+        state[f"{block}.0.convolutions.2.weight"][0, 0] = 1.0  # the block's own first input
+    state["classifier.weight"][:2, 0, 0, 0] = torch.tensor([-1.0, 1.0])
+    state["classifier.bias"] += torch.tensor([shift, -shift, -1000.0, -1000.0])
+    return state
 
 
 def register_threshold(uri: str, shift: float = 0.0) -> None:
@@ -35,13 +54,13 @@ def register_threshold(uri: str, shift: float = 0.0) -> None:
     run_id = new_run(uri)
     # resized to its own size an image of 32 x 32 stays as it is
     info = log_packaged(
-        PackagedModel(Threshold(shift), 32).eval(),
+        build_model(threshold_recipe(), threshold_weights(shift))[0],
         1,
         name="threshold",
         run_id=run_id,
         metadata={
             "dataset": "camus",
-            "recipe": {"dataset": "camus", "loss": "ce_dice", "model": {"in_channels": 1}},
+            "recipe": threshold_recipe(),
             "postprocess": "none",
         },
     )

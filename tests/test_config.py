@@ -61,6 +61,8 @@ def test_wrong_keys_are_named_with_the_nearest_right_one(tmp_path, values):
         ("recipes.camus.class_weights", [1.0, 2.0], "4 labels"),
         ("datasets.camus.split.fold", 5, "fold 5 does not exist"),
         ("datasets.camus.split.test_fraction", 0.95, "leave no patient to train on"),
+        ("register.camus.floor", {"overal.mean.dice": 0.7}, "did you mean 'overall'?"),
+        ("register.camus.floor", {"overall.mean.dice": "good"}, "valid number"),
         ("datasets.camus.frames", 3, "greater than or equal to 4"),
         ("pipeline.camus", "camuss", "did you mean 'camus'?"),
         ("pipeline.camus", "mmode", "recipe mmode trains on mmode"),

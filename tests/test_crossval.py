@@ -26,6 +26,7 @@ from heartseg.tracking.mlflow import connect
 from heartseg.training.journal import JOURNAL, read_progress
 from tests.clones import environment, run
 from tests.examples import ROOT, disks, small_recipe
+from tests.processes import wait_until
 
 SOURCE = {"PYTHONPATH": str(ROOT)}
 
@@ -43,6 +44,7 @@ def repository(tmp_path_factory) -> Path:
     recipe = small_recipe(load_params(ROOT / "params.yaml"), epochs=EPOCHS)
     content["recipes"]["camus"] = recipe.model_dump(mode="json")
     content["tracking"]["system_metrics"] = False
+    content["register"]["camus"]["floor"] = {}
     (place / "params.yaml").write_text(yaml.safe_dump(content))
     splits, samples = {}, []
     for number, (image, mask) in enumerate(zip(*disks(99), strict=True)):
@@ -59,7 +61,25 @@ def repository(tmp_path_factory) -> Path:
     return place
 
 
+def asked_to_end(place: Path) -> None:
+    """SIGTERM in the midst of the first fold: a checkpoint, and no run is left RUNNING."""
+    driver = subprocess.Popen(
+        COMMAND, cwd=place, env=environment(place) | SOURCE,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_until(lambda: list(place.glob("runs/camus-crossval-*/fold0/progress.json")))
+    driver.send_signal(signal.SIGTERM)
+    said = driver.communicate(timeout=120)[1]
+    assert driver.returncode == 143, said
+    assert "Traceback" not in said
+    client = connect(f"sqlite:///{place}/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("heartseg-camus").experiment_id])
+    assert [one.info.status for one in runs] == ["KILLED", "KILLED"]
+    assert list(place.glob("runs/camus-crossval-*/fold0/checkpoints/*.pt"))
+
+
 def test_killed_and_run_again(repository):
+    asked_to_end(repository)
     driver = subprocess.Popen(
         COMMAND, cwd=repository, env=environment(repository) | SOURCE,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

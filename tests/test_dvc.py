@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from heartseg.paths import WEIGHTS
 from tests.examples import ROOT
 
 ROOMS = ("data", "metrics", "models", "training", "report")
@@ -52,3 +53,10 @@ def test_every_dependency_on_code_exists():
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values()
     code = {d for stage in stages for d in stage["do"]["deps"] if d.startswith("heartseg/")}
     assert [d for d in sorted(code) if not (ROOT / d).exists()] == []
+
+
+def test_training_depends_on_the_folder_of_weights_of_its_dataset():
+    stage = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["train"]["do"]
+    assert f"{WEIGHTS}/${{key}}" in stage["deps"]
+    for dataset in yaml.safe_load((ROOT / "params.yaml").read_text())["pipeline"]:
+        assert (ROOT / WEIGHTS / dataset).is_dir()

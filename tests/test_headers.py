@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import nibabel as nib
@@ -14,7 +13,8 @@ from pydicom import Dataset
 from heartseg import recording, windows
 from heartseg.data import images
 from heartseg.data.mmode_dicom import read_dicom
-from heartseg.data.mmode_quality import read_quality
+from heartseg.data.mmode_folder import find_recordings
+from heartseg.data.mmode_recordings import Defaults, read_recording
 from heartseg.data.phantoms.recording import (
     MM_PER_ROW,
     S_PER_COLUMN,
@@ -22,8 +22,8 @@ from heartseg.data.phantoms.recording import (
     make_recording,
     scroll,
 )
+from heartseg.data.species import SPECIES
 from heartseg.errors import InputError
-from heartseg.metrics.mmode import SPECIES
 from tests.examples import ROOT
 
 SECRETS = ("Mueller", "PID-7731", "19550101", "20240229", "St-Anna", "Dr-Weber", "ACC-99", "Hedwig")
@@ -73,11 +73,9 @@ def test_windows_and_measurements_of_a_dicom_file(folder, tmp_path, params, monk
     out = tmp_path / "out"
     windows.main([str(folder / "a.dcm"), "--out", str(out / "windows")])
     species = SPECIES["mouse"]
-    options = argparse.Namespace(mm_per_row=None, s_per_column=None, quality=None)
-    [(strip, bad)] = recording._read(
-        "a", folder / "a.dcm", read_quality(folder / "q.csv"), params, options
-    )
-    bad = np.zeros(strip.image.shape[1], bool) if bad is None else bad
+    defaults = Defaults(species, (params.datasets.mmode.mm_per_row, 0.001))
+    [strip] = read_recording(find_recordings([folder / "a.dcm"], [])[0], defaults, [])
+    bad = np.zeros(strip.image.shape[1], bool)
     row = recording.measure_recording(
         strip, strip.mask, bad, species.rates, species, out / "measured"
     )

@@ -63,6 +63,7 @@ fork(evaluate)
 fork(register, MlflowClient, "create_logged_model")
 fork(register, MlflowClient, "create_registered_model")  # after the package was logged
 fork(register, MlflowClient, "create_model_version")
+fork(register, MlflowClient, "set_registered_model_alias")
 fork(register, register, "write_whole", after=False)
 fork(register)
 """
@@ -77,6 +78,7 @@ def test_killed_at_any_write_and_run_again(
     shutil.copy(ROOT / "params.yaml", tmp_path)
     few = {"bootstrap_samples": 100, "tta": "none", "postprocess": "none"}  # for speed
     set_params(tmp_path, {f"evaluate.{key}": value for key, value in few.items()})
+    set_params(tmp_path, {"register.camus.floor": {}})  # the weights are random
     samples = camus_samples()
     split = {sample.patient: "test" for sample in samples} | {"spare": "val", "p3": "train"}
     facts = {

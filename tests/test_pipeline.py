@@ -75,6 +75,16 @@ def test_one_changed_value_concerns_its_own_stages_only(clone):
         (clone / "params.yaml").write_text(before)
 
 
+def test_weights_to_start_from_concern_the_training(clone):
+    start = clone / "weights/mmode/start.pth"
+    start.touch()
+    try:
+        assert "train@mmode" in stages_out_of_date(clone)
+        assert "train@camus" not in stages_out_of_date(clone)
+    finally:
+        start.unlink()
+
+
 def test_data_travel_through_a_remote(clone, tmp_path):
     """Pushed from one clone, pulled into another, which then has nothing left to do."""
     run(["dvc", "remote", "add", "--default", "storage", str(tmp_path / "storage")], clone)

@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import get_args
 
 import matplotlib.text
 import numpy as np
@@ -24,6 +25,7 @@ from heartseg.config import Params, Privacy, load_params
 from heartseg.data.prepared import Sample, write_prepared
 from heartseg.errors import InputError
 from heartseg.privacy import KEY_VARIABLE, WITHHELD, CaseNames, case_names, read_key
+from heartseg.recipe import DatasetName
 from heartseg.tracking import tracker
 from tests.examples import ROOT, disks, small_recipe
 from tests.tracking.stores import _cold_store, _own_environment, store
@@ -130,6 +132,15 @@ def test_who_is_behind_a_name(tmp_path, key, monkeypatch, capsys):
     assert [line.split()[1] for line in lines] == ["QX4711_4CH_ES", "ZZSCHMIDT-7731"]
     with pytest.raises(InputError, match="nobody named id-0"):
         look_up.main(["camus", "id-0"])
+
+
+@pytest.mark.parametrize("dataset", get_args(DatasetName))
+def test_names_are_looked_up_in_every_dataset(tmp_path, monkeypatch, key, capsys, dataset):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    prepare(tmp_path).rename(tmp_path / f"data/prepared/{dataset}.parquet")
+    look_up.main([dataset])
+    assert "ZZSCHMIDT-7731" in capsys.readouterr().out
 
 
 # --- the key ------------------------------------------------------------------------------
@@ -242,7 +253,7 @@ def test_nothing_that_is_sent_names_a_patient(tmp_path, params, store, key, monk
     assert database
     if mode == "plain":  # so the search does find names
         assert named_in(sent[0]).keys() == PATIENTS.keys()  # all, in lineage/cases.json
-        assert named_in(sent[1]).keys() == {"ZZSCHMIDT-7731"}
+        assert named_in(sent[1]).keys() == PATIENTS.keys()  # in artifacts/lineage/cases.json
         return
     assert not [text for text in drawn for patient in PATIENTS if patient in text]
     assert [named_in(folder) for folder in sent] == [{}, {}]

@@ -21,7 +21,7 @@ from heartseg.paths import model_dir, prepared_path, results_dir
 from heartseg.tracking import pulled
 from heartseg.tracking.mlflow import connect
 from tests.examples import ROOT, small_recipe
-from tests.tracking.stores import _cold_store, _own_environment, new_run, store
+from tests.tracking.stores import _cold_store, _own_environment, forget_run, new_run, store
 
 __all__ = ["_cold_store", "_own_environment", "store"]
 
@@ -68,10 +68,13 @@ def train(params: Params, uri: str, seed: int = 0, run_id: str | None = None) ->
     return run_id
 
 
-def evaluate(dice: float, digest: str = "1" * 32, postprocess: str = "none") -> None:
+def evaluate(
+    dice: float, digest: str = "1" * 32, postprocess: str = "none", plausible: float | None = 0.9
+) -> None:
     """What the evaluate stage leaves."""
     metrics = {
         "overall": {"mean": {"dice": dice}},
+        "plausibility": {"n": 1, "fraction": plausible, "flags": {}, "by_view": {}, "by_phase": {}},
         "evaluated_on": "test",
         "postprocess": {"chosen": postprocess, "chosen_on": "val"},
         "tta": {"chosen": "none", "chosen_on": "val"},
@@ -142,6 +145,44 @@ def test_a_worse_model_becomes_challenger_until_it_is_judged_better(params, stor
     assert (worse["version"], worse["alias"]) == ("2", "challenger")
     assert (better["version"], better["alias"]) == ("2", "champion")
     assert connect(store).get_model_version(NAME, "2").tags["eval.value"] == "0.9"
+
+
+@pytest.mark.slow
+def test_below_a_floor_no_model_becomes_champion(params, store, capsys):
+    """Not even the first; when it is corrected, it does."""
+    train(params, store)
+    for dice, plausible in ((0.69, 0.9), (0.9, 0.49), (0.9, None)):
+        evaluate(dice, plausible=plausible)
+        below = registered()
+        assert (below["version"], below["alias"]) == ("1", "challenger")
+        key = "overall.mean.dice" if dice < 0.7 else "plausibility.fraction"
+        assert f"floor: {key}" in below["reason"]
+        assert below["reason"] in capsys.readouterr().out
+        assert "champion" not in connect(store).get_registered_model(NAME).aliases
+
+    evaluate(0.7, plausible=0.5)  # the least that is enough
+    assert registered()["alias"] == "champion"
+
+    evaluate(0.6)  # of a champion it is told
+    still = registered()
+    assert still["alias"] == "champion"
+    assert "misses a floor" in still["reason"]
+
+
+@pytest.mark.slow
+def test_a_version_whose_run_is_gone_is_told(params, store):
+    run_id = train(params, store)
+    evaluate(0.8)
+    registered()
+    client = connect(store)
+
+    client.delete_run(run_id)
+    with pytest.raises(InputError, match=f"version 1 .*restore --run-id {run_id}"):
+        register.main(["camus"])
+    forget_run(store, run_id)
+    with pytest.raises(InputError, match=f"version 1 .*run {run_id} is gone"):
+        register.main(["camus"])
+    assert versions(store) == 1
 
 
 @pytest.mark.slow

@@ -79,6 +79,7 @@ def place(tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> Path:
             "evaluate.postprocess": "none",
             "evaluate.tta": "none",
             "tracking.system_metrics": False,
+            "register.camus.floor": {},
         },
     )  # fmt: skip
     source = tmp_path / "data/phantoms/camus"

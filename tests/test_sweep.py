@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import optuna
+import psutil
 import pytest
 import yaml
 from optuna.trial import FrozenTrial, TrialState
@@ -194,3 +195,18 @@ def test_an_interruption_and_three_kills_lose_and_repeat_nothing(repository):
     # The sweep goes on from there, and has nothing to try twice.
     assert "best: trial" in run(COMMAND, repository, timeout=100)
     assert len(study(repository)) == TRIALS
+
+
+def test_the_death_of_the_gcs_closes_all_runs(repository):
+    driver = start(repository)
+    wait_until(driver, lambda: in_the_midst_of_an_epoch(repository))
+    for process in psutil.Process(driver.pid).children(recursive=True):
+        if process.name() == "gcs_server":
+            process.kill()
+    said = driver.communicate(timeout=90)[0]
+    assert driver.returncode == 2, said[-3000:]
+    assert "GCS" in said
+    client = connect(f"sqlite:///{repository}/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("heartseg-camus").experiment_id])
+    assert len(runs) >= 2
+    assert {one.info.status for one in runs} <= {"FINISHED", "FAILED", "KILLED"}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from heartseg.errors import one_line
+from heartseg.errors import InputError, one_line
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -34,5 +35,9 @@ def attempt(name: str, where: str, look: Callable[[], list[Check]]) -> list[Chec
     """The checks of `look`; a fault nobody thought of is one that failed, and the rest goes on."""
     try:
         return look()
-    except Exception as error:
+    except InputError as error:
         return [Check(name, where, "fail", one_line(error), "read the message")]
+    except Exception as error:
+        traceback.print_exc()
+        mend = "this may be a bug of heartseg: report it with the traceback above"
+        return [Check(name, where, "fail", one_line(error), mend)]

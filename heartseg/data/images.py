@@ -18,7 +18,15 @@ from heartseg.data.geometry import SAME_SCALE, Spacing
 from heartseg.data.pixels import Images, check_size, to_uint8
 from heartseg.errors import InputError, one_line
 
-__all__ = ["Images", "is_image", "read_images", "read_labels", "read_uncertainty", "stem_of"]
+__all__ = [
+    "Images",
+    "is_image",
+    "read_images",
+    "read_labels",
+    "read_uncertainty",
+    "read_values",
+    "stem_of",
+]
 
 SUFFIXES = (
     *(".nii.gz", ".nii", ".mha", ".mhd", ".png", ".tif", ".tiff", ".jpg", ".jpeg"),
@@ -124,6 +132,15 @@ def read_labels(path: Path, known: Iterable[int]) -> Images:
         return rounded.astype(np.uint8)
 
     return _read(path, to_labels)
+
+
+def read_values(path: Path) -> Images:
+    """Read a file's values as they are stored, such as those of a drawn mask.
+
+    Raises:
+        InputError: "path: reason. Remedy."
+    """
+    return _read(path, lambda values: values)
 
 
 def read_uncertainty(path: Path) -> np.ndarray:

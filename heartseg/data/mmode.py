@@ -1,4 +1,4 @@
-"""Reader for M-mode windows: folders img/ and mask/ with PNG files of equal names, and
+"""Reader for M-mode windows: folders img/ and mask/ with pictures of equal names, and
 windows.csv beside them where more is known (`heartseg.data.mmode_table`).
 """
 
@@ -11,23 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from heartseg.config import MmodeDataset
 from heartseg.data.labels import Mmode
-from heartseg.data.mmode_table import (
-    REFERENCES,
-    read_numbers,
-    read_windows_csv,
-    torn_recordings,
-)
+from heartseg.data.mmode_pictures import KINDS, find_pictures, read_mask, read_picture
+from heartseg.data.mmode_table import read_numbers, read_windows_csv, torn_recordings
 from heartseg.data.prepared import Sample
 from heartseg.data.source import Survey
-from heartseg.errors import BadFilesError, InputError, one_line
-
-SHORTEST_SIDE = 16
-MOST_PIXELS = 1 << 26
-"""Of a picture; a PNG file of a few bytes can claim to hold any number."""
+from heartseg.data.species import SPECIES, Scale, Species, check_scale, tallest
+from heartseg.errors import BadFilesError, InputError
 
 
 @dataclass(frozen=True)
@@ -38,7 +30,8 @@ class MmodeCase:
         case_id: the file name without its ending.
         patient: the animal.
         frame: 0-based number of the window among those of its animal, w2 before w10.
-        spacing: (mm per row, s per column).
+        scale: of its pixels.
+        species: whose heart must fit that scale; None if any scale will do.
         problems: known before the images are opened.
     """
 
@@ -47,7 +40,8 @@ class MmodeCase:
     frame: int
     image: Path
     mask: Path
-    spacing: tuple[float, float]
+    scale: Scale
+    species: Species | None = None
     quality: str = ""
     reference: dict[str, float] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
@@ -59,27 +53,36 @@ class MmodeCase:
             BadFilesError: with every problem of the case.
         """
         problems = list(self.problems)
+        notes: list[str] = []
         loaded = []
-        for path, read in ((self.image, read_gray), (self.mask, read_mask)):
+        for path, read, what in (
+            (self.image, read_picture, "image"),
+            (self.mask, read_mask, "mask"),
+        ):
             try:
-                loaded.append(read(path))
+                if not os.path.lexists(path):
+                    raise InputError(
+                        f"{path}: is missing. Add it, or remove the file of that name in the "
+                        "other folder."
+                    )
+                pixels, odd = read(path)
+                loaded.append(pixels)
+                notes += [f"{self.case_id}: its {what} {clause}" for clause in odd]
             except InputError as error:
                 problems.append(str(error))
-        if len(loaded) == 2 and loaded[0].shape != loaded[1].shape:
-            problems.append(
-                f"{self.mask}: has {loaded[1].shape} pixels where the image has "
-                f"{loaded[0].shape}. Export it at the image's size."
-            )
+        if len(loaded) == 2:
+            image, inside = loaded
+            if image.shape != inside.shape:
+                sizes = [" x ".join(map(str, one.shape)) for one in (inside, image)]
+                problems.append(
+                    f"{self.mask}: has {sizes[0]} pixels (rows x columns), its image {sizes[1]}. "
+                    "Export the mask at the image's size."
+                )
+            elif self.species is not None:
+                tall = tallest(inside)
+                problems += check_scale(self.scale, image.shape, tall, self.species)
         if problems:
             raise BadFilesError("mmode", problems)
-        image, mask = loaded
-        inside = mask > mask.max() / 2
-        notes: tuple[str, ...] = ()
-        if (levels := len(np.unique(mask))) > 2:
-            notes = (
-                f"{self.case_id}: its mask has {levels} gray levels; "
-                "those above half of the maximum count as LV",
-            )
         return Sample(
             case_id=self.case_id,
             patient=self.patient,
@@ -88,93 +91,47 @@ class MmodeCase:
             frame=self.frame,
             image=image,
             mask=np.where(inside, Mmode.LV, Mmode.BACKGROUND).astype(np.uint8),
-            spacing=self.spacing,
+            spacing=self.scale.spacing,
             quality=self.quality,
             reference=self.reference,
-            notes=notes,
+            notes=tuple(notes),
         )
-
-
-def read_gray(path: Path) -> np.ndarray:
-    """A PNG of 8 bits per channel as uint8 (H, W)."""
-    return _read(path)[0]
-
-
-def read_mask(path: Path) -> np.ndarray:
-    """As `read_gray`; what is drawn in the alpha channel would be lost, so it is refused."""
-    pixels, transparent = _read(path)
-    if transparent:
-        raise InputError(
-            f"{path}: is transparent in parts, so its mask may be in the alpha channel. "
-            "Export it as 8-bit gray without transparency."
-        )
-    return pixels
-
-
-def _read(path: Path) -> tuple[np.ndarray, bool]:
-    """Pixels, and whether only a part of them is transparent."""
-    try:
-        with Image.open(path, formats=["PNG"]) as picture:
-            mode, size = picture.mode, picture.size
-            check_size(size)
-            gray = picture.convert("L") if mode in ("RGB", "RGBA", "P", "LA", "1") else picture
-            pixels = np.array(gray)
-            transparent = False
-            if picture.has_transparency_data:
-                lowest, highest = picture.convert("RGBA").getchannel("A").getextrema()
-                transparent = lowest != highest
-    except FileNotFoundError:
-        raise InputError(
-            f"{path}: is missing. Add it, or remove the file of that name in the other folder."
-        ) from None
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    except Exception as error:  # Pillow raises many kinds on a broken file
-        raise InputError(
-            f"{path}: cannot be read ({one_line(error)}). Export it again as PNG."
-        ) from None
-    if pixels.dtype != np.uint8:
-        raise InputError(f"{path}: has the mode {mode}, not 8 bits. Export it as 8-bit gray.")
-    if min(size) < SHORTEST_SIDE:
-        raise InputError(
-            f"{path}: has {size[1]} x {size[0]} pixels, too few for a window. Export it again."
-        )
-    return pixels, transparent
-
-
-def check_size(size: tuple[int, int]) -> None:
-    """Before pixels are decoded: InputError where (columns, rows) are too many."""
-    columns, rows = size
-    if columns * rows > MOST_PIXELS:
-        raise InputError(f"has {rows} x {columns} pixels, too many. Cut it into parts.")
 
 
 # --- what the source holds ----------------------------------------------------------------
 
 
-def survey(config: MmodeDataset) -> Survey:
+def survey(config: MmodeDataset, *, any_scale: bool = False) -> Survey:
     """Find the windows, their animals and what windows.csv says about them.
+
+    Args:
+        config: the section of params.yaml.
+        any_scale: do not check that the dataset's species fits the scale.
 
     Raises:
         InputError: the source is no such dataset, or animal_pattern cannot be used.
     """
+    species = None if any_scale else SPECIES[config.species]
     source = config.source
     pattern = compile_pattern(config.animal_pattern, "mmode")
     if not os.path.isdir(source):
         raise InputError(
-            f"{source} is no folder; set datasets.mmode.source in params.yaml "
-            "(or let `dvc repro` make the phantoms)"
+            f"{source}: is no folder. Name one with img and mask: datasets.mmode.source in "
+            "params.yaml for `prepare`, which `dvc repro` fills with phantoms."
         )
     for name in ("img", "mask"):
         if not os.path.isdir(source / name):
             raise InputError(
-                f"{source} has no folder {name}; "
-                "put PNG files of equal names into its folders img and mask"
+                f"{source}: has no folder {name}. Put pictures ({KINDS}) of equal names into its "
+                "folders img and mask; recordings are cut into them by `heartseg windows`."
             )
     notes: list[str] = []
-    images, masks = find_pngs(source / "img", notes), find_pngs(source / "mask", notes)
+    images, masks = find_pictures(source / "img", notes), find_pictures(source / "mask", notes)
     if not images and not masks:
-        raise InputError(f"{source}: img and mask hold no PNG file; put the windows there")
+        raise InputError(
+            f"{source}: img and mask hold no {KINDS} file. Put the windows there."
+            + "".join(f"\n  - {note}" for note in notes)
+        )
 
     rows: dict[str, dict[str, str]] = {}
     unusable: list[str] = []  # without windows.csv the scale of every window is in doubt
@@ -203,7 +160,7 @@ def survey(config: MmodeDataset) -> Survey:
                 f"{image}: animal_pattern {config.animal_pattern!r} finds no animal in its name. "
                 "Rename it, change datasets.mmode.animal_pattern, or name it in windows.csv."
             )
-        numbers = read_numbers(row, source / "windows.csv", faults)
+        numbers, scale = read_numbers(row, source / "windows.csv", "mmode", config, faults)
         cases.append(
             MmodeCase(
                 case_id=stem,
@@ -211,12 +168,10 @@ def survey(config: MmodeDataset) -> Survey:
                 frame=seen[animal],
                 image=image,
                 mask=mask,
-                spacing=(
-                    numbers.get("mm_per_row", config.mm_per_row),
-                    numbers.get("s_per_column", config.s_per_column),
-                ),
+                scale=scale,
+                species=species,
                 quality=row.get("quality", ""),
-                reference={REFERENCES[k]: v for k, v in numbers.items() if k in REFERENCES},
+                reference=numbers,
                 problems=tuple(faults),
             )
         )
@@ -247,23 +202,3 @@ def compile_pattern(text: str, dataset: str) -> re.Pattern[str]:
             f"datasets.{dataset}.animal_pattern {text!r} has no group (?P<animal>…); add it"
         )
     return pattern
-
-
-def find_pngs(folder: Path, notes: list[str]) -> dict[str, list[Path]]:
-    """PNG files by name without ending; more than one where a.png and a.PNG are there."""
-    try:
-        names = sorted(os.listdir(folder))
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be read ({one_line(error)}); mend it") from None
-    paths = [folder / name for name in names if not name.startswith(".")]
-    found: dict[str, list[Path]] = {}
-    other = []
-    for path in paths:
-        if path.suffix.lower() == ".png":
-            found.setdefault(path.stem, []).append(path)
-        else:
-            other.append(path.name)
-    if other:
-        more = f" and {len(other) - 5} more" if len(other) > 5 else ""
-        notes.append(f"{folder.name}: not used: {', '.join(other[:5])}{more}")
-    return found

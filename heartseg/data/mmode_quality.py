@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from heartseg.data.csv_table import read_numbers, read_table
+from heartseg.data.mmode_pictures import recording_name
 from heartseg.errors import InputError
 
 FILE = "quality.csv"
@@ -83,17 +84,20 @@ def read_quality(path: Path) -> QualityLabels:
     labels = QualityLabels()
     if not path.exists():
         return labels
-    table = read_table(path, ["quality"], ["recording", "start_s", "end_s", "window"])
-    starts, ends = (read_numbers(table, column, path) for column in ("start_s", "end_s"))
-    cells = zip(table["recording"], table["window"], table["quality"].str.lower(), strict=True)
+    times = ["start_s", "end_s"]
+    table = read_table(path, ["quality"], ["recording", *times, "window"], numbers=times)
+    starts, ends = (read_numbers(table, column, path) for column in times)
+    named = (table[column].map(recording_name) for column in ("recording", "window"))
+    cells = zip(*named, table["quality"].str.lower(), strict=True)
     for row, (recording, window, label) in enumerate(cells):
         where = f"{path}: row {row + 1} below the header"
         if label not in (GOOD, BAD):
             raise InputError(f"{where} has the quality {label!r}. Write {GOOD} or {BAD}.")
         if bool(recording) == bool(window):
-            raise InputError(f"{where} must name a recording or a window. Give one of them.")
+            raise InputError(f"{where} must name either a recording or a window.")
         if window:
-            labels.windows[window] = label
+            if labels.windows.setdefault(window, label) != label:
+                raise InputError(f"{where} labels {window} again, otherwise. Keep one label.")
         elif not starts[row] < ends[row]:
             raise InputError(f"{where} has no span of time. Give start_s and a later end_s.")
         else:

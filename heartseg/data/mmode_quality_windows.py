@@ -14,10 +14,12 @@ import numpy as np
 
 from heartseg.config import MmodeDataset
 from heartseg.data.labels import Quality
-from heartseg.data.mmode import compile_pattern, find_pngs, natural_order, read_gray
+from heartseg.data.mmode import compile_pattern, natural_order
+from heartseg.data.mmode_pictures import KINDS, find_pictures, read_picture
 from heartseg.data.mmode_table import read_numbers, read_windows_csv, torn_recordings
 from heartseg.data.prepared import Sample
 from heartseg.data.source import Survey
+from heartseg.data.species import SPECIES, Scale, Species, check_scale
 from heartseg.errors import BadFilesError, InputError
 
 FOLDERS = (".", "bad", "unannotated")
@@ -34,7 +36,8 @@ class QualityCase:
         case_id: the file name without its ending.
         patient: the animal.
         frame: 0-based number of the window among those of its animal.
-        spacing: (mm per row, s per column).
+        scale: of its pixels.
+        species: whose heart must fit that scale; None if any scale will do.
         quality: "good" or "bad".
         problems: known before the image is opened.
     """
@@ -43,7 +46,8 @@ class QualityCase:
     patient: str
     frame: int
     image: Path
-    spacing: tuple[float, float]
+    scale: Scale
+    species: Species | None
     quality: str
     problems: tuple[str, ...]
 
@@ -54,31 +58,48 @@ class QualityCase:
             BadFilesError: with every problem of the case.
         """
         problems = list(self.problems)
-        image = None
+        image: np.ndarray | None = None
+        notes: list[str] = []
         try:
-            image = read_gray(self.image)
+            image, notes = read_picture(self.image)
+            if self.species is not None:
+                problems += check_scale(self.scale, image.shape, None, self.species)
         except InputError as error:
             problems.append(str(error))
         if problems or image is None:
             raise BadFilesError("mmode-quality", problems)
-        mask = np.full(image.shape, LABELS[self.quality], np.uint8)
-        place = (self.case_id, self.patient, "", "", self.frame)
-        return Sample(*place, image, mask, self.spacing, self.quality)
+        return Sample(
+            case_id=self.case_id,
+            patient=self.patient,
+            view="",
+            phase="",
+            frame=self.frame,
+            image=image,
+            mask=np.full(image.shape, LABELS[self.quality], np.uint8),
+            spacing=self.scale.spacing,
+            quality=self.quality,
+            notes=tuple(f"{self.case_id}: its image {clause}" for clause in notes),
+        )
 
 
-def survey(config: MmodeDataset) -> Survey:
+def survey(config: MmodeDataset, *, any_scale: bool = False) -> Survey:
     """Find the labelled windows and their animals.
+
+    Args:
+        config: the section of params.yaml.
+        any_scale: do not check that the dataset's species fits the scale.
 
     Raises:
         InputError: the source is no such dataset, or animal_pattern cannot be used.
     """
+    species = None if any_scale else SPECIES[config.species]
     pattern = compile_pattern(config.animal_pattern, "mmode-quality")
     source = config.source
     folders = [source / name for name in FOLDERS if (source / name / "img").is_dir()]
     if not folders:
         raise InputError(
-            f"{source} has no folder img; put PNG files there and windows.csv beside it, or set "
-            "datasets.mmode-quality.source to what `heartseg windows` has left"
+            f"{source}: has no folder img. Put the windows ({KINDS}) there and windows.csv beside "
+            "it, or set datasets.mmode-quality.source to what `heartseg windows` has left."
         )
     notes: list[str] = []
     problems: list[str] = []
@@ -87,7 +108,7 @@ def survey(config: MmodeDataset) -> Survey:
     unlabelled = 0
     for folder in folders:
         table = folder / "windows.csv"
-        images = find_pngs(folder / "img", notes)
+        images = find_pictures(folder / "img", notes)
         try:
             rows = read_windows_csv(table, set(images), notes)
         except InputError as error:
@@ -112,13 +133,9 @@ def survey(config: MmodeDataset) -> Survey:
             animal = row.get("animal", "") or ((match["animal"] or "") if match else "")
             if not animal:
                 faults.append(f"{image}: has no animal. Name it in {table}.")
-            numbers = read_numbers(row, table, faults)
-            spacing = (
-                numbers.get("mm_per_row", config.mm_per_row),
-                numbers.get("s_per_column", config.s_per_column),
-            )
+            _, scale = read_numbers(row, table, "mmode-quality", config, faults)
             cases[stem] = QualityCase(
-                stem, animal, seen[animal], image, spacing, label, tuple(faults)
+                stem, animal, seen[animal], image, scale, species, label, tuple(faults)
             )
             seen[animal] += 1
     if unlabelled:

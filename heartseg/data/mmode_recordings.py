@@ -1,12 +1,6 @@
-"""M-mode recordings as they come: DICOM files or PNG strips, with traces and a table beside them.
+"""M-mode recordings as they come: DICOM files or pictures, with what is drawn and known of them.
 
-Beside a recording NAME.dcm, NAME.png or NAME_img.png may stand NAME_traces.csv (see
-`heartseg.data.mmode_traces`), or NAME_mask.png where there are no traces. A DICOM file whose
-frames part into several strips is NAME_s1, NAME_s2, ..., and so are their traces.
-
-recordings.csv in the same folder may give, by recording: animal, mm_per_row, s_per_column, and
-first_row, last_row, first_column, last_column of the strip within a PNG (from 0, inclusive); and
-what is known of the heart, to measure `heartseg recording` by: lvidd_mm, lvids_mm, heart_rate_bpm.
+What stands beside them is found by `heartseg.data.mmode_folder`.
 """
 
 from __future__ import annotations
@@ -17,18 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from heartseg.data.csv_table import read_numbers, read_table
-from heartseg.data.mmode import read_gray, read_mask
+from heartseg.data.csv_table import read_number
 from heartseg.data.mmode_dicom import is_dicom, read_dicom
+from heartseg.data.mmode_folder import AXES, BOX, KNOWN, SPACINGS, TABLE, Folder, Recording
+from heartseg.data.mmode_pictures import read_mask, read_picture
 from heartseg.data.mmode_traces import fill_between, read_traces, traces_of
+from heartseg.data.species import Scale, Species, check_scale, tallest
 from heartseg.errors import InputError
-
-TABLE = "recordings.csv"
-SPACINGS = ("mm_per_row", "s_per_column")
-AXES = ("row", "column")
-BOX = tuple(f"{end}_{axis}" for axis in AXES for end in ("first", "last"))
-KNOWN = ("lvidd_mm", "lvids_mm", "heart_rate_bpm")
-BESIDE = ("_mask.png", "_traces.csv")
 
 
 @dataclass(frozen=True)
@@ -40,7 +29,7 @@ class Strip:
         recording, animal: windows of one animal never part.
         image: uint8 (H, W).
         upper, lower: traces (W,) in pixels, NaN where not annotated.
-        spacing: (mm per row, s per column).
+        scale: of the pixels.
         from_dicom: whether the strip is nowhere on disk yet.
     """
 
@@ -50,8 +39,13 @@ class Strip:
     image: np.ndarray
     upper: np.ndarray
     lower: np.ndarray
-    spacing: tuple[float, float]
+    scale: Scale
     from_dicom: bool
+
+    @property
+    def spacing(self) -> tuple[float, float]:
+        """(mm per row, s per column)."""
+        return self.scale.spacing
 
     @property
     def annotated(self) -> np.ndarray:
@@ -64,136 +58,148 @@ class Strip:
         return fill_between(self.upper, self.lower, len(self.image))
 
 
-def find_recordings(inputs: Sequence[Path]) -> dict[str, Path]:
-    """Recordings by name among files and folders, sorted by name.
+@dataclass(frozen=True)
+class Defaults:
+    """What counts for all recordings.
 
-    Raises:
-        InputError: an input is missing, holds no recording, or two have one name.
+    Attributes:
+        species: whose hearts must fit the scale.
+        general: (mm per row, s per column) of pictures for which recordings.csv gives none.
+        asked: the same, where the user overrules every other source; None where not.
     """
-    found: dict[str, Path] = {}
-    for given in inputs:
-        if not given.exists():
-            raise InputError(f"{given}: does not exist. Give files, or folders with recordings.")
-        inside = (
-            sorted(path for path in given.iterdir() if path.is_file()) if given.is_dir() else []
-        )
-        files = [path for path in inside or [given] if _is_recording(path)]
-        if not files:
-            raise InputError(f"{given}: no DICOM or PNG recording. Export recordings there.")
-        for path in files:
-            # The last number of a UID, as DICOM files are named by, is no ending.
-            stem = path.name if path.suffix[1:].isdigit() else path.stem
-            name = stem.removesuffix("_img")
-            if found.setdefault(name, path) != path:
-                raise InputError(f"{path}: {found[name]} has the same name. Rename one of them.")
-    return dict(sorted(found.items()))
+
+    species: Species
+    general: tuple[float, float]
+    asked: tuple[float | None, float | None] = (None, None)
 
 
-def _is_recording(path: Path) -> bool:
-    if path.name.startswith(".") or path.name.lower().endswith(BESIDE):
-        return False
-    return path.suffix.lower() == ".png" or is_dicom(path)
-
-
-def read_recording(
-    name: str, path: Path, spacing: tuple[float, float], notes: list[str]
-) -> list[Strip]:
+def read_recording(recording: Recording, defaults: Defaults, notes: list[str]) -> list[Strip]:
     """The strips of a recording, with their traces where there are any.
 
     Args:
-        name: as of `find_recordings`.
-        spacing: of a PNG for which recordings.csv gives none, (mm per row, s per column).
+        recording: of `find_recordings`; its folder remembers the strips' names.
+        defaults: for what the recording itself does not tell.
         notes: gets what is odd but no fault.
 
     Raises:
-        InputError: "path: reason. Remedy."
+        InputError: "path: reason. Remedy."; also if no heart of the species fits the scale.
     """
-    table = path.parent / TABLE
-    animal, given = _read_row(table, name)
+    name, path, folder = recording.name, recording.path, recording.folder
+    row = folder.row_of(name)
+    given = _numbers(row, (*SPACINGS, *BOX), folder.table)
     if is_dicom(path):
-        return _read_dicom(name, path, animal or name, given, notes)
-    for key, value in zip(SPACINGS, spacing, strict=True):
-        if key not in given:
-            notes.append(f"{path}: {TABLE} has no {key} for it, so params.yaml counts ({value})")
-    image = read_gray(path)
-    upper, lower = _read_traces(path, name, image)
-    rows, columns = (_range(given, axis, image, table, name) for axis in AXES)
-    return [
-        Strip(
-            name,
-            name,
-            animal or name,
-            image[rows, columns],
-            upper[columns] - rows.start,
-            lower[columns] - rows.start,
-            (given.get("mm_per_row", spacing[0]), given.get("s_per_column", spacing[1])),
-            from_dicom=False,
-        )
-    ]
-
-
-def _read_dicom(
-    name: str, path: Path, animal: str, given: dict[str, float], notes: list[str]
-) -> list[Strip]:
-    dicom = read_dicom(path)
-    notes += [f"{path}: {note}" for note in dicom.notes]
-    if given:
-        notes.append(f"{path}: its own geometry counts, not {', '.join(given)} of {TABLE}")
-    count = len(dicom.strips)
+        dicom = read_dicom(path)
+        odd, pictures, header = dicom.notes, dicom.strips, dicom.spacing
+        if given:
+            odd = [*odd, f"its own geometry counts, not {', '.join(given)} of {TABLE}"]
+    else:
+        picture, odd = read_picture(path)
+        pictures, header = [picture], None
+    notes += [f"{path}: {note}" for note in odd]
+    scale = _scale(recording, given, header, defaults, notes)
+    count = len(pictures)
     names = [f"{name}_s{number}" if count > 1 else name for number in range(1, count + 1)]
-    return [
-        Strip(own, name, animal, image, *_read_traces(path, own, image), dicom.spacing, True)
-        for own, image in zip(names, dicom.strips, strict=True)
-    ]
+    folder.read[name] = names
+    strips = []
+    for own, image in zip(names, pictures, strict=True):
+        upper, lower = _drawn(folder, own, image, notes)
+        if header is None:
+            rows, columns = (_range(given, axis, image, folder.table, name) for axis in AXES)
+            image = image[rows, columns]
+            upper, lower = upper[columns] - rows.start, lower[columns] - rows.start
+        strip = Strip(own, name, row.get("animal") or name, image, upper, lower, scale,
+                      from_dicom=header is not None)  # fmt: skip
+        shape, tall = (image.shape[0], image.shape[1]), tallest(strip.mask)
+        if problems := check_scale(scale, shape, tall, defaults.species):
+            raise InputError("\n  - ".join(problems))
+        strips.append(strip)
+    return strips
 
 
-def _read_row(path: Path, name: str) -> tuple[str, dict[str, float]]:
-    """Animal of a recording, "" where unknown, and the numbers that recordings.csv has for it."""
-    if not path.exists():
-        return "", {}
-    table = read_table(path, ["recording"], ["animal", *SPACINGS, *BOX, *KNOWN])
-    mine = table[table["recording"] == name]
-    if len(mine) > 1:
-        raise InputError(f"{path}: names {name} more than once. Keep one row.")
-    if mine.empty:
-        return "", {}
-    numbers = {key: float(read_numbers(mine, key, path)[0]) for key in (*SPACINGS, *BOX)}
-    for key in SPACINGS:
-        if numbers[key] <= 0:
-            raise InputError(f"{path}: {key} of {name} is {numbers[key]:g}. It must be positive.")
-    return mine["animal"].iloc[0], {key: v for key, v in numbers.items() if np.isfinite(v)}
+def _scale(
+    recording: Recording,
+    given: dict[str, float],
+    header: tuple[float, float] | None,
+    defaults: Defaults,
+    notes: list[str],
+) -> Scale:
+    """The scale of a recording: what was asked for, the DICOM header, the table, params.yaml."""
+    numbers, sources = [], []
+    path, table = recording.path, recording.folder.table
+    for place, key in enumerate(SPACINGS):
+        asked = defaults.asked[place]
+        if asked is not None:
+            value, source = asked, f"{path}: --{key.replace('_', '-')}"
+        elif header is not None:
+            delta = "Physical Delta " + "YX"[place]
+            value, source = header[place], f"{path}: {key} by its DICOM header ({delta})"
+        elif key in given:
+            value, source = given[key], f"{table}: {key} of {recording.name}"
+        else:
+            value, source = defaults.general[place], f"{path}: {key} of params.yaml"
+            where = f"{table} gives none for it" if table else f"it has no {TABLE}"
+            notes.append(f"{path}: {key} is {value:g} by params.yaml, for {where}")
+        numbers.append(value)
+        sources.append(source)
+    return Scale(numbers[0], numbers[1], tuple(sources))
 
 
-def read_known(path: Path, name: str) -> dict[str, float]:
-    """What recordings.csv says about the heart in a recording at `path`, by `KNOWN`."""
-    table = path.parent / TABLE
-    if not table.exists():
+def read_known(recording: Recording) -> dict[str, float]:
+    """What recordings.csv says about the heart in a recording, by `KNOWN`."""
+    return _numbers(recording.folder.row_of(recording.name), KNOWN, recording.folder.table)
+
+
+def _numbers(row: dict[str, str], columns: Sequence[str], path: Path | None) -> dict[str, float]:
+    """The numbers of a row that are known; the scale must be positive."""
+    if not row or path is None:
         return {}
-    rows = read_table(table, ["recording"], ["animal", *SPACINGS, *BOX, *KNOWN])
-    mine = rows[rows["recording"] == name]
-    values = {key: read_numbers(mine, key, table) for key in KNOWN}
-    return {key: float(v[0]) for key, v in values.items() if len(v) and np.isfinite(v[0])}
+    where = row["recording"]
+    numbers = {key: read_number(row[key], key, where, path) for key in columns if row[key]}
+    for key in {*SPACINGS, *KNOWN} & numbers.keys():
+        if numbers[key] <= 0:
+            raise InputError(f"{path}: {key} of {where} is {numbers[key]:g}. It must be positive.")
+    return numbers
 
 
-def _read_traces(path: Path, name: str, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _drawn(
+    folder: Folder, name: str, image: np.ndarray, notes: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
     """Traces of the whole picture, in its pixels; all NaN where it is not annotated."""
     rows, columns = image.shape
-    traces, drawn = path.with_name(f"{name}_traces.csv"), path.with_name(f"{name}_mask.png")
-    if traces.exists():
-        return read_traces(traces, rows, columns)
-    if not drawn.exists():
-        return np.full(columns, np.nan), np.full(columns, np.nan)
-    mask = read_mask(drawn)
-    if mask.shape != image.shape:
-        raise InputError(f"{drawn}: has {mask.shape} pixels, the strip {image.shape}. Export both.")
-    upper, lower = traces_of(mask > mask.max() / 2)
-    return upper.astype(np.float64), lower.astype(np.float64)
+    for kind in ("traces", "mask"):
+        files = folder.drawn.get((name, kind), [])
+        if len(files) > 1:
+            listed = ", ".join(file.name for file in files)
+            raise InputError(
+                f"{files[0]}: {name} has several files of {kind} ({listed}). Keep one."
+            )
+        if not files:
+            continue
+        if kind == "traces":
+            return read_traces(files[0], rows, columns)
+        mask, odd = read_mask(files[0])
+        notes += [f"{files[0]}: {note}" for note in odd]
+        if mask.shape != image.shape:
+            raise InputError(
+                f"{files[0]}: has {mask.shape[0]} x {mask.shape[1]} pixels (rows x columns), the "
+                f"strip {rows} x {columns}. Export the mask at the strip's size."
+            )
+        upper, lower = traces_of(mask)
+        return upper.astype(np.float64), lower.astype(np.float64)
+    return np.full(columns, np.nan), np.full(columns, np.nan)
 
 
-def _range(given: dict[str, float], axis: str, image: np.ndarray, table: Path, name: str) -> slice:
+def _range(
+    given: dict[str, float], axis: str, image: np.ndarray, table: Path | None, name: str
+) -> slice:
     """Where the strip is within the picture, along one axis."""
     size = image.shape[AXES.index(axis)]
-    first, last = int(given.get(f"first_{axis}", 0)), int(given.get(f"last_{axis}", size - 1))
+    ends = given.get(f"first_{axis}", 0.0), given.get(f"last_{axis}", size - 1.0)
+    first, last = map(int, ends)
+    if (first, last) != ends:
+        raise InputError(
+            f"{table}: {axis}s {ends[0]:g} to {ends[1]:g} of {name}. Count whole ones."
+        )
     if not 0 <= first < last < size:
         raise InputError(
             f"{table}: {axis}s {first} to {last} of {name} are not inside its picture of "

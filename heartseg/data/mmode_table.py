@@ -7,15 +7,15 @@ Columns of other names are ignored, unless they look like a misspelt one of thes
 
 from __future__ import annotations
 
-import csv
-import difflib
 import math
-import re
 from collections import Counter
 from pathlib import Path
 
-from heartseg.errors import InputError, one_line
-from heartseg.yaml_file import no_such
+from heartseg.config import MmodeDataset
+from heartseg.data.csv_table import read_number, read_table, rows_of
+from heartseg.data.mmode_pictures import some, without_ending
+from heartseg.data.species import Scale
+from heartseg.errors import InputError
 
 SPACINGS = ("mm_per_row", "s_per_column")
 REFERENCES = {
@@ -24,7 +24,7 @@ REFERENCES = {
     "heart_rate_bpm": "reference_hr",
 }
 COLUMNS = ("name", "animal", "recording", *SPACINGS, "quality", *REFERENCES)
-MISSPELT = 0.8  # likeness (difflib's ratio) from which on a column is taken for a misspelt one
+NUMBERS = (*SPACINGS, *REFERENCES)
 
 
 def read_windows_csv(path: Path, stems: set[str], notes: list[str]) -> dict[str, dict[str, str]]:
@@ -32,57 +32,34 @@ def read_windows_csv(path: Path, stems: set[str], notes: list[str]) -> dict[str,
 
     Args:
         path: the file.
-        stems: names of the windows that are there, without ".png".
+        stems: names of the windows that are there, without endings.
         notes: gets the gaps between the file and the windows.
 
     Raises:
         InputError: "path: reason. Remedy."
     """
-    remedy = "Give it a row per window with a column name, or remove it."
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.reader(stream, skipinitialspace=True)
-            lines = [[cell.strip() for cell in line] for line in reader if line]
-    except FileNotFoundError:
+    if not path.exists():
         return {}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read ({one_line(error)}). {remedy}") from None
-    header = lines[0] if lines else []
-    _check_columns(path, header)
-    listed = []
-    for number, line in enumerate(lines[1:], start=1):
-        if len(line) > len(header):
-            raise InputError(
-                f"{path}: row {number} below the header has {len(line)} cells for "
-                f"{len(header)} columns. Write decimals with a point."
-            )
-        listed.append(dict.fromkeys(header, "") | dict(zip(header, line, strict=False)))
-    names = [re.sub(r"\.png$", "", row["name"], flags=re.IGNORECASE) for row in listed]
-    if twice := sorted(name for name, times in Counter(names).items() if times > 1):
-        raise InputError(f"{path}: names {twice[0]} more than once. {remedy}")
+    table = read_table(path, ["name"], COLUMNS[1:], numbers=NUMBERS, others=True)
+    names = [without_ending(name) for name in table["name"]]
+    if twice := [name for name, times in Counter(names).items() if times > 1]:
+        raise InputError(f"{path}: has several rows for {some(twice)}. Keep one for each window.")
     if not stems & set(names):
-        raise InputError(f"{path}: names none of the windows. {remedy}")
+        raise InputError(
+            f"{path}: names none of the windows, such as {min(stems, default='none')!r}, but "
+            f"{some(names) or 'nothing'}. Name in each row a file of img, or remove the table."
+        )
     for column in SPACINGS:
-        if column not in header:
-            notes.append(f"{path.name}: no column {column}, so params.yaml counts")
-    if absent := set(names) - stems:
-        notes.append(f"{path.name}: {len(absent)} of its {len(names)} windows are absent")
-    if unnamed := stems - set(names):
-        notes.append(f"{path.name}: {len(unnamed)} windows have no row, so params.yaml counts")
-    return dict(zip(names, listed, strict=True))
-
-
-def _check_columns(path: Path, header: list[str]) -> None:
-    for column in header:
-        near = difflib.get_close_matches(column.lower(), COLUMNS, n=1, cutoff=MISSPELT)
-        if near and column not in COLUMNS:
-            raise InputError(
-                f"{path}: {no_such('column', column, near)}. Rename the column, or remove it."
-            )
-        if near and header.count(column) > 1:
-            raise InputError(f"{path}: has the column {column} more than once. Keep one.")
-    if "name" not in header:
-        raise InputError(f"{path}: has no column name. Give it one with the windows' names.")
+        if not any(table[column]):
+            notes.append(f"{path.name}: has no {column}, so params.yaml counts")
+    if absent := [name for name in names if name not in stems]:
+        notes.append(f"{path.name}: {len(absent)} of its rows name no window: {some(absent)}")
+    if unnamed := sorted(stems - set(names)):
+        notes.append(
+            f"{path.name}: {len(unnamed)} windows have no row, so params.yaml counts: "
+            f"{some(unnamed)}"
+        )
+    return dict(zip(names, rows_of(table), strict=True))
 
 
 def torn_recordings(rows: dict[str, dict[str, str]], path: Path) -> dict[str, str]:
@@ -105,19 +82,36 @@ def torn_recordings(rows: dict[str, dict[str, str]], path: Path) -> dict[str, st
     return faults
 
 
-def read_numbers(row: dict[str, str], path: Path, faults: list[str]) -> dict[str, float]:
-    """The positive numbers of a row; an empty cell is left out, anything else is a fault."""
-    numbers = {}
-    for column in (*SPACINGS, *REFERENCES):
-        if text := row.get(column, ""):
-            try:
-                value = float(text)
-            except ValueError:
-                value = math.nan
-            if 0 < value < math.inf:
-                numbers[column] = value
-            else:
-                faults.append(
-                    f"{path}: {column} of {row['name']} is {text!r}. Give a positive number."
-                )
-    return numbers
+def read_numbers(
+    row: dict[str, str], path: Path, dataset: str, config: MmodeDataset, faults: list[str]
+) -> tuple[dict[str, float], Scale]:
+    """The known values of a window (by the names in `REFERENCES`), and its scale.
+
+    Args:
+        row: of the window, {} if it has none.
+        path: of the table.
+        dataset: "mmode" or "mmode-quality".
+        config: its section of params.yaml, which gives the scale where the row does not.
+        faults: gets a line for every cell that is no positive number.
+    """
+    where = row.get("name", "")
+    found = {}
+    for column in NUMBERS:
+        try:
+            value = read_number(row.get(column, ""), column, where, path)
+            if value <= 0:
+                raise InputError(f"{path}: {column} of {where} is {value:g}. It must be positive.")
+        except InputError as error:
+            faults.append(str(error))
+            continue
+        if not math.isnan(value):
+            found[column] = value
+    scale = {column: found.get(column, getattr(config, column)) for column in SPACINGS}
+    sources = (
+        f"{path}: {column} of {where}"
+        if column in found
+        else f"params.yaml: datasets.{dataset}.{column}"
+        for column in SPACINGS
+    )
+    references = {REFERENCES[key]: value for key, value in found.items() if key in REFERENCES}
+    return references, Scale(**scale, sources=tuple(sources))

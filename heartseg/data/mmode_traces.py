@@ -69,20 +69,17 @@ def traces_of(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _read_points(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
     """(columns, rows) of the points of each trace; a row is NaN where its cell is empty."""
-    try:
-        header = path.read_text(encoding="utf-8-sig").partition("\n")[0]
-        as_points = "trace" in (column.strip() for column in header.split(","))
-    except (OSError, UnicodeDecodeError):
-        as_points = False  # read_table says what is wrong
-    if not as_points:
-        table = read_table(path, ["col", "upper_row", "lower_row"], [])
-        at = read_numbers(table, "col", path)
-        return [(at, read_numbers(table, f"{name}_row", path)) for name in TRACES]
-    table = read_table(path, ["trace", "col", "row"], [])
-    if strange := sorted(set(table["trace"]) - set(TRACES)):
+    rows = [f"{name}_row" for name in TRACES]
+    numbers = ["col", "row", *rows]
+    table = read_table(path, ["col"], ["trace", "row", *rows], numbers=numbers)
+    at = read_numbers(table, "col", path)
+    if not any(table["trace"]):
+        return [(at, read_numbers(table, name, path)) for name in rows]
+    of = table["trace"].str.lower()
+    if strange := sorted(set(of) - set(TRACES)):
         raise InputError(f"{path}: trace is {strange[0]!r}. Write upper or lower.")
-    at, rows = read_numbers(table, "col", path), read_numbers(table, "row", path)
-    return [(at[chosen], rows[chosen]) for chosen in (table["trace"] == name for name in TRACES)]
+    depth = read_numbers(table, "row", path)
+    return [(at[chosen], depth[chosen]) for chosen in (of == name for name in TRACES)]
 
 
 def _interpolate(
@@ -90,7 +87,10 @@ def _interpolate(
 ) -> np.ndarray:
     given = np.isfinite(at) & np.isfinite(depth)
     if not given.any():
-        raise InputError(f"{path}: has no point of the {name} trace. Draw both traces.")
+        raise InputError(
+            f"{path}: has no point of the {name} trace. Give both: trace,col,row with trace "
+            "upper or lower, or col,upper_row,lower_row."
+        )
     for values, size, what in ((at, columns, "columns"), (depth, rows, "rows")):
         lowest, highest = values[given].min(), values[given].max()
         if lowest < -0.5 or highest > size - 0.5:

@@ -25,14 +25,6 @@ Sorted = dict[str, list[tuple[Window, str]]]
 """Windows with their quality ("" where unknown), by the folder that they belong in."""
 
 
-def unmatched(labels: QualityLabels, strips: Sequence[Strip]) -> list[str]:
-    """A note where labels name no strip that is here: a misspelt name would count for nothing."""
-    names = {strip.name for strip in strips}
-    absent = sorted(set(labels.spans) - names)
-    absent += sorted(w for w in labels.windows if w.rpartition("_w")[0] not in names)
-    return [f"quality.csv: labels of {', '.join(absent)}, which is not here"] if absent else []
-
-
 def sort_windows(
     strip: Strip,
     labels: QualityLabels,

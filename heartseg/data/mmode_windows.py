@@ -109,7 +109,11 @@ def window_size(strip: Strip, config: Windows, rates: tuple[float, float]) -> tu
     picture = strip.mask[:, annotated] if annotated.any() else strip.image
     slowest, fastest = (60.0 / rate / strip.spacing[1] for rate in rates)
     beat = beat_columns(picture, fastest, slowest)
-    size, why = rows, "the whole depth, since no beat was found"
+    size = rows
+    why = (
+        f"the whole depth, since no beat of {rates[0]:g} to {rates[1]:g}/min was found at "
+        f"{strip.spacing[1]:g} s per column"
+    )
     if beat is not None:
         size, why = round(config.beats * beat), f"{config.beats:g} beats of {beat} columns"
     if annotated.any():

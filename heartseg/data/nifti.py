@@ -70,7 +70,7 @@ def read_nifti(path: Path) -> Images:
     affine, orientation = _affine(image.header)
     layout = find_layout(pixels.shape, affine)
     frames = layout.to_frames(pixels)
-    check_size(*frames.shape[1:], len(frames))
+    check_size(frames.shape[1], frames.shape[2], len(frames))
     notes = [note for note in (colour, orientation, layout.note) if note]
     return Images(
         frames,
@@ -81,6 +81,11 @@ def read_nifti(path: Path) -> Images:
     )
 
 
+FRAMES = b"frames"
+"""Name in the header of what heartseg writes: three frames of label maps are often equal, as three
+channels of gray pictures are."""
+
+
 def _save(image: nib.Nifti1Image, layout: Layout, maps: np.ndarray, place: Path) -> None:
     header = image.header.copy()
     for field in FREE_TEXT & set(header.keys()):
@@ -89,6 +94,7 @@ def _save(image: nib.Nifti1Image, layout: Layout, maps: np.ndarray, place: Path)
     header.set_data_dtype(maps.dtype)
     header.set_slope_inter(1, 0)
     header["intent_code"] = 0  # of colours
+    header["intent_name"] = FRAMES
     header["cal_min"], header["cal_max"] = 0, 0  # the display range of the gray values
     # without an affine of its own, nibabel makes one of the spacing, which may be NaN
     affine = image.affine if np.isfinite(image.affine).all() else np.eye(4)
@@ -103,6 +109,7 @@ def write_maps(maps: np.ndarray, place: Path, geometry: Geometry) -> None:
         stored if len(maps) > 1 else stored[..., 0], np.diag([-column, -row, 1.0, 1.0])
     )
     image.header.set_xyzt_units("mm" if geometry.spacing else "unknown", "sec")
+    image.header["intent_name"] = FRAMES
     if geometry.time_per_frame and len(maps) > 1:
         image.header.set_zooms((column, row, geometry.time_per_frame))
     nib.save(image, place)
@@ -123,7 +130,8 @@ def _gray(image: nib.Nifti1Image) -> tuple[np.ndarray, str]:
     # the fifth axis of NIfTI holds the parts of a vector
     if pixels.ndim == 5 or int(image.header["intent_code"]) in COLOUR_INTENTS:
         return gray_of(pixels), ""
-    if any(size > 1 for size in pixels.shape[2:-1]):
+    own = bytes(image.header["intent_name"]).rstrip(b"\0") == FRAMES
+    if own or any(size > 1 for size in pixels.shape[2:-1]):
         return pixels, ""
     return gray_or_frames(pixels)
 

@@ -30,7 +30,7 @@ def read_picture(path: Path, kind: str) -> Images:
             check_size(image.height, image.width, count)
             frames.append(_gray(image))
     pixels = np.stack(frames)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if pixels.dtype.itemsize > 1:
         used = depth_of(pixels)
         notes = (f"has 16 bits, of which {used} are in use; they are scaled to 8",)

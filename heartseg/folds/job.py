@@ -112,7 +112,7 @@ def open_job(name: str, params: Params, assigned: dict[str, int], folder: Path) 
     Raises:
         InputError: the store does not answer.
     """
-    from heartseg.tracking.lineage import lineage_tags
+    from heartseg.tracking.lineage import lineage_tags, started_from
     from heartseg.tracking.mlflow import connect, tracking_uri
 
     dataset = params.recipe(name).dataset
@@ -123,6 +123,7 @@ def open_job(name: str, params: Params, assigned: dict[str, int], folder: Path) 
         "heartseg.code_md5": code_digest(),
         "heartseg.crossval": folder.name,
     }
+    tags |= started_from(params.recipe(name).weight_files())
     digest = file_digest(prepared_path(dataset))
     folds = max(assigned.values()) + 1
     job = Job(name, params, assigned, folds, digest, folder, client, uri, tags)

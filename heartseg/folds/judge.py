@@ -11,7 +11,7 @@ import pandas as pd
 
 from heartseg.evaluate import evaluate_model, pairs_of, predictor, summarise
 from heartseg.folds.job import Job
-from heartseg.paths import MODEL, prepared_path
+from heartseg.paths import MODEL, prepared_path, write_whole
 from heartseg.privacy import case_names
 from heartseg.register import register_model
 from heartseg.report.markdown import get
@@ -107,10 +107,9 @@ def _report(
         "sd": tidy(sd),
         "out_of_fold": overall,
     }
-    job.results.mkdir(parents=True, exist_ok=True)
     files = [job.results / "crossval.json", job.results / "out_of_fold.csv"]
-    files[0].write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    whole.cases.to_csv(files[1], index=False)
+    write_whole(files[0], json.dumps(found, indent=1, allow_nan=False) + "\n")
+    write_whole(files[1], whole.cases.to_csv(index=False))
     for fact in facts:
         values = {"out_of_fold": tidy(fact["metrics"])}
         log_evaluation(job.client, fact["mlflow_run_id"], values, [])
@@ -131,7 +130,7 @@ def register_ensemble(job: Job, decided: dict[str, Any]) -> None:
     from safetensors.torch import load_file
 
     from heartseg.models.trained import TRAINING, WEIGHTS, save_ensemble
-    from heartseg.tracking.mlflow import without_password
+    from heartseg.tracking.faults import without_password
 
     folders = [job.fold_dir(fold) / MODEL for fold in range(job.folds)]
     trainings = [json.loads((f / TRAINING).read_text(encoding="utf-8")) for f in folders]

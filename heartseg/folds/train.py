@@ -10,7 +10,12 @@ from heartseg.config import Train
 from heartseg.paths import MODEL, prepared_path
 from heartseg.privacy import case_names
 from heartseg.recipe import Recipe
-from heartseg.training.run_dir import read_state, update_state
+from heartseg.training.run_dir import (
+    clear_checkpoints,
+    read_state,
+    stopped_by_signals,
+    update_state,
+)
 
 if TYPE_CHECKING:
     from heartseg.data.resident import Resident
@@ -63,7 +68,8 @@ def _train_fold(job: Job, fold: int, images: Resident, train: TrainFold) -> None
     run_id = job.open_run(folder, title, {"heartseg.fold": str(fold)})
     monitored = params.tracking.system_metrics
     tracker = RunTracker(run_id, folder, job.uri, job.dataset, system_metrics=monitored)
-    with tracker, Display(folder, f"{job.name} fold {fold + 1}/{job.folds}", job.recipe.epochs):
+    display = Display(folder, f"{job.name} fold {fold + 1}/{job.folds}", job.recipe.epochs)
+    with stopped_by_signals(folder), tracker, display:
         checkpoint = train(job.recipe, params.train, data, folder)
     epoch, weights = selected_weights(load_checkpoint(checkpoint))
     recipe = job.recipe.model_dump(mode="json")
@@ -71,3 +77,4 @@ def _train_fold(job: Job, fold: int, images: Resident, train: TrainFold) -> None
     save_trained(folder / MODEL, weights, training)
     # Not finished while points wait for the server: the same command then sends them.
     update_state(folder, finished=tracker.arrived)
+    clear_checkpoints(folder, keep=1)

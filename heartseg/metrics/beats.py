@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,6 +20,15 @@ PREMATURE = 0.75
 interval."""
 
 
+CLEAN = 0.016
+"""Standard deviation of what smoothing removes, as a part of the trace's range, up to which a trace
+counts as free of noise: twice that of a mask whose walls are exact to the pixel."""
+REPEATED = 0.4
+"""Least autocorrelation of a noisy trace one beat later."""
+SAME_INTERVAL = 0.06
+"""Relative difference up to which the beats' median interval and the trace's period agree."""
+
+
 @dataclass(frozen=True)
 class Beat:
     """From an end-diastole to the next one; NaN for what the trace does not show of it.
@@ -28,7 +38,8 @@ class Beat:
             smallest LV diameter.
         contraction_s: when half of the contraction is done, the trace's sharpest point in time.
         lvidd_mm, lvids_mm: LV inner diameter at end-diastole and at end-systole.
-        interval_s: until the next beat; NaN where none follows or where its rate is implausible.
+        interval_s: until the next beat; NaN where none follows, where its rate is implausible, or
+            where the trace is so noisy that its beats cannot be counted.
     """
 
     diastole_s: float
@@ -70,6 +81,10 @@ def find_beats(
     contractions; a piece that shows no two of them gives those between end-systoles, else
     end-diastoles, whose times are less sharp.
 
+    Noise makes extrema of its own. So a noisy trace must repeat itself after the median interval
+    between its beats; otherwise no interval is given. An irregular heart passes if its trace is
+    clean.
+
     Args:
         walls: of the strip.
         mm_per_row: a step of one row is no beat, the mask resolves nothing finer.
@@ -86,6 +101,7 @@ def find_beats(
     prominence = max(PROMINENCE * float(high - low), mm_per_row)
     plausible = PREMATURE * 60.0 / maximal_rate, 60.0 / minimal_rate
     found = []
+    all_intervals = []
     for (first, _), trace in zip(walls.pieces, traces, strict=True):
         landmarks = [
             _landmarks(trace, ed, es)
@@ -95,15 +111,22 @@ def find_beats(
         times = (times + first + 0.5) * s_per_column
         intervals = _intervals(times)
         intervals[(intervals < plausible[0]) | (intervals > plausible[1])] = np.nan
-        found.append(
-            [
-                Beat(ed_s, es_s, half_s, lvidd, lvids, interval)
-                for (ed_s, es_s, half_s), (*_, lvidd, lvids), interval in zip(
-                    times.tolist(), landmarks, intervals.tolist(), strict=True
-                )
-            ]
-        )
-    return found
+        found.append((times, landmarks))
+        all_intervals.append(intervals)
+    known = np.concatenate(all_intervals)
+    known = known[np.isfinite(known)]
+    noisy = _noise(walls, traces) > CLEAN * float(high - low)
+    if len(known) and noisy and not _repeats(walls.diameter, np.median(known) / s_per_column):
+        all_intervals = [np.full_like(intervals, np.nan) for intervals in all_intervals]
+    return [
+        [
+            Beat(ed_s, es_s, half_s, lvidd, lvids, interval)
+            for (ed_s, es_s, half_s), (*_, lvidd, lvids), interval in zip(
+                times.tolist(), landmarks, intervals.tolist(), strict=True
+            )
+        ]
+        for (times, landmarks), intervals in zip(found, all_intervals, strict=True)
+    ]
 
 
 def sdnn_ms(pieces: Sequence[Sequence[Beat]]) -> float:
@@ -126,6 +149,32 @@ def rmssd_ms(pieces: Sequence[Sequence[Beat]]) -> float:
     )
     known = differences[np.isfinite(differences)]
     return float(np.sqrt(np.mean(known**2))) * 1000 if len(known) else np.nan
+
+
+def _noise(walls: Walls, smoothed: Sequence[np.ndarray]) -> float:
+    """Standard deviation in mm of what smoothing takes from the pieces of a trace."""
+    raw = np.concatenate([walls.bridged(piece) for piece in walls.pieces])
+    return float(np.std(raw - np.concatenate(smoothed)))
+
+
+def _repeats(diameter: np.ndarray, interval: float) -> bool:
+    """Whether a trace (W,), NaN where unknown, is like itself after an interval in columns.
+
+    Its autocorrelation over the pairs of known columns must have a peak near that lag. Noise does
+    not move that peak, as it differs from beat to beat.
+    """
+    from scipy.signal import correlate
+
+    seen = np.isfinite(diameter).astype(np.float64)
+    trace = np.where(seen > 0, diameter - np.nanmean(diameter), 0.0)
+    pairs = correlate(seen, seen, method="fft")[len(seen) - 1 :]
+    products = correlate(trace, trace, method="fft")[len(seen) - 1 :]
+    likeness = products / np.maximum(pairs.round(), 1.0)
+    first = math.floor(interval * (1 - SAME_INTERVAL))
+    near = likeness[first : math.ceil(interval * (1 + SAME_INTERVAL)) + 1]
+    if len(near) < 3 or near.max() < REPEATED * likeness[0]:
+        return False
+    return 0 < int(near.argmax()) < len(near) - 1
 
 
 def _extrema(

@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.progress import track
 
 from heartseg.data.prepared import decode_image, decode_png
+from heartseg.data.species import SPECIES, Species
 from heartseg.metrics.calibration import Calibration
 from heartseg.metrics.clinical import SUMMARISED, clinical_row
-from heartseg.metrics.mmode import SPECIES, Species, fractional_shortening, teichholz_ef
+from heartseg.metrics.mmode import fractional_shortening, teichholz_ef
 from heartseg.metrics.plausibility import Ranges, flags
 from heartseg.metrics.scale import disagreement, measured
 from heartseg.metrics.summary import case_metrics, window_row

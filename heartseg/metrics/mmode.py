@@ -15,34 +15,14 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
+from heartseg.data.species import HUMAN as HUMAN  # with what is measured here
+from heartseg.data.species import MOUSE, Species
+from heartseg.data.species import SPECIES as SPECIES
 from heartseg.metrics import Spacing
 from heartseg.metrics.beats import SMOOTHING, Beat, find_beats, rmssd_ms, sdnn_ms, smooth_pieces
 from heartseg.metrics.walls import Walls, longest_runs, trace_walls
 
 Value = TypeVar("Value", float, pd.Series)
-
-
-@dataclass(frozen=True)
-class Species:
-    """What can be expected of a heart.
-
-    Attributes:
-        rates: slowest and fastest plausible heart rate in beats per minute, anaesthetised or
-            awake.
-        diameters: plausible LVIDd in mm; another one hints at a wrong spacing.
-        volume_unit: of `teichholz_volume`.
-        teichholz_mm: millimetres in the unit of length that Teichholz's formula is used with.
-    """
-
-    rates: tuple[float, float]
-    diameters: tuple[float, float]
-    volume_unit: str
-    teichholz_mm: float
-
-
-MOUSE = Species((200.0, 900.0), (1.5, 7.0), "ul", 1.0)
-HUMAN = Species((30.0, 220.0), (25.0, 90.0), "ml", 10.0)
-SPECIES = {"mouse": MOUSE, "human": HUMAN}
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from heartseg.data.species import SPECIES
 from heartseg.metrics.clinical import biplane_ef
-from heartseg.metrics.mmode import SPECIES
 from heartseg.metrics.summary import window_row
 
 NO_EF_ERROR = 100.0

@@ -7,20 +7,20 @@ the components are found by operators on whole tensors, not by a library for lab
 from __future__ import annotations
 
 import torch
-
-SWEEPS = 8
-"""Most rounds along the rows and the columns; an exported graph, which cannot end when nothing
-changes, does them all. A chamber takes 3 or 4; a maze may take more and then falls apart."""
+from torch._higher_order_ops.while_loop import while_loop  # no public name as of torch 2.14
 
 
 def keep_largest(labels: torch.Tensor, n_labels: int) -> torch.Tensor:
-    """Label maps with each label's largest 4-connected part only; the rest becomes background.
+    """Keep the largest 4-connected part of each label; the rest becomes background.
 
     Of two equally large parts, the one whose last pixel comes later stays.
 
     Args:
         labels: uint8 (N, H, W), 0 is the background.
         n_labels: number of labels, background included.
+
+    Returns:
+        uint8 (N, H, W).
     """
     parts = _parts(labels)
     sizes = torch.zeros_like(parts.flatten(1)).scatter_add(
@@ -38,26 +38,44 @@ def keep_largest(labels: torch.Tensor, n_labels: int) -> torch.Tensor:
 
 
 def _parts(labels: torch.Tensor) -> torch.Tensor:
-    """int64 (N, H, W): each pixel gets the greatest pixel number of its connected part."""
+    """Number the connected parts: int64 (N, H, W), the greatest pixel number of each one's part.
+
+    Rounds of spreading the greatest number along rows and columns go on until nothing changes.
+    """
     height, width = labels.shape[1:]
-    parts = torch.arange(height * width, device=labels.device).view(1, height, width)
-    parts = parts.expand_as(labels)
-    along = [(axis, _runs(labels, axis)) for axis in (2, 1)]
-    for _ in range(SWEEPS):
-        before = parts
-        for axis, runs in along:
-            greatest = torch.zeros_like(parts).scatter_reduce(axis, runs, parts, "amax")
-            parts = greatest.gather(axis, runs)
-        # Its greatest number is a pixel of the same part, which may know a greater one by now.
-        parts = parts.flatten(1).gather(1, parts.flatten(1)).view_as(parts)
-        if not torch.compiler.is_exporting() and torch.equal(parts, before):
-            break
-    return parts
+    pixels = torch.arange(height * width, device=labels.device).view(1, height, width)
+    state: tuple[torch.Tensor, ...] = (
+        pixels.expand_as(labels).clone(),
+        pixels.expand_as(labels) - 1,
+    )
+    runs = (_runs(labels, 2), _runs(labels, 1))
+    if torch.compiler.is_exporting():  # a loop of Python's would be unrolled
+        return while_loop(_changes, _spread, (*state, *runs))[0]
+    while _changes(*state, *runs):
+        state = _spread(*state, *runs)[:2]
+    return state[0]
+
+
+def _changes(parts: torch.Tensor, before: torch.Tensor, *runs: torch.Tensor) -> torch.Tensor:
+    # Not any(): ONNX has none, and what stands for it is true for an empty batch.
+    return (parts != before).sum() > 0
+
+
+def _spread(
+    parts: torch.Tensor, before: torch.Tensor, *runs: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """One round; `parts` and what a loop in a graph carries on with it."""
+    new = parts
+    for axis, run in zip((2, 1), runs, strict=True):
+        greatest = torch.zeros_like(new).scatter_reduce(axis, run, new, "amax")
+        new = greatest.gather(axis, run)
+    # Its greatest number is a pixel of the same part, which may know a greater one by now.
+    new = new.flatten(1).gather(1, new.flatten(1)).view_as(new)
+    return (new, *(tensor.clone() for tensor in (parts, *runs)))  # a graph wants no aliases
 
 
 def _runs(labels: torch.Tensor, axis: int) -> torch.Tensor:
     """int64 (N, H, W): the number of the run of equal labels, counted along an axis."""
-    size = labels.shape[axis]
-    changes = labels.narrow(axis, 1, size - 1) != labels.narrow(axis, 0, size - 1)
-    first = torch.zeros_like(labels.narrow(axis, 0, 1), dtype=torch.int64)
-    return torch.cat((first, changes.to(torch.int64)), axis).cumsum(axis)
+    before = torch.cat((labels.narrow(axis, 0, 1), labels), axis)
+    changes = labels != before.narrow(axis, 0, labels.shape[axis])
+    return changes.to(torch.int64).cumsum(axis)

@@ -11,6 +11,7 @@ from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.segmentation.deeplabv3 import ASPP, ASPPPooling, DeepLabHead
 from torchvision.models.segmentation.fcn import FCNHead
 
+from heartseg.errors import InputError
 from heartseg.models.pretrained import load_backbone_weights, load_segmentation_weights
 from heartseg.recipe import DeepLabV3Config
 
@@ -43,8 +44,7 @@ class DeepLabV3(nn.Module):
         self.backbone = IntermediateLayerGetter(
             _backbone(config), {layers[name][0]: name for name in layers if wanted[name]}
         )
-        # The paper's rates, section 3.3: doubled where the output stride is halved.
-        rates = (6, 12, 18) if config.output_stride == 16 else (12, 24, 36)
+        rates = atrous_rates(config)
         channels = layers["out"][1]
         self.classifier: nn.Module
         if config.decoder_skip:
@@ -58,6 +58,7 @@ class DeepLabV3(nn.Module):
         if config.weights is None and config.backbone_weights is None:
             _quicken_running_statistics(self)
         elif pretrained and config.weights is not None:
+            _check_rates(config)
             load_segmentation_weights(self, config.backbone, config.weights)
         elif pretrained and config.backbone_weights is not None:
             load_backbone_weights(self, config.backbone, config.backbone_weights)
@@ -74,6 +75,37 @@ class DeepLabV3(nn.Module):
             return logits
         auxiliary = self.aux_classifier(features["aux"])
         return logits, F.interpolate(auxiliary, size=size, mode="bilinear", align_corners=False)
+
+
+def atrous_rates(config: DeepLabV3Config) -> tuple[int, ...]:
+    """Return the dilations of ASPP's three 3x3 convolutions.
+
+    The paper's are 6, 12, 18 at output stride 16 (section 3.3), and torchvision's ResNets follow
+    it. torchvision's MobileNet has 12, 24, 36 at stride 16. Half the stride doubles the rates.
+    """
+    if config.atrous_rates != "auto":
+        return tuple(config.atrous_rates)
+    by_name = config.weights is not None and not _is_file(config.weights)
+    wide = by_name and config.backbone == "mobilenet_v3_large"
+    factor = (2 if wide else 1) * 16 // config.output_stride
+    return 6 * factor, 12 * factor, 18 * factor
+
+
+def _is_file(source: str) -> bool:
+    """Whether a source of weights is a path; torchvision's names have neither ending nor folder."""
+    return source.endswith((".pth", ".pt", ".safetensors")) or "/" in source
+
+
+def _check_rates(config: DeepLabV3Config) -> None:
+    """Refuse weights from a file whose dilations nothing tells: they are in no state dict."""
+    assert config.weights is not None
+    is_mobile = config.backbone == "mobilenet_v3_large"
+    if is_mobile and config.atrous_rates == "auto" and _is_file(config.weights):
+        raise InputError(
+            f"{config.weights}: the file does not say with which dilations of ASPP it was trained. "
+            "Set model.atrous_rates in the recipe: [12, 24, 36] for torchvision's weights, what "
+            "the model's own recipe says ([6, 12, 18] for auto at output stride 16) for heartseg's"
+        )
 
 
 class PlusHead(nn.ModuleDict):

@@ -1,13 +1,15 @@
 """A network with its pre- and post-processing: uint8 images of any size in, label maps out.
 
-Packaged models are logged to MLflow as `torch.export` programs (`pt2`): whoever pulls one needs
-PyTorch and MLflow, but no heartseg, and no pickle is read.
+Packaged models are logged to MLflow as `torch.export` programs (`pt2`), for people without
+heartseg: they need PyTorch and MLflow. heartseg itself reads the weights beside the program
+(`heartseg.models.package`).
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,12 +17,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
+from safetensors.torch import save
 from torch import nn
 from torch.nn import functional as F
 
 from heartseg.data.resize import resize_images
 from heartseg.models.components import keep_largest
-from heartseg.models.outputs import mean_logits, predicted_labels, probabilities
+from heartseg.models.outputs import mean_logits, predicted_labels
+from heartseg.models.package import WEIGHTS
 from heartseg.models.views import AS_IT_IS, Seen, View
 
 if TYPE_CHECKING:
@@ -92,58 +96,25 @@ class PackagedModel(nn.Module):
         return keep_largest(labels, max(logits.shape[1], 2)) if self.largest_component else labels
 
 
-def export_model(model: PackagedModel, in_channels: int) -> torch.export.ExportedProgram:
-    """The model on CPU in evaluation mode as a graph of PyTorch operators, free of heartseg.
+def unshared(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copy a state for safetensors, which wants no sharing: MONAI's DynUNet holds a layer under
+    two names."""
+    return {
+        key: weight.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for key, weight in weights.items()
+    }
 
-    Batch, height and width stay dynamic. The model given is left as it is.
+
+def export_model(model: PackagedModel, in_channels: int) -> torch.export.ExportedProgram:
+    """Export the model on CPU in evaluation mode as a graph of PyTorch operators, free of heartseg.
+
+    Batch, height and width stay dynamic: an empty batch (but for MONAI's DynUNet) and an image of
+    one pixel are taken too. The model given is left as it is.
     """
     ready = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format).eval()
     dynamic = {dimension: torch.export.Dim.DYNAMIC for dimension in (0, 2, 3)}
     with torch.no_grad():
         return torch.export.export(ready, (_example(in_channels),), dynamic_shapes=(dynamic,))
-
-
-class _Watched(torch.fx.Interpreter):
-    """Runs a packaged model's graph and keeps the logits: what its last interpolation gives."""
-
-    def __init__(self, graph: torch.fx.GraphModule):
-        super().__init__(graph)
-        interpolations = [
-            node for node in graph.graph.nodes if "upsample_bilinear2d" in str(node.target)
-        ]
-        self.node, self.logits = interpolations[-1], torch.empty(0)
-
-    def run_node(self, n: torch.fx.Node) -> Any:
-        value = super().run_node(n)
-        if n is self.node:
-            self.logits = value
-        return value
-
-
-def with_probabilities(
-    graph: torch.fx.GraphModule, sigmoids: bool
-) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """A packaged model that also tells its class probabilities, in the same forward passes.
-
-    MLflow's pyfunc wants one tensor out, the label maps; the probabilities are in the graph.
-
-    Args:
-        graph: of `export_model(…).module()`, or the raw model of one pulled from the registry.
-        sigmoids: see `heartseg.models.outputs.one_vs_rest`.
-
-    Returns:
-        uint8 (N, C, H, W) -> label maps uint8 (N, H, W), probabilities float32 (N, labels, H, W).
-    """
-    watched = _Watched(graph)
-    device = next(iter(graph.state_dict().values()), torch.empty(0)).device
-
-    def predict(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        with torch.no_grad():
-            labels = watched.run(torch.from_numpy(images).to(device))
-            found = probabilities(watched.logits, sigmoids)
-        return labels.cpu().numpy(), found.cpu().numpy()
-
-    return predict
 
 
 def log_packaged(
@@ -178,7 +149,7 @@ def log_packaged(
     )
     return Model.log(  # as mlflow.pytorch.log_model does it
         artifact_path=None,
-        flavor=SimpleNamespace(save_model=_save_for_cpu),
+        flavor=SimpleNamespace(save_model=partial(_save, unshared(model.network.state_dict()))),
         model_id=logged.model_id,
         run_id=run_id,
         metadata=metadata,
@@ -190,8 +161,8 @@ def log_packaged(
     )
 
 
-def _save_for_cpu(path: str, mlflow_model: Any, **arguments: Any) -> None:
-    """`mlflow.pytorch.save_model`, with CPU as the device to load on.
+def _save(weights: dict[str, torch.Tensor], path: str, mlflow_model: Any, **arguments: Any) -> None:
+    """Save as `mlflow.pytorch.save_model` does, with the weights and CPU as the device to load on.
 
     An exported program stays on the device that it was exported on, while MLflow by default asks
     for CUDA where there is one, and would refuse our models on every machine with a GPU.
@@ -199,6 +170,7 @@ def _save_for_cpu(path: str, mlflow_model: Any, **arguments: Any) -> None:
     import mlflow.pytorch
 
     mlflow.pytorch.save_model(path=path, mlflow_model=mlflow_model, **arguments)
+    (Path(path) / WEIGHTS).write_bytes(save(weights))
     mlflow_model.flavors["python_function"]["config"]["device"] = "cpu"
     mlflow_model.save(str(Path(path) / "MLmodel"))
 

@@ -11,16 +11,18 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
-from heartseg.errors import InputError, one_line
+from heartseg.errors import InputError, one_line, writing
 from heartseg.models import build_network
 from heartseg.models.outputs import Ensemble, one_vs_rest, output_channels
-from heartseg.models.packaged import PackagedModel
+from heartseg.models.packaged import PackagedModel, unshared
 from heartseg.recipe import Recipe
 
 WEIGHTS = "weights.safetensors"
 TRAINING = "training.json"
+MEMBER = "networks."
+"""Beginning of the names of an ensemble's weights; the member's number follows."""
 
 
 def save_trained(folder: Path, weights: dict[str, torch.Tensor], training: dict[str, Any]) -> None:
@@ -33,13 +35,13 @@ def save_trained(folder: Path, weights: dict[str, torch.Tensor], training: dict[
     """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    # Copies: MONAI's DynUNet holds a layer under two names, and safetensors wants no sharing.
-    own = {key: w.clone(memory_format=torch.contiguous_format) for key, w in weights.items()}
-    save_file(own, temporary / WEIGHTS)
-    (temporary / TRAINING).write_text(json.dumps(training, indent=1) + "\n", encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(temporary, folder)
+    with writing(folder):
+        temporary.mkdir(parents=True)
+        # Not save_file, which hides that a disk is full and lets nobody else read the file.
+        (temporary / WEIGHTS).write_bytes(save(unshared(weights)))
+        (temporary / TRAINING).write_text(json.dumps(training, indent=1) + "\n", encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(temporary, folder)
 
 
 def save_ensemble(
@@ -47,7 +49,7 @@ def save_ensemble(
 ) -> None:
     """As `save_trained`, for the states of several networks of one recipe."""
     weights = {
-        f"networks.{number}.{key}": weight
+        f"{MEMBER}{number}.{key}": weight
         for number, member in enumerate(members)
         for key, weight in member.items()
     }
@@ -70,18 +72,42 @@ def load_trained(folder: Path) -> tuple[PackagedModel, Recipe, dict[str, Any]]:
     except Exception as error:
         raise InputError(f"{folder} holds no readable model ({error}); train it again") from error
     try:
-        recipe = Recipe.model_validate(training["recipe"])
-        networks = [
-            build_network(recipe.model, output_channels(recipe), pretrained=False)
-            for _ in range(training.get("members", 1))
-        ]
-        sigmoids = one_vs_rest(recipe)
-        network = Ensemble(networks, sigmoids) if "members" in training else networks[0]
-        network.load_state_dict(weights)
-    except (ValidationError, RuntimeError) as error:
+        model, recipe = build_model(training["recipe"], weights)
+    except InputError as error:
         commit = training.get("tags", {}).get("git.commit", "unknown")
         raise InputError(
-            f"{folder}: its recipe or weights are not of this version of heartseg "
-            f"({one_line(error)}). Train it again, or use the version that made it: commit {commit}"
+            f"{folder}: {error}. Train it again, or use the version that made it: commit {commit}"
         ) from None
-    return PackagedModel(network, recipe.input_size, sigmoids=sigmoids).eval(), recipe, training
+    return model, recipe, training
+
+
+def build_model(
+    values: dict[str, Any], weights: dict[str, torch.Tensor]
+) -> tuple[PackagedModel, Recipe]:
+    """Build a network, or an ensemble, from a recipe and its weights.
+
+    Args:
+        values: the recipe.
+        weights: the network's state; that of several networks as `save_ensemble` names it.
+
+    Returns:
+        The model on the CPU in evaluation mode, without post-processing, and its typed recipe.
+
+    Raises:
+        InputError: recipe and weights do not fit each other or this version of heartseg.
+    """
+    members = {key.split(".")[1] for key in weights if key.startswith(MEMBER)}
+    try:
+        recipe = Recipe.model_validate(values)
+        networks = [
+            build_network(recipe.model, output_channels(recipe), pretrained=False)
+            for _ in range(len(members) or 1)
+        ]
+        sigmoids = one_vs_rest(recipe)
+        network = Ensemble(networks, sigmoids) if members else networks[0]
+        network.load_state_dict(weights)
+    except (ValidationError, RuntimeError) as error:
+        raise InputError(
+            f"its recipe or weights are not of this version of heartseg ({one_line(error)})"
+        ) from None
+    return PackagedModel(network, recipe.input_size, sigmoids=sigmoids).eval(), recipe

@@ -23,7 +23,7 @@ from heartseg.tracking.users import is_hashed
 
 if TYPE_CHECKING:
     from heartseg.metrics.cases import Predict
-    from heartseg.models.exported import Package
+    from heartseg.models.package import Package
 
 Shown = Callable[[str], str]
 """A patient's or a case's name as others may see it."""

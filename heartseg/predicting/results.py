@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from heartseg.errors import InputError, writing_to
-from heartseg.models.exported import Package
+from heartseg.models.package import Package
 from heartseg.paths import write_whole
 from heartseg.predicting.segmenter import Outcome
 from heartseg.predicting.tables import write_table

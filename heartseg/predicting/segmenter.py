@@ -35,7 +35,7 @@ from heartseg.predicting.tables import Mask, add_flags, clinical_rows, frame_row
 from heartseg.report.overlay import save_overlay
 
 if TYPE_CHECKING:
-    from heartseg.models.exported import Package
+    from heartseg.models.package import Package
 
 Predict = Callable[[np.ndarray], np.ndarray | tuple[np.ndarray, np.ndarray]]
 

@@ -10,7 +10,7 @@ from heartseg.config import PARAMS_FILE
 from heartseg.errors import InputError
 
 if TYPE_CHECKING:
-    from heartseg.models.exported import Package
+    from heartseg.models.package import Package
 
 
 def read_model(name: str) -> Package:
@@ -20,7 +20,7 @@ def read_model(name: str) -> Package:
         InputError: there is no such model, or its files are not those that were pulled.
     """
     if Path(name).is_dir():
-        from heartseg.models.exported import read_folder
+        from heartseg.models.package import read_folder
 
         return read_folder(Path(name))
     if ":/" not in name:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from heartseg.data.species import Scale
 from heartseg.metrics.agreement import agreement
 from heartseg.metrics.beats import Beat
 from heartseg.metrics.mmode import (
@@ -98,24 +99,42 @@ def headline(row: dict[str, Any]) -> str:
     )
 
 
-def report_text(row: dict[str, Any], species: Species) -> str:
-    """A few lines for the terminal, with a warning where the spacing looks wrong."""
+def report_text(row: dict[str, Any]) -> str:
+    """A few lines for the terminal."""
     text = (
         f"{headline(row)}\n  SDNN {row['sdnn_ms']:.1f} ms, RMSSD {row['rmssd_ms']:.1f} ms; of "
         f"{row['seconds']:.2f} s {row['used_fraction']:.1%} counted, {row['missing_fraction']:.1%} "
         f"without LV, {row['implausible_fraction']:.1%} implausible, "
         f"{row['bad_quality_s']:.2f} s ({row['bad_quality_fraction']:.1%}) of bad quality"
     )
-    if row["quality_by"]:
-        text += f" by {row['quality_by']}"
+    return text + (f" by {row['quality_by']}" if row["quality_by"] else "")
+
+
+def doubts(
+    row: dict[str, Any], scale: Scale, species: Species, rates: tuple[float, float]
+) -> list[str]:
+    """Notes on a measured strip whose scale looks wrong, although a heart could fit it.
+
+    Args:
+        row: of `summary_row`, with the strip's name and its seconds.
+        scale: of the strip.
+        species: whose heart.
+        rates: slowest and fastest plausible heart rate in beats per minute.
+    """
+    notes = []
     low, high = species.diameters
     if row["lvidd_mm"] < low or row["lvidd_mm"] > high:
-        text += (
-            f"\n  an LVIDd of {row['lvidd_mm']:.2f} mm is not within {low:g} to {high:g} mm: "
-            f"are {row['mm_per_row']:g} mm per row right? Set them by --mm-per-row or in "
-            "recordings.csv"
+        notes.append(
+            f"{row['name']}: an LVIDd of {row['lvidd_mm']:.2f} mm is not within {low:g} to "
+            f"{high:g} mm ({species.name}): is {scale.mm_per_row:g} mm per row right? "
+            f"({scale.sources[0]})"
         )
-    return text
+    if row["seconds"] < 60.0 / rates[1]:
+        notes.append(
+            f"{row['name']}: lasts {row['seconds']:.3g} s, less than a beat, so that its diameters "
+            "are those of a part of a beat"
+        )
+    return notes
 
 
 def error_lines(table: pd.DataFrame, species: Species) -> list[str]:

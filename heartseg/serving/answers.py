@@ -16,9 +16,10 @@ from pydantic import BaseModel, Field
 
 from heartseg.data.camus_names import parse_frame
 from heartseg.data.images import stem_of
+from heartseg.data.species import SPECIES
 from heartseg.metrics import Spacing
 from heartseg.metrics.clinical import PHASES, VIEWS
-from heartseg.metrics.mmode import SPECIES, measure
+from heartseg.metrics.mmode import measure
 from heartseg.metrics.sequence import lv_curves, summarise_curves
 from heartseg.predicting.files import Job
 from heartseg.predicting.tables import Mask, add_flags, clinical_rows, frame_rows

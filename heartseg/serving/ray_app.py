@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from heartseg.errors import InputError
-from heartseg.models.exported import Package
+from heartseg.models.package import Package
 from heartseg.predicting.segmenter import PIXELS_AT_ONCE
 from heartseg.serving.service import Unavailable
 from heartseg.training import ray_train

@@ -14,11 +14,12 @@ from fastapi import HTTPException
 
 from heartseg.data.images import Images
 from heartseg.errors import InputError
-from heartseg.models.exported import Package
 from heartseg.models.inputs import frames_of, input_stacks, segmented_frames
+from heartseg.models.package import Package
 from heartseg.serving.counters import Counters
 from heartseg.serving.limits import Limits, PixelBudget
 from heartseg.serving.source import Source, Version
+from heartseg.tracking.faults import store_errors
 
 _log = logging.getLogger("heartseg.serve")
 
@@ -102,7 +103,8 @@ class Service:
             self.counters.failed_updates.inc()
             reason = str(error) if isinstance(error, InputError) else type(error).__name__
             if reason != self.problem:
-                _log.warning("version %s stays: %s", self.present.version, reason)
+                bug = not isinstance(error, store_errors(InputError))
+                _log.warning("version %s stays: %s", self.present.version, reason, exc_info=bug)
             self.problem = reason
 
     async def follow(self, every_s: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from heartseg.models.exported import Package
+from heartseg.models.package import Package
 from heartseg.predicting.source import read_model, store_uri
 
 

@@ -9,14 +9,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from heartseg.config import PARAMS_FILE
 from heartseg.errors import InputError
-from heartseg.nested import leaves
 from heartseg.training.run_dir import hold, read_state, update_state
 
 SWEEPS = "sweeps"
 TRIALS = "trials"
+NAMED = 5
+"""Changed files that a message names."""
 MAY_GROW = ("trials", "hours")
 """Keys of a sweep's file that may be raised while it goes on."""
+
+
+class _Absent:
+    def __repr__(self) -> str:
+        return "absent"
+
+
+ABSENT = _Absent()
 
 
 @contextmanager
@@ -28,7 +38,7 @@ def open_sweep_dir(
     Args:
         runs: folder of all runs, absolute.
         name: of the sweep's file.
-        made_of: all that decides about the sweep's results; its file's content under "file".
+        made_of: all that decides about the sweep's results, as of `heartseg.sweeps.job.Job`.
         fresh: put what was begun aside, under its id, and start anew.
 
     Raises:
@@ -70,7 +80,18 @@ def find_sweep_dir(runs: Path, name: str) -> Path:
 
 def put_aside(folder: Path) -> list[Path]:
     """Folders of earlier sweeps of the same file, which --fresh has put aside."""
-    return [path for path in folder.parent.glob(f"{folder.name}-*/") if read_state(path)]
+    others = {path: read_state(path).get("id") for path in folder.parent.glob(f"{folder.name}-*/")}
+    return [path for path, its in others.items() if its and path.name == f"{folder.name}-{its}"]
+
+
+def identity(name: str, folder: Path) -> str:
+    """The name of a sweep's study and MLflow run, which no other sweep has.
+
+    Args:
+        name: of the sweep's file.
+        folder: of the sweep.
+    """
+    return f"{name}-sweep-{read_state(folder)['id']}"
 
 
 def trial_dir(folder: Path, number: int) -> Path:
@@ -79,14 +100,39 @@ def trial_dir(folder: Path, number: int) -> Path:
 
 
 def _changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
-    before, after = dict(leaves(old)), dict(leaves(new))
-    for key in dict.fromkeys((*before, *after)):
-        was, now = before.get(key), after.get(key)
-        if was != now and not (key[0] == "file" and key[1] in MAY_GROW and _grew(was, now)):
-            name = ".".join(key[1:] if key[0] == "file" else key)
-            yield f"{name}: {was!r} then, {now!r} now"
+    """A line for each thing that differs, and none for what only follows from another one."""
+    for path, was, now in _differences(old["file"], new["file"], ()):
+        if not (path[0] in MAY_GROW and _grew(was, now)):
+            yield f"{'.'.join(path)}: {was!r} then, {now!r} now"
+    searched = {*old["file"]["space"], *new["file"]["space"]}
+    for name, recipe in new[PARAMS_FILE].items():
+        # A recipe that only one of them starts from was named above, and so was a searched field.
+        for path, was, now in _differences(old[PARAMS_FILE].get(name, recipe), recipe, ()):
+            if ABSENT not in (was, now) or ".".join(path) not in searched:
+                yield f"{PARAMS_FILE}.{name}.{'.'.join(path)}: {was!r} then, {now!r} now"
+    then, now = old.get("contents", {}), new["contents"]
+    yield from (f"{path}: its content" for path in now if then.get(path) != now[path])
+    then, now = old.get("code", {}), new["code"]
+    if files := [path for path in {**then, **now} if then.get(path) != now.get(path)]:
+        more = f" and {len(files) - NAMED} more" if len(files) > NAMED else ""
+        yield f"the code of heartseg: {', '.join(files[:NAMED])}{more}"
 
 
-def _grew(was: float | None, now: float | None) -> bool:
+def _differences(
+    was: Any, now: Any, path: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
+    """Where nested dictionaries differ: the keys that lead there, and both values."""
+    if was == now:
+        return
+    if not (isinstance(was, dict) and isinstance(now, dict)):
+        yield path, was, now
+        return
+    other_kind = "name" in was and "name" in now and was["name"] != now["name"]
+    for key in dict.fromkeys((*was, *now)):
+        if not other_kind or (key in was and key in now):  # each sampler has fields of its own
+            yield from _differences(was.get(key, ABSENT), now.get(key, ABSENT), (*path, key))
+
+
+def _grew(was: Any, now: Any) -> bool:
     """None is without limit."""
     return now is None or (was is not None and now > was)

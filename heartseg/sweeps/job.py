@@ -14,8 +14,9 @@ from heartseg.data.prepared import file_digest, read_metadata
 from heartseg.errors import InputError
 from heartseg.paths import prepared_path, sweep_results_dir
 from heartseg.privacy import case_names
+from heartseg.recipe import WEIGHTS_FIELDS
 from heartseg.sweeps.file import CLINICAL, RECIPE, SweepFile
-from heartseg.training.run_dir import code_digest, read_state, update_state
+from heartseg.training.run_dir import code_digest, code_files, read_state, update_state
 
 if TYPE_CHECKING:
     from heartseg.tracking.mlflow import MlflowClient
@@ -73,9 +74,21 @@ class Job:
         return {
             "file": self.sweep.model_dump(mode="json", by_alias=True),
             PARAMS_FILE: {name: self._fixed(name) for name in self.sweep.recipes()},
-            str(self.prepared): file_digest(self.prepared),
-            "the code of heartseg": code_digest(),
+            "contents": {
+                str(path): file_digest(path) for path in (self.prepared, *self.weight_files())
+            },
+            "code": code_files(),
         }
+
+    def weight_files(self) -> list[Path]:
+        """The files of trained weights that trials may start from."""
+        recipes = [self.params.recipe(name) for name in self.sweep.recipes()]
+        files = {file for recipe in recipes for file in recipe.weight_files()}
+        for field in WEIGHTS_FIELDS:
+            searched: Any = self.sweep.space.get(f"model.{field}")
+            values = searched.values() if searched else []
+            files |= {Path(value) for value in values if value and Path(value).is_file()}
+        return sorted(files)
 
     def _fixed(self, recipe: str) -> dict[str, Any]:
         """What of a recipe holds in every trial.
@@ -131,8 +144,7 @@ def open_sweep_run(client: MlflowClient, job: Job, folder: Path, identity: str) 
 
     tags = lineage_tags(Path.cwd(), job.dataset, job.prepared)
     tags |= {"heartseg.sweep": identity, "heartseg.code_md5": code_digest()}
-    recipes = [job.params.recipe(name) for name in job.sweep.recipes()]
-    tags |= started_from([file for recipe in recipes for file in recipe.weight_files()])
+    tags |= started_from(job.weight_files())
     experiment = job.params.tracking.experiment_prefix + job.dataset
     content = job.sweep.model_dump(mode="json", by_alias=True)
     source, digest = read_metadata(job.prepared)["source"], file_digest(job.prepared)

@@ -18,7 +18,7 @@ from heartseg.sweeps.folder import trial_dir
 from heartseg.sweeps.study import REASON, Search
 from heartseg.tracking.sweep_tracker import Outcome, SweepTracker
 from heartseg.training.journal import read_epochs
-from heartseg.training.run_dir import read_state, update_state
+from heartseg.training.run_dir import clear_checkpoints, read_state, update_state
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -72,6 +72,8 @@ class SweepTrials:
         self.started = time.monotonic()
         self.spent = read_state(folder)["seconds"]
         self._pruned: set[int] = set()
+        best = search.best()
+        self._best = None if best is None else best.number
         for trial in search.trials():
             if trial.state.is_finished():
                 self._take_over(trial)
@@ -129,6 +131,17 @@ class SweepTrials:
                 self.search.fail(number, reason)
                 outcome = Outcome("failed", reason=reason)
         self._close(number, outcome)
+        best = self.search.best()
+        for loser in {number, self._best} - {None if best is None else best.number}:
+            if loser is not None:
+                clear_checkpoints(trial_dir(self.folder, loser), keep=0)
+        self._best = None if best is None else best.number
+
+    def clear_checkpoints(self) -> None:
+        """Keep the last checkpoint of the best trial, and those of trials that have not ended."""
+        for number, row in self.rows.items():
+            if row.state not in ("running", "cut off"):
+                clear_checkpoints(row.run_dir, keep=int(number == self._best))
 
     def should_stop(self) -> bool:
         return self.interrupted.is_set() or self.out_of_time()

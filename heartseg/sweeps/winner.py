@@ -32,7 +32,7 @@ def register_winner(job: Job, best: FrozenTrial, tracker: SweepTracker, folder: 
     from heartseg.models.trained import save_trained
     from heartseg.register import register_model
     from heartseg.sweeps.folder import trial_dir
-    from heartseg.tracking.mlflow import without_password
+    from heartseg.tracking.faults import without_password
     from heartseg.training.checkpoint import load_checkpoint, selected_weights
     from heartseg.training.journal import write_history
     from heartseg.training.machine import machine_tags

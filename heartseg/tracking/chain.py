@@ -13,8 +13,8 @@ import yaml
 from heartseg.errors import InputError
 from heartseg.privacy import WITHHELD
 from heartseg.tracking import records
+from heartseg.tracking.faults import nothing_at, store_errors
 from heartseg.tracking.lineage import NONE, cached_file, find_data, git
-from heartseg.tracking.mlflow import nothing_at
 from heartseg.tracking.registry import POSTPROCESS_TAG, WEIGHTS_TAG
 
 if TYPE_CHECKING:
@@ -56,8 +56,6 @@ def find_subject(client: MlflowClient, uri: str) -> Subject:
     Raises:
         InputError: there is no such thing, or heartseg did not make it.
     """
-    from mlflow.exceptions import MlflowException
-
     kind, _, rest = uri.partition(":/")
     version = None
     try:
@@ -70,7 +68,7 @@ def find_subject(client: MlflowClient, uri: str) -> Subject:
                 version = client.get_model_version(name, number)
         run_id = rest.split("/")[0] if version is None else str(version.run_id)
         subject = Subject(client.get_run(run_id), version)
-    except MlflowException as error:
+    except store_errors() as error:
         raise nothing_at(uri, client, error) from None
     if "dvc.prepared_md5" not in subject.tags:
         raise InputError(f"{uri} was not trained by heartseg: its run tells of no prepared dataset")

@@ -14,14 +14,9 @@ from heartseg.checks.check import Check
 from heartseg.checks.node import clock_check
 from heartseg.errors import InputError, one_line
 from heartseg.tracking.credentials import check_credentials_file, credentials_file
-from heartseg.tracking.mlflow import (
-    UNKNOWN,
-    connect,
-    first_line,
-    repository_root,
-    tracking_uri,
-    without_password,
-)
+from heartseg.tracking.faults import UNKNOWN, first_line, store_errors, without_password
+from heartseg.tracking.mlflow import connect, repository_root, tracking_uri
+from heartseg.tracking.moved import artifact_folder, former_folders
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -65,10 +60,15 @@ def check_tracking(root: Path, names: list[str]) -> list[Check]:
         checks += _check_server(uri)
         if checks[-1].status == "fail":
             return checks
+    former = former_folders(database) if database is not None else []
     try:
         client = connect(uri)
     except InputError as error:
         return [*checks, _refused(where, str(error))]
+    if database is not None and former:
+        seen = f"was moved or copied: it named artifacts in {', '.join(map(str, former))}"
+        mend = f"nothing: it names those in {artifact_folder(database)} now"
+        checks.append(Check("artifact places", where, "warn", seen, mend))
     checks.append(Check("tracking store", where, "ok", "answers, its schema is up to date"))
     for name in names:
         checks += _check_experiment(client, name, root)
@@ -97,7 +97,7 @@ def _check_server(uri: str) -> list[Check]:
         options = {"timeout": TIMEOUT_S, "max_retries": 0, "raise_on_status": False}
         answer = http_request(creds, "/version", "GET", **options)
         after = time.time()
-    except Exception as error:  # requests' and MLflow's
+    except store_errors() as error:
         mend = "start the server, or mend MLFLOW_TRACKING_URI, a firewall, or --allowed-hosts"
         return [Check("tracking server", uri, "fail", first_line(error), mend)]
     checks = []
@@ -128,7 +128,7 @@ def _check_experiment(client: MlflowClient, name: str, root: Path) -> list[Check
             mend = f"`mlflow experiments restore --experiment-id {found.experiment_id}`"
             return [Check("experiment", name, "fail", "was deleted", mend)]
         run = client.create_run(found.experiment_id, run_name=PROBE)
-    except Exception as error:  # each kind of store has its own
+    except store_errors() as error:
         seen = f"no run: {first_line(error)}"
         return [Check("experiment", name, "fail", seen, _grant("experiment", name))]
     run_id = run.info.run_id
@@ -136,13 +136,13 @@ def _check_experiment(client: MlflowClient, name: str, root: Path) -> list[Check
         client.log_metric(run_id, "probe", 1.0)
         checks = [Check("experiment", name, "ok", "a run was written")]
         checks.append(_check_artifacts(client, run_id, name, run.info.artifact_uri, root))
-    except Exception as error:
+    except store_errors() as error:
         seen = f"no metric: {first_line(error)}"
         checks = [Check("experiment", name, "fail", seen, _grant("experiment", name))]
     try:
         client.delete_run(run_id)
-    except Exception as error:
-        with contextlib.suppress(Exception):
+    except store_errors() as error:
+        with contextlib.suppress(*store_errors()):
             client.set_terminated(run_id, "KILLED")  # it stays, but is not taken for a running one
         seen = f"run {run_id} was written, but not deleted again: {first_line(error)}"
         checks.append(Check("deletion", name, "warn", seen, _grant("experiment", name)))
@@ -166,7 +166,7 @@ def _check_artifacts(
         uri = client.tracking_uri
         path = Path(download_artifacts(run_id=run_id, artifact_path=FILE, tracking_uri=uri))
         came_back = path.read_text(encoding="utf-8") == text
-    except Exception as error:  # each kind of store has its own
+    except store_errors() as error:
         mend = (
             "the server must reach its --artifacts-destination (bucket there? keys right? disk "
             f"full?), or a local store its folder mlartifacts in {repository_root(root)}"
@@ -177,7 +177,7 @@ def _check_artifacts(
         return Check("artifact store", name, "fail", "another text came back", mend)
     try:
         get_artifact_repository(artifact_uri, tracking_uri=uri).delete_artifacts(FILE)
-    except Exception as error:
+    except store_errors() as error:
         seen = f"a text came back, but {FILE} of run {run_id} stays: {first_line(error)}"
         return Check("artifact store", name, "warn", seen, _grant("experiment", name))
     return Check("artifact store", name, "ok", "a text went there and came back")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote
 
 from heartseg.errors import InputError
 
@@ -47,12 +47,15 @@ def without_credentials(uri: str) -> str:
     Args:
         uri: for example https://anna:secret@host:5000; URIs of databases stay as they are.
     """
-    parts = urlsplit(uri)
-    if parts.scheme not in ("http", "https") or parts.username is None:
+    scheme, _, rest = uri.partition("://")
+    # The last "@" ends the password, which may hold "/" and "@" that should have been quoted.
+    user, at, place = rest.rpartition("@")
+    if scheme not in ("http", "https") or not at:
         return uri
-    for variable, value in zip(VARIABLES, (parts.username, parts.password or ""), strict=True):
+    name, _, password = user.partition(":")
+    for variable, value in zip(VARIABLES, (name, password), strict=True):
         os.environ[variable] = unquote(value)
-    clean = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    clean = f"{scheme}://{place}"
     if os.environ.get("MLFLOW_TRACKING_URI") == uri:
         os.environ["MLFLOW_TRACKING_URI"] = clean
     return clean

@@ -12,7 +12,7 @@ import pandas as pd
 from heartseg.errors import InputError
 from heartseg.tracking import records
 from heartseg.tracking.chain import Subject, find_subject, read_recipe
-from heartseg.tracking.mlflow import first_line, without_password
+from heartseg.tracking.faults import writing_to_store
 from heartseg.tracking.registry import POSTPROCESS_TAG, TTA_TAG, WEIGHTS_TAG
 
 if TYPE_CHECKING:
@@ -124,14 +124,8 @@ def log_comparison(
     run_id = second.subject.run_id
     names = [re.sub(r"[^A-Za-z0-9.-]+", "-", own.name) for own in (second, first)]
     path = f"{FOLDER}/{'_against_'.join(names)}.html"
-    try:
+    with writing_to_store(client, "the comparison"):
         client.log_text(run_id, page, path)
-    except Exception as error:  # each kind of store has its own
-        raise InputError(
-            f"the comparison could not be logged to {without_password(client.tracking_uri)}: "
-            f"{first_line(error)}. Run the same command when the store answers, or add --out FILE "
-            "and look at that"
-        ) from None
     return run_id, path
 
 

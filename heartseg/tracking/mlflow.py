@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
+import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,8 @@ import yaml
 from heartseg.errors import InputError
 from heartseg.nested import leaves
 from heartseg.tracking.credentials import check_credentials_file, without_credentials
+from heartseg.tracking.faults import explain, store_errors, without_password, writing_to_store
+from heartseg.tracking.moved import artifact_folder, follow_move
 from heartseg.tracking.notes import EXPERIMENT_TAGS, NOTE, RUN_TAGS, run_note
 
 if TYPE_CHECKING:
@@ -24,11 +25,6 @@ if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
 
 _log = logging.getLogger(__name__)
-
-UNKNOWN = (
-    "does not know this user or password; set MLFLOW_TRACKING_USERNAME and "
-    "MLFLOW_TRACKING_PASSWORD, or write both to ~/.mlflow/credentials (chmod 600)"
-)
 
 
 # --- the store ----------------------------------------------------------------------------
@@ -59,9 +55,20 @@ def tracking_uri(root: Path) -> str:
         and password of a server's are in the environment instead.
     """
     uri = without_credentials(os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db"))
-    if (database := _sqlite_path(uri)) is None:
+    if (database := sqlite_path(uri)) is None:
         return uri
     return f"sqlite:///{repository_root(root) / database}"
+
+
+def shown_uri(uri: str, root: Path) -> str:
+    """The store's URI as run folders keep it: without password, inside the repository relative.
+
+    So a run folder still belongs to its store after both have moved with the repository.
+    """
+    database, root = sqlite_path(uri), repository_root(root)
+    if database is not None and database.is_relative_to(root):
+        return f"sqlite:///{database.relative_to(root)}"
+    return without_password(uri)
 
 
 def quiet() -> None:
@@ -96,41 +103,17 @@ def connect(uri: str) -> MlflowClient:
     try:
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
-    except Exception as error:  # each kind of store has its own
-        if "error code 401" in str(error):
-            raise InputError(f"the MLflow server at {without_password(uri)} {UNKNOWN}") from None
-        raise InputError(
-            f"the MLflow store at {without_password(uri)} does not answer: {first_line(error)}. "
-            "Start the server, set MLFLOW_TRACKING_URI to one that runs, or unset it to use "
-            "mlflow.db in the repository"
-        ) from None
+    except store_errors(ImportError, ValueError) as error:  # no driver, a malformed port
+        raise InputError(explain(error, uri)) from None
+    if (database := sqlite_path(uri)) is not None and (told := follow_move(database)):
+        print(told, file=sys.stderr)
     return client
 
 
-def without_password(uri: str) -> str:
-    """The URI as it may be shown and stored."""
-    return re.sub(r"(?<=://)[^/@\s]+@", "***@", uri)
-
-
-def _sqlite_path(uri: str) -> Path | None:
+def sqlite_path(uri: str) -> Path | None:
+    """The file of a SQLite store; None for another kind of store."""
     path = uri.removeprefix("sqlite:///")
     return None if path == uri else Path(path)
-
-
-def nothing_at(uri: str, client: MlflowClient, error: BaseException) -> InputError:
-    """What is said of a model or a run that the store does not have."""
-    names = [model.name for model in client.search_registered_models()]
-    return InputError(
-        f"nothing at {uri} in the store at {without_password(client.tracking_uri)}: "
-        f"{first_line(error)}. Registered there: {', '.join(names) or 'nothing yet'}; another "
-        "store is chosen by MLFLOW_TRACKING_URI"
-    )
-
-
-def first_line(error: BaseException) -> str:
-    """What an exception says, short enough for a message and without passwords."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return without_password(line)[:200]
 
 
 TRAINING_KEY = "heartseg.training_key"
@@ -168,9 +151,9 @@ def find_experiment(client: MlflowClient, name: str) -> str:
 
 def _artifact_location(uri: str, experiment: str) -> str | None:
     """Beside the database for SQLite; a server decides for itself."""
-    if (database := _sqlite_path(uri)) is None:
+    if (database := sqlite_path(uri)) is None:
         return None
-    return (database.parent / "mlartifacts" / experiment).as_uri()
+    return (artifact_folder(database) / experiment).as_uri()
 
 
 def open_run(
@@ -314,20 +297,6 @@ def log_evaluation(
             folder = "evaluation" if path.is_file() else f"evaluation/{path.name}"
             log = client.log_artifact if path.is_file() else client.log_artifacts
             log(run_id, str(path), folder)
-
-
-@contextmanager
-def writing_to_store(client: MlflowClient, what: str) -> Iterator[None]:
-    """Around what a store may refuse or not answer: InputError of any error inside."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:  # each kind of store has its own
-        raise InputError(
-            f"{what} could not be logged to {without_password(client.tracking_uri)}: "
-            f"{first_line(error)}. Run the same command when the store answers, and lets you write"
-        ) from None
 
 
 def is_active(client: MlflowClient, run_id: str) -> bool:

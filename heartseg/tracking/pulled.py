@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from heartseg.errors import InputError
-from heartseg.tracking.mlflow import connect, first_line, nothing_at, without_password
+from heartseg.tracking.faults import nothing_at, store_errors
+from heartseg.tracking.mlflow import connect
 from heartseg.tracking.registry import DESCRIPTION_LENGTH, use_store
 
 if TYPE_CHECKING:
-    from heartseg.models.exported import Package
+    from heartseg.models.package import Package
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,9 @@ def pull(uri: str, model_uri: str) -> Pulled:
 
 
 def fetch(uri: str, model_uri: str) -> tuple[Package, dict[str, Any]]:
-    """A model's package, not loaded yet, and where it comes from.
+    """Fetch a model's package, not built yet, and where it comes from.
+
+    Only the description and the weights are fetched, not the exported program beside them.
 
     Returns:
         The package; model (URI), model_id, run_id and signature, JSON-serialisable.
@@ -56,32 +59,39 @@ def fetch(uri: str, model_uri: str) -> tuple[Package, dict[str, Any]]:
         InputError: as `pull`.
     """
     client = use_store(uri)
-    import mlflow
-    from mlflow.exceptions import MlflowException
     from mlflow.models import Model
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-    from heartseg.models.exported import PROGRAM, Package
+    from heartseg.models.package import WEIGHTS, Package
 
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with tempfile.TemporaryDirectory() as folder:
         try:
-            local = mlflow.artifacts.download_artifacts(model_uri, dst_path=folder)
-            facts = Model.load(local)
-            program = (Path(local) / "data" / PROGRAM).read_bytes()
-        except (MlflowException, OSError) as error:
+            store = get_artifact_repository(model_uri)
+            facts = Model.load(store.download_artifacts("MLmodel", folder))
+            weights = None
+            if WEIGHTS in {Path(found.path).name for found in store.list_artifacts()}:
+                weights = Path(store.download_artifacts(WEIGHTS, folder)).read_bytes()
+        except store_errors() as error:
             raise nothing_at(model_uri, client, error) from None
-    metadata = dict(facts.metadata or {})
-    if not {"dataset", "recipe"} <= metadata.keys():
-        raise InputError(
-            f"{model_uri} was not registered by heartseg; take one of `make ui`'s list"
-        )
+        metadata = dict(facts.metadata or {})
+        if not {"dataset", "recipe"} <= metadata.keys():
+            raise InputError(
+                f"{model_uri} was not registered by heartseg; take one of `make ui`'s list"
+            )
+        if weights is None:
+            raise InputError(
+                f"{model_uri} has no {WEIGHTS}: an older heartseg registered it. Register it again "
+                "(`heartseg register RECIPE`), or load it without heartseg by "
+                "mlflow.pyfunc.load_model"
+            )
     origin = {
         "model": model_uri,
         "model_id": facts.model_id,
         "run_id": facts.run_id,
         "signature": facts.signature.to_dict() if facts.signature else None,
     }
-    return Package(model_uri, program, metadata), origin
+    return Package(model_uri, weights, metadata), origin
 
 
 def resolve(uri: str, model_uri: str) -> tuple[str, str]:
@@ -94,15 +104,10 @@ def resolve(uri: str, model_uri: str) -> tuple[str, str]:
     if not at:
         return model_uri, name.partition("/")[2] or name
     client = connect(uri)
-    from mlflow.exceptions import MlflowException
-
     try:
         version = client.get_model_version_by_alias(name, alias).version
-    except MlflowException as error:
-        raise InputError(
-            f"no model {model_uri} in the store at {without_password(uri)}: {first_line(error)}; "
-            "another store is chosen by MLFLOW_TRACKING_URI"
-        ) from None
+    except store_errors() as error:
+        raise nothing_at(model_uri, client, error) from None
     return f"models:/{name}/{version}", str(version)
 
 
@@ -113,8 +118,6 @@ def read_card(uri: str, origin: dict[str, Any]) -> tuple[str, str]:
         uri: the store.
         origin: of `fetch`.
     """
-    from mlflow.exceptions import MlflowException
-
     client = connect(uri)
     found = client.search_model_versions(f"run_id = '{origin['run_id']}'")
     own = [version for version in found if str(version.source).endswith(origin["model_id"])]
@@ -128,6 +131,6 @@ def read_card(uri: str, origin: dict[str, Any]) -> tuple[str, str]:
         with tempfile.TemporaryDirectory() as folder:
             path = client.download_artifacts(origin["run_id"], "model_card.md", folder)
             whole = Path(path).read_text(encoding="utf-8")
-    except (MlflowException, OSError):
+    except store_errors():
         return title, card
     return title, whole if whole.startswith(card) else card

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from heartseg.data.prepared import SPLITS
+from heartseg.errors import InputError
 from heartseg.privacy import CaseNames
+from heartseg.tracking.faults import explain, refusal, store_errors
 from heartseg.tracking.lineage import environment, working_patch
 
 if TYPE_CHECKING:
@@ -38,10 +40,17 @@ def log_records(
 ) -> None:
     """Add `records` to a run, and the cases of the prepared dataset that it sees."""
     with tempfile.TemporaryDirectory() as folder:
-        for name, text in records.items():
-            (Path(folder) / name).write_bytes(text.encode(errors="surrogateescape"))
-        _write_cases(Path(folder) / CASES, prepared, names)
-        client.log_artifacts(run_id, folder, FOLDER)
+        write_records(Path(folder), records, prepared, names)
+        client.log_artifacts(run_id, folder)
+
+
+def write_records(folder: Path, records: dict[str, str], prepared: Path, names: CaseNames) -> None:
+    """Write what `log_records` logs into a folder, as it is to lie among a run's artifacts."""
+    place = folder / FOLDER
+    place.mkdir(parents=True, exist_ok=True)
+    for name, text in records.items():
+        (place / name).write_bytes(text.encode(errors="surrogateescape"))
+    _write_cases(place / CASES, prepared, names)
 
 
 def _write_cases(path: Path, prepared: Path, names: CaseNames) -> None:
@@ -75,13 +84,17 @@ def read_record(client: MlflowClient, run: Run, name: str) -> str | None:
 
 
 def read_artifact(client: MlflowClient, run_id: str, path: str) -> str | None:
-    """A text file among a run's artifacts; None where it is not there."""
-    from mlflow.exceptions import MlflowException
+    """A text file among a run's artifacts; None where it is not there.
 
+    Raises:
+        InputError: the server does not know the user, or does not permit it.
+    """
     with tempfile.TemporaryDirectory() as folder:
         try:
             local = client.download_artifacts(run_id, path, folder)
-        except (MlflowException, OSError):
+        except store_errors() as error:
+            if refusal(error):
+                raise InputError(explain(error, client.tracking_uri)) from None
             return None
         return Path(local).read_bytes().decode(errors="surrogateescape")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -30,7 +31,11 @@ WEIGHTS_TAG = "heartseg.weights_md5"
 TRAINING_TAG = "heartseg.training_run"
 POSTPROCESS_TAG = "heartseg.postprocess"
 TTA_TAG = "heartseg.tta"
-PACKAGE_TAGS = (WEIGHTS_TAG, TRAINING_TAG, POSTPROCESS_TAG, TTA_TAG)  # what a package is made of
+FORMAT_TAG = "heartseg.package"
+FORMAT = "weights"
+"""The package has its weights as a file of their own; those from before are registered anew."""
+PACKAGE_TAGS = (WEIGHTS_TAG, TRAINING_TAG, POSTPROCESS_TAG, TTA_TAG, FORMAT_TAG)
+"""What a package is made of."""
 DATA_TAG = "eval.data_digest"
 SPLIT_TAG = "eval.split"
 METRIC_TAG = "eval.metric"
@@ -38,6 +43,12 @@ VALUE_TAG = "eval.value"
 REASON_TAG = "heartseg.reason"
 SWEPT_TAG = "eval.swept_on_it"
 """On a sweep's winner that is judged by the split on which the sweep has selected it."""
+FLOOR_TAG = "eval.floor"
+"""`MET`, or which of register.*.floor the version misses."""
+MET = "met"
+PROMOTING_TAG = "heartseg.promoting"
+"""A mark of its own for each promotion to champion; begins with `_OPEN` until it is settled."""
+_OPEN = "open:"
 
 ELSEWHERE = " (trained elsewhere)"
 DESCRIPTION_LENGTH = 5000  # of the column in MLflow's database
@@ -137,10 +148,17 @@ def register_version(
 def promote(
     client: MlflowClient, name: str, version: str, mode: Literal["max", "min"]
 ) -> Promotion:
-    """Make a version champion or challenger; the alias is set last.
+    """Make a version champion or challenger.
 
-    It becomes champion if there is none, or if it is strictly better than the champion on the
-    same evaluation data by the same metric, as the tags eval.* of both versions say.
+    It becomes champion if it misses no floor, and there is no champion or it is strictly better
+    than the champion on the same evaluation data by the same metric, as the tags eval.* of both
+    versions say.
+
+    MLflow has no way to set an alias only if it still is what it was. So that of two processes
+    that promote at once the better version stays champion, each one announces its version by a
+    tag before it sets the alias, and afterwards looks for announcements that were not settled
+    when it began: if one of them is of a better version, that one gets the alias. Whichever
+    process sets the alias last sees the announcements of all others.
 
     Args:
         client: from `heartseg.tracking.mlflow.connect`.
@@ -148,22 +166,82 @@ def promote(
         version: the version that asks for promotion.
         mode: whether a greater or a smaller value is better.
     """
+    settled = _announcements(client, name, only_settled=True)
     tags = client.get_model_version(name, version).tags
     champion = _champion(client, name)
+    mark = uuid.uuid4().hex
     if champion is not None and str(champion.version) == version:
-        return Promotion(CHAMPION, tags.get(REASON_TAG, "a person made it champion"))
+        if tags.get(PROMOTING_TAG, "").startswith(_OPEN):  # the process that did it was killed
+            client.set_model_version_tag(name, version, PROMOTING_TAG, mark)
+        reason = tags.get(REASON_TAG, "a person made it champion")
+        if (missed := tags.get(FLOOR_TAG, MET)) != MET:
+            reason = f"it is champion already, although it misses a floor now: {missed}"
+        return Promotion(CHAMPION, reason)
     alias, reason = _judge(tags, champion, mode)
     client.set_model_version_tag(name, version, REASON_TAG, reason)
-    client.set_registered_model_alias(name, alias, version)
+    if alias == CHAMPION:
+        client.set_model_version_tag(name, version, PROMOTING_TAG, f"{_OPEN}{mark}")
+        client.set_registered_model_alias(name, CHAMPION, version)
+        alias, reason = _settle(client, name, version, mode, reason, settled)
+        client.set_model_version_tag(name, version, PROMOTING_TAG, mark)
     if alias == CHAMPION:
         _drop_challenger(client, name, version)
+    else:
+        client.set_model_version_tag(name, version, REASON_TAG, reason)
+        client.set_registered_model_alias(name, CHALLENGER, version)
     return Promotion(alias, reason)
+
+
+def _settle(
+    client: MlflowClient,
+    name: str,
+    version: str,
+    mode: str,
+    reason: str,
+    settled: dict[str, str],
+) -> tuple[Alias, str]:
+    """Leave the best of all versions that are being promoted at the same time as champion."""
+    while True:
+        now = _announcements(client, name)
+        rivals = {one for one, mark in now.items() if settled.get(one) != mark} | {version}
+        champion = _champion(client, name)
+        if champion is not None and str(champion.version) not in rivals:
+            break  # a person has decided otherwise meanwhile
+        best = champion
+        for number in sorted(rivals, key=int):
+            rival = client.get_model_version(name, number)
+            if _judge(rival.tags, best, mode)[0] == CHAMPION:
+                best = rival
+        if best is champion or best is None:
+            break
+        client.set_registered_model_alias(name, CHAMPION, str(best.version))
+    if champion is not None and str(champion.version) == version:
+        return CHAMPION, reason
+    own = client.get_model_version(name, version).tags
+    return CHALLENGER, f"{_judge(own, champion, mode)[1]}, which was registered at the same time"
+
+
+def _announcements(
+    client: MlflowClient, name: str, *, only_settled: bool = False
+) -> dict[str, str]:
+    """Marks of promotions to champion by version."""
+    return {
+        str(version.version): version.tags[PROMOTING_TAG]
+        for version in client.search_model_versions(f"name = '{name}'")
+        if PROMOTING_TAG in version.tags
+        and not (only_settled and version.tags[PROMOTING_TAG].startswith(_OPEN))
+    }
 
 
 def _judge(tags: dict[str, str], champion: ModelVersion | None, mode: str) -> tuple[Alias, str]:
     value = float(tags[VALUE_TAG])
     if not math.isfinite(value):
         return CHALLENGER, f"its {tags[METRIC_TAG]} is {value}"
+    if (missed := tags.get(FLOOR_TAG, MET)) != MET:
+        return CHALLENGER, (
+            f"it misses a floor: {missed}. A model below a floor never becomes champion by itself "
+            "(register.*.floor in params.yaml)"
+        )
     if champion is None:
         return CHAMPION, "there was no champion"
     other = f"the champion, version {champion.version},"
@@ -184,6 +262,26 @@ def _judge(tags: dict[str, str], champion: ModelVersion | None, mode: str) -> tu
     better = value > best if mode == "max" else value < best
     compared = f"{tags[METRIC_TAG]} {value:.4f} against {best:.4f} of {other.rstrip(',')}"
     return (CHAMPION if better else CHALLENGER), compared
+
+
+def missed_floors(metrics: dict[str, Any], floor: dict[str, float], path: Path) -> str:
+    """Which floors a model misses, for FLOOR_TAG; `MET` if it misses none.
+
+    Args:
+        metrics: metrics.json.
+        floor: the least value by key of metrics.json; an undefined value misses it.
+        path: of metrics.json, for messages.
+
+    Raises:
+        InputError: metrics.json does not have a key.
+    """
+    missed = []
+    for key, least in floor.items():
+        value = _read(metrics, key, path, "floor")
+        if value is None or not value >= least:
+            shown = "undefined" if value is None else f"{value:.4g}"
+            missed.append(f"{key} is {shown}, the floor is {least:.4g}")
+    return "; ".join(missed) or MET
 
 
 def _champion(client: MlflowClient, name: str) -> ModelVersion | None:
@@ -220,15 +318,24 @@ def read_value(metrics: dict[str, Any], key: str, path: Path) -> float:
     Raises:
         InputError: there is no number at that key.
     """
+    value = _read(metrics, key, path, "metric")
+    if value is None:
+        raise InputError(
+            f"{path}: {key} is undefined for these data; choose another register.*.metric in "
+            "params.yaml"
+        )
+    return value
+
+
+def _read(metrics: dict[str, Any], key: str, path: Path, setting: str) -> float | None:
+    """As `read_value`; None where the metric is undefined. `setting` is named in messages."""
+    correct = f"correct register.*.{setting} in params.yaml"
     value: Any = metrics
     for part in key.split("."):
         if not isinstance(value, dict) or part not in value:
             known = ", ".join(value) if isinstance(value, dict) else "a number"
-            raise InputError(
-                f"{path} has no {key} (at {part!r} there is: {known}); correct register.*.metric "
-                "in params.yaml"
-            )
+            raise InputError(f"{path} has no {key} (at {part!r} there is: {known}); {correct}")
         value = value[part]
-    if not isinstance(value, int | float):
-        raise InputError(f"{path}: {key} is no number; correct register.*.metric in params.yaml")
-    return float(value)
+    if value is not None and not isinstance(value, int | float):
+        raise InputError(f"{path}: {key} is no number; {correct}")
+    return value

@@ -15,13 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from heartseg.tracking.mlflow import (
-    connect,
-    delete_runs,
-    first_line,
-    open_run,
-    without_password,
-)
+import yaml
+
+from heartseg.errors import InputError
+from heartseg.tracking.faults import first_line, store_errors, without_password
+from heartseg.tracking.mlflow import connect, delete_runs, open_run
 from heartseg.tracking.sender import JournalSender
 from heartseg.training.journal import read_epochs
 from heartseg.training.machine import machine_tags
@@ -71,6 +69,7 @@ class _Trial:
     number: int
     outcome: Outcome | None = None
     sender: JournalSender | None = None
+    has_recipe: bool = False
 
 
 @dataclass(frozen=True)
@@ -161,7 +160,7 @@ class SweepTracker:
         """A store that is away costs no result; the same command sends it later."""
         try:
             action()
-        except Exception as error:  # whatever store and network raise
+        except store_errors() as error:
             _log.warning(
                 "MLflow at %s did not take the sweep's results (%s); they are on disk, the same "
                 "command sends them",
@@ -184,7 +183,7 @@ class SweepTracker:
         for trial in trials:
             try:
                 self._mirror(trial)
-            except Exception as error:  # whatever store and network raise: try again later
+            except store_errors(InputError) as error:  # try again later
                 if not was_away and failure is None:
                     _log.warning(
                         "MLflow at %s does not answer (%s); the sweep goes on, its points are "
@@ -198,17 +197,26 @@ class SweepTracker:
         return failure is None
 
     def _mirror(self, trial: _Trial) -> None:
-        from mlflow.entities import Metric
-
         outcome = trial.outcome  # before the points are sent: it comes after the last of them
         if trial.sender is None:
-            trial.sender = JournalSender(
-                self.client, self._open(trial), trial.run_dir, self.sweep.dataset
-            )
+            trial.sender = JournalSender(self.client, self._open(trial), trial.run_dir)
         trial.sender.send()
-        if outcome is None:
-            return
         run_id = trial.sender.run_id
+        if outcome is not None:
+            self._end(trial, outcome, run_id)
+        # The artifact comes last: a store that does not take it delays no point and no status.
+        if not trial.has_recipe:
+            text = yaml.safe_dump(trial.recipe, sort_keys=False)
+            self.client.log_text(run_id, text, "recipe.yaml")
+            trial.has_recipe = True
+        if outcome is not None:
+            update_state(trial.run_dir, closed=outcome.state)
+            with self._lock:
+                del self._trials[trial.number]
+
+    def _end(self, trial: _Trial, outcome: Outcome, run_id: str) -> None:
+        from mlflow.entities import Metric
+
         tags = machine_tags(trial.run_dir) | {STATE_TAG: outcome.state, REASON_TAG: outcome.reason}
         for key, value in tags.items():
             self.client.set_tag(run_id, key, value)
@@ -219,9 +227,6 @@ class SweepTracker:
             point = Metric("trial_value", outcome.value, when, trial.number)
             self.client.log_batch(self.sweep.run_id, metrics=[point])
         self.client.set_terminated(run_id, outcome.status)
-        update_state(trial.run_dir, closed=outcome.state)
-        with self._lock:
-            del self._trials[trial.number]
 
     def _open(self, trial: _Trial) -> str:
         known = read_state(trial.run_dir).get("mlflow_run_id")
@@ -237,7 +242,7 @@ class SweepTracker:
             experiment=self.sweep.experiment,
             name=trial_name(trial.number, trial.values),
             params=dict(trial.values),
-            texts={"recipe.yaml": trial.recipe},
+            texts={},
             dataset=self.sweep.dataset,
             data_source=self.sweep.data_source,
             data_digest=self.sweep.data_digest,

@@ -17,6 +17,7 @@ from heartseg.tracking.chain import (
     is_cached,
     kept_cases,
 )
+from heartseg.tracking.faults import find_run
 from heartseg.tracking.lineage import NONE
 from heartseg.tracking.registry import WEIGHTS_TAG
 
@@ -88,6 +89,26 @@ def find_users(client: MlflowClient, root: Path, concerns: Concerns) -> list[dic
             }
         )
     return list(groups.values())
+
+
+def versions_without_run(client: MlflowClient) -> list[dict[str, Any]]:
+    """Model versions whose run the store does not have any more: nobody can tell their data.
+
+    Returns:
+        Of each: name, version, aliases, run_id.
+    """
+    aliases = _aliases(client)
+    return [
+        {
+            "name": version.name,
+            "version": str(version.version),
+            "aliases": aliases.get((version.name, str(version.version)), []),
+            "run_id": run_id,
+        }
+        for run_id, versions in _versions_by_run(client).items()
+        if find_run(client, run_id) is None
+        for version in versions
+    ]
 
 
 def on_data(root: Path, reference: str) -> Concerns:

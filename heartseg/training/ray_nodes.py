@@ -20,8 +20,8 @@ from heartseg.checks import node
 from heartseg.checks.check import Check, attempt
 from heartseg.errors import one_line
 
-OLDEST = (2, 51)
-"""Of Ray: Train's second API."""
+OLDEST = (2, 58)
+"""Of Ray, as in pyproject.toml: the first that tells workers of a preemption."""
 ANSWER_S = 60.0
 """A node that has not answered by then is taken for unreachable."""
 SILENT = "see Ray's logs there (/tmp/ray/session_latest/logs); is heartseg installed?"

@@ -11,9 +11,10 @@ import numpy as np
 import ray
 import ray.data
 
-from heartseg.models.exported import Package
+from heartseg.models.package import Package
 from heartseg.predicting.files import Job, in_chunks
 from heartseg.predicting.segmenter import Outcome, Segmenter
+from heartseg.training.ray_watch import wait_for_one, watched
 
 
 class Worker:
@@ -50,6 +51,8 @@ def segment_on_cluster(
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))
     workers = min(gpus or int(resources["CPU"]), len(chunks))
+    with watched():
+        wait_for_one({"GPU": 1} if gpus else {"CPU": 1})  # Ray Data would wait without a word
     ray.data.DataContext.get_current().enable_progress_bars = False
     outcomes = ray.data.from_items(
         [{"jobs": chunk} for chunk in chunks], override_num_blocks=len(chunks)

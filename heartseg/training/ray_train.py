@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import os
+import re
 import signal
 import socket
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from heartseg.collector import collect_seldom
 from heartseg.config import Elastic, Train
 from heartseg.errors import InputError, Stopped
 from heartseg.recipe import Recipe
+from heartseg.training.ray_watch import watched
 from heartseg.training.run_dir import STOP
 
 if TYPE_CHECKING:
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 
 FAULT = "fault.txt"
 STOPPED = "stopped"
+ENDING = {signal.SIGTERM, signal.SIGHUP}
+"""Signals that a scheduler or a closed terminal sends, often to a command and all its children."""
+ADDRESS = re.compile(r"(ray://)?(\[[0-9A-Fa-f:]+\]|[\w.-]+):(?P<port>\d{1,5})")
 OUT_OF_MEMORY = "the GPU's memory is too small for this recipe; lower batch_size or input_size"
 
 
@@ -39,9 +44,15 @@ def start_ray(log: Path, *, dashboard: bool = False) -> None:
         dashboard: start a local one with the State API, by which Ray frees what the workers
             of a stopped trial held.
 
+    The processes of a local one ignore the signals in `ENDING`: the command hears them, lets its
+    workers write a checkpoint, and then ends Ray itself.
+
     Raises:
-        InputError: no cluster answers at RAY_ADDRESS.
+        InputError: RAY_ADDRESS is no address or no cluster answers there; or no Ray can be
+            started here.
     """
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    _check_address(address)
     log.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(log)
     for name in ("ray", "ray.train", "ray.tune", "ray.data"):
@@ -56,37 +67,59 @@ def start_ray(log: Path, *, dashboard: bool = False) -> None:
     # Ray gives its own processes 30 s to come up, too little on a machine that is busy otherwise.
     os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
     os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "120")
-    address = os.environ.get("RAY_ADDRESS")
     local: dict[str, Any] = {}
-    if not address:
+    if address == "local":
         # Preemption notices and the dashboard's pages concern clusters; each would be another
         # process to start before the first step.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         local = {"include_dashboard": dashboard}
     at_sigterm = signal.getsignal(signal.SIGTERM)
+    # Inherited by all processes of a local Ray; so is Ray's own block of SIGINT.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
         _knock(address)  # Ray itself would wait for minutes
-        ray.init(
-            address=address or "local",
-            log_to_driver=False,
-            configure_logging=False,
-            **local,
-        )
+        ray.init(address=address, log_to_driver=False, configure_logging=False, **local)
     except OSError as error:  # ConnectionError among them
-        raise InputError(
-            f"no Ray cluster answers at RAY_ADDRESS={address}: {error}; "
-            "start one with `ray start --head`, or unset RAY_ADDRESS to train on this machine; one "
-            "with a token refuses who has another or none (RAY_AUTH_TOKEN_PATH)"
-        ) from None
-    if callable(at_sigterm):  # Ray puts its own in the place of the command's
-        signal.signal(signal.SIGTERM, at_sigterm)
+        raise InputError(_no_ray(address, error)) from None
+    finally:
+        if callable(at_sigterm):  # Ray puts its own in the place of the command's
+            signal.signal(signal.SIGTERM, at_sigterm)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
-def _knock(address: str | None) -> None:
+def _check_address(address: str) -> None:
+    found = ADDRESS.fullmatch(address)
+    if address in ("local", "auto") or (found and 0 < int(found["port"]) < 65536):
+        return
+    raise InputError(
+        f"RAY_ADDRESS={address} is no address of a Ray cluster; give HOST:PORT as `ray start "
+        "--head` prints it (the port is usually 6379), or auto for a cluster on this machine, or "
+        "unset it to start Ray for this command only"
+    )
+
+
+def _no_ray(address: str, error: OSError) -> str:
+    if "AF_UNIX path length" in str(error):
+        name = "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"
+        return (
+            f"{name}={os.environ.get(name)} is too long: Ray keeps its sockets below it, and the "
+            "system allows 107 bytes for a socket's path. Set RAY_TMPDIR to a short folder, "
+            "for example /tmp"
+        )
+    if address == "local":
+        return f"Ray cannot start on this machine: {error}. Mend that, or use --in-process"
+    return (
+        f"no Ray cluster answers at RAY_ADDRESS={address}: {error}; "
+        "start one with `ray start --head`, or unset RAY_ADDRESS to train on this machine; one "
+        "with a token refuses who has another or none (RAY_AUTH_TOKEN_PATH)"
+    )
+
+
+def _knock(address: str) -> None:
     """Raise OSError where HOST:PORT does not accept a connection."""
-    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=10).close()
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def count_workers(train: Train, recipe: Recipe) -> int | tuple[int, int]:
@@ -174,15 +207,20 @@ def train_on_ray(
         InputError: recipe and cluster do not fit together, or a worker found a fault of the
             user's.
         Stopped: the run was told to end.
+        KeyboardInterrupt: Ctrl-C, at once.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
+
+    class Trainer(TorchTrainer):
+        def _register_sigint_handler(self, controller: Any) -> None:
+            """Leave Ctrl-C to the command: Ray's own handler ends it without a word."""
 
     if (run_dir / STOP).exists():
         raise Stopped  # while Ray started
     (run_dir / FAULT).unlink(missing_ok=True)
     look_every_s = train.workers.look_every_s if isinstance(train.workers, Elastic) else 0.0
-    trainer = TorchTrainer(
+    trainer = Trainer(
         _work,
         train_loop_config={
             "recipe": recipe.model_dump(mode="json"),
@@ -205,7 +243,8 @@ def train_on_ray(
             callbacks=list(callbacks),
         ),
     )
-    outcome = trainer.fit().return_value
+    with watched(lambda: (run_dir / STOP).exists()):
+        outcome = trainer.fit().return_value
     if outcome == STOPPED:
         raise Stopped
     if outcome or (run_dir / FAULT).exists():  # the latter of another rank than 0

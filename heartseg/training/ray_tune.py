@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import ray
 from ray import tune
+from ray.actor import ActorHandle
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -26,7 +27,7 @@ from heartseg.config import Train
 from heartseg.errors import InputError, Stopped, StorageError
 from heartseg.recipe import Recipe
 from heartseg.sweeps.file import Resources
-from heartseg.training.decode import Decoder
+from heartseg.training.ray_decode import Decoder
 from heartseg.training.ray_train import OUT_OF_MEMORY, train_on_ray
 from heartseg.training.run_dir import STOP
 
@@ -95,7 +96,6 @@ def run_trials(
     train: Train,
     resources: Resources,
     prepared: Path,
-    sizes: Sequence[int],
     folder: Path,
 ) -> None:
     """Run trials until there are no more, or until the sweep is to stop.
@@ -104,9 +104,8 @@ def run_trials(
         trials: says what to run and hears what became of it.
         train: how to train.
         resources: of one trial.
-        prepared: the prepared dataset.
-        sizes: all input sizes of the trials. The images of each are decoded once, on this node
-            while the trials' processes start, and shared through the object store.
+        prepared: the prepared dataset. Its images are decoded on this node, once for each input
+            size, when the first trial needs it, and shared through the object store.
         folder: for what Tune writes meanwhile; on several nodes all of them see it.
 
     Raises:
@@ -115,15 +114,17 @@ def run_trials(
         Exception: what `trials` raised.
     """
     slots = count_slots(resources)
-    shared = _decode(prepared.resolve(), sizes)
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor = ray.remote(num_cpus=0, max_restarts=3, max_task_retries=3)(Decoder)
+    decoder = actor.options(scheduling_strategy=here).remote(prepared.resolve())
     run = _run_trial if resources.workers == 1 else _run_nested_trial
     # The process that starts a trial's workers only waits for them: a CPU of its own could keep
     # them from ever fitting. Tune wants it to take something: a byte of memory.
     needs = _of_worker(resources) if resources.workers == 1 else {"memory": 1}
-    ears = _Ears(trials, nested=resources.workers > 1)
+    ears = _Ears(trials, decoder, nested=resources.workers > 1)
     with _quiet_tune(folder):
         tune.Tuner(
-            tune.with_resources(tune.with_parameters(run, shared=shared), needs),
+            tune.with_resources(tune.with_parameters(run, decoder=decoder), needs),
             param_space={
                 "train": train.model_dump(mode="json"),
                 "resources": resources.model_dump(mode="json"),
@@ -144,15 +145,9 @@ def run_trials(
                 verbose=0,
             ),
         ).fit()
+    ray.kill(decoder)  # a copy of its handle lies in the object store
     if ears.fault is not None:
         raise ears.fault
-
-
-def _decode(prepared: Path, sizes: Sequence[int]) -> dict[int, ray.ObjectRef]:
-    """The images of each size, from a process of this node that ends with the last of them."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    decoder = ray.remote(Decoder).options(num_cpus=0, scheduling_strategy=here).remote()
-    return {size: decoder.decode.remote(prepared, size) for size in sizes}
 
 
 def _of_worker(resources: Resources) -> dict[str, float]:
@@ -182,8 +177,9 @@ def _quiet_tune(folder: Path) -> Iterator[None]:
 class _Ears:
     """Knows which of our trials a trial of Tune is, and tells each end once."""
 
-    def __init__(self, trials: Trials, nested: bool):
+    def __init__(self, trials: Trials, decoder: ActorHandle, nested: bool):
         self.trials = trials
+        self.decoder = decoder
         self.nested = nested
         self.numbers: dict[str, int] = {}
         self.stopped: set[int] = set()
@@ -217,6 +213,7 @@ class _Suggest(Searcher):
         if plan is None:
             return Searcher.FINISHED
         self.ears.numbers[trial_id] = plan.number
+        self.ears.decoder.decode.remote(plan.recipe.input_size)  # while the trial's process starts
         return {"recipe": plan.recipe.model_dump(mode="json"), "run_dir": str(plan.run_dir)}
 
     def on_trial_complete(
@@ -272,7 +269,7 @@ class _Listen(tune.Callback):
 # --- in a trial's process ------------------------------------------------------------------
 
 
-def _run_trial(config: dict[str, Any], shared: dict[int, ray.ObjectRef]) -> None:
+def _run_trial(config: dict[str, Any], decoder: ActorHandle) -> None:
     """A trial of one worker: `fit` in this very process, which serves many trials in turn."""
     collect_seldom()
     # After 2 s of waiting for the trial before, Tune would lose this one's slot for good.
@@ -287,7 +284,7 @@ def _run_trial(config: dict[str, Any], shared: dict[int, ray.ObjectRef]) -> None
 
     recipe = Recipe.model_validate(config["recipe"])
     torch.set_num_threads(max(1, math.floor(config["resources"]["cpus"])))
-    arrays = ray.get(shared[recipe.input_size])
+    arrays = ray.get(_images(decoder, recipe))
     data = {split: Resident.from_numpy(*parts) for split, parts in arrays.items()}
 
     def tell(epoch: Epoch) -> None:
@@ -309,7 +306,7 @@ def _run_trial(config: dict[str, Any], shared: dict[int, ray.ObjectRef]) -> None
         tune.report(outcome)
 
 
-def _run_nested_trial(config: dict[str, Any], shared: dict[int, ray.ObjectRef]) -> None:
+def _run_nested_trial(config: dict[str, Any], decoder: ActorHandle) -> None:
     """A trial of several workers, which Ray Train starts."""
     from ray.train import TrainingFailedError
     from ray.tune.integration.ray_train import TuneReportCallback
@@ -320,16 +317,21 @@ def _run_nested_trial(config: dict[str, Any], shared: dict[int, ray.ObjectRef]) 
         train_on_ray(
             recipe,
             Train.model_validate(config["train"]),
-            shared[recipe.input_size],
+            _images(decoder, recipe),
             Path(config["run_dir"]),
             workers=config["resources"]["workers"],
             resources=_of_worker(Resources.model_validate(config["resources"])),
             callbacks=[TuneReportCallback()],
         )
-    except Stopped:
-        return  # pruned
+    except Stopped:  # pruned
+        return
     except (InputError, TrainingFailedError) as error:  # Train has tried again already
         tune.report(_told(error))
+
+
+def _images(decoder: ActorHandle, recipe: Recipe) -> ray.ObjectRef:
+    """What `heartseg.training.ray_train.put` gives, for the recipe's input size."""
+    return ray.get(decoder.decode.remote(recipe.input_size))[0]
 
 
 def _told(error: Exception) -> dict[str, str]:
@@ -341,7 +343,7 @@ def _reason(error: Exception) -> str:
     import torch
 
     text = str(error)
-    out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    if out_of_memory or "can't allocate memory" in text:
+    lacking = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    if lacking or "can't allocate memory" in text:
         return f"out of memory: {OUT_OF_MEMORY}"
     return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import ray
 
 from heartseg.training import ray_nodes
+from tests.examples import ROOT
 
 
 class Method:
@@ -32,6 +34,12 @@ class Node:
             raise self.broken[name]
 
         return Method(raising if name in self.broken else getattr(self.visitor, name))
+
+
+def test_the_oldest_ray_is_the_one_that_pip_would_install():
+    """`ray.train.get_preemption_info` came with 2.58; nothing that the code calls is newer."""
+    (wanted,) = re.findall(r'"ray\[.*\]>=([\d.]+)"', (ROOT / "pyproject.toml").read_text())
+    assert tuple(int(part) for part in wanted.split(".")) == ray_nodes.OLDEST
 
 
 @pytest.fixture(autouse=True)

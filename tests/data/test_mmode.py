@@ -109,14 +109,14 @@ def test_a_mask_in_the_alpha_channel_is_a_fault_and_an_opaque_one_is_not(
 def test_windows_csv_says_more_than_the_parameters(config: MmodeDataset) -> None:
     (config.source / "windows.csv").write_text(
         "name,mm_per_row,s_per_column,quality,lvidd_mm,lvids_mm,heart_rate_bpm,animal\n"
-        "a0_w0,0.05,0.001,Good,4.0,2.5,480,1\n"
+        "a0_w0,0.08,0.001,Good,4.0,2.5,480,1\n"
         "a0_w1.png,,0.003,,4.1,,,1\n"
         "gone_w0,0.05,0.001,Good,4.0,2.5,480,2\n"
     )
     survey = mmode.survey(config)
     assert faults(survey) == []
     first, second, third = (case.read() for case in survey.cases[:3])
-    assert first.spacing == (0.05, 0.001)
+    assert first.spacing == (0.08, 0.001)
     assert first.quality == "Good"
     assert first.reference == {
         "reference_lvidd": 4.0,
@@ -157,11 +157,11 @@ def test_a_recording_of_two_animals_is_a_fault_of_its_windows(config: MmodeDatas
 
 def test_windows_csv_may_have_spaces_and_needs_no_spacing(config: MmodeDataset) -> None:
     (config.source / "windows.csv").write_text(
-        'name, mm_per_row ,quality,frame\n"a0_w0" , "0.05", Good ,7\n'
+        'name, mm_per_row ,quality,frame\n"a0_w0" , "0.08", Good ,7\n'
     )
     survey = mmode.survey(config)
     sample = survey.cases[0].read()
-    assert (sample.spacing, sample.quality) == ((0.05, 0.002), "Good")
+    assert (sample.spacing, sample.quality) == ((0.08, 0.002), "Good")
     assert survey.notes == [
         "windows.csv: no column s_per_column, so params.yaml counts",
         "windows.csv: 5 windows have no row, so params.yaml counts",
@@ -169,15 +169,15 @@ def test_windows_csv_may_have_spaces_and_needs_no_spacing(config: MmodeDataset) 
 
 
 def test_files_that_are_no_png_are_noted(config: MmodeDataset) -> None:
-    (config.source / "img/a7_w0.jpg").touch()
+    (config.source / "img/a7_w0.doc").touch()
     for number in range(7):
         (config.source / f"mask/{number}.txt").touch()
     (config.source / "mask/.hidden").touch()
     survey = mmode.survey(config)
-    assert survey.notes == [
-        "img: not used: a7_w0.jpg",
-        "mask: not used: 0.txt, 1.txt, 2.txt, 3.txt, 4.txt and 2 more",
-    ]
+    image, mask = survey.notes
+    assert image.startswith("img: ")
+    assert image.endswith(" a7_w0.doc")
+    assert mask.endswith("0.txt, 1.txt, 2.txt, 3.txt, 4.txt and 2 more")
     assert len(survey.cases) == 6
 
 
@@ -188,6 +188,16 @@ def test_windows_of_an_animal_are_counted_in_their_order(config: MmodeDataset) -
     frames = {case.case_id: case.read().frame for case in mmode.survey(config).cases[:4]}
     assert list(frames) == ["a0_w1", "a0_w10", "a0_w2", "a1_w0"]
     assert frames == {"a0_w1": 0, "a0_w2": 1, "a0_w10": 2, "a1_w0": 0}
+
+
+def test_pictures_of_other_kinds_are_read_alike(config: MmodeDataset) -> None:
+    """16 bits that hold 8, and TIFF under the ending of PNG."""
+    image, _ = echo(5)
+    save(config.source / "img/a0_w0.png", image.astype(np.uint16) * 257)
+    Image.fromarray(image).save(config.source / "img/a0_w1.png", format="TIFF")
+    first, second = (case.read() for case in mmode.survey(config).cases[:2])
+    assert abs(first.image.astype(int) - image).max() <= 1
+    assert (second.image == image).all()
 
 
 def test_the_pattern_tells_the_animal(config: MmodeDataset) -> None:
@@ -212,45 +222,33 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str, str, int]] = {
     "other size": (
         lambda s: save(s / "mask/a0_w0.png", BYTES[:, 1:]),
         "mask/a0_w0.png",
-        "(24, 39) pixels where the image has (24, 40)",
+        "24 x 39 pixels",
         1,
     ),
-    "zero bytes": (lambda s: (s / "img/a0_w0.png").write_bytes(b""), "img/a0_w0.png", "read", 1),
+    "zero bytes": (lambda s: (s / "img/a0_w0.png").write_bytes(b""), "img/a0_w0.png", "empty", 1),
     "truncated": (
         lambda s: (s / "img/a0_w0.png").write_bytes((s / "img/a0_w0.png").read_bytes()[:-60]),
         "img/a0_w0.png",
         "cannot be read",
         1,
     ),
-    "jpeg inside": (
-        lambda s: Image.fromarray(BYTES).save(s / "img/a0_w0.png", format="JPEG"),
-        "img/a0_w0.png",
-        "cannot be read",
-        1,
-    ),
-    "16 bits": (
-        lambda s: save(s / "img/a0_w0.png", BYTES.astype(np.uint16)),
-        "img/a0_w0.png",
-        "not 8 bits",
-        1,
-    ),
     "too small": (
         lambda s: save(s / "img/a0_w0.png", BYTES[:2]),
         "img/a0_w0.png",
-        "2 x 40 pixels, too few",
+        "2 x 40 pixels",
         1,
     ),
     "nameless animal": (rename, "img/nobody.png", "finds no animal", 1),
     "spacing of 0": (
         sidecar("name,mm_per_row\na0_w0,0\na0_w1,0.1\n"),
         "windows.csv",
-        "mm_per_row of a0_w0 is '0'",
+        "mm_per_row of a0_w0 is 0",
         1,
     ),
     "negative spacing": (
         sidecar("name,s_per_column\na0_w0,-0.1\n"),
         "windows.csv",
-        "s_per_column of a0_w0 is '-0.1'",
+        "s_per_column of a0_w0 is -0.1",
         1,
     ),
     "wordy heart rate": (
@@ -260,7 +258,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str, str, int]] = {
         1,
     ),
     "no name column": (sidecar("file\na0_w0\n"), "windows.csv", "has no column name", 6),
-    "empty sidecar": (sidecar(""), "windows.csv", "has no column name", 6),
+    "empty sidecar": (sidecar(""), "windows.csv", "is empty", 6),
     "no rows": (sidecar("name\n"), "windows.csv", "names none", 6),
     "misspelt column": (
         sidecar("name,mm_per_rows\na0_w0,0.05\n"),
@@ -291,13 +289,13 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str, str, int]] = {
     "twice in the sidecar": (
         sidecar("name\na0_w0\na0_w0.png\n"),
         "windows.csv",
-        "names a0_w0 more than once",
+        "several rows for a0_w0",
         6,
     ),
     "binary sidecar": (
         lambda s: (s / "windows.csv").write_bytes(bytes(range(256))),
         "windows.csv",
-        "cannot be read",
+        "UTF",
         6,
     ),
 }
@@ -312,7 +310,6 @@ def test_fault_is_named_and_hits_only_its_cases(config: MmodeDataset, name: str)
     assert len(found) == 1
     assert found[0].startswith(f"{config.source / path}: ")
     assert reason in found[0]
-    assert found[0].endswith(".")
     unread = 0
     for case in survey.cases:
         try:

@@ -22,12 +22,14 @@ def write(folder: Path, rows: str, names: tuple[str, ...]) -> None:
 
 @pytest.fixture
 def config(params: Params, tmp_path: Path) -> MmodeDataset:
-    return params.datasets.mmode_quality.model_copy(update={"source": tmp_path / "windows"})
+    return params.datasets.mmode_quality.model_copy(
+        update={"source": tmp_path / "windows", "mm_per_row": 0.1}
+    )
 
 
 def test_labels_become_label_maps(config: MmodeDataset) -> None:
-    write(config.source, "a_w1,m1,a,0.02,good\na_w2,m1,a,,\n", ("a_w1", "a_w2"))
-    write(config.source / "bad", "b_w1,,b,0.03,Bad\n", ("b_w1",))
+    write(config.source, "a_w1,m1,a,0.12,good\na_w2,m1,a,,\n", ("a_w1", "a_w2"))
+    write(config.source / "bad", "b_w1,,b,0.13,Bad\n", ("b_w1",))
     found = survey(config)
     good, bad = (case.read() for case in found.cases)
     assert (good.case_id, good.patient, good.quality) == ("a_w1", "m1", "good")
@@ -35,14 +37,14 @@ def test_labels_become_label_maps(config: MmodeDataset) -> None:
     assert (good.mask == 0).all()
     assert (bad.mask == 1).all()
     assert bad.mask.shape == bad.image.shape == (20, 24)
-    assert good.spacing == (0.02, config.s_per_column)
+    assert good.spacing == (0.12, config.s_per_column)
     assert "1 window(s) have no label" in found.notes[-1]
 
 
 def test_faults_are_told(config: MmodeDataset) -> None:
     with pytest.raises(InputError, match="has no folder img"):
         survey(config)
-    write(config.source, "a_w1,m1,a,0.02,fair\na_w2,m2,a,,good\n", ("a_w1", "a_w2"))
+    write(config.source, "a_w1,m1,a,0.12,fair\na_w2,m2,a,,good\n", ("a_w1", "a_w2"))
     write(config.source / "bad", "a_w2,m1,b,0.03,bad\n", ("a_w2",))
     first, second = survey(config).cases
     with pytest.raises(BadFilesError) as caught:

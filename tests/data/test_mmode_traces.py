@@ -86,12 +86,12 @@ def test_traces_of_a_mask_give_it_again() -> None:
             "reaches from 0 to 9, the picture has 9 columns",
         ),
         ("col,upper_row,lower_row\n0,2,25\n1,2,9\n", "from 9 to 25, the picture has 20 rows"),
-        ("col,upper_row,lower_row\n0,2,x\n", "lower_row is 'x' in row 1 below the header"),
+        ("col,upper_row,lower_row\n0,2,x\n", "lower_row of row 1 below the header is 'x'"),
         ("col,upper,lower_row\n0,2,9\n", "no column 'upper'; did you mean 'upper_row'"),
         ("trace,col,row\nupper,0,2\nupper,3,2\n", "no point of the lower trace"),
         ("trace,col,row\nupper,0,2\nuper,3,2\n", "trace is 'uper'"),
         ("trace,col,row\nupper,0,2\nlower,3,9\n", "no column has both traces"),
-        ("", "cannot be read"),
+        ("", "is empty"),
     ],
 )
 def test_faults_are_named(tmp_path: Path, text: str, reason: str) -> None:

@@ -10,9 +10,14 @@ import pytest
 from heartseg.config import Params, Windows
 from heartseg.data.mmode_recordings import Strip
 from heartseg.data.mmode_windows import beat_columns, cut_windows, window_size
+from heartseg.data.species import Scale
 
 RATES = (200.0, 900.0)
 BEAT = 100  # columns; 600 beats per minute at 1 ms per column
+
+
+def scale(s_per_column: float) -> Scale:
+    return Scale(0.01, s_per_column, ("by hand", "by hand"))
 
 
 def make_strip(columns: int = 1000, rows: int = 500, swing: float = 30) -> Strip:
@@ -20,7 +25,7 @@ def make_strip(columns: int = 1000, rows: int = 500, swing: float = 30) -> Strip
     phase = 2 * np.pi * np.arange(columns) / BEAT
     moved = swing * np.sin(phase)
     image = np.random.default_rng(0).integers(0, 256, (rows, columns), dtype=np.uint8)
-    return Strip("a_s1", "a", "m", image, 150 + moved, 250 - moved, (0.01, 0.001), False)
+    return Strip("a_s1", "a", "m", image, 150 + moved, 250 - moved, scale(0.001), False)
 
 
 @pytest.fixture
@@ -100,7 +105,7 @@ def test_size_is_a_number_of_beats(config: Windows) -> None:
     double = config.model_copy(update={"beats": 4.0})
     assert window_size(strip, double, RATES)[0] == pytest.approx(4 * BEAT, abs=4)
     # twice the time per column: half as many columns to a beat of the same rate
-    slow = replace(make_strip(), spacing=(0.01, 0.002))
+    slow = replace(make_strip(), scale=scale(0.002))
     assert window_size(slow, config, (100.0, 450.0))[0] == pytest.approx(3 * BEAT, abs=3)
 
 

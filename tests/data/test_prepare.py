@@ -40,7 +40,7 @@ def camus_config(params: Params, tmp_path: Path) -> CamusDataset:
 @pytest.fixture
 def mmode_config(params: Params, tmp_path: Path) -> MmodeDataset:
     source = write_windows(tmp_path / "mmode")
-    return params.datasets.mmode.model_copy(update={"source": source})
+    return params.datasets.mmode.model_copy(update={"source": source, "mm_per_row": 0.1})
 
 
 def break_files(source: Path) -> dict[str, str]:
@@ -257,7 +257,7 @@ def test_the_command(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["datasets"]["mmode"]["source"] = "mmode"
+    params["datasets"]["mmode"] |= {"source": "mmode", "mm_per_row": 0.1}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     monkeypatch.chdir(tmp_path)
     (mmode_config.source / "mask/a0_w0.png").unlink()

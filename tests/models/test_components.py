@@ -28,12 +28,41 @@ def blobs(shape: tuple[int, ...], scale: float, seed: int) -> np.ndarray:
 
 
 def test_equals_scipy_on_random_blobs() -> None:
-    for seed, scale in enumerate((1, 2, 4, 8)):
+    for seed, scale in enumerate((1, 1, 1, 2, 2, 3, 4, 6, 8)):
         labels = blobs((3, 70, 90), scale, seed)
         found = keep_largest(torch.from_numpy(labels), 4).numpy()
         assert found.dtype == np.uint8
         for one, own in zip(found, labels, strict=True):
             assert np.array_equal(one, by_scipy(own, 4))
+
+
+def spiral(size: int) -> np.ndarray:
+    """One long winding wall of a pixel's width around another of the same kind."""
+    labels = np.ones((size, size), np.uint8)
+    row, column, step, length = 0, 0, 0, size - 1
+    moves = [(0, 1), (1, 0), (0, -1), (-1, 0)]
+    lengths = [size - 1, size - 1]
+    while length > 1:
+        lengths += [length, length - 2]
+        length -= 2
+    labels[:] = 0
+    labels[0, 0] = 1
+    for step, length in enumerate(lengths):
+        for _ in range(length):
+            row += moves[step % 4][0]
+            column += moves[step % 4][1]
+            labels[row, column] = 1
+    return labels
+
+
+def test_a_spiral_is_found_whole_also_in_a_graph() -> None:
+    labels = spiral(63)
+    assert ndimage.label(labels)[1] == 1
+    model = PackagedModel(Brightness(), 63, largest_component=True).eval()
+    program = export_model(model, 1).module()
+    images = torch.from_numpy(labels * 128)[None, None]
+    assert np.array_equal(program(images)[0].numpy() > 0, labels > 0)
+    assert np.array_equal(keep_largest(torch.from_numpy(labels)[None], 2)[0].numpy(), labels)
 
 
 def test_a_winding_part_is_found_whole() -> None:

@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch import nn
 from torchvision.models import mobilenet_v3_large
-from torchvision.models.segmentation import deeplabv3_resnet50
+from torchvision.models.segmentation import deeplabv3_mobilenet_v3_large, deeplabv3_resnet50
 
+from heartseg.errors import InputError
 from heartseg.models import build_network
+from heartseg.models.deeplabv3 import atrous_rates
 
 
 @pytest.mark.slow
@@ -38,6 +40,39 @@ def test_is_torchvisions_network_at_stride_8(configure, tmp_path):
         expected = theirs(images)
     torch.testing.assert_close(logits, expected["out"])
     torch.testing.assert_close(auxiliary, expected["aux"])
+
+
+def test_is_torchvisions_mobilenet(configure, tmp_path):
+    torch.manual_seed(1)
+    theirs = deeplabv3_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=3).eval()
+    torch.save(theirs.state_dict(), tmp_path / "weights.pth")
+    same = {"in_channels": 3, "decoder_skip": False, "weights": str(tmp_path / "weights.pth")}
+    ours = build_network(configure("deeplabv3", atrous_rates=[12, 24, 36], **same), 3).eval()
+    images = torch.randn(1, 3, 224, 190)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(images), theirs(images)["out"])
+    with pytest.raises(InputError, match="atrous_rates"):
+        build_network(configure("deeplabv3", **same), 3)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "stride", "weights", "expected"),
+    [
+        ("mobilenet_v3_large", 16, None, (6, 12, 18)),
+        ("mobilenet_v3_large", 16, "COCO_WITH_VOC_LABELS_V1", (12, 24, 36)),
+        ("mobilenet_v3_large", 8, "COCO_WITH_VOC_LABELS_V1", (24, 48, 72)),
+        ("resnet50", 8, "COCO_WITH_VOC_LABELS_V1", (12, 24, 36)),
+        ("resnet50", 16, None, (6, 12, 18)),
+    ],
+)
+def test_dilations_are_those_that_the_weights_were_trained_with(
+    configure, backbone, stride, weights, expected
+):
+    config = configure("deeplabv3", backbone=backbone, output_stride=stride, weights=weights)
+    assert atrous_rates(config) == expected
+    # rebuilding a trained model needs no weights to start from, but the same dilations
+    aspp = build_network(config, 2, pretrained=False).classifier["0"]
+    assert tuple(branch[0].dilation[0] for branch in list(aspp.convs)[1:4]) == expected
 
 
 @pytest.mark.parametrize("backbone", ["resnet50", "mobilenet_v3_large"])

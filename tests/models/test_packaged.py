@@ -11,14 +11,13 @@ from PIL import Image
 from torch import nn
 
 from heartseg.models import build_network
-from heartseg.models.outputs import Ensemble, probabilities
+from heartseg.models.outputs import Ensemble
 from heartseg.models.packaged import (
     PackagedModel,
     export_model,
     log_packaged,
     normalise,
     resize_images,
-    with_probabilities,
 )
 from heartseg.models.views import views_of
 
@@ -96,7 +95,9 @@ def test_export_equals_the_model_at_any_size(any_config):
     assert model.training  # the model given is left as it is
     model.eval()
     seen = set()
-    for shape in [(1, 61, 93), (3, 48, 48), (5, 130, 77), (1, 21, 200)]:
+    for shape in [(1, 61, 93), (3, 48, 48), (5, 130, 77), (1, 21, 200), (0, 30, 40), (1, 1, 1)]:
+        if any_config.name == "dynunet" and shape[0] == 0:
+            continue  # MONAI looks at its first image
         images = random_images(*shape)
         with torch.no_grad():
             expected = model(images)
@@ -110,26 +111,6 @@ def test_exported_graph_needs_no_heartseg(configure):
     program = export_model(varied(configure("quicknat"), 1), 1)
     targets = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
     assert all(target.startswith(("aten.", "<built-in", "_operator", "sym_")) for target in targets)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("dataset", "classes"), [("camus", 4), ("mmode", 1)])
-def test_exported_ensemble_of_views_tells_its_probabilities(configure, dataset, classes):
-    """The same label maps as ever, and the probabilities they come from, in one run."""
-    networks = [varied(configure("unet"), classes).network for _ in range(2)]
-    model = PackagedModel(Ensemble(networks, classes == 1), 48, largest_component=True).eval()
-    model.look_at(views_of(dataset, "views"))
-    program = export_model(model, 1).module()
-    predict = with_probabilities(program, classes == 1)
-    for shape in [(3, 61, 93), (1, 48, 48)]:
-        images = random_images(*shape)
-        with torch.no_grad():
-            logits = model.logits(images)
-            expected = model.labels(logits)
-        assert torch.equal(program(images), expected)
-        labels, found = predict(images.numpy())
-        assert np.array_equal(labels, expected.numpy())
-        np.testing.assert_allclose(found, probabilities(logits, classes == 1), atol=1e-5)
 
 
 PULL = """
@@ -152,7 +133,7 @@ def test_pulled_by_mlflow_alone_without_pickle(configure, tmp_path):
     import mlflow
 
     pair = [varied(configure("unet"), 4).network for _ in range(2)]
-    ensemble = PackagedModel(Ensemble(pair, False), 48).eval()
+    ensemble = PackagedModel(Ensemble(pair, False), 48, largest_component=True).eval()
     ensemble.look_at(views_of("camus", "views"))
     models = [varied(configure("deeplabv3"), 4), varied(configure("quicknat"), 1), ensemble]
     uri = f"sqlite:///{tmp_path}/mlflow.db"

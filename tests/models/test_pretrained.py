@@ -47,7 +47,13 @@ def test_one_channel_answers_as_three_equal_ones(configure, tmp_path):
 
 @pytest.mark.parametrize("skip", [False, True])
 def test_what_stands_behind_aspp_may_differ(configure, segmentation, segmentation_file, skip):
-    config = configure("deeplabv3", decoder_skip=skip, auxiliary=True, weights=segmentation_file)
+    config = configure(
+        "deeplabv3",
+        atrous_rates=[12, 24, 36],
+        decoder_skip=skip,
+        auxiliary=True,
+        weights=segmentation_file,
+    )
     fresh = build_network(config, 4, pretrained=False).state_dict()
     loaded = build_network(config, 4).state_dict()
     for key in (ASPP, "backbone.13.block.1.0.weight"):
@@ -61,7 +67,9 @@ def test_what_stands_behind_aspp_may_differ(configure, segmentation, segmentatio
 def test_the_networks_own_weights_load_whole(configure, tmp_path):
     network = build_network(configure("deeplabv3"), 4)
     torch.save(network.state_dict(), tmp_path / "own.pth")
-    again = build_network(configure("deeplabv3", weights=str(tmp_path / "own.pth")), 4)
+    again = build_network(
+        configure("deeplabv3", atrous_rates=[12, 24, 36], weights=str(tmp_path / "own.pth")), 4
+    )
     for key, value in network.state_dict().items():
         assert torch.equal(again.state_dict()[key], value), key
 
@@ -70,7 +78,7 @@ def test_safetensors(configure, segmentation, tmp_path):
     safetensors = pytest.importorskip("safetensors.torch")
     path = tmp_path / "weights.safetensors"
     safetensors.save_file(segmentation, path)
-    network = build_network(configure("deeplabv3", weights=str(path)), 4)
+    network = build_network(configure("deeplabv3", atrous_rates=[12, 24, 36], weights=str(path)), 4)
     assert torch.equal(network.state_dict()[ASPP], segmentation[ASPP])
 
 
@@ -83,7 +91,7 @@ def test_a_file_that_does_not_fit_is_named_with_its_keys(configure, segmentation
     path = tmp_path / "wrong.pth"
     torch.save(wrong, path)
     with pytest.raises(InputError) as caught:
-        build_network(configure("deeplabv3", weights=str(path)), 4)
+        build_network(configure("deeplabv3", atrous_rates=[12, 24, 36], weights=str(path)), 4)
     message = str(caught.value)
     assert str(path) in message
     assert "3 places" in message
@@ -103,7 +111,12 @@ def test_a_file_that_is_no_weights(configure, tmp_path, content):
 def test_a_checkpoint_that_is_no_state_dict(configure, tmp_path):
     torch.save({"epoch": 3, "model": {}}, tmp_path / "checkpoint.pth")
     with pytest.raises(InputError, match="no state dict"):
-        build_network(configure("deeplabv3", weights=str(tmp_path / "checkpoint.pth")), 4)
+        build_network(
+            configure(
+                "deeplabv3", atrous_rates=[12, 24, 36], weights=str(tmp_path / "checkpoint.pth")
+            ),
+            4,
+        )
 
 
 def test_a_trained_quicknat_goes_on(configure, tmp_path):

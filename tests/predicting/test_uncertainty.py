@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from pathlib import Path
 
@@ -12,12 +11,13 @@ import pytest
 import scipy.stats
 import torch
 from PIL import Image
+from safetensors.torch import save
 
-from heartseg.models.exported import Package
-from heartseg.models.packaged import PackagedModel, export_model
+from heartseg.models.package import Package
 from heartseg.predicting.files import find_jobs
 from heartseg.predicting.segmenter import Segmenter
 from tests.predicting.test_segmenter import CAMUS, OBLIQUE, blob, bright, segment
+from tests.registered import threshold_recipe, threshold_weights
 
 
 @pytest.fixture(autouse=True)
@@ -117,17 +117,6 @@ def test_the_label_map_comes_after_the_uncertainty(tmp_path, monkeypatch):
     assert [path.name for path in Path("out").iterdir()] == ["a_overlay.png"]
 
 
-class Constant(torch.nn.Module):
-    """The same logits for every pixel."""
-
-    def __init__(self, logits: list[float]):
-        super().__init__()
-        self.logits = torch.nn.Parameter(torch.tensor(logits))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.logits[:, None, None] + torch.zeros_like(x)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("logits", "expected", "found"),
@@ -137,11 +126,11 @@ class Constant(torch.nn.Module):
 def test_a_network_without_a_clue_has_uncertainty_1_and_a_sure_one_0(
     tmp_path, logits, expected, found
 ):
-    program = io.BytesIO()
-    network = Constant([float(value) for value in logits])
-    torch.export.save(export_model(PackagedModel(network, 32).eval(), 1), program)
-    recipe = {"loss": "ce_dice", "model": {"in_channels": 1}}
-    package = Package("constant", program.getvalue(), {"dataset": "camus", "recipe": recipe})
+    weights = threshold_weights()
+    weights["classifier.weight"].zero_()
+    weights["classifier.bias"] = torch.tensor([float(value) for value in logits])
+    recipe = threshold_recipe()
+    package = Package("constant", save(weights), {"dataset": "camus", "recipe": recipe})
     nib.save(nib.Nifti1Image(blob().T, np.diag([0.5, 0.5, 1, 1])), tmp_path / "a.nii.gz")
     jobs, _ = find_jobs([str(tmp_path / "a.nii.gz")], Path("out"))
 

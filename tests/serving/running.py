@@ -16,7 +16,7 @@ import requests
 from PIL import Image
 
 from heartseg.errors import InputError
-from heartseg.models.exported import Package
+from heartseg.models.package import Package
 from heartseg.serving.app import make_app
 from heartseg.serving.limits import Limits
 from heartseg.serving.listen import make_server, open_socket
@@ -46,8 +46,8 @@ class Grays:
         self._one_by_one = asyncio.Lock()
 
     def load(self, version: str, package: Package) -> str:
-        if package.program == b"broken":
-            raise InputError("the program is broken")
+        if package.weights == b"broken":
+            raise InputError("the weights are broken")
         return version
 
     async def segment(self, stack: np.ndarray, version: str) -> tuple[np.ndarray, int]:
@@ -76,8 +76,8 @@ class Versions(Source):
         self.metadata = {"dataset": dataset, "recipe": {"model": {"in_channels": channels}}}
         self.newest: Version | Exception = self.version("1")
 
-    def version(self, name: str, program: bytes = b"") -> Version:
-        return Version(name, Package("test", program, self.metadata))
+    def version(self, name: str, weights: bytes = b"") -> Version:
+        return Version(name, Package("test", weights, self.metadata))
 
     def look(self, present: str | None) -> Version | None:
         if isinstance(self.newest, Exception):

@@ -432,7 +432,7 @@ def test_a_version_that_cannot_be_had_leaves_the_present_one(newest):
         assert client.predict({"x.png": png(heart()[1])}).json()["version"] == "1"
         assert client.get("/healthz").json()["last_update_failed"] is True
         problem = client.get("/model").json()["update_problem"]
-        assert problem in ("the program is broken", "ConnectionError")
+        assert problem in ("the weights are broken", "ConnectionError")
         source.newest = source.version("3")
         client.service.update()
         health = client.get("/healthz").json()

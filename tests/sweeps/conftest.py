@@ -37,7 +37,7 @@ def open_search(
     def open_it(folder: str = "sweep", **changes: object) -> Search:
         place = tmp_path / folder
         if not place.exists():
-            place.mkdir()
+            place.mkdir(parents=True)
             shutil.copy(_cold_study, place / STUDY)
         return Search(small_sweep(params, tmp_path, **changes), params, place, "small-sweep-1")
 

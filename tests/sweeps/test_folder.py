@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from contextlib import suppress
@@ -13,7 +14,7 @@ import yaml
 from heartseg.errors import InputError
 from heartseg.sweep import apply
 from heartseg.sweeps import folder as folder_module
-from heartseg.sweeps.folder import find_sweep_dir, open_sweep_dir, trial_dir
+from heartseg.sweeps.folder import find_sweep_dir, open_sweep_dir, put_aside, trial_dir
 from heartseg.training.run_dir import read_state
 from tests.examples import ROOT
 from tests.sweeps.small import content
@@ -23,8 +24,8 @@ def made_of(**changes):
     return {
         "file": content(**changes),
         "params.yaml": {"camus": {"epochs": 18}},
-        "data/prepared/camus.parquet": "aa",
-        "the code of heartseg": "cc",
+        "contents": {"data/prepared/camus.parquet": "aa", "weights/camus/start.pth": "ww"},
+        "code": {f"data/{number}.py": "cc" for number in range(9)},
     }
 
 
@@ -45,7 +46,10 @@ def test_the_same_sweep_is_found_again(tmp_path):
 def test_what_changed_is_named_and_refused(tmp_path):
     folder, _ = opened(tmp_path, made_of())
     now = made_of(mode="min", seed=3, space={"batch_size": {"choice": [8, 12, 16]}})
-    now |= {"data/prepared/camus.parquet": "bb", "params.yaml": {"camus": {"epochs": 20}}}
+    now["params.yaml"] = {"camus": {"epochs": 20, "learning_rate": 0.003}}  # now not searched
+    now["file"]["sampler"] = {"name": "random"}
+    now["contents"] = now["contents"] | {"weights/camus/start.pth": "vv"}
+    now["code"] = now["code"] | {"data/3.py": "dd"}
     with pytest.raises(InputError) as caught:
         opened(tmp_path, now)
     text = str(caught.value)
@@ -53,10 +57,12 @@ def test_what_changed_is_named_and_refused(tmp_path):
     assert "--fresh" in text
     assert [line.strip() for line in text.splitlines()[1:-1]] == [
         "mode: 'max' then, 'min' now",
-        "space.learning_rate.loguniform: [0.001, 0.01] then, None now",
+        "space.learning_rate: {'loguniform': [0.001, 0.01]} then, absent now",
+        "sampler.name: 'tpe' then, 'random' now",
         "seed: 0 then, 3 now",
         "params.yaml.camus.epochs: 18 then, 20 now",
-        "data/prepared/camus.parquet: 'aa' then, 'bb' now",
+        "weights/camus/start.pth: its content",
+        "the code of heartseg: data/3.py",
     ]
     assert read_state(folder)["made_of"] == made_of()  # as if it had not been asked
 
@@ -81,6 +87,26 @@ def test_fresh_puts_the_old_one_aside_with_its_content(tmp_path):
     aside = folder.with_name(f"camus-{name}")
     assert (aside / "study.db").read_text() == "history"
     assert read_state(aside)["made_of"] == made_of()
+
+
+def test_another_recipe_is_named_and_not_all_that_it_holds(tmp_path):
+    opened(tmp_path, made_of())
+    now = made_of(recipe="camus-unet") | {"params.yaml": {"camus-unet": {"epochs": 17, "seed": 1}}}
+    now["code"] = dict.fromkeys(now["code"], "dd")
+    with pytest.raises(InputError) as caught:
+        opened(tmp_path, now)
+    recipe, code = [line.strip() for line in str(caught.value).splitlines()[1:-1]]
+    assert recipe == "recipe: 'camus' then, 'camus-unet' now"
+    assert code.endswith("data/4.py and 4 more")
+
+
+def test_a_sweep_of_a_longer_name_was_not_put_aside(tmp_path):
+    opened(tmp_path, made_of())
+    with open_sweep_dir(tmp_path, "camus-unet", made_of(), fresh=False):
+        pass
+    folder, name = opened(tmp_path, made_of())
+    opened(tmp_path, made_of(), fresh=True)
+    assert put_aside(folder) == [folder.with_name(f"camus-{name}")]
 
 
 def test_what_changed_counts_only_once_a_trial_has_begun(tmp_path):
@@ -122,13 +148,13 @@ def test_a_beginning_that_is_cut_off_at_any_write_is_begun_again(tmp_path, monke
 
 def test_two_processes_never_share_it(tmp_path):
     code = (
-        "import sys; from pathlib import Path\n"
+        "import json, sys; from pathlib import Path\n"
         "from heartseg.sweeps.folder import open_sweep_dir\n"
-        "with open_sweep_dir(Path(sys.argv[1]), 'camus', {'file': {}}, fresh=False):\n"
+        "with open_sweep_dir(Path(sys.argv[1]), 'camus', json.loads(sys.argv[2]), fresh=False):\n"
         "    print('mine', flush=True); sys.stdin.read()\n"
     )
     other = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)],
+        [sys.executable, "-c", code, str(tmp_path), json.dumps(made_of())],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -137,11 +163,11 @@ def test_two_processes_never_share_it(tmp_path):
         assert other.stdout.readline() == b"mine\n"
         for fresh in (False, True):
             with pytest.raises(InputError, match="another process works on this very run"):
-                opened(tmp_path, {"file": {}}, fresh=fresh)
+                opened(tmp_path, made_of(), fresh=fresh)
     finally:
         other.kill()  # nothing of a killed one stays held
         other.communicate()
-    opened(tmp_path, {"file": {}})
+    opened(tmp_path, made_of())
 
 
 def test_values_of_another_recipe_are_not_applied(tmp_path, monkeypatch):

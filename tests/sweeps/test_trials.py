@@ -77,6 +77,26 @@ def test_a_trial_that_runs_to_its_end_is_complete(open_trials, tmp_path):
     assert (found.value, found.last_step) == (0.9, EPOCHS)
 
 
+def test_only_the_best_trial_keeps_a_checkpoint(open_trials):
+    """And those that have not ended keep theirs."""
+    trials = open_trials()
+    for number, value in enumerate([0.5, 0.7, 0.6, None, 0.4]):
+        folder = trials.next().run_dir / "checkpoints"
+        folder.mkdir(parents=True)
+        for name in ("0001-000000.aa.pt", "0002-000000.bb.pt"):
+            (folder / name).touch()
+        if value is not None:
+            write_epochs(folder.parent, *[value] * EPOCHS)
+            trials.epoch_done(number)
+        if number < 4:
+            trials.ended(number, None if value else "out of memory")
+    left = [len(list((row.run_dir / "checkpoints").iterdir())) for row in trials.rows.values()]
+    assert left == [0, 2, 0, 0, 2]
+    trials.clear_checkpoints()
+    left = [len(list((row.run_dir / "checkpoints").iterdir())) for row in trials.rows.values()]
+    assert left == [0, 1, 0, 0, 2]
+
+
 def test_the_selected_epoch_counts(open_trials, params):
     """`select: best` keeps the epoch of the best Dice, whatever the sweep's metric is."""
     space = {"select": {"choice": ["last", "best"]}, "batch_size": {"choice": [12]}}

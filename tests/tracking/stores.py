@@ -7,11 +7,13 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,13 @@ def new_run(uri: str) -> str:
     )
 
 
+def forget_run(uri: str, run_id: str) -> None:
+    """Remove a deleted run for good, as `mlflow gc` does."""
+    with closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as database, database:
+        for table in ("params", "tags", "metrics", "latest_metrics", "runs"):
+            database.execute(f"DELETE FROM {table} WHERE run_uuid = ?", (run_id,))
+
+
 def journal_line(epoch: int, samples: str | None = None) -> str:
     """A line as the training writes it; its values follow from the epoch."""
     metrics = {"train_loss": 1.0 / (epoch + 1), "dice_mean": epoch / 100}
@@ -99,20 +108,26 @@ class Server:
         self.uri = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def command(self) -> list[str]:
         command = [sys.executable, "-m", "mlflow", "server", "--workers", str(self.workers)]
         command += ["--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--backend-store-uri", self.database]
-        command += ["--artifacts-destination", str(self.folder / "artifacts")]
+        return [*command, "--artifacts-destination", str(self.folder / "artifacts")]
+
+    def variables(self) -> dict[str, str]:
+        """Of the environment, beside those that every server here has."""
+        return {}
+
+    def start(self) -> None:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")}
         environment["MLFLOW_DISABLE_TELEMETRY"] = "true"
         # Its processes for evaluations of language models take longer to start than all the rest.
         environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
         with open(self.folder / "server.log", "ab") as log:
             self.process = subprocess.Popen(
-                command,
+                self.command(),
                 cwd=self.folder,
-                env=environment,
+                env=environment | self.variables(),
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

@@ -44,6 +44,7 @@ def test_without_a_file_there_is_nothing_to_refuse():
     [
         ("http://anna:s%40cret@host:5000", "http://host:5000", "anna", "s@cret"),
         ("https://anna:a:b@host/mlflow?x=1", "https://host/mlflow?x=1", "anna", "a:b"),
+        ("http://anna:pa/ss@wo:rd/@host:5000", "http://host:5000", "anna", "pa/ss@wo:rd/"),
         ("https://anna@[::1]:5000", "https://[::1]:5000", "anna", ""),
     ],
 )

@@ -10,16 +10,18 @@ from pathlib import Path
 
 import pytest
 import yaml
+from mlflow import MlflowClient
 
 from heartseg.errors import InputError
+from heartseg.tracking.faults import without_password
 from heartseg.tracking.mlflow import (
     connect,
     find_experiment,
     flatten,
+    log_evaluation,
     open_run,
     repository_root,
     tracking_uri,
-    without_password,
 )
 from tests.tracking.stores import RECIPE, free_port, new_run
 
@@ -212,6 +214,28 @@ def test_the_wait_for_a_dead_server_is_bounded(monkeypatch):
 def test_passwords_are_not_shown():
     assert without_password("postgresql://me:pw@host/db") == "postgresql://***@host/db"
     assert without_password("sqlite:////a@b/mlflow.db") == "sqlite:////a@b/mlflow.db"
+    assert without_password("no models:/heartseg-camus@champion") == (
+        "no models:/heartseg-camus@champion"
+    )
+    for password in ("p/w", "p@w", "p:w", "/p@:/w/", "a@host/b"):
+        text = f"(http://me:{password}@host:5000/x) and mysql+pymysql://me:{password}@host:1/db."
+        assert without_password(text) == (
+            "(http://***@host:5000/x) and mysql+pymysql://***@host:1/db."
+        )
+
+
+def test_a_bug_of_ours_is_not_called_a_store_that_does_not_answer(store, monkeypatch):
+    client = connect(store)
+
+    def bug(*_, **__):
+        return {}["our own"]
+
+    monkeypatch.setattr(MlflowClient, "search_experiments", bug)
+    monkeypatch.setattr(MlflowClient, "log_batch", bug)
+    with pytest.raises(KeyError):
+        connect(store)
+    with pytest.raises(KeyError):
+        log_evaluation(client, "0" * 32, {"dice": 0.5}, [])
 
 
 @pytest.mark.slow

@@ -1,6 +1,12 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from subprocess import PIPE
+from typing import Any
 
 import pytest
 
@@ -142,6 +148,89 @@ def test_a_challenger_that_wins_later_is_challenger_no_more(store):
 
     assert promote(store, second).alias == "champion"
     assert aliases(store) == {"champion": "2"}
+
+
+class Paused:
+    """A client of which the first call that sets the champion waits, before or after it is made."""
+
+    def __init__(self, uri: str, after: bool):
+        self.client, self.after = connect(uri), after
+        self.reached, self.go_on = threading.Event(), threading.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.client, name)
+
+    def set_registered_model_alias(self, name: str, alias: str, version: str) -> None:
+        if alias == "champion" and not self.reached.is_set():
+            if self.after:
+                self.client.set_registered_model_alias(name, alias, version)
+            self.reached.set()
+            assert self.go_on.wait(60)
+            if self.after:
+                return
+        self.client.set_registered_model_alias(name, alias, version)
+
+
+@pytest.mark.parametrize("former", [0.5, None], ids=["with a champion", "without"])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(("slow", "quick"), [(0.7, 0.8), (0.8, 0.7), (0.8, 0.8)])
+def test_of_two_registrations_at_once_the_better_one_stays_champion(
+    store, former, after, slow, quick
+):
+    """One is stopped where it sets the alias, judged by the former champion, and the other one runs
+    from its beginning to its end meanwhile."""
+    if former is not None:
+        promote(store, register(store, tags(former)))
+    first, second = register(store, tags(slow)), register(store, tags(quick))
+    paused = Paused(store, after)
+    with ThreadPoolExecutor(1) as pool:
+        one = pool.submit(registry.promote, paused, NAME, first, "max")
+        assert paused.reached.wait(60)
+        other = promote(store, second)
+        paused.go_on.set()
+        decided = {first: one.result(60), second: other}
+
+    champion = aliases(store)["champion"]
+    best = {0.7: second, 0.8: first}[slow] if slow != quick else champion
+    assert champion == best
+    if after and slow > quick:
+        assert decided[second].alias == "challenger"
+    again = {version: promote(store, version).alias for version in (first, second)}
+    assert again[champion] == "champion"
+    assert set(again.values()) == {"champion", "challenger"}
+
+
+def test_a_person_who_takes_the_champion_back_is_not_overruled(store):
+    """Version 1 is worse, but made champion again by hand; the next version is judged by it."""
+    for value in (0.5, 0.9):
+        promote(store, register(store, tags(value)))
+    connect(store).set_registered_model_alias(NAME, "champion", "1")
+    third = register(store, tags(0.7))
+    assert promote(store, third).alias == "champion"
+    assert aliases(store)["champion"] == third
+
+
+@pytest.mark.slow
+def test_two_processes_that_register_at_once(store):
+    values = (0.6, 0.9, 0.7, 0.8)
+    versions = [register(store, tags(value)) for value in values]
+    code = (
+        "import sys; from heartseg.tracking.mlflow import connect;"
+        "from heartseg.tracking.registry import promote; client = connect(sys.argv[1]);"
+        "print(flush=True); input(); promote(client, 'heartseg-camus', sys.argv[2], 'max')"
+    )
+    command = [sys.executable, "-c", code, store]
+    processes = [
+        subprocess.Popen([*command, version], stdin=PIPE, stdout=PIPE, text=True)
+        for version in versions
+    ]
+    for process in processes:
+        process.stdout.readline()  # ready
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    assert [process.wait(120) for process in processes] == [0] * len(values)
+    assert aliases(store)["champion"] == versions[1]
 
 
 def test_a_version_is_found_by_what_its_package_is_made_of(store):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -232,6 +233,29 @@ def test_what_the_store_did_not_take_comes_later_in_order(
     for run in runs:
         assert points(store, run.info.run_id) == expected(range(2))
         assert run.info.status == "FINISHED"
+
+
+def test_a_failing_artifact_store_delays_no_point_and_no_status(
+    store, sweep, run_dir, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(module, "CLOSE_S", 0.3)
+    places = tmp_path / "mlartifacts"
+    shutil.rmtree(places, ignore_errors=True)
+    places.write_text("a file where the folder of the artifacts was")
+    append(run_dir, 0, 1)
+    with SweepTracker(store, sweep) as tracker:
+        tracker.begin(7, run_dir, VALUES, RECIPE)
+        tracker.end(7, Outcome("complete", 0.75))
+    [run] = children(store, sweep)
+    assert points(store, run.info.run_id) == expected(range(2))
+    assert run.info.status == "FINISHED"
+    assert "closed" not in read_state(run_dir)  # the same command sends the recipe
+    places.unlink()
+    with SweepTracker(store, sweep) as tracker:
+        tracker.begin(7, run_dir, VALUES, RECIPE)
+        tracker.end(7, Outcome("complete", 0.75))
+    assert len(list(places.rglob("recipe.yaml"))) == 1
+    assert read_state(run_dir)["closed"] == "complete"
 
 
 def test_a_run_that_was_deleted_is_made_anew(store, sweep, run_dir):

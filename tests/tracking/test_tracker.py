@@ -12,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 
 from heartseg.tracking import tracker as module
 from heartseg.tracking.mlflow import connect
 from heartseg.tracking.tracker import RunTracker
+from heartseg.training.run_dir import read_state
 from tests.processes import wait_until
 from tests.tracking.stores import Server, expected, free_port, journal_line, new_run, points
 
@@ -156,6 +158,82 @@ def test_sample_predictions_become_overlays(store, run_dir, tmp_path):
     [overlay] = (tmp_path / "mlartifacts").rglob("overlays/*")
     assert overlay.name == "epoch_000.png"
     assert overlay.read_bytes().startswith(b"\x89PNG")
+
+
+def keep_samples(run_dir: Path, count: int) -> None:
+    """Files and sample predictions of a training of so many epochs, and its journal."""
+    (run_dir / "samples").mkdir()
+    (run_dir / "artifacts").mkdir()
+    (run_dir / "artifacts/recipe.yaml").write_text("epochs: 2\n")
+    masks = np.zeros((1, 32, 32), np.uint8)
+    for epoch in range(count):
+        path = f"samples/epoch_{epoch:03d}.npz"
+        arrays = {"images": masks, "masks": masks, "predictions": masks}
+        np.savez(run_dir / path, case_ids=np.array(["a"]), **arrays)
+        append(run_dir, journal_line(epoch, path))
+
+
+def test_a_failing_artifact_store_delays_overlays_only(
+    store, run_dir, tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr(module, "CLOSE_S", 2.0)
+    run_id = new_run(store)
+    places = tmp_path / "mlartifacts"
+    places.rename(tmp_path / "kept")
+    places.write_text("a file where the folder of the artifacts was")
+    keep_samples(run_dir, 2)
+
+    with caplog.at_level(logging.WARNING), RunTracker(run_id, run_dir, store, "camus"):
+        wait_until(lambda: len(points(store, run_id)) == 2, seconds=30)
+        wait_until(lambda: "does not take overlays" in caplog.text, seconds=30)
+        append(run_dir, journal_line(2))
+        wait_until(lambda: len(points(store, run_id)) == 3, seconds=30)
+
+    assert "has all points" in caplog.text
+    assert connect(store).get_run(run_id).info.status == "FINISHED"
+    assert read_state(run_dir)["sent"] is False
+
+    places.unlink()
+    (tmp_path / "kept").rename(places)
+    assert RunTracker(run_id, run_dir, store, "camus").close("FINISHED")
+    assert sorted(p.name for p in places.rglob("epoch_*")) == ["epoch_000.png", "epoch_001.png"]
+    assert len(list(places.rglob("recipe.yaml"))) == 1
+    assert points(store, run_id) == expected(range(3))
+
+
+def test_a_slow_artifact_store_delays_overlays_only(store, run_dir, monkeypatch):
+    run_id = new_run(store)
+    release = threading.Event()
+    original = MlflowClient.log_artifacts
+
+    def slow(self, *arguments, **options):
+        assert release.wait(60)
+        return original(self, *arguments, **options)
+
+    monkeypatch.setattr(MlflowClient, "log_artifacts", slow)
+    monkeypatch.setattr(module, "CLOSE_S", 0.5)
+    keep_samples(run_dir, 2)
+    tracker = RunTracker(run_id, run_dir, store, "camus")
+    tracker.start()
+    wait_until(lambda: len(points(store, run_id)) == 2, seconds=30)
+    assert not tracker.close("FINISHED")
+    assert connect(store).get_run(run_id).info.status == "FINISHED"
+    release.set()
+    wait_until(lambda: (run_dir / "artifacts.sent").exists(), seconds=30)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_bug_of_ours_keeps_its_traceback_and_loses_no_point(store, run_dir, monkeypatch):
+    run_id = new_run(store)
+    append(run_dir, journal_line(0))
+    seen = []
+    monkeypatch.setattr(threading, "excepthook", lambda told: seen.append(told.exc_type))
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_batch", lambda *_, **__: {}["ours"])
+        assert not RunTracker(run_id, run_dir, store, "camus").close("FINISHED")
+    assert KeyError in seen
+    assert RunTracker(run_id, run_dir, store, "camus").close("FINISHED")
+    assert points(store, run_id) == expected(range(1))
 
 
 def test_an_end_without_a_server_keeps_the_points(store, run_dir, monkeypatch, caplog):

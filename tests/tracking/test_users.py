@@ -18,6 +18,7 @@ from heartseg.tracking.chain import find_subject
 from heartseg.tracking.mlflow import connect, open_run
 from heartseg.tracking.users import find_users, on_data, on_patient
 from tests.examples import ROOT
+from tests.tracking.stores import forget_run
 
 OLD, NEW, LOST = "a" * 32, "b" * 32, "c" * 32
 CASES = {"train": {"p1": ["p1_ED", "p1_ES"]}, "val": {"p2": ["p2_ED"]}, "test": {}}
@@ -87,6 +88,35 @@ def test_a_patient_is_found_with_split_and_in_what_started_from_its_models(fille
     assert found["tuned"]["indirect"]
     origins = {run["name"]: run["started_from"] for run in found["tuned"]["runs"]}
     assert origins == {"tuned": filled.ids["trial"], "tuned twice": filled.ids["tuned"]}
+
+
+def test_a_version_whose_run_is_gone_is_unknown_and_not_nobody(
+    store, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    for arguments in (["--patient", "p2"], ["data/CAMUS"]):
+        lineage(arguments)
+        assert "no run in this store saw" in capsys.readouterr().out
+    made = Store(store)
+    made.run("gone", OLD)
+    run_id = made.ids["gone"]
+    made.client.create_registered_model("heartseg-camus")
+    made.client.create_model_version("heartseg-camus", (tmp_path / "m").as_uri(), run_id)
+    made.client.delete_run(run_id)
+    lineage(["data/CAMUS"])
+    assert "unknown" not in capsys.readouterr().out  # a deleted run still tells
+    forget_run(store, run_id)
+    for arguments in (["--patient", "p2"], ["data/CAMUS"], [OLD]):
+        lineage(arguments)
+        told = capsys.readouterr().out
+        assert "no run in this store saw" not in told
+        assert "unknown for 1 model version(s)" in told
+        assert "models:/heartseg-camus/1" in told
+        lineage([*arguments, "--json"])
+        (group,) = json.loads(capsys.readouterr().out)
+        assert (group["unknown"], group["runs"]) == (True, [])
+        assert [model["run_id"] for model in group["models"]] == [run_id]
 
 
 def by_key(key: str):

@@ -92,13 +92,14 @@ def left_over() -> tuple[list[str], list[str]]:
 
 def test_trials_end_fail_and_stop_and_leave_nothing_behind(tune, params, prepared, tmp_path):
     fine = small_recipe(params, epochs=EPOCHS)
+    larger = small_recipe(params, epochs=EPOCHS, input_size=48)
     hopeless = small_recipe(params, epochs=EPOCHS, learning_rate=1e30, schedule="constant")
     values = fine.model_dump(mode="json")
     values["model"]["filters"] = 1_000_000  # weights of terabytes, which the system refuses
     greedy = Recipe.model_validate(values)
-    trials = Script(tune, tmp_path, [fine, hopeless, fine, fine, greedy, fine], {2: 1, 3: 2})
+    trials = Script(tune, tmp_path, [fine, hopeless, fine, fine, greedy, larger], {2: 1, 3: 2})
     one = Resources(workers=1, cpus=1, gpus=0)
-    tune.run_trials(trials, params.train, one, prepared, [32], tmp_path)
+    tune.run_trials(trials, params.train, one, prepared, tmp_path)
     assert sorted(trials.ends) == [0, 1, 2, 3, 4, 5]
     assert {n: f for n, f in trials.ends.items() if n not in (1, 4)} == dict.fromkeys((0, 2, 3, 5))
     assert "lower learning_rate" in str(trials.ends[1])
@@ -121,7 +122,7 @@ def test_a_trial_whose_process_dies_goes_on_from_its_checkpoint(tune, params, pr
 
     threading.Thread(target=kill_after_the_second_epoch, daemon=True).start()
     one = Resources(workers=1, cpus=1, gpus=0)
-    tune.run_trials(trials, params.train, one, prepared, [32], tmp_path)
+    tune.run_trials(trials, params.train, one, prepared, tmp_path)
     assert killed, "the trial ended before the kill"
     assert trials.ends == {0: None}
     assert trials.epochs(0) == list(range(1, 41))
@@ -143,7 +144,7 @@ def test_a_trial_whose_process_dies_too_often_fails_alone(tune, params, prepared
     threading.Thread(target=kill, daemon=True).start()
     train = params.train.model_copy(update={"max_failures": 0})
     both = Resources(workers=1, cpus=2, gpus=0)  # one at a time
-    tune.run_trials(trials, train, both, prepared, [32], tmp_path)
+    tune.run_trials(trials, train, both, prepared, tmp_path)
     assert sorted(trials.ends) == [0, 1]
     assert "died" in str(trials.ends[0])
     assert trials.ends[1] is None
@@ -155,7 +156,7 @@ def test_trials_of_two_workers_stop_and_leave_nothing_behind(tune, params, prepa
     trials = Script(tune, tmp_path, [long, recipe, hopeless], {0: 1})
     pair = Resources(workers=2, cpus=1, gpus=0)
     assert tune.count_slots(pair) == 1
-    tune.run_trials(trials, params.train, pair, prepared, [32], tmp_path)
+    tune.run_trials(trials, params.train, pair, prepared, tmp_path)
     assert trials.epochs(1) == [1, 2, 3]
     assert 1 <= len(trials.epochs(0)) < 500
     assert trials.ends[0] is None
@@ -177,7 +178,7 @@ def test_a_full_disk_ends_the_sweep_and_fails_no_trial(tune, params, prepared, t
     both = Resources(workers=1, cpus=2, gpus=0)  # one at a time
     train = params.train.model_copy(update={"overlay_every": 0})
     with pytest.raises(InputError, match="could not be written: No space left on device"):
-        tune.run_trials(trials, train, both, prepared, [32], tmp_path)
+        tune.run_trials(trials, train, both, prepared, tmp_path)
     assert trials.ends == {}
     assert len(trials.recipes) == 1
     assert left_over() == ([], [])
@@ -193,7 +194,7 @@ def test_what_the_sweep_cannot_note_ends_it(tune, params, prepared, tmp_path):
     trials.ended = locked
     both = Resources(workers=1, cpus=2, gpus=0)
     with pytest.raises(OSError, match="database is locked"):
-        tune.run_trials(trials, params.train, both, prepared, [32], tmp_path)
+        tune.run_trials(trials, params.train, both, prepared, tmp_path)
     assert trials.recipes
 
 
@@ -204,7 +205,5 @@ def test_a_trial_that_fits_nowhere_is_refused(tune, params, prepared, tmp_path):
         Resources(workers=1, cpus=1, gpus=1),
     ):
         with pytest.raises(InputError, match="no trial fits on the cluster"):
-            tune.run_trials(
-                Script(tune, tmp_path, []), params.train, resources, prepared, [32], tmp_path
-            )
+            tune.run_trials(Script(tune, tmp_path, []), params.train, resources, prepared, tmp_path)
     assert tune.count_slots(Resources(workers=1, cpus=1, gpus=0)) == os.cpu_count()

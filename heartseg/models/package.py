@@ -1,0 +1,166 @@
+"""A model as people hand it on: weights and what made them, both read as data.
+
+heartseg rebuilds the network from these two and never loads an exported program (`model.pt2`),
+which can run code. In the registry the weights lie beside the program; a folder made by
+`heartseg pull` has
+
+model.pt2             torch.export program: uint8 (N, C, H, W) -> uint8 label maps (N, H, W)
+model.onnx            the same, post-processing included, for any ONNX runtime
+weights.safetensors   the network's state alone, by the names of heartseg.models
+recipe.yaml           what defines the training
+model_card.md         what the model is for, and how good it is
+model.json            where it comes from, signature, versions, how far ONNX agrees
+SHA256SUMS            of all of these, as `sha256sum --check` reads it
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from heartseg.errors import InputError, one_line
+
+if TYPE_CHECKING:
+    from heartseg.models.packaged import PackagedModel
+
+PROGRAM = "model.pt2"
+ONNX = "model.onnx"
+WEIGHTS = "weights.safetensors"
+RECIPE = "recipe.yaml"
+CARD = "model_card.md"
+FACTS = "model.json"
+SUMS = "SHA256SUMS"
+FILES = (PROGRAM, ONNX, WEIGHTS, RECIPE, CARD, FACTS)
+READ = (WEIGHTS, FACTS)
+"""The files that heartseg itself reads; the others are for people without heartseg."""
+
+Predict = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Package:
+    """A model that has not been built yet; small enough to be sent to other processes.
+
+    Attributes:
+        name: what the user called it.
+        weights: the bytes of weights.safetensors.
+        metadata: dataset, recipe, postprocess and tta.
+    """
+
+    name: str
+    weights: bytes
+    metadata: dict[str, Any]
+
+    @property
+    def weights_sha256(self) -> str:
+        """The digest of weights.safetensors."""
+        return hashlib.sha256(self.weights).hexdigest()
+
+    def build(self) -> PackagedModel:
+        """Build the model with its pre- and post-processing, on the CPU in evaluation mode.
+
+        Raises:
+            InputError: recipe and weights do not fit this version of heartseg, or are broken.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        from heartseg.models.trained import build_model
+        from heartseg.models.views import views_of
+
+        try:
+            weights = load(self.weights)
+        except SafetensorError as error:
+            raise InputError(
+                f"{self.name}: its {WEIGHTS} cannot be read ({one_line(error)}). Pull it again."
+            ) from None
+        try:
+            model, _ = build_model(self.metadata["recipe"], weights)
+        except InputError as error:
+            raise InputError(
+                f"{self.name}: {error}. Use the version of heartseg that registered it, or train "
+                "and register it again."
+            ) from None
+        model.largest_component = self.metadata.get("postprocess") == "largest_component"
+        model.look_at(views_of(self.metadata["dataset"], self.metadata.get("tta", "none")))
+        return model
+
+    def load(self) -> Predict:
+        """Build the model on the GPU if there is one: uint8 (N, C, H, W) -> uint8 (N, H, W).
+
+        Raises:
+            InputError: as `build`.
+        """
+        import torch
+
+        model, device = self._on_device()
+
+        def predict(images: np.ndarray) -> np.ndarray:
+            with torch.inference_mode():
+                return model(torch.from_numpy(images).to(device)).cpu().numpy()
+
+        return predict
+
+    def load_with_probabilities(self) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+        """Build as `load`, to give the class probabilities float32 (N, labels, H, W) as well."""
+        import torch
+
+        from heartseg.models.outputs import probabilities
+
+        model, device = self._on_device()
+
+        def predict(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            with torch.inference_mode():
+                logits = model.logits(torch.from_numpy(images).to(device))
+                labels, found = model.labels(logits), probabilities(logits, model.sigmoids)
+            return labels.cpu().numpy(), found.cpu().numpy()
+
+        return predict
+
+    def _on_device(self) -> tuple[PackagedModel, str]:
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return self.build().to(device), device
+
+
+def read_folder(folder: Path) -> Package:
+    """Read a pulled model, if the files that are read are what SHA256SUMS says.
+
+    Raises:
+        InputError: names the file that is missing or has changed, and the remedy.
+    """
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise InputError(
+            f"{folder}: is no pulled model, it has no readable {SUMS}. Make one by `heartseg pull "
+            f"MODEL --to {folder}`, or name a model of the registry (models:/NAME@champion)."
+        ) from None
+    sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    content = {}
+    for name in READ:
+        try:
+            content[name] = (folder / name).read_bytes()
+        except OSError as error:
+            raise InputError(f"{folder / name}: {error.strerror}. Pull the model again.") from None
+        if sums.get(name) != hashlib.sha256(content[name]).hexdigest():
+            raise InputError(
+                f"{folder / name}: is not the file that was pulled (its SHA-256 is not that of "
+                f"{SUMS}). Pull the model again."
+            )
+    try:
+        metadata = json.loads(content[FACTS])["metadata"]
+        if not {"dataset", "recipe"} <= metadata.keys():
+            raise KeyError("dataset and recipe")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{folder / FACTS}: does not describe a model ({one_line(error)}). Pull it again."
+        ) from None
+    return Package(str(folder), content[WEIGHTS], metadata)

@@ -1,0 +1,221 @@
+"""Errors of the tracking store, told apart from our own: which they are, and what they mean."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from heartseg.errors import InputError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+UNKNOWN = (
+    "does not know this user or password (the password may have been changed); set "
+    "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or write both to "
+    "~/.mlflow/credentials (chmod 600)"
+)
+GRANT = "ask an administrator for the permission (`python infra/users.py grant …`)"
+
+_KINDS = {
+    "mlflow.exceptions": ("MlflowException",),
+    "requests.exceptions": ("RequestException",),
+    "urllib3.exceptions": ("HTTPError",),
+    "sqlalchemy.exc": ("SQLAlchemyError",),
+    "alembic.util.exc": ("CommandError",),
+    "botocore.exceptions": ("BotoCoreError", "ClientError"),
+    "boto3.exceptions": ("Boto3Error",),
+}
+_REFUSED = re.compile(r"error code (40[13])\b|\b(40[13]) Client Error")
+_UNREACHABLE = re.compile(
+    r"failed with exception|Max retries exceeded|too many 5\d\d error|error code (?:429|5\d\d)\b"
+    r"|\b(?:429|5\d\d) (?:Client|Server) Error|\(sqlite3\.OperationalError\)"
+    r"|\(psycopg2\.OperationalError\)"
+)
+
+
+def store_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
+    """The errors that a store, or the network in between, can raise, and `others`.
+
+    Use as `except store_errors():`. An error of a library that is not imported cannot occur, so
+    nothing is imported here. Errors such as KeyError are bugs of ours and are not among them.
+    """
+    found: list[type[Exception]] = [OSError, *others]
+    for module, names in _KINDS.items():
+        if module in sys.modules:
+            found += [getattr(sys.modules[module], name) for name in names]
+    return tuple(found)
+
+
+def refusal(error: BaseException) -> int | None:
+    """401 if the server does not know the user or password, 403 if it does not permit the call."""
+    for status in (
+        getattr(getattr(error, "response", None), "status_code", None),
+        error.get_http_status_code() if hasattr(error, "get_http_status_code") else None,
+    ):
+        if status in (401, 403):
+            return status
+    found = _REFUSED.search(str(error))
+    return int(found[1] or found[2]) if found else None
+
+
+def explain(error: BaseException, uri: str) -> str:
+    """What is wrong with the store at `uri`, with the remedy, for an error of `store_errors`."""
+    shown = without_password(uri)
+    status = refusal(error)
+    if status == 401:
+        return f"the MLflow server at {shown} {UNKNOWN}"
+    if status == 403:
+        user = os.environ.get("MLFLOW_TRACKING_USERNAME") or "this user"
+        return (
+            f"the MLflow server at {shown} does not permit this to {user}: {first_line(error)}; "
+            f"{GRANT}"
+        )
+    return (
+        f"the MLflow store at {shown} does not answer: {first_line(error)}. Start the server, set "
+        "MLFLOW_TRACKING_URI to one that runs, or unset it to use mlflow.db in the repository"
+    )
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """Whether the store refused the user, did not answer, or failed by itself."""
+    if not isinstance(error, store_errors()):
+        return False
+    return refusal(error) is not None or bool(_UNREACHABLE.search(str(error)))
+
+
+def fault_of_store(error: BaseException) -> str | None:
+    """What to tell of an error that no command has expected; None if it is not the store's fault.
+
+    The store's fault: it refuses the user, does not answer, or fails by itself. A call that it
+    rejects is a bug of ours, whose traceback matters.
+    """
+    if not is_unreachable(error):
+        return None
+    from heartseg.tracking.mlflow import tracking_uri
+
+    return explain(error, tracking_uri(Path.cwd()))
+
+
+@contextmanager
+def writing_to_store(client: MlflowClient, what: str) -> Iterator[None]:
+    """Turn the store's errors inside the block into an InputError that names `what`."""
+    try:
+        yield
+    except InputError:
+        raise
+    except store_errors() as error:
+        uri = client.tracking_uri
+        if refusal(error):
+            raise InputError(f"{what} could not be logged: {explain(error, uri)}") from None
+        raise InputError(
+            f"{what} could not be logged to {without_password(uri)}: {first_line(error)}. Run the "
+            "same command when the store answers, and lets you write"
+        ) from None
+
+
+# --- what the store does not have ---------------------------------------------------------
+
+
+def nothing_at(uri: str, client: MlflowClient, error: BaseException) -> InputError:
+    """Why a model or a run cannot be had, found by asking the store step by step.
+
+    Args:
+        uri: "models:/NAME@ALIAS", "models:/NAME/VERSION", "models:/ID" or "runs:/ID".
+        client: of the store.
+        error: what the attempt raised.
+    """
+    if refusal(error):
+        return InputError(explain(error, client.tracking_uri))
+    try:
+        return InputError(_missing(uri, client, error))
+    except store_errors() as other:
+        return InputError(explain(other, client.tracking_uri))
+
+
+def _missing(uri: str, client: MlflowClient, error: BaseException) -> str:
+    store = f"the store at {without_password(client.tracking_uri)}"
+    other = "another store is chosen by MLFLOW_TRACKING_URI"
+    kind, _, rest = uri.partition(":/")
+    name, at, alias = rest.partition("@")
+    if not at:
+        name, _, alias = rest.rpartition("/")
+    if kind != "models" or not name:
+        return f"nothing at {uri} in {store}: {first_line(error)}; {other}"
+    model = _get(lambda: client.get_registered_model(name))
+    if model is None:
+        names = ", ".join(one.name for one in client.search_registered_models()) or "nothing yet"
+        return f"{uri}: {store} has no model {name}. Registered there: {names}; {other}"
+    numbers = sorted(int(v.version) for v in client.search_model_versions(f"name = '{name}'"))
+    aliases = ", ".join(f"@{a} (version {v})" for a, v in sorted(model.aliases.items())) or "none"
+    having = f"versions {', '.join(map(str, numbers)) or 'none'}; aliases: {aliases}"
+    if at and alias not in model.aliases:
+        return f"{uri}: {name} in {store} has no alias {alias}. It has {having}"
+    number = str(model.aliases[alias]) if at else alias
+    version = _get(lambda: client.get_model_version(name, number)) if number.isdigit() else None
+    if version is None:
+        return f"{uri}: {name} in {store} has no version {number}. It has {having}"
+    gone = run_gone(client, str(version.run_id))
+    if gone is not None:
+        return f"{uri}: version {number} of {name} is registered in {store}, but {gone}"
+    return (
+        f"{uri}: version {number} of {name} is registered in {store}, but its files cannot be "
+        f"read: {first_line(error)}. Restore the artifact store (for mlflow.db the folder "
+        "mlartifacts beside it), or register the model again"
+    )
+
+
+def run_gone(client: MlflowClient, run_id: str) -> str | None:
+    """Says that a run is gone or deleted, and what to do; None if the store has it."""
+    run = find_run(client, run_id)
+    if run is None:
+        return (
+            f"its run {run_id} is gone, and what the run kept with it. Delete the version in "
+            "MLflow, then train and register the model again"
+        )
+    if run.info.lifecycle_stage == "deleted":
+        return (
+            f"its run {run_id} was deleted; `mlflow runs restore --run-id {run_id}` brings it back"
+        )
+    return None
+
+
+def find_run(client: MlflowClient, run_id: str) -> Run | None:
+    """The run, also if it was deleted; None if the store does not have it."""
+    return _get(lambda: client.get_run(run_id))
+
+
+def _get(ask: Any) -> Any:
+    """An answer of the store, or None if it does not have what was asked for."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return ask()
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+# --- messages -----------------------------------------------------------------------------
+
+
+def without_password(text: str) -> str:
+    """A URI, or text with URIs, as it may be shown and stored.
+
+    A password may hold any character but white space, such as "/", "@" or ":", unescaped too. So
+    everything is hidden between "://" and the last "@" of the word. Files have no password.
+    """
+    return re.sub(r"(?<!\bsqlite)(?<!\bfile)://\S*@", "://***@", text)
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, short enough for a message and without passwords."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return without_password(line)[:200]

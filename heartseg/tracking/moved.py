@@ -1,0 +1,103 @@
+"""A store that moves with its repository.
+
+MLflow keeps the places of artifacts as absolute URIs in the database. The artifacts lie in
+mlartifacts beside the database, so that both move or are copied together; afterwards the URIs
+name the old place, and MLflow would make it anew and write there. Here they are brought up to date.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from heartseg.errors import InputError
+
+FOLDER = "mlartifacts"
+_COLUMNS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+
+
+def artifact_folder(database: Path) -> Path:
+    """Where the artifacts of a SQLite store lie."""
+    return database.parent / FOLDER
+
+
+def former_folders(database: Path) -> list[Path]:
+    """Folders other than `artifact_folder` that heartseg's experiments in the store name.
+
+    An experiment that lies elsewhere than in a folder mlartifacts was not made by heartseg, or by
+    a server, and is left alone.
+    """
+    if not database.exists():
+        return []
+    own = artifact_folder(database)
+    try:
+        with closing(sqlite3.connect(database)) as connection:
+            rows = connection.execute("SELECT name, artifact_location FROM experiments").fetchall()
+    except sqlite3.Error:  # not a store of MLflow: connecting to it says so
+        return []
+    found = set()
+    for name, location in rows:
+        place = _local(str(location))
+        if place is not None and str(place).endswith(f"/{FOLDER}/{name}"):
+            found.add(Path(str(place).removesuffix(f"/{name}")))
+    return sorted(folder for folder in found - {own} if not _same(folder, own))
+
+
+def follow_move(database: Path) -> str | None:
+    """Let a store that was moved or copied name its own artifacts; what was done, if anything.
+
+    Raises:
+        InputError: the artifacts were left behind, or the database cannot be written.
+    """
+    folders = former_folders(database)
+    if not folders:
+        return None
+    own, shown = artifact_folder(database), ", ".join(map(str, folders))
+    left = [folder for folder in folders if folder.is_dir()]
+    if left and not own.exists():
+        raise InputError(
+            f"{database} was moved or copied without its artifacts, which lie in {left[0]}. Copy "
+            f"or move that folder to {own} as well"
+        )
+    try:
+        with closing(sqlite3.connect(database, timeout=60)) as connection, connection:
+            for folder in folders:
+                for table, column in _COLUMNS:
+                    _rewrite(connection, table, column, folder.as_uri(), own.as_uri())
+    except sqlite3.Error as error:
+        raise InputError(
+            f"{database} was moved or copied and names artifacts in {shown}; it cannot be brought "
+            f"up to date ({error}). Make it writable"
+        ) from None
+    return (
+        f"{database} was moved or copied: its artifacts are those in {own} now, no longer those in "
+        f"{shown}"
+    )
+
+
+def _rewrite(connection: sqlite3.Connection, table: str, column: str, old: str, new: str) -> None:
+    """Replace the start of the URIs in a column; nothing else that begins alike."""
+    connection.execute(
+        f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
+        (new, len(old) + 1, len(old) + 1, f"{old}/"),
+    )
+
+
+def _local(uri: str) -> Path | None:
+    parts = urlsplit(uri)
+    return Path(unquote(parts.path)) if parts.scheme == "file" and not parts.netloc else None
+
+
+def _same(folder: Path, other: Path) -> bool:
+    try:
+        return folder.samefile(other)
+    except OSError:
+        return False

@@ -1,0 +1,80 @@
+"""What a full disk says, and how commands end."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from heartseg.errors import InputError, StorageError, run_command, writing
+from heartseg.paths import put_file, write_whole
+
+FULL = Path("/dev/full")  # Linux: every write says that there is no space left
+
+pytestmark = pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
+
+
+def test_a_full_disk_names_the_file(tmp_path):
+    wanted = tmp_path / "results/cases.csv"
+    with pytest.raises(StorageError, match=f"{wanted} could not be written: No space left"):
+        put_file(lambda _: FULL.write_text("x"), wanted)
+    assert list(wanted.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", [None, "/mnt/results/table.csv"])
+def test_the_file_that_the_error_names_is_told(path):
+    with (
+        pytest.raises(StorageError, match=r"/mnt/results/table\.csv"),
+        writing(path and Path(path)),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/mnt/results/table.csv")
+
+
+def end(main, capsys) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as ended:
+        run_command(main)
+    return ended.value.code, capsys.readouterr().err
+
+
+def test_a_command_tells_where_a_disk_is_full(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, said = end(lambda _: FULL.write_text("x"), capsys)
+    assert code == 2
+    assert str(tmp_path) in said
+    assert "Traceback" not in said
+
+
+def test_a_bug_keeps_its_traceback(capsys):
+    code, said = end(lambda _: {}["ours"], capsys)
+    assert code == 1
+    assert "KeyError: 'ours'" in said
+    assert "Traceback" in said
+
+
+def test_a_store_that_fails_in_the_midst_is_the_users_to_mend(capsys, tmp_path, monkeypatch):
+    from mlflow.exceptions import MlflowException
+
+    monkeypatch.chdir(tmp_path)
+
+    def refused(_: object) -> None:
+        raise MlflowException("API request to endpoint /x failed with error code 401 != 200")
+
+    def rejected(_: object) -> None:
+        raise MlflowException("Invalid parameter", error_code=1000)
+
+    code, said = end(refused, capsys)
+    assert code == 2
+    assert "password" in said
+    code, said = end(rejected, capsys)
+    assert code == 1
+    assert "Traceback" in said
+
+
+def test_whole_files_are_replaced(tmp_path):
+    write_whole(tmp_path / "a/b.txt", "one")
+    write_whole(tmp_path / "a/b.txt", "two")
+    assert (tmp_path / "a/b.txt").read_text() == "two"
+    with pytest.raises(InputError), writing(tmp_path / "c"):
+        raise InputError("kept as it is")
