@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -63,6 +63,7 @@ class ImageAnswer(BaseModel):
     width: int
     frames_in_file: int
     spacing: tuple[float, float] | None = Field(description="rows, columns: mm, mm; M-mode: mm, s")
+    spacing_source: Literal["file", "request"] | None = Field(description="who states the spacing")
     no_scale: str | None = Field(description="why there is no spacing, and so nothing in mm or mL")
     notes: list[str] = Field(description="what was noticed while the file was read")
     view: str | None
@@ -99,6 +100,7 @@ class Segmented:
         numbers: (K,) the frames that were segmented, from 0.
         labels: uint8 (K, H, W).
         spacing: (row, column), mm; of M-mode mm and s.
+        spacing_source: "file" or "request"; None if `spacing` is None.
         no_scale: why `spacing` is None.
         notes: what was noticed while the file was read.
     """
@@ -110,6 +112,7 @@ class Segmented:
     numbers: np.ndarray
     labels: np.ndarray
     spacing: Spacing | None
+    spacing_source: Literal["file", "request"] | None
     no_scale: str | None
     notes: Sequence[str]
 
@@ -163,6 +166,7 @@ def describe(one: Segmented, dataset: str, species: str, pictures: bool) -> Imag
         width=one.frames.shape[2],
         frames_in_file=len(one.frames),
         spacing=one.spacing,
+        spacing_source=one.spacing_source,
         no_scale=one.no_scale,
         notes=list(one.notes),
         view=one.view,

@@ -221,14 +221,15 @@ def _scale(
     mm_per_column: float | None,
     s_per_column: float | None,
 ) -> dict[str, Any]:
-    """`spacing` and `no_scale` of a `Segmented`: the file's, else what the request gives."""
-    column = mm_per_column if dataset == "camus" else s_per_column
-    given = (mm_per_row, column) if mm_per_row and column else None
-    if dataset == "camus":
-        spacing = image.spacing or given
-        return {"spacing": spacing, "no_scale": None if spacing else image.geometry.doubt}
-    doubt = None if given else "mm per row and s per column are not given"
-    return {"spacing": given, "no_scale": doubt}
+    """The scale of a `Segmented`: of an apical image the file's, else what the request gives."""
+    apical = dataset == "camus"
+    column = mm_per_column if apical else s_per_column
+    if apical and image.spacing:
+        return {"spacing": image.spacing, "spacing_source": "file", "no_scale": None}
+    if mm_per_row and column:
+        return {"spacing": (mm_per_row, column), "spacing_source": "request", "no_scale": None}
+    doubt = image.geometry.doubt if apical else "mm per row and s per column are not given"
+    return {"spacing": None, "spacing_source": None, "no_scale": doubt}
 
 
 def _saved(images: Images, maps: Any) -> bytes:

@@ -70,7 +70,7 @@ def fetch(uri: str, model_uri: str) -> tuple[Package, dict[str, Any]]:
             store = get_artifact_repository(model_uri)
             facts = Model.load(store.download_artifacts("MLmodel", folder))
             weights = None
-            if WEIGHTS in {Path(found.path).name for found in store.list_artifacts()}:
+            if WEIGHTS in {Path(found.path).name for found in store.list_artifacts(None)}:
                 weights = Path(store.download_artifacts(WEIGHTS, folder)).read_bytes()
         except store_errors() as error:
             raise nothing_at(model_uri, client, error) from None

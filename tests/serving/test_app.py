@@ -137,6 +137,9 @@ def test_volumes_of_pngs_with_views_and_spacing_given(service):
     spacing = {"mm_per_row": SPACING[0], "mm_per_column": SPACING[1]}
     answer = service.predict(files, **fields, **spacing).json()
     assert answer["clinical"]["ef_percent"] == pytest.approx(expected()["ef_percent"])
+    assert {image["spacing_source"] for image in answer["images"]} == {"request"}
+    answer = service.predict(four(), **spacing).json()
+    assert {image["spacing_source"] for image in answer["images"]} == {"file"}
 
 
 def test_the_spacing_given_counts_for_a_nifti_file_that_has_none(service):

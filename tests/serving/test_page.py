@@ -109,6 +109,14 @@ def test_what_is_doubtful_is_shown(page, browser):
     assert page.locator("#edv_ml").count() == 0
     expect(page.locator(".card").first.locator(".signs")).to_contain_text("no millimetres")
     assert "mm²" not in page.inner_text("#cards")
+    page.fill("#row", "0.5")
+    page.fill("#column", "0.75")
+    choose(page, four(("patient0008",) * 4, ".png"))  # the scale of the patient before
+    expect(page.locator("#edv_ml")).to_be_visible()
+    expect(page.locator(".card").first.locator(".signs")).to_contain_text("0.5 mm × 0.75 mm")
+    choose(page, four())
+    expect(page.locator("#edv_ml")).to_be_visible()
+    assert page.locator(".card .signs li").count() == 0  # the files' own scale counts
 
 
 def test_the_page_can_be_read_by_all(page, browser):
