@@ -215,8 +215,8 @@ class Tracking(Section):
     """MLflow experiment = prefix + dataset; registered model likewise."""
     system_metrics: bool
     when_down: Literal["fail", "spool"]
-    """What `train`, `evaluate` and `register` do if the store does not answer at their start. spool:
-    they go on, and `heartseg sync` sends their results and registers the model later."""
+    """What `train`, `evaluate` and `register` do if the store does not answer at their start.
+    spool: they go on, and `heartseg sync` sends their results and registers the model later."""
 
 
 class Privacy(Section):

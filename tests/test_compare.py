@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from mlflow.tracking._tracking_service import utils
 
 from heartseg import compare
 from heartseg.config import load_params
@@ -115,8 +116,10 @@ def evaluate_by_hand(here: Path, version: int) -> None:
 
 @pytest.fixture
 def here(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the repository, so that a test may change it; artifacts stay in the first one."""
-    shutil.copytree(place / "data", tmp_path / "data")
+    """A copy of the repository, so that a test may change it."""
+    utils._artifact_repos_cache.clear()  # by the run's id: it would give those of the first one
+    for name in ("data", "mlartifacts"):
+        shutil.copytree(place / name, tmp_path / name)
     for name in ("params.yaml", "mlflow.db"):
         shutil.copy(place / name, tmp_path)
     monkeypatch.chdir(tmp_path)
