@@ -201,7 +201,7 @@ def test_what_cannot_be_compared(here: Path) -> None:
     first, second = "models:/heartseg-camus/1", "models:/heartseg-camus@champion"
     with pytest.raises(InputError, match="same model"):
         compare.main([second, "models:/heartseg-camus/2"])
-    with pytest.raises(InputError, match="Registered there: heartseg-camus"):
+    with pytest.raises(InputError, match="no version 9"):
         compare.main([first, "models:/heartseg-camus/9"])
     client = connect(f"sqlite:///{here / 'mlflow.db'}")
     client.set_model_version_tag("heartseg-camus", "1", "heartseg.tta", "views")
