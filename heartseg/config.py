@@ -219,8 +219,8 @@ class Tracking(Section):
     """MLflow experiment = prefix + dataset; registered model likewise."""
     system_metrics: bool
     when_down: Literal["fail", "spool"]
-    """What `train` does where the store does not answer at its start. spool: it trains, keeps all
-    in its run folder, and sends it when the store answers, then or by `heartseg sync`."""
+    """What `train`, `evaluate` and `register` do if the store does not answer at their start.
+    spool: they go on, and `heartseg sync` sends their results and registers the model later."""
 
 
 class Privacy(Section):

@@ -1,7 +1,8 @@
 """Look at everything that a run needs, and say how to mend what is wrong.
 
 RAY_ADDRESS and MLFLOW_TRACKING_URI as for a training. Nothing lasting is changed: the probes (an
-MLflow run, an artifact, files in runs/) are deleted again. Exit code 2 if something fails.
+MLflow run, an artifact, files in runs/) are deleted again. Only a store that was moved gets its own
+artifact locations. Exit code 2 if something fails.
 """
 
 from __future__ import annotations

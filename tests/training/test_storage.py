@@ -107,6 +107,7 @@ def test_a_full_database_keeps_the_points(params, disk, tmp_path, store, monkeyp
     """SQLite's disk is full: the training ends well, and its points are sent when there is room."""
     run_id = new_run(store)
     shutil.copy(tmp_path / "mlflow.db", disk / "mlflow.db")
+    shutil.copytree(tmp_path / "mlartifacts", disk / "mlartifacts")
     uri = f"sqlite:///{disk / 'mlflow.db'}"
     ballast = fill(disk)
     run_dir = tmp_path / "run"
