@@ -6,7 +6,7 @@ Every configured value has its one default in params.yaml; the classes below car
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -40,9 +40,7 @@ class DeepLabV3Config(Section):
     backbone: Literal["resnet50", "resnet101", "mobilenet_v3_large"]
     output_stride: Literal[8, 16]
     """Input size over the size of the last feature map."""
-    atrous_rates: Literal["auto"] | Annotated[list[Count], Field(min_length=3, max_length=3)] = (
-        "auto"
-    )
+    atrous_rates: Literal["auto"] | Annotated[list[Count], Field(min_length=3, max_length=3)]
     """Dilations of ASPP. auto: 6, 12, 18 at output stride 16, as in the paper, or those that
     torchvision's weights of that name were trained with; doubled at stride 8. For weights of a
     MobileNet from a file they must be given: torchvision's expect 12, 24, 36."""
@@ -54,6 +52,12 @@ class DeepLabV3Config(Section):
     """Full segmentation weights: a torchvision weight name or a file."""
     backbone_weights: str | None
     """Backbone weights: a torchvision weight name or a file."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_older_models(cls, values: Any) -> Any:
+        """Read recipes that models were registered with before there was `atrous_rates`."""
+        return {"atrous_rates": "auto"} | values if isinstance(values, dict) else values
 
 
 class QuickNATConfig(Section):

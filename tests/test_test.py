@@ -16,9 +16,11 @@ from heartseg import test
 from heartseg.config import load_params
 from heartseg.errors import InputError
 from heartseg.models.packaged import PackagedModel, log_packaged
+from heartseg.models.trained import build_model
 from heartseg.tracking import pulled, registry
 from tests.data.raw import SPACING, echo, write_nifti, write_release
 from tests.examples import ROOT
+from tests.registered import threshold_weights
 from tests.tracking.stores import _cold_store, _own_environment, new_run, store
 
 __all__ = ["_cold_store", "_own_environment", "store"]
@@ -98,6 +100,7 @@ def test_a_camus_folder_without_scale_takes_that_of_params(tmp_path: Path) -> No
     source = write_release(tmp_path / "release", patients=2)
     image = source / "database_nifti/patient0001/patient0001_2CH_ED.nii.gz"
     write_nifti(image, echo()[0], np.eye(4))
+    write_nifti(image.with_name("patient0001_2CH_ED_gt.nii.gz"), echo()[1], np.eye(4))
     config = load_params(ROOT / "params.yaml").datasets.camus
     metadata = METADATA | {"dataset": "camus"}
     threshold = pulled.Pulled(lambda images: images[:, 0] // 200, metadata)
@@ -126,7 +129,7 @@ def test_bad_files_are_all_named_and_nothing_is_written(folder: Path) -> None:
     with pytest.raises(InputError) as caught:
         test.main([MODEL, str(folder), "--out", str(folder / "cases.csv")])
     assert f"{folder / 'mask/a_w1.png'}: is missing" in str(caught.value)
-    assert f"{folder / 'img/a_w0.png'}: cannot be read" in str(caught.value)
+    assert f"{folder / 'img/a_w0.png'}: is empty" in str(caught.value)
     assert not (folder / "cases.csv").exists()
 
 
@@ -166,9 +169,13 @@ def test_a_registered_model(
 ) -> None:
     client = registry.use_store(store)
     run_id = new_run(store)
-    info = log_packaged(
-        PackagedModel(Bright(), SIZE).eval(), 1, name="bright", run_id=run_id, metadata=METADATA
-    )
+    recipe = load_params(ROOT / "params.yaml").recipe("mmode").model_dump(mode="json")
+    recipe |= {"model": recipe["model"] | {"filters": 1, "kernel": 3}, "input_size": SIZE}
+    weights = threshold_weights()
+    one = {"classifier.weight": torch.ones(1, 1, 1, 1), "classifier.bias": torch.zeros(1)}
+    bright, _ = build_model(recipe, weights | one)
+    facts = METADATA | {"recipe": recipe}
+    info = log_packaged(bright, 1, name="bright", run_id=run_id, metadata=facts)
     registry.register_version(client, "heartseg-mmode", run_id, info.model_uri, {})
     mlflow.set_tracking_uri(None)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)

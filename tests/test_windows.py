@@ -180,7 +180,7 @@ def test_hearts_of_humans_have_windows_of_their_beats(
     write_strip(tmp_path / "in")
     windows.main([str(tmp_path / "in"), "--out", str(tmp_path / "mouse")])
     (tmp_path / "in/recordings.csv").write_text(
-        "recording,animal,mm_per_row,s_per_column\nr,m,0.48,0.012\n"
+        "recording,animal,mm_per_row,s_per_column\nr,m,0.2,0.012\n"
     )
     text = (ROOT / "params.yaml").read_text()
     monkeypatch.chdir(tmp_path)

@@ -88,7 +88,7 @@ def read_quality(path: Path) -> QualityLabels:
     table = read_table(path, ["quality"], ["recording", *times, "window"], numbers=times)
     starts, ends = (read_numbers(table, column, path) for column in times)
     named = (table[column].map(recording_name) for column in ("recording", "window"))
-    cells = zip(*named, table["quality"].str.lower(), strict=True)
+    cells = zip(*named, table["quality"].astype(str).str.lower(), strict=True)
     for row, (recording, window, label) in enumerate(cells):
         where = f"{path}: row {row + 1} below the header"
         if label not in (GOOD, BAD):
