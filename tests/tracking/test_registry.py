@@ -30,6 +30,7 @@ def tags(value: float, **changes: str) -> dict[str, str]:
         registry.TRAINING_TAG: "t",
         registry.POSTPROCESS_TAG: "none",
         registry.TTA_TAG: "none",
+        registry.FORMAT_TAG: registry.FORMAT,
     } | changes
 
 
