@@ -12,6 +12,7 @@ from tests.metrics.shapes import MM_PER_ROW, S_PER_COLUMN, strip
 
 SPACING = MM, S = 0.03, 0.00083334
 RATES = MOUSE.rates
+LIMITS = {"minimal_rate": RATES[0], "maximal_rate": RATES[1]}
 
 
 def phantom(rate: float, irregularity: float, beats: int = 14) -> tuple[np.ndarray, Motion]:
@@ -155,3 +156,16 @@ def test_no_heart_half_a_beat_and_one_column() -> None:
     assert half.lvidd_mm == pytest.approx(4.0, abs=0.1)
     assert half.lvids_mm == pytest.approx(2.4, abs=0.1)
     assert np.isnan(half.hr_bpm)
+
+
+@pytest.mark.parametrize("jitter", [2, 5, 13, 20])
+@pytest.mark.parametrize("seed", range(3))
+def test_noisy_walls_give_the_rate_or_none(jitter: float, seed: int) -> None:
+    """Columns that jitter by some pixels have extrema of their own, which are no beats."""
+    mask, _ = phantom(500, 0.02)
+    rng = np.random.default_rng(seed)
+    rows = np.arange(mask.shape[0])[:, None]
+    upper = mask.argmax(axis=0) + rng.normal(0, jitter, mask.shape[1])
+    lower = len(mask) - mask[::-1].argmax(axis=0) + rng.normal(0, jitter, mask.shape[1])
+    found = measure((rows >= upper) & (rows < lower), SPACING, **LIMITS)
+    assert np.isnan(found.hr_bpm) or found.hr_bpm == pytest.approx(500, rel=0.05)
