@@ -189,7 +189,9 @@ def test_uncertainty_by_uri_and_folder(pulled, registered, tmp_path, monkeypatch
 
 
 def test_two_models_are_not_mixed(pulled, registered, tmp_path, monkeypatch, capsys):
-    shutil.copy(registered.removeprefix("sqlite:///"), tmp_path / "other.db")
+    database = Path(registered.removeprefix("sqlite:///"))
+    shutil.copy(database, tmp_path / "other.db")
+    shutil.copytree(database.with_name("mlartifacts"), tmp_path / "mlartifacts")
     register_threshold(f"sqlite:///{tmp_path}/other.db", shift=9.0)
     Image.fromarray(blob(32, 32)).save(tmp_path / "a.png")
     predict.main([str(pulled), "a.png", "--out", "out"])
