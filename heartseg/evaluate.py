@@ -23,6 +23,7 @@ from heartseg.data.prepared import decode_image, decode_png, file_digest, read_p
 from heartseg.errors import InputError, run_command, writing
 from heartseg.paths import MODEL, prepared_path, results_dir, write_whole
 from heartseg.privacy import CaseNames, case_names
+from heartseg.text import csv_text
 
 if TYPE_CHECKING:
     import torch
@@ -125,8 +126,8 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
     }
 
     _write_figures(results / "figures", figures)
-    write_whole(results / "cases.csv", cases.to_csv(index=False))
-    write_whole(results / "clinical.csv", clinical.to_csv(index=False))
+    write_whole(results / "cases.csv", csv_text(cases))
+    write_whole(results / "clinical.csv", csv_text(clinical))
     write_whole(results / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
     if client is None:
         keep("evaluate", name, dataset, results, metrics["weights_md5"])

@@ -20,7 +20,8 @@ import numpy as np
 from heartseg.arguments import positive
 from heartseg.config import Params, load_params
 from heartseg.errors import InputError, printing_notes, run_command, writing_to
-from heartseg.paths import put_file
+from heartseg.paths import write_whole
+from heartseg.text import csv_text
 
 if TYPE_CHECKING:
     from heartseg.data.mmode_folder import Folder
@@ -237,9 +238,10 @@ def measure_recording(
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out, prefix=".") as folder:
             temporary = Path(folder)
-            beat_table(pieces, species).to_csv(temporary / f"{strip.name}_beats.csv", index=False)
-            traces = trace_table(walls, strip.spacing[1])
-            traces.to_csv(temporary / f"{strip.name}_traces.csv", index=False, float_format="%.6g")
+            beats = csv_text(beat_table(pieces, species))
+            (temporary / f"{strip.name}_beats.csv").write_text(beats, encoding="utf-8")
+            traces = csv_text(trace_table(walls, strip.spacing[1]), float_format="%.6g")
+            (temporary / f"{strip.name}_traces.csv").write_text(traces, encoding="utf-8")
             Image.fromarray(mask.astype(np.uint8) * 255).save(temporary / f"{strip.name}_mask.png")
             save(figure, temporary / f"{strip.name}_figure.png")
             for file in temporary.iterdir():
@@ -254,7 +256,7 @@ def _write_summary(rows: list[dict[str, Any]], species: Species, out: Path) -> N
 
     table = pd.DataFrame(rows)
     with writing_to(out / "recordings.csv"):
-        put_file(lambda temporary: table.to_csv(temporary, index=False), out / "recordings.csv")
+        write_whole(out / "recordings.csv", csv_text(table))
     print(f"wrote {out / 'recordings.csv'}: {len(table)} recording(s)")
     for line in error_lines(table, species):
         print(line)

@@ -21,6 +21,7 @@ from heartseg.privacy import case_names
 from heartseg.sweeps.file import RECIPE, read_sweep
 from heartseg.sweeps.folder import find_sweep_dir, identity, open_sweep_dir, put_aside
 from heartseg.sweeps.job import Job, check_data
+from heartseg.text import csv_text
 from heartseg.tracking.mlflow import repository_root
 from heartseg.training.run_dir import RUNS, handling_end, read_state, stop_now, update_state
 
@@ -176,7 +177,7 @@ def _report(job: Job, search: Search, trials: SweepTrials, tracker: SweepTracker
     plots = write_plots(search.study, job.sweep.metric, job.results / "plots")
     table = job.results / "trials.csv"
     rows = trials_table(list(trials.rows.values()), job.sweep.metric)
-    write_whole(table, rows.to_csv(index=False))
+    write_whole(table, csv_text(rows))
     tracker.log_results(plots, table, search.best())
 
 

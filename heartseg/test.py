@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from heartseg.config import load_params
 from heartseg.errors import InputError, printing_notes, run_command, writing_to
+from heartseg.text import csv_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -158,7 +159,7 @@ def write(table: pd.DataFrame, path: Path) -> None:
     """The table as CSV, unrounded; InputError where it cannot be written."""
     with writing_to(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        table.to_csv(path, index=False)
+        path.write_text(csv_text(table), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 from PIL import Image
 
 from heartseg.config import Windows
@@ -15,6 +15,7 @@ from heartseg.data.mmode_quality import BAD, GOOD, QualityLabels
 from heartseg.data.mmode_recordings import Strip
 from heartseg.data.mmode_windows import Window, cut_windows, window_size
 from heartseg.errors import InputError, one_line
+from heartseg.text import csv_text
 
 COLUMNS = ("name", "animal", "recording", "mm_per_row", "s_per_column", "quality")
 PLACE = ("first_row", "first_column", "size")
@@ -121,10 +122,10 @@ def write_windows(
 
 
 def _write_csv(path: Path, windows: list[tuple[Window, str]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow([*COLUMNS, *PLACE])
-        for window, quality in windows:
-            strip = window.strip
-            known = (window.name, strip.animal, strip.recording, *strip.spacing, quality)
-            writer.writerow([*known, window.row, window.column, window.size])
+    rows = []
+    for window, quality in windows:
+        strip = window.strip
+        known = (window.name, strip.animal, strip.recording, *strip.spacing, quality)
+        rows.append([*known, window.row, window.column, window.size])
+    table = pd.DataFrame(rows, columns=[*COLUMNS, *PLACE])
+    path.write_text(csv_text(table), encoding="utf-8")

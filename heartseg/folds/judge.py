@@ -15,6 +15,7 @@ from heartseg.paths import MODEL, prepared_path, write_whole
 from heartseg.privacy import case_names
 from heartseg.register import register_model
 from heartseg.report.markdown import get
+from heartseg.text import csv_text
 
 if TYPE_CHECKING:
     from heartseg.metrics.cases import Measured, Predict
@@ -109,7 +110,7 @@ def _report(
     }
     files = [job.results / "crossval.json", job.results / "out_of_fold.csv"]
     write_whole(files[0], json.dumps(found, indent=1, allow_nan=False) + "\n")
-    write_whole(files[1], whole.cases.to_csv(index=False))
+    write_whole(files[1], csv_text(whole.cases))
     for fact in facts:
         values = {"out_of_fold": tidy(fact["metrics"])}
         log_evaluation(job.client, fact["mlflow_run_id"], values, [])

@@ -29,10 +29,11 @@ from heartseg.metrics.plausibility import PATIENT_FLAGS
 from heartseg.metrics.sequence import lv_curves, summarise_curves
 from heartseg.metrics.uncertainty import normalised_entropy
 from heartseg.models.inputs import input_stacks, segmented_frames
-from heartseg.paths import put_file
+from heartseg.paths import put_file, write_whole
 from heartseg.predicting.files import Job
 from heartseg.predicting.tables import Mask, add_flags, clinical_rows, frame_rows
 from heartseg.report.overlay import save_overlay
+from heartseg.text import csv_text
 
 if TYPE_CHECKING:
     from heartseg.models.package import Package
@@ -309,7 +310,7 @@ def _save_curves(curves: pd.DataFrame, place: Path) -> None:
     from heartseg.report.figures import save
 
     table, figure = (place.with_name(f"{place.name}_curves.{end}") for end in ("csv", "png"))
-    put_file(lambda path: curves.to_csv(path, index=False), table)
+    write_whole(table, csv_text(curves))
     put_file(lambda path: save(curve_figure(curves, place.name), path), figure)
 
 

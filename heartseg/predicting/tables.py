@@ -23,8 +23,9 @@ from heartseg.metrics.ejection import (
 )
 from heartseg.metrics.plausibility import flags, is_cut_off
 from heartseg.metrics.uncertainty import case_uncertainty
-from heartseg.paths import put_file
+from heartseg.paths import write_whole
 from heartseg.predicting.files import Job, patient_of
+from heartseg.text import csv_text
 
 
 class Mask(NamedTuple):
@@ -163,7 +164,6 @@ def _indices(frames: Mapping[tuple[str, str], Mask]) -> dict[str, float] | None:
 def write_table(rows: list[dict[str, Any]], path: Path) -> None:
     """Rows as CSV, whole or not at all; no rows leave no file, also none of an earlier time."""
     if rows:
-        table = pd.DataFrame(rows)
-        put_file(lambda temporary: table.to_csv(temporary, index=False), path)
+        write_whole(path, csv_text(pd.DataFrame(rows)))
     else:
         path.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from heartseg.errors import InputError
+from heartseg.text import unguarded
 from heartseg.tracking import records
 from heartseg.tracking.chain import Subject, find_subject, read_recipe
 from heartseg.tracking.faults import writing_to_store
@@ -169,7 +170,7 @@ def _table(text: str | None) -> pd.DataFrame:
     """A CSV file of an evaluation; a patient called NA stays one."""
     if text is None:
         return pd.DataFrame()
-    table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+    table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False).map(unguarded)
     numbers = [str(column) for column in table if column not in TEXT]
     table[numbers] = table[numbers].apply(pd.to_numeric, errors="coerce")
     return table

@@ -6,8 +6,6 @@ that file for its display and sends it to MLflow. The worker never waits for eit
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import time
@@ -18,6 +16,7 @@ import numpy as np
 
 from heartseg.errors import writing
 from heartseg.paths import write_whole
+from heartseg.text import csv_text
 
 if TYPE_CHECKING:
     from heartseg.data.resident import Resident
@@ -111,9 +110,7 @@ def parse_line(line: bytes) -> dict[str, Any] | None:
 
 def write_history(run_dir: Path, path: Path) -> None:
     """The journal's metrics as a CSV table, one row per epoch."""
+    import pandas as pd
+
     rows = [{"epoch": entry["epoch"], **entry["metrics"]} for entry in read_epochs(run_dir)]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_whole(path, text.getvalue())
+    write_whole(path, csv_text(pd.DataFrame(rows)))
