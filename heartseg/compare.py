@@ -54,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         with writing_to(options.out):
             write_whole(options.out, page)
     run_id, path = evaluations.log_comparison(client, first, second, page)
-    print(f"in MLflow: run {second.subject.run.info.run_name} ({run_id}), artifact {path}")
+    name = shown(second.subject.run.info.run_name)
+    print(f"in MLflow: run {name} ({run_id}), artifact {path}")
 
 
 def _check(first: Evaluated, second: Evaluated) -> None:

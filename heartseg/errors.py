@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from heartseg.collector import collect_seldom
+from heartseg.text import shown
 
 STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 """What a disk says that is full, over its quota, or read-only."""
@@ -99,13 +100,13 @@ def printing_notes() -> Iterator[list[str]]:
         yield notes
     finally:
         for note in dict.fromkeys(notes):
-            print(f"note: {note}")
+            print(f"note: {shown(note, lines=True)}")
 
 
 def one_line(error: BaseException) -> str:
     """An error, of another library with its kind, short enough for a list of problems."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    text = " ".join(text.split())
+    text = shown(" ".join(text.split()))
     if isinstance(error, InputError):
         return text  # whole: what to do stands at its end
     return f"{type(error).__name__}: {text}"[:200]
@@ -118,7 +119,7 @@ def run_command(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
         with writing(None):
             main(None)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(str(error), lines=True)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print(
@@ -133,7 +134,7 @@ def run_command(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
         from heartseg.tracking.faults import fault_of_store
 
         if (told := fault_of_store(error)) is not None:
-            print(f"error: {told}", file=sys.stderr)
+            print(f"error: {shown(told, lines=True)}", file=sys.stderr)
             sys.exit(2)
         traceback.print_exc()
         sys.exit(1)

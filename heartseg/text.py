@@ -31,7 +31,7 @@ def shown(value: T, *, lines: bool = False) -> T:
     reverse the direction of writing.
 
     Args:
-        value: a text, or dicts and lists of texts and other values at any depth.
+        value: a text, or dicts, lists and tuples of texts and other values at any depth.
         lines: whether line breaks and tabs stay. Otherwise each becomes a space, so that a name
             cannot look like a line of its own.
     """
@@ -40,8 +40,8 @@ def shown(value: T, *, lines: bool = False) -> T:
     if isinstance(value, dict):
         found = {shown(k, lines=lines): shown(v, lines=lines) for k, v in value.items()}
         return cast(T, found)
-    if isinstance(value, list):
-        return cast(T, [shown(one, lines=lines) for one in value])
+    if isinstance(value, list | tuple):
+        return cast(T, type(value)(shown(one, lines=lines) for one in value))
     return value
 
 

@@ -93,7 +93,8 @@ def test_the_names_of_windows_come_back(tmp_path):
     assert [row[0] for row in cells[1:]] == ["'=1+1", "'-w1", "-1", "'@x", "w"]
     found = read_table(tmp_path / "windows.csv", ["name"], COLUMNS[1:], others=True)
     assert list(found["name"]) == names
-    assert set(found["animal"]) == {"+a"} and set(found["recording"]) == {"=r"}
+    assert set(found["animal"]) == {"+a"}
+    assert set(found["recording"]) == {"=r"}
     assert set(found["mm_per_row"]) == {"0.1"}
 
 

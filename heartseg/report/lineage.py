@@ -18,14 +18,14 @@ def chain_tree(chain: dict[str, Any], title: str) -> Tree:
     tree = Tree(f"[bold]{escape(title)}[/]")
     run, data = chain["run"], chain["data"]
     if (model := chain["model"]) is not None:
-        aliases = "".join(f" @{alias}" for alias in model["aliases"])
+        aliases = escape("".join(f" @{alias}" for alias in model["aliases"]))
         branch = tree.add(f"model version {escape(model['name'])}/{model['version']}{aliases}")
         branch.add(f"weights {_text(model['weights_md5'])}")
         branch.add(f"post-processing {_text(model['postprocess'])}")
         judged = model["evaluation"]
         if "metric" in judged:
-            value = f"{float(judged['value']):.4f} on {judged['split']}"
-            branch.add(f"{judged['metric']} {value}: {_text(model['reason'])}")
+            value = f"{float(judged['value']):.4f} on {escape(judged['split'])}"
+            branch.add(f"{escape(judged['metric'])} {value}: {_text(model['reason'])}")
     branch = tree.add(f"run {escape(run['name'])} {_state(run)}")
     branch.add(f"{run['id']} in {escape(run['experiment'])}, {_when(run)} by {_text(run['user'])}")
     if (sweep := chain["sweep"]) is not None:
@@ -36,12 +36,14 @@ def chain_tree(chain: dict[str, Any], title: str) -> Tree:
     branch = tree.add(f"data {_text(data['dataset'])}")
     source = f"source {_text(data['source'])} {_text(data['source_md5'])}"
     branch.add(source + _cached(data["source_in_cache"]))
-    prepared = branch.add(f"prepared {data['prepared_md5']}" + _cached(data["prepared_in_cache"]))
+    prepared = branch.add(
+        f"prepared {_text(data['prepared_md5'])}" + _cached(data["prepared_in_cache"])
+    )
     counts = data["patients"]
     prepared.add(
         "[yellow]patients not recorded, and not to be read from the cache[/]"
         if counts is None
-        else "patients: " + ", ".join(f"{count} {split}" for split, count in counts.items())
+        else escape("patients: " + ", ".join(f"{n} {split}" for split, n in counts.items()))
     )
     environment = chain["environment"]
     branch = tree.add(f"environment: requirements.lock {_text(environment['lock_md5'])}")
@@ -60,7 +62,7 @@ def users_tree(groups: Sequence[dict[str, Any]], title: str) -> Tree:
         if group.get("indirect"):
             words += ", by starting from trained weights"
         branch = tree.add(words)
-        branch.add(f"prepared {group['prepared_md5']}" + _cached(group["prepared_in_cache"]))
+        branch.add(f"prepared {_text(group['prepared_md5'])}" + _cached(group["prepared_in_cache"]))
         if "split" in group:
             branch.add(_membership(group))
         trials = {run["sweep"] for run in group["runs"] if run["trial"] is not None}
@@ -81,7 +83,7 @@ def _add_user(branch: Tree, run: dict[str, Any], others: Sequence[dict[str, Any]
     if run["started_from"]:
         leaf.add(f"started from the weights of run {run['started_from']}")
     for model in run["models"]:
-        aliases = "".join(f" @{alias}" for alias in model["aliases"])
+        aliases = escape("".join(f" @{alias}" for alias in model["aliases"]))
         leaf.add(f"[bold]models:/{escape(model['name'])}/{model['version']}[/]{aliases}")
 
 
@@ -89,9 +91,9 @@ def _membership(group: dict[str, Any]) -> str:
     if group["split"] is None:
         return (
             "[yellow]nobody knows who was in it: no list with its runs, and the DVC cache has no "
-            f"{group['prepared_md5']} any more[/]"
+            f"{_text(group['prepared_md5'])} any more[/]"
         )
-    return f"[bold]{group['split']}[/]: " + escape(", ".join(group["cases"]))
+    return f"[bold]{escape(group['split'])}[/]: " + escape(", ".join(group["cases"]))
 
 
 def _add_recipe(tree: Tree, recipe: dict[str, Any], started_from: Sequence[dict[str, Any]]) -> None:
@@ -104,7 +106,7 @@ def _add_recipe(tree: Tree, recipe: dict[str, Any], started_from: Sequence[dict[
         branch.add(_pairs(shown | {key: values[key] for key in MAIN if key in values}))
     for weights in started_from:
         known = ", ".join(weights["models"]) or "no registered model"
-        branch.add(f"started from weights {weights['weights_md5']}: {escape(known)}")
+        branch.add(escape(f"started from weights {weights['weights_md5']}: {known}"))
 
 
 def _add_code(tree: Tree, code: dict[str, Any]) -> None:
@@ -112,7 +114,7 @@ def _add_code(tree: Tree, code: dict[str, Any]) -> None:
     branch = tree.add(f"code: commit {_text(code['commit'])} on {_text(code['branch'])}{here}")
     if code["dirty"] == "true":
         patch = code["patch_md5"]
-        branch.add(f"uncommitted changes: {f'patch.diff {patch}' if patch else UNKNOWN}")
+        branch.add(f"uncommitted changes: {f'patch.diff {escape(patch)}' if patch else UNKNOWN}")
     else:
         branch.add("no uncommitted changes" if code["dirty"] else f"changes {UNKNOWN}")
     if code["dvc_experiment"]:

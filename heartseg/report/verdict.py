@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
 
 from heartseg.nested import leaves
+from heartseg.text import shown
 
 NOT_COMPARED = ("weights_md5", "selected_on_it")  # of metrics.json; the former is the other check
 SHOWN = 20
@@ -68,7 +70,7 @@ def differing_metrics(recorded: dict[str, Any], now: dict[str, Any]) -> list[tup
     """Key, recorded and present value of what differs in metrics.json, greatest change first."""
     before, after = _comparable(recorded), _comparable(now)
     found = [
-        (key, before.get(key), after.get(key))
+        (shown(key), before.get(key), after.get(key))
         for key in dict.fromkeys((*before, *after))
         if before.get(key) != after.get(key)
     ]
@@ -95,6 +97,7 @@ def likely_causes(
         now: tags of its reproduction.
         packages: versions then and now by name of those that differ.
     """
+    recorded, packages = shown(recorded), shown(packages)
     causes = []
     for key, cause in CAUSES.items():
         then, today = recorded.get(f"machine.{key}"), now.get(f"machine.{key}")
@@ -126,7 +129,7 @@ def verdict_view(verdict: Verdict) -> RenderableType:
         parts.append(_table(verdict.metrics))
     if verdict.metrics or not verdict.weights_identical:
         causes = verdict.causes or ["no cause is known: machine, packages and code are the same"]
-        parts += ["likely because of:", *(f"  - {cause}" for cause in causes)]
+        parts += ["likely because of:", *(escape(f"  - {cause}") for cause in causes)]
     return Group(*parts)
 
 
@@ -134,7 +137,8 @@ def _table(rows: list[tuple[str, Any, Any]]) -> Table:
     table = Table("metric", "recorded", "now", "difference")
     for key, before, after in rows[:SHOWN]:
         numeric = _is_number(before) and _is_number(after)
-        table.add_row(key, _short(before), _short(after), _short(after - before) if numeric else "")
+        cells = [key, _short(before), _short(after), _short(after - before) if numeric else ""]
+        table.add_row(*map(escape, cells))
     if len(rows) > SHOWN:
         table.add_row(f"and {len(rows) - SHOWN} more", "", "", "")
     return table
@@ -156,4 +160,4 @@ def _is_number(value: Any) -> bool:
 
 
 def _short(value: Any) -> str:
-    return f"{value:.6g}" if _is_number(value) else str(value)
+    return f"{value:.6g}" if _is_number(value) else shown(str(value))

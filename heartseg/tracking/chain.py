@@ -12,6 +12,7 @@ import yaml
 
 from heartseg.errors import InputError
 from heartseg.privacy import WITHHELD
+from heartseg.text import shown
 from heartseg.tracking import records
 from heartseg.tracking.faults import nothing_at, store_errors
 from heartseg.tracking.lineage import NONE, cached_file, find_data, git
@@ -76,7 +77,7 @@ def find_subject(client: MlflowClient, uri: str) -> Subject:
 
 
 def read_chain(client: MlflowClient, root: Path, subject: Subject) -> dict[str, Any]:
-    """All that made a model, nested; what is not known is None.
+    """All that made a model, nested, as it may be shown; what is not known is None.
 
     Args:
         client: from `connect`.
@@ -89,7 +90,7 @@ def read_chain(client: MlflowClient, root: Path, subject: Subject) -> dict[str, 
     cases = read_cases(client, root, subject.run)
     counts = None if cases is None else {split: len(found) for split, found in cases.items()}
     known = {key: None if value == NONE else value for key, value in tags.items()}
-    return {
+    found = {
         "model": None if subject.version is None else _model(subject.version),
         "run": about_run(subject.run) | {"experiment": _experiment(client, info.experiment_id)},
         "sweep": None
@@ -126,6 +127,7 @@ def read_chain(client: MlflowClient, root: Path, subject: Subject) -> dict[str, 
         "environment": {"lock_md5": known.get("heartseg.lock_md5")} | _below(known, "version."),
         "machine": _below(known, "machine."),
     }
+    return shown(found)
 
 
 def read_recipe(client: MlflowClient, subject: Subject) -> dict[str, Any] | None:

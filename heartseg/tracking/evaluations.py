@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from heartseg.errors import InputError
-from heartseg.text import unguarded
+from heartseg.text import shown, unguarded
 from heartseg.tracking import records
 from heartseg.tracking.chain import Subject, find_subject, read_recipe
 from heartseg.tracking.faults import writing_to_store
@@ -77,12 +77,12 @@ def read_evaluated(client: MlflowClient, uri: str) -> Evaluated:
     }
     return Evaluated(
         name=_name(subject),
-        aliases=[] if subject.version is None else list(subject.version.aliases),
+        aliases=[] if subject.version is None else shown(list(subject.version.aliases)),
         subject=subject,
         model_uri=None if version is None else f"models:/{version.name}/{version.version}",
         dataset=subject.tags["heartseg.dataset"],
-        recipe=read_recipe(client, subject) or {},
-        metrics=records.read_json(files["metrics.json"]) or {},
+        recipe=shown(read_recipe(client, subject) or {}),
+        metrics=shown(records.read_json(files["metrics.json"]) or {}),
         cases=_table(files["cases.csv"]),
         clinical=_table(files["clinical.csv"]),
     )
@@ -137,7 +137,7 @@ def about(own: Evaluated) -> dict[str, str]:
     choices = {key: (own.metrics.get(key) or {}).get("chosen") for key in ("postprocess", "tta")}
     optimistic = own.metrics.get("selected_on_it")
     selected = "unknown" if optimistic is None else "yes: optimistic" if optimistic else "no"
-    return {
+    found = {
         "Registered as": own.model_uri or "nothing",
         "Run": f"{info.run_name} ({info.run_id})",
         "Recipe": tags.get("heartseg.recipe", "unknown"),
@@ -148,6 +148,7 @@ def about(own: Evaluated) -> dict[str, str]:
         "Test-time augmentation": str(choices["tta"] or "none"),
         "Evaluation data had a say in training": selected,
     }
+    return shown(found)
 
 
 def _package(metrics: dict[str, Any]) -> dict[str, str]:
@@ -162,15 +163,16 @@ def _package(metrics: dict[str, Any]) -> dict[str, str]:
 
 def _name(subject: Subject) -> str:
     if subject.version is None:
-        return f"run {subject.run.info.run_name}"
-    return f"{subject.version.name} version {subject.version.version}"
+        return f"run {shown(subject.run.info.run_name)}"
+    return f"{shown(subject.version.name)} version {subject.version.version}"
 
 
 def _table(text: str | None) -> pd.DataFrame:
     """A CSV file of an evaluation; a patient called NA stays one."""
     if text is None:
         return pd.DataFrame()
-    table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False).map(unguarded)
+    table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+    table = table.map(unguarded).map(shown)
     numbers = [str(column) for column in table if column not in TEXT]
     table[numbers] = table[numbers].apply(pd.to_numeric, errors="coerce")
     return table

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from heartseg.data.prepared import file_digest
 from heartseg.errors import InputError
 from heartseg.privacy import CaseNames
+from heartseg.text import shown
 from heartseg.tracking.mlflow import (
     connect,
     open_run,
@@ -173,9 +174,9 @@ def promote(
     if champion is not None and str(champion.version) == version:
         if tags.get(PROMOTING_TAG, "").startswith(_OPEN):  # the process that did it was killed
             client.set_model_version_tag(name, version, PROMOTING_TAG, mark)
-        reason = tags.get(REASON_TAG, "a person made it champion")
+        reason = shown(tags.get(REASON_TAG, "a person made it champion"))
         if (missed := tags.get(FLOOR_TAG, MET)) != MET:
-            reason = f"it is champion already, although it misses a floor now: {missed}"
+            reason = f"it is champion already, although it misses a floor now: {shown(missed)}"
         return Promotion(CHAMPION, reason)
     alias, reason = _judge(tags, champion, mode)
     client.set_model_version_tag(name, version, REASON_TAG, reason)
@@ -234,6 +235,7 @@ def _announcements(
 
 
 def _judge(tags: dict[str, str], champion: ModelVersion | None, mode: str) -> tuple[Alias, str]:
+    tags = shown(tags)  # they go into the reasons
     value = float(tags[VALUE_TAG])
     if not math.isfinite(value):
         return CHALLENGER, f"its {tags[METRIC_TAG]} is {value}"
@@ -245,10 +247,11 @@ def _judge(tags: dict[str, str], champion: ModelVersion | None, mode: str) -> tu
     if champion is None:
         return CHAMPION, "there was no champion"
     other = f"the champion, version {champion.version},"
+    its = shown(champion.tags)
     for tag in (METRIC_TAG, DATA_TAG, SPLIT_TAG):
-        if champion.tags.get(tag) != tags[tag]:
+        if its.get(tag) != tags[tag]:
             return CHALLENGER, (
-                f"{other} was judged by another {tag} ({champion.tags.get(tag, 'none')} against "
+                f"{other} was judged by another {tag} ({its.get(tag, 'none')} against "
                 f"{tags[tag]}), so the two cannot be compared. Evaluate and register the "
                 f"champion's recipe again on the present data, or promote by hand: "
                 f"MlflowClient().set_registered_model_alias(name, '{CHAMPION}', version)"
@@ -258,7 +261,7 @@ def _judge(tags: dict[str, str], champion: ModelVersion | None, mode: str) -> tu
             f"the sweep has selected it on the {tags[SPLIT_TAG]} split, by which it is judged: "
             f"that is no fair comparison with {other.rstrip(',')}. Give the dataset a test split"
         )
-    best = float(champion.tags[VALUE_TAG])
+    best = float(its[VALUE_TAG])
     better = value > best if mode == "max" else value < best
     compared = f"{tags[METRIC_TAG]} {value:.4f} against {best:.4f} of {other.rstrip(',')}"
     return (CHAMPION if better else CHALLENGER), compared

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from heartseg.paths import prepared_path
 from heartseg.privacy import HASHED, WITHHELD
+from heartseg.text import shown
 from heartseg.tracking.chain import (
     STARTED_TAG,
     Cases,
@@ -88,7 +89,7 @@ def find_users(client: MlflowClient, root: Path, concerns: Concerns) -> list[dic
                 ],
             }
         )
-    return list(groups.values())
+    return shown(list(groups.values()))
 
 
 def versions_without_run(client: MlflowClient) -> list[dict[str, Any]]:
@@ -98,7 +99,7 @@ def versions_without_run(client: MlflowClient) -> list[dict[str, Any]]:
         Of each: name, version, aliases, run_id.
     """
     aliases = _aliases(client)
-    return [
+    lost = [
         {
             "name": version.name,
             "version": str(version.version),
@@ -109,6 +110,7 @@ def versions_without_run(client: MlflowClient) -> list[dict[str, Any]]:
         if find_run(client, run_id) is None
         for version in versions
     ]
+    return shown(lost)
 
 
 def on_data(root: Path, reference: str) -> Concerns:
