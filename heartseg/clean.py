@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from heartseg.arguments import agrees
 from heartseg.config import Params, load_params
 from heartseg.data.prepared import file_digest
 from heartseg.errors import InputError, run_command
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     sizes = [one.size() for one in found]
     for one, size in zip(found, sizes, strict=True):
         print(f"{_megabytes(size):>10}  {one.path.relative_to(root)}  ({one.reason})")
-    if not options.yes and not _agrees(f"delete these {len(found)}, {_megabytes(sum(sizes))}?"):
+    if not options.yes and not agrees(f"delete these {len(found)}, {_megabytes(sum(sizes))}?"):
         raise InputError("nothing was deleted; answer y, or give --yes")
     freed = 0
     for one, size in zip(found, sizes, strict=True):
@@ -157,13 +158,6 @@ def _delete(one: Superseded) -> None:
         return
     with hold(one.held_by):
         shutil.rmtree(one.path)
-
-
-def _agrees(question: str) -> bool:
-    try:
-        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
-    except EOFError:  # nobody is there
-        return False
 
 
 def _megabytes(size: int) -> str:

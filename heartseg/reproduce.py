@@ -1,8 +1,8 @@
 """Make a registered model again from what is recorded of it, and compare.
 
 A temporary worktree gets the recorded code and data; the stages train and evaluate run there with
-a store of their own, so that runs and registry stay as they are. Exit code 0: weights or metrics
-are identical.
+a store of their own, so that runs and registry stay as they are. Recorded code is a program: it is
+shown, and runs only after a yes. Exit code 0: weights or metrics are identical.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from heartseg.arguments import agrees
 from heartseg.config import PARAMS_FILE
 from heartseg.errors import InputError, run_command
 from heartseg.paths import model_dir, results_dir
+from heartseg.text import shown
 
 if TYPE_CHECKING:
     from heartseg.report.verdict import Verdict
@@ -31,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("model", help="models:/NAME@ALIAS, models:/NAME/VERSION or runs:/ID")
     parser.add_argument("--strict", action="store_true", help="refuse where the packages differ")
     parser.add_argument("--keep", action="store_true", help="leave the worktree, to look at it")
+    parser.add_argument("--yes", action="store_true", help="run the recorded code without asking")
     parser.add_argument("--json", action="store_true", help="the verdict for machines")
     options = parser.parse_args(argv)
     root = Path.cwd()
@@ -56,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     for doubt in found:
         _say(f"warning: {doubt}")
+    _ask(root, recorded, yes=options.yes)
     verdict = _reproduce(root, recorded, packages, keep=options.keep)
     if options.json:
         print(json.dumps(verdict.as_json(), indent=1))
@@ -63,6 +67,31 @@ def main(argv: Sequence[str] | None = None) -> None:
         Console(highlight=False).print(verdict_view(verdict))
     if not verdict.reproduced:
         sys.exit(1)
+
+
+def _ask(root: Path, recorded: Recorded, *, yes: bool) -> None:
+    """Show the code that would run, and go on only if the user agrees.
+
+    Raises:
+        InputError: they do not, or there is no terminal to ask on.
+    """
+    from heartseg.tracking.lineage import PATCH_TAG
+    from heartseg.tracking.worktree import describe_code
+
+    told = describe_code(root, recorded.commit, recorded.patch)
+    if recorded.patch:
+        told += f"\nMD5 {recorded.tags[PATCH_TAG]}, as recorded by the training"
+    for line in told.split("\n"):
+        _say(line)
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise InputError(
+            "reproduce runs the code above, and there is no terminal to ask on. Give --yes if you "
+            "trust it"
+        )
+    if not agrees("run this code?"):
+        raise InputError("nothing was run; answer y, or give --yes")
 
 
 def _reproduce(root: Path, recorded: Recorded, packages: Packages, *, keep: bool) -> Verdict:
@@ -134,7 +163,7 @@ def _judge(root: Path, place: Path, recorded: Recorded, packages: Packages) -> V
 
 
 def _say(text: str) -> None:
-    print(f"reproduce: {text}", file=sys.stderr, flush=True)
+    print(f"reproduce: {shown(text, lines=True)}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

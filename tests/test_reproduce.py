@@ -99,7 +99,7 @@ def test_lineage_is_whole_and_leads_both_ways(inside, capsys):
 def test_the_same_machine_makes_the_same_bits(clone):
     before = sorted(path.name for path in clone.iterdir())
     done = subprocess.run(
-        [sys.executable, "-m", "heartseg.reproduce", MODEL, "--strict", "--json"],
+        [sys.executable, "-m", "heartseg.reproduce", MODEL, "--strict", "--json", "--yes"],
         cwd=clone,
         env=environment(clone),
         capture_output=True,
@@ -142,7 +142,7 @@ def test_what_is_missing_is_named(inside, capsys, faults, reason):
         client.set_tag(version.run_id, tag, value)
     try:
         with pytest.raises(InputError, match=re.escape(reason)):
-            reproduce([MODEL, "--strict"])
+            reproduce([MODEL, "--strict", "--yes"])
         if "dvc.source" in faults:
             assert told_by_lineage(capsys, MODEL).count("not in DVC's cache") == 2
     finally:

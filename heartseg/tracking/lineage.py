@@ -21,6 +21,7 @@ from heartseg.data.prepared import file_digest
 
 NONE = "none"
 LOCK = "dvc.lock"
+PATCH_TAG = "git.patch_md5"
 REQUIREMENTS = "requirements.lock"
 LIBRARIES = ("heartseg", "torch", "ray", "mlflow")
 
@@ -49,7 +50,7 @@ def lineage_tags(root: Path, dataset: str, prepared: Path) -> dict[str, str]:
     patch = working_patch(root)
     tags = {
         **git_tags(root),
-        "git.patch_md5": _md5(patch) if patch else NONE,
+        PATCH_TAG: patch_md5(patch),
         **_data_tags(root, stages, dataset, prepared),
         "heartseg.dataset": dataset,
         "heartseg.lock_md5": lock_digest(root),
@@ -248,8 +249,10 @@ def cached_file(cache: Path, md5: str) -> Path:
     return cache / md5[:2] / md5[2:]
 
 
-def _md5(text: str) -> str:
-    return hashlib.md5(text.encode(errors="surrogateescape"), usedforsecurity=False).hexdigest()
+def patch_md5(patch: str) -> str:
+    """MD5 of a patch's bytes, as in the tag git.patch_md5; "none" for an empty one."""
+    content = patch.encode(errors="surrogateescape")
+    return hashlib.md5(content, usedforsecurity=False).hexdigest() if patch else NONE
 
 
 def _user() -> str:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heartseg.errors import InputError
+from heartseg.text import shown
 from heartseg.tracking import records
 from heartseg.tracking.chain import Subject, read_recipe
-from heartseg.tracking.lineage import NONE, environment, lock_digest
+from heartseg.tracking.lineage import NONE, PATCH_TAG, environment, lock_digest, patch_md5
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -55,7 +56,8 @@ def read_recorded(client: MlflowClient, subject: Subject, uri: str) -> Recorded:
         uri: that names it, for messages.
 
     Raises:
-        InputError: not enough is recorded to make the model again, or to compare.
+        InputError: not enough is recorded to make the model again, or to compare, or the patch is
+            not the recorded one.
     """
     tags = subject.tags
     commit = tags.get("git.commit", NONE)
@@ -78,10 +80,18 @@ def read_recorded(client: MlflowClient, subject: Subject, uri: str) -> Recorded:
     metrics = read_json(read_artifact(client, subject.run_id, "evaluation/metrics.json"))
     if subject.weights_md5 is None and metrics is None:
         raise InputError(f"{uri} was never evaluated: there is nothing to compare with")
+    patch = records.read_record(client, subject.run, records.PATCH) or ""
+    then, stored = tags.get(PATCH_TAG, NONE), patch_md5(patch)
+    if then != stored:
+        raise InputError(
+            f"run {subject.run_id} was trained with uncommitted changes of MD5 {then}, but its "
+            f"{records.FOLDER}/{records.PATCH} has MD5 {stored}: it was changed or deleted after "
+            "the training, and is not run. Restore the artifact from a backup of the store"
+        )
     return Recorded(
         tags=tags,
         commit=commit,
-        patch=records.read_record(client, subject.run, records.PATCH) or "",
+        patch=patch,
         recipe=recipe,
         started_from=tags.get("heartseg.started_from", "").split(),
         weights_md5=subject.weights_md5,
@@ -102,7 +112,7 @@ def differing_packages(recorded: Recorded) -> Packages:
     now = {"python": platform.python_version(), **now}
     names = dict.fromkeys(("python", "torch", *sorted({*then, *now})))
     pairs = {name: (then.get(name, "absent"), now.get(name, "absent")) for name in names}
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    return shown({name: pair for name, pair in pairs.items() if pair[0] != pair[1]})
 
 
 def doubts(root: Path, recorded: Recorded, packages: Packages) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -17,6 +18,8 @@ from heartseg.errors import InputError
 from heartseg.paths import phantom_dir, prepared_path
 from heartseg.tracking.lineage import NONE, check_out, git
 from heartseg.yaml_file import change_yaml
+
+_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 REPRODUCED = "reproduced"
 """Name of the recipe in the worktree's params.yaml."""
@@ -38,11 +41,7 @@ def open_worktree(root: Path, commit: str, patch: str, *, keep: bool) -> Iterato
     Raises:
         InputError: git does not have the commit, or the patch does not fit to it.
     """
-    if git(root, "cat-file", "-e", f"{commit}^{{commit}}") is None:
-        raise InputError(
-            f"this repository has no commit {commit}; fetch it (`git fetch --all`), or run in the "
-            "repository that trained the model"
-        )
+    _find(root, commit)
     folder = Path(tempfile.mkdtemp(prefix="heartseg-reproduce-"))
     place = folder / "worktree"
     try:
@@ -57,20 +56,57 @@ def open_worktree(root: Path, commit: str, patch: str, *, keep: bool) -> Iterato
             git(root, "worktree", "prune")
 
 
-def _apply(place: Path, patch: str) -> None:
+def describe_code(root: Path, commit: str, patch: str) -> str:
+    """Tell people what `open_worktree` would check out: author, date and subject of the commit, and
+    the lines that the patch adds and deletes in each file.
+
+    Raises:
+        InputError: git does not have the commit, or cannot read the patch.
+    """
+    _find(root, commit)
+    told = git(
+        root, "log", "-1", "--no-show-signature", "--format=%H%nby %an <%ae>, %ad%n%s", commit
+    )
     if not patch:
-        return
+        return f"commit {told}\nno uncommitted changes"
+    top = Path(git(root, "rev-parse", "--show-toplevel") or root)  # below it git skips other files
+    changes = _git_apply(top, patch, "--numstat", "--summary")  # --stat shortens long paths
+    return f"commit {told}\nuncommitted changes (lines added, deleted, file):\n{changes}"
+
+
+def _find(root: Path, commit: str) -> None:
+    """Raise InputError unless the text is the hash of a commit that is here.
+
+    A branch, which may have moved since, or an option of git is no hash.
+    """
+    known = _HASH.fullmatch(commit) and git(root, "cat-file", "-e", f"{commit}^{{commit}}")
+    if known is None:
+        raise InputError(
+            f"this repository has no commit {commit}; fetch it (`git fetch --all`), or run in the "
+            "repository that trained the model"
+        )
+
+
+def _apply(place: Path, patch: str) -> None:
+    if patch:
+        _git_apply(place, patch, "--whitespace=nowarn")
+
+
+def _git_apply(place: Path, patch: str, *options: str) -> str:
+    """What `git apply` prints."""
     done = subprocess.run(
-        ["git", "-C", str(place), "apply", "--whitespace=nowarn", "-"],
+        ["git", "-C", str(place), "apply", *options, "-"],
         input=patch.encode(errors="surrogateescape"),
         capture_output=True,
         check=False,
     )
     if done.returncode:
+        reason = done.stderr.decode(errors="replace").strip()
         raise InputError(
-            f"the recorded patch.diff does not fit to its commit: {done.stderr.decode().strip()}; "
-            "see it in MLflow, in the run's artifacts below lineage/"
+            f"the recorded patch.diff does not fit to its commit: {reason}; see it in MLflow, in "
+            "the run's artifacts below lineage/"
         )
+    return done.stdout.decode(errors="replace").rstrip("\n")
 
 
 def put_data(root: Path, place: Path, tags: dict[str, str], run: Callable[[str, str], None]) -> str:
