@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from heartseg.errors import InputError
+from heartseg.privacy import ID_COLUMNS
 from heartseg.text import shown, unguarded
 from heartseg.tracking import records
 from heartseg.tracking.chain import Subject, find_subject, read_recipe
@@ -172,7 +173,9 @@ def _table(text: str | None) -> pd.DataFrame:
     if text is None:
         return pd.DataFrame()
     table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
-    table = table.map(unguarded).map(shown)
+    table = table.map(unguarded)
+    labels = [column for column in table if column in TEXT and column not in ID_COLUMNS]
+    table[labels] = table[labels].map(shown)  # names stay keys; compare shows those of the images
     numbers = [str(column) for column in table if column not in TEXT]
     table[numbers] = table[numbers].apply(pd.to_numeric, errors="coerce")
     return table

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import base64
 import io
+from html import escape
 
 import numpy as np
 import pandas as pd
+import pytest
 from PIL import Image
 
-from heartseg.report.compare import Side, comparison_page, image_uri, recipe_difference
+from heartseg.report.compare import (
+    ChangedCase,
+    Side,
+    comparison_page,
+    image_uri,
+    recipe_difference,
+)
 
 
 def test_recipes_differ_by_values_and_by_keys() -> None:
@@ -62,5 +70,17 @@ def test_an_interval_about_zero_shows_nothing() -> None:
     assert '<td class="">+0.0100' in found
 
 
-def test_names_are_text() -> None:
-    assert "<b>camus" not in page([row("dice", "LV", 0.01, 0.03)])
+@pytest.mark.parametrize("name", ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>'])
+def test_names_are_text(name: str) -> None:
+    side = Side(name, {name: name}, {name: name})
+    rows = pd.DataFrame([row("dice", name, 0.01, 0.03)]).assign(group="view", value=name)
+    total = pd.DataFrame([row("dice", "LV", 0.01, 0.03)])
+    blank = np.zeros((4, 4), np.uint8)
+    case = ChangedCase(name, blank, (blank, blank, blank), None)
+    other = Side(name, {name: name}, {name: "other"})
+    found = comparison_page(
+        (side, other), "camus", name, pd.concat([rows, total]), {}, [], [case], name, 0.95
+    )
+    assert "<script" not in found
+    assert "<img src=x" not in found
+    assert found.count(escape(name).replace("&quot;", "&#34;")) >= 10
