@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         with writing_to(options.out):
             write_whole(options.out, page)
     run_id, path = evaluations.log_comparison(client, first, second, page)
-    name = shown(second.subject.run.info.run_name)
+    name = printable(second.subject.run.info.run_name)
     print(f"in MLflow: run {name} ({run_id}), artifact {path}")
 
 

@@ -20,7 +20,7 @@ from heartseg.checks.check import Check, Status, attempt
 from heartseg.checks.data import check_data
 from heartseg.config import load_params
 from heartseg.errors import InputError, one_line, run_command
-from heartseg.text import shown
+from heartseg.text import printable
 from heartseg.tracking.mlflow import repository_root
 from heartseg.training.run_dir import RUNS
 
@@ -85,7 +85,7 @@ def show(checks: Sequence[Check]) -> None:
     for check in checks:
         status = f"[{COLOURS[check.status]}]{check.status}[/]"
         mend = f"\n[bold]to mend it:[/] {escape(check.mend)}" if check.mend else ""
-        where, seen = (escape(shown(text, lines=True)) for text in (check.where, check.seen))
+        where, seen = (escape(printable(text, lines=True)) for text in (check.where, check.seen))
         table.add_row(check.name, where, status, seen + mend)
     console = Console()
     console.print(table)

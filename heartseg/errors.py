@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from heartseg.collector import collect_seldom
-from heartseg.text import shown
+from heartseg.text import printable
 
 STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 """What a disk says that is full, over its quota, or read-only."""
@@ -100,13 +100,13 @@ def printing_notes() -> Iterator[list[str]]:
         yield notes
     finally:
         for note in dict.fromkeys(notes):
-            print(f"note: {shown(note, lines=True)}")
+            print(f"note: {printable(note, lines=True)}")
 
 
 def one_line(error: BaseException) -> str:
     """An error, of another library with its kind, short enough for a list of problems."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    text = shown(" ".join(text.split()))
+    text = printable(" ".join(text.split()))
     if isinstance(error, InputError):
         return text  # whole: what to do stands at its end
     return f"{type(error).__name__}: {text}"[:200]
@@ -119,7 +119,7 @@ def run_command(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
         with writing(None):
             main(None)
     except InputError as error:
-        print(f"error: {shown(str(error), lines=True)}", file=sys.stderr)
+        print(f"error: {printable(str(error), lines=True)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print(
@@ -134,7 +134,7 @@ def run_command(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
         from heartseg.tracking.faults import fault_of_store
 
         if (told := fault_of_store(error)) is not None:
-            print(f"error: {shown(told, lines=True)}", file=sys.stderr)
+            print(f"error: {printable(told, lines=True)}", file=sys.stderr)
             sys.exit(2)
         traceback.print_exc()
         sys.exit(1)

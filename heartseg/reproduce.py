@@ -21,7 +21,7 @@ from heartseg.arguments import agrees
 from heartseg.config import PARAMS_FILE
 from heartseg.errors import InputError, run_command
 from heartseg.paths import model_dir, results_dir
-from heartseg.text import shown
+from heartseg.text import printable
 
 if TYPE_CHECKING:
     from heartseg.report.verdict import Verdict
@@ -163,7 +163,7 @@ def _judge(root: Path, place: Path, recorded: Recorded, packages: Packages) -> V
 
 
 def _say(text: str) -> None:
-    print(f"reproduce: {shown(text, lines=True)}", file=sys.stderr, flush=True)
+    print(f"reproduce: {printable(text, lines=True)}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?inf")
 
 
-def shown(value: T, *, lines: bool = False) -> T:
+def printable(value: T, *, lines: bool = False) -> T:
     """Remove what a terminal or a browser would obey or hide instead of showing it.
 
     These are control characters, such as the start of an escape sequence, and the characters that
@@ -36,16 +36,16 @@ def shown(value: T, *, lines: bool = False) -> T:
             cannot look like a line of its own.
     """
     if isinstance(value, str):
-        return cast(T, "".join(_shown(c, lines) for c in value))
+        return cast(T, "".join(_printable(c, lines) for c in value))
     if isinstance(value, dict):
-        found = {shown(k, lines=lines): shown(v, lines=lines) for k, v in value.items()}
+        found = {printable(k, lines=lines): printable(v, lines=lines) for k, v in value.items()}
         return cast(T, found)
     if isinstance(value, list | tuple):
-        return cast(T, type(value)(shown(one, lines=lines) for one in value))
+        return cast(T, type(value)(printable(one, lines=lines) for one in value))
     return value
 
 
-def _shown(character: str, lines: bool) -> str:
+def _printable(character: str, lines: bool) -> str:
     if character in "\n\t":
         return character if lines else " "
     hidden = unicodedata.category(character) in _UNSEEN and character not in _JOINERS

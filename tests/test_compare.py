@@ -215,7 +215,7 @@ def test_what_cannot_be_compared(here: Path) -> None:
 def test_names_from_the_store_do_nothing_on_the_terminal(here: Path, capsys) -> None:
     client = connect(f"sqlite:///{here / 'mlflow.db'}")
     for version in SHIFTS:
-        client.set_tag(run_of(here, version), "mlflow.runName", "\x1b[2J\u202e<script>\nforged")
+        client.update_run(run_of(here, version), name="\x1b[2J\u202e<script>\nforged")
         client.set_tag(run_of(here, version), "heartseg.recipe", "\x1b[2J<script>")
     compare.main([f"runs:/{run_of(here, 1)}", f"runs:/{run_of(here, 2)}", "--out", "it.html"])
     printed = capsys.readouterr().out

@@ -16,7 +16,7 @@ from heartseg.data.csv_table import read_table
 from heartseg.data.mmode_training_set import COLUMNS, _write_csv
 from heartseg.predicting.tables import write_table
 from heartseg.privacy import CaseNames
-from heartseg.text import csv_text, guarded, shown, unguarded
+from heartseg.text import csv_text, guarded, printable, unguarded
 from heartseg.tracking.evaluations import _table
 
 FORMULAS = ["=1+1", "+cmd|' /C calc'!A0", "-1+2", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "-p1"]
@@ -35,11 +35,11 @@ PLAIN = CaseNames(Privacy(case_ids="plain").case_ids, b"", {})
     ],
 )
 def test_what_a_terminal_obeys_is_removed(text, one_line, lines):
-    assert shown(text) == (text if one_line is None else one_line)
-    assert shown(text, lines=True) == (text if lines is None else lines)
+    assert printable(text) == (text if one_line is None else one_line)
+    assert printable(text, lines=True) == (text if lines is None else lines)
     nested = {f"key{text}": [text, 1, None, {"deep": text}], "n": 0.5}
-    assert shown(nested) == {
-        f"key{shown(text)}": [shown(text), 1, None, {"deep": shown(text)}],
+    assert printable(nested) == {
+        f"key{printable(text)}": [printable(text), 1, None, {"deep": printable(text)}],
         "n": 0.5,
     }
 

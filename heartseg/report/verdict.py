@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from heartseg.nested import leaves
-from heartseg.text import shown
+from heartseg.text import printable
 
 NOT_COMPARED = ("weights_md5", "selected_on_it")  # of metrics.json; the former is the other check
 SHOWN = 20
@@ -70,7 +70,7 @@ def differing_metrics(recorded: dict[str, Any], now: dict[str, Any]) -> list[tup
     """Key, recorded and present value of what differs in metrics.json, greatest change first."""
     before, after = _comparable(recorded), _comparable(now)
     found = [
-        (shown(key), before.get(key), after.get(key))
+        (printable(key), before.get(key), after.get(key))
         for key in dict.fromkeys((*before, *after))
         if before.get(key) != after.get(key)
     ]
@@ -97,7 +97,7 @@ def likely_causes(
         now: tags of its reproduction.
         packages: versions then and now by name of those that differ.
     """
-    recorded, packages = shown(recorded), shown(packages)
+    recorded, packages = printable(recorded), printable(packages)
     causes = []
     for key, cause in CAUSES.items():
         then, today = recorded.get(f"machine.{key}"), now.get(f"machine.{key}")
@@ -160,4 +160,4 @@ def _is_number(value: Any) -> bool:
 
 
 def _short(value: Any) -> str:
-    return f"{value:.6g}" if _is_number(value) else shown(str(value))
+    return f"{value:.6g}" if _is_number(value) else printable(str(value))

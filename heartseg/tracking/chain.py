@@ -12,7 +12,7 @@ import yaml
 
 from heartseg.errors import InputError
 from heartseg.privacy import WITHHELD
-from heartseg.text import shown
+from heartseg.text import printable
 from heartseg.tracking import records
 from heartseg.tracking.faults import nothing_at, store_errors
 from heartseg.tracking.lineage import NONE, cached_file, find_data, git
@@ -127,7 +127,7 @@ def read_chain(client: MlflowClient, root: Path, subject: Subject) -> dict[str, 
         "environment": {"lock_md5": known.get("heartseg.lock_md5")} | _below(known, "version."),
         "machine": _below(known, "machine."),
     }
-    return shown(found)
+    return printable(found)
 
 
 def read_recipe(client: MlflowClient, subject: Subject) -> dict[str, Any] | None:

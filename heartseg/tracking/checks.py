@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from heartseg.checks.check import Check
 from heartseg.checks.node import clock_check
 from heartseg.errors import InputError, one_line
-from heartseg.text import shown
+from heartseg.text import printable
 from heartseg.tracking.credentials import check_credentials_file, credentials_file
 from heartseg.tracking.faults import UNKNOWN, first_line, store_errors, without_password
 from heartseg.tracking.mlflow import connect, repository_root, tracking_uri
@@ -107,7 +107,7 @@ def _check_server(uri: str) -> list[Check]:
         checks.append(clock_check(uri, moment - (before + after) / 2, (after - before) / 2 + 0.5))
     if answer.status_code == 401:
         return [*checks, Check("tracking user", uri, "fail", UNKNOWN, "see the message")]
-    version, ours = shown(answer.text.strip())[:100], mlflow.__version__
+    version, ours = printable(answer.text.strip())[:100], mlflow.__version__
     seen = f"MLflow {version}, here {ours}"
     mend = "run the server from the same image or lock, then `mlflow db upgrade`"
     if not version[:1].isdigit() or version.split(".")[0] != ours.split(".")[0]:

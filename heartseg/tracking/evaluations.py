@@ -11,7 +11,7 @@ import pandas as pd
 
 from heartseg.errors import InputError
 from heartseg.privacy import ID_COLUMNS
-from heartseg.text import shown, unguarded
+from heartseg.text import printable, unguarded
 from heartseg.tracking import records
 from heartseg.tracking.chain import Subject, find_subject, read_recipe
 from heartseg.tracking.faults import writing_to_store
@@ -78,12 +78,12 @@ def read_evaluated(client: MlflowClient, uri: str) -> Evaluated:
     }
     return Evaluated(
         name=_name(subject),
-        aliases=[] if subject.version is None else shown(list(subject.version.aliases)),
+        aliases=[] if subject.version is None else printable(list(subject.version.aliases)),
         subject=subject,
         model_uri=None if version is None else f"models:/{version.name}/{version.version}",
         dataset=subject.tags["heartseg.dataset"],
-        recipe=shown(read_recipe(client, subject) or {}),
-        metrics=shown(records.read_json(files["metrics.json"]) or {}),
+        recipe=printable(read_recipe(client, subject) or {}),
+        metrics=printable(records.read_json(files["metrics.json"]) or {}),
         cases=_table(files["cases.csv"]),
         clinical=_table(files["clinical.csv"]),
     )
@@ -149,7 +149,7 @@ def about(own: Evaluated) -> dict[str, str]:
         "Test-time augmentation": str(choices["tta"] or "none"),
         "Evaluation data had a say in training": selected,
     }
-    return shown(found)
+    return printable(found)
 
 
 def _package(metrics: dict[str, Any]) -> dict[str, str]:
@@ -164,8 +164,8 @@ def _package(metrics: dict[str, Any]) -> dict[str, str]:
 
 def _name(subject: Subject) -> str:
     if subject.version is None:
-        return f"run {shown(subject.run.info.run_name)}"
-    return f"{shown(subject.version.name)} version {subject.version.version}"
+        return f"run {printable(subject.run.info.run_name)}"
+    return f"{printable(subject.version.name)} version {subject.version.version}"
 
 
 def _table(text: str | None) -> pd.DataFrame:
@@ -175,7 +175,9 @@ def _table(text: str | None) -> pd.DataFrame:
     table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
     table = table.map(unguarded)
     labels = [column for column in table if column in TEXT and column not in ID_COLUMNS]
-    table[labels] = table[labels].map(shown)  # names stay keys; compare shows those of the images
+    table[labels] = table[labels].map(
+        printable
+    )  # names stay keys; compare shows those of the images
     numbers = [str(column) for column in table if column not in TEXT]
     table[numbers] = table[numbers].apply(pd.to_numeric, errors="coerce")
     return table

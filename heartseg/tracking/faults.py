@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heartseg.errors import InputError
-from heartseg.text import shown
+from heartseg.text import printable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -135,7 +135,7 @@ def nothing_at(uri: str, client: MlflowClient, error: BaseException) -> InputErr
     if refusal(error):
         return InputError(explain(error, client.tracking_uri))
     try:
-        return InputError(shown(_missing(uri, client, error)))
+        return InputError(printable(_missing(uri, client, error)))
     except store_errors() as other:
         return InputError(explain(other, client.tracking_uri))
 
@@ -219,4 +219,4 @@ def without_password(text: str) -> str:
 def first_line(error: BaseException) -> str:
     """What an exception says, short enough for a message and without passwords."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return shown(without_password(line))[:200]
+    return printable(without_password(line))[:200]

@@ -15,7 +15,7 @@ import yaml
 
 from heartseg.errors import InputError
 from heartseg.nested import leaves
-from heartseg.text import shown
+from heartseg.text import printable
 from heartseg.tracking.credentials import check_credentials_file, without_credentials
 from heartseg.tracking.faults import explain, store_errors, without_password, writing_to_store
 from heartseg.tracking.moved import artifact_folder, follow_move
@@ -107,7 +107,7 @@ def connect(uri: str) -> MlflowClient:
     except store_errors(ImportError, ValueError) as error:  # no driver, a malformed port
         raise InputError(explain(error, uri)) from None
     if (database := sqlite_path(uri)) is not None and (told := follow_move(database)):
-        print(shown(told), file=sys.stderr)
+        print(printable(told), file=sys.stderr)
     return client
 
 

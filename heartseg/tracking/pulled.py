@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from heartseg.errors import InputError
-from heartseg.text import shown
+from heartseg.text import printable
 from heartseg.tracking.faults import nothing_at, store_errors
 from heartseg.tracking.mlflow import connect
 from heartseg.tracking.registry import DESCRIPTION_LENGTH, use_store
@@ -124,14 +124,14 @@ def read_card(uri: str, origin: dict[str, Any]) -> tuple[str, str]:
     own = [version for version in found if str(version.source).endswith(origin["model_id"])]
     if not own:
         return "no registered version", f"No card: {origin['model']} is no registered version.\n"
-    title = f"{shown(own[0].name)} version {own[0].version}"
-    card = shown(str(own[0].description or f"{title} has no card.\n"), lines=True)
+    title = f"{printable(own[0].name)} version {own[0].version}"
+    card = printable(str(own[0].description or f"{title} has no card.\n"), lines=True)
     if len(card) < DESCRIPTION_LENGTH:
         return title, card
     try:  # the whole one, unless another version of this run has written its own over it
         with tempfile.TemporaryDirectory() as folder:
             path = client.download_artifacts(origin["run_id"], "model_card.md", folder)
-            whole = shown(Path(path).read_text(encoding="utf-8"), lines=True)
+            whole = printable(Path(path).read_text(encoding="utf-8"), lines=True)
     except store_errors():
         return title, card
     return title, whole if whole.startswith(card) else card

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heartseg.errors import InputError
-from heartseg.text import shown
+from heartseg.text import printable
 from heartseg.tracking import records
 from heartseg.tracking.chain import Subject, read_recipe
 from heartseg.tracking.lineage import NONE, PATCH_TAG, environment, lock_digest, patch_md5
@@ -112,7 +112,7 @@ def differing_packages(recorded: Recorded) -> Packages:
     now = {"python": platform.python_version(), **now}
     names = dict.fromkeys(("python", "torch", *sorted({*then, *now})))
     pairs = {name: (then.get(name, "absent"), now.get(name, "absent")) for name in names}
-    return shown({name: pair for name, pair in pairs.items() if pair[0] != pair[1]})
+    return printable({name: pair for name, pair in pairs.items() if pair[0] != pair[1]})
 
 
 def doubts(root: Path, recorded: Recorded, packages: Packages) -> list[str]:

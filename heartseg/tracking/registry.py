@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from heartseg.data.prepared import file_digest
 from heartseg.errors import InputError
 from heartseg.privacy import CaseNames
-from heartseg.text import shown
+from heartseg.text import printable
 from heartseg.tracking.mlflow import (
     connect,
     open_run,
@@ -174,9 +174,9 @@ def promote(
     if champion is not None and str(champion.version) == version:
         if tags.get(PROMOTING_TAG, "").startswith(_OPEN):  # the process that did it was killed
             client.set_model_version_tag(name, version, PROMOTING_TAG, mark)
-        reason = shown(tags.get(REASON_TAG, "a person made it champion"))
+        reason = printable(tags.get(REASON_TAG, "a person made it champion"))
         if (missed := tags.get(FLOOR_TAG, MET)) != MET:
-            reason = f"it is champion already, although it misses a floor now: {shown(missed)}"
+            reason = f"it is champion already, although it misses a floor now: {printable(missed)}"
         return Promotion(CHAMPION, reason)
     alias, reason = _judge(tags, champion, mode)
     client.set_model_version_tag(name, version, REASON_TAG, reason)
@@ -235,7 +235,7 @@ def _announcements(
 
 
 def _judge(tags: dict[str, str], champion: ModelVersion | None, mode: str) -> tuple[Alias, str]:
-    tags = shown(tags)  # they go into the reasons
+    tags = printable(tags)  # they go into the reasons
     value = float(tags[VALUE_TAG])
     if not math.isfinite(value):
         return CHALLENGER, f"its {tags[METRIC_TAG]} is {value}"
@@ -247,7 +247,7 @@ def _judge(tags: dict[str, str], champion: ModelVersion | None, mode: str) -> tu
     if champion is None:
         return CHAMPION, "there was no champion"
     other = f"the champion, version {champion.version},"
-    its = shown(champion.tags)
+    its = printable(champion.tags)
     for tag in (METRIC_TAG, DATA_TAG, SPLIT_TAG):
         if its.get(tag) != tags[tag]:
             return CHALLENGER, (

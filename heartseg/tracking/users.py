@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from heartseg.paths import prepared_path
 from heartseg.privacy import HASHED, WITHHELD
-from heartseg.text import shown
+from heartseg.text import printable
 from heartseg.tracking.chain import (
     STARTED_TAG,
     Cases,
@@ -89,7 +89,7 @@ def find_users(client: MlflowClient, root: Path, concerns: Concerns) -> list[dic
                 ],
             }
         )
-    return shown(list(groups.values()))
+    return printable(list(groups.values()))
 
 
 def versions_without_run(client: MlflowClient) -> list[dict[str, Any]]:
@@ -110,7 +110,7 @@ def versions_without_run(client: MlflowClient) -> list[dict[str, Any]]:
         if find_run(client, run_id) is None
         for version in versions
     ]
-    return shown(lost)
+    return printable(lost)
 
 
 def on_data(root: Path, reference: str) -> Concerns:

@@ -86,7 +86,7 @@ def test_versions_without_a_run(run_id, store, capsys):
     client = connect(store)
     name = EVIL.replace("/", "").replace(":", "")
     client.create_registered_model(name)
-    client.create_model_version(name, "models:/m-0", run_id)
+    client.create_model_version(name, client.get_model_version(NAME, "1").source, run_id)
     client.delete_run(run_id)
     forget_run(store, run_id)
     lineage(["data"])
