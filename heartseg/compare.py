@@ -15,6 +15,7 @@ from heartseg.config import Params, load_params
 from heartseg.errors import InputError, run_command, writing_to
 from heartseg.paths import prepared_path, write_whole
 from heartseg.privacy import case_names
+from heartseg.text import printable
 
 if TYPE_CHECKING:
     from heartseg.predicting.held_out import HeldOut, Shown
