@@ -350,7 +350,8 @@ def test_real_annotation_comes_back_as_its_traces(config: MmodeDataset, tmp_path
     for kind in ("img", "mask"):
         (source / kind).mkdir(parents=True)
         shutil.copy(real / f"annotation_example_{kind}.png", source / kind / "rec_w0.png")
-    survey = mmode.survey(config.model_copy(update={"source": source}))
+    scale = {"mm_per_row": 0.011525974}  # of Echo2Pheno's recordings; the strip has 1236 rows
+    survey = mmode.survey(config.model_copy(update={"source": source, **scale}))
     assert survey.notes == []
     sample = survey.cases[0].read()
     assert sample.patient == "rec"
