@@ -53,16 +53,16 @@ def segment_on_cluster(
     workers = min(gpus or int(resources["CPU"]), len(chunks))
     with watched():
         wait_for_one({"GPU": 1} if gpus else {"CPU": 1})  # Ray Data would wait without a word
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    outcomes = ray.data.from_items(
-        [{"jobs": chunk} for chunk in chunks], override_num_blocks=len(chunks)
-    ).map_batches(
-        Worker,
-        fn_constructor_args=(ray.put(package), settings),
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=workers),
-        num_cpus=0 if gpus else 1,
-        num_gpus=1 if gpus else 0,
-    )
-    for row in outcomes.iter_rows():
-        yield Outcome(**json.loads(row["outcome"]))
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        outcomes = ray.data.from_items(
+            [{"jobs": chunk} for chunk in chunks], override_num_blocks=len(chunks)
+        ).map_batches(
+            Worker,
+            fn_constructor_args=(ray.put(package), settings),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=workers),
+            num_cpus=0 if gpus else 1,
+            num_gpus=1 if gpus else 0,
+        )
+        for row in outcomes.iter_rows():
+            yield Outcome(**json.loads(row["outcome"]))
