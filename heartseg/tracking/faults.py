@@ -40,6 +40,9 @@ _UNREACHABLE = re.compile(
     r"|\(psycopg2\.OperationalError\)"
 )
 
+_CAUSE = re.compile(r"\(Caused by \w+\(.*?[)>]: (.+?)['\"]?\)\)")
+"""What urllib3 wraps in several lines' length: "[Errno 111] Connection refused"."""
+
 
 def store_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
     """The errors that a store, or the network in between, can raise, and `others`.
@@ -219,4 +222,6 @@ def without_password(text: str) -> str:
 def first_line(error: BaseException) -> str:
     """What an exception says, short enough for a message and without passwords."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if found := _CAUSE.search(line):
+        line = found[1]
     return printable(without_password(line))[:200]

@@ -162,3 +162,11 @@ def test_a_password_that_changed_is_called_that_by_every_command(store, tmp_path
         assert "Traceback" not in done.stderr
     finally:
         server.stop()
+
+
+def test_a_dead_server_is_named_by_its_cause(monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(InputError) as told:
+        connect(f"http://127.0.0.1:{free_port()}")
+    assert "Connection refused" in str(told.value)
+    assert "HTTPConnectionPool" not in str(told.value)
