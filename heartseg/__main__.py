@@ -10,6 +10,7 @@ from heartseg.errors import run_command
 COMMANDS = {
     "phantom": "write synthetic datasets in the layout of the real ones",
     "prepare": "read a release, check it, and write one Parquet file",
+    "config": "print a recipe of params.yaml with the defaults that it takes",
     "train": "train a recipe of params.yaml",
     "evaluate": "measure a trained model on held-out patients",
     "register": "package a trained model and put it in the registry",

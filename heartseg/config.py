@@ -1,17 +1,31 @@
-"""params.yaml as typed, validated objects.
+"""params.yaml as typed, validated objects; `heartseg config show RECIPE` prints a whole recipe.
 
 Every configured value has its one default in params.yaml; the classes below carry none.
 """
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from heartseg.errors import InputError
-from heartseg.recipe import Count, DatasetName, Fraction, Positive, Recipe, Section, Seed
+from heartseg.errors import InputError, run_command
+from heartseg.nested import merged
+from heartseg.recipe import (
+    Count,
+    DatasetName,
+    Fraction,
+    ModelDefaults,
+    Positive,
+    Recipe,
+    RecipeDefaults,
+    Section,
+    Seed,
+)
 from heartseg.yaml_file import no_such, read_yaml_as
 
 PARAMS_FILE = "params.yaml"
@@ -237,13 +251,37 @@ class Params(Section):
     phantoms: Phantoms
     datasets: Datasets
     windows: Windows
+    recipe_defaults: RecipeDefaults
+    model_defaults: ModelDefaults
     recipes: dict[str, Recipe]
+    """Each with its dataset, model (a name, and what differs from the defaults), input_size,
+    batch_size, learning_rate, epochs, and what differs from `recipe_defaults`."""
     train: Train
     evaluate: Evaluate
     recording: RecordingConfig
     register_: Annotated[Registers, Field(alias="register")]
     tracking: Tracking
     privacy: Privacy
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, values: Any) -> Any:
+        """Fill in the recipes' defaults."""
+        if not isinstance(values, dict) or not isinstance(values.get("recipes"), dict):
+            return values
+        try:
+            RecipeDefaults.model_validate(values.get("recipe_defaults"))
+            ModelDefaults.model_validate(values.get("model_defaults"))
+        except ValidationError:  # is reported for the defaults; each recipe would repeat it
+            return values | {"recipes": {}}
+        recipes = {}
+        for name, recipe in values["recipes"].items():
+            model = recipe.get("model") if isinstance(recipe, dict) else None
+            if isinstance(model, dict):
+                own = values["model_defaults"].get(model.get("name"))
+                recipe = recipe | {"model": merged(own, model)}
+            recipes[name] = merged(values["recipe_defaults"], recipe)
+        return values | {"recipes": recipes}
 
     @model_validator(mode="after")
     def _check(self) -> Params:
@@ -271,3 +309,18 @@ def load_params(path: Path | str = PARAMS_FILE) -> Params:
             wrong key is named with the nearest right one.
     """
     return read_yaml_as(Params, Path(path))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="heartseg config", description="Look into params.yaml.")
+    actions = parser.add_subparsers(dest="action", required=True)
+    show = actions.add_parser("show", help="print a recipe with the defaults that it takes")
+    show.add_argument("recipe", help="a name below `recipes` in params.yaml")
+    options = parser.parse_args(argv)
+    recipe = load_params().recipe(options.recipe).model_dump(mode="json")
+    knobs = {key: recipe.pop(key) for key in Recipe.__annotations__}
+    print(yaml.safe_dump(knobs | recipe, sort_keys=False), end="")
+
+
+if __name__ == "__main__":
+    run_command(main)

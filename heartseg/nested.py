@@ -13,3 +13,10 @@ def leaves(values: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
             yield from (((key, *rest), leaf) for rest, leaf in leaves(value))
         else:
             yield (key,), value
+
+
+def merged(defaults: Any, values: Any) -> Any:
+    """`values` over `defaults`, level by level where both are dictionaries."""
+    if not isinstance(defaults, dict) or not isinstance(values, dict):
+        return values
+    return defaults | {key: merged(defaults.get(key), value) for key, value in values.items()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from heartseg.data.labels import LABELS
 from heartseg.errors import InputError
@@ -108,6 +108,21 @@ ModelConfig = Annotated[
 ]
 
 
+def _named(name: str) -> BeforeValidator:
+    """Let the key of a section of `model_defaults` stand for the model's `name`."""
+    return BeforeValidator(lambda v: {"name": name} | v if isinstance(v, dict) else v)
+
+
+class ModelDefaults(Section):
+    """What the recipes of a network share; a recipe's `model` may set any of it anew."""
+
+    deeplabv3: Annotated[DeepLabV3Config, _named("deeplabv3")]
+    quicknat: Annotated[QuickNATConfig, _named("quicknat")]
+    unet: Annotated[UNetConfig, _named("unet")]
+    dynunet: Annotated[DynUNetConfig, _named("dynunet")]
+    window_cnn: Annotated[WindowCNNConfig, _named("window_cnn")]
+
+
 # --- training -----------------------------------------------------------------------------
 
 
@@ -133,17 +148,11 @@ class Augment(Section):
     """Largest standard deviation of a Gaussian blur, in pixels."""
 
 
-class Recipe(Section):
-    """Everything that defines a training."""
+class RecipeDefaults(Section):
+    """What recipes share: `recipe_defaults` in params.yaml. A recipe may set any of it anew."""
 
-    dataset: DatasetName
-    model: ModelConfig
-    input_size: Annotated[int, Field(ge=32)]
-    """Rows and columns that the network sees, in pixels."""
-    batch_size: Count
-    """Images per optimizer step over all workers; each worker's share is derived."""
     eval_batch_size: Count
-    learning_rate: Positive
+    """Images per step while validating."""
     optimizer: Literal["adamw", "sgd"]
     momentum: Fraction
     """SGD only."""
@@ -151,7 +160,6 @@ class Recipe(Section):
     schedule: Literal["onecycle", "cosine", "poly", "constant"]
     warmup_fraction: Fraction
     """Fraction of all steps in which the learning rate rises (not for constant)."""
-    epochs: Count
     early_stopping: Annotated[int, Field(ge=0)]
     """Stop after so many epochs without a better validation Dice; 0 never stops early."""
     select: Literal["best", "last"]
@@ -168,8 +176,23 @@ class Recipe(Section):
     precision: Literal["auto", "fp32", "bf16"]
     """auto: bf16 on a GPU, fp32 on CPU."""
     channels_last: bool
+    """Memory layout of images and convolutions; faster on most hardware."""
     compile: bool
+    """Compile the network with torch.compile."""
     seed: Seed
+
+
+class Recipe(RecipeDefaults):
+    """Everything that defines a training."""
+
+    dataset: DatasetName
+    model: ModelConfig
+    input_size: Annotated[int, Field(ge=32)]
+    """Rows and columns that the network sees, in pixels."""
+    batch_size: Count
+    """Images per optimizer step over all workers; each worker's share is derived."""
+    learning_rate: Positive
+    epochs: Count
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:

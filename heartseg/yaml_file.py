@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML, RoundTripRepresenter, ScalarNode
+from ruamel.yaml.comments import CommentedMap
 
 from heartseg.errors import InputError
 from heartseg.paths import put_file
@@ -40,7 +41,7 @@ def change_yaml(path: Path, changes: Mapping[tuple[str, ...], Any]) -> None:
 
     Args:
         path: of the file.
-        changes: new values by the keys that lead to them; each key but the last exists.
+        changes: new values by the keys that lead to them; sections that are missing are made.
     """
     yaml_file = YAML()  # PyYAML would lose the comments
     yaml_file.preserve_quotes = True
@@ -51,9 +52,23 @@ def change_yaml(path: Path, changes: Mapping[tuple[str, ...], Any]) -> None:
     for keys, value in changes.items():
         place = content
         for key in keys[:-1]:
+            if key not in place:
+                _add(place, key, CommentedMap())
             place = place[key]
-        place[keys[-1]] = value
+        if keys[-1] in place:
+            place[keys[-1]] = value
+        else:
+            _add(place, keys[-1], value)
     put_file(lambda temporary: yaml_file.dump(content, temporary), path)
+
+
+def _add(section: Any, key: str, value: Any) -> None:
+    """Add a key at the end; in a section of several lines before its last key, with which ruamel
+    keeps the comments that follow the section."""
+    if section.fa.flow_style() or not section:
+        section[key] = value
+    else:
+        section.insert(len(section) - 1, key, value)
 
 
 def _represent_null(representer: RoundTripRepresenter, value: None) -> ScalarNode:

@@ -58,15 +58,15 @@ TINY: dict[str, Any] = {
 
 
 def set_params(place: Path, values: dict[str, Any]) -> None:
-    """Change params.yaml; keys with dots between their levels, which must exist."""
+    """Change params.yaml; keys with dots between their levels. They exist, but in a recipe."""
     path = place / "params.yaml"
     content = yaml.safe_load(path.read_text())
     for key, value in values.items():
         *parents, last = key.split(".")
         section = content
         for parent in parents:
-            section = section[parent]
-        assert last in section, key
+            section = section.setdefault(parent, {}) if parents[0] == "recipes" else section[parent]
+        assert last in section or parents[0] == "recipes", key
         section[last] = value
     path.write_text(yaml.safe_dump(content, sort_keys=False))
 

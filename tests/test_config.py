@@ -8,9 +8,10 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from heartseg.config import Train, load_params
+from heartseg.config import Train, load_params, main
 from heartseg.data.splits import split_patients
 from heartseg.errors import InputError
+from heartseg.recipe import Recipe
 from tests.examples import ROOT
 
 
@@ -78,6 +79,51 @@ def test_wrong_values_are_explained(tmp_path, values, path, value, reason):
         section = section[parent]
     section[key] = value
     assert reason in complaint(tmp_path, values)
+
+
+def test_a_recipe_takes_what_it_does_not_say_from_the_defaults(tmp_path, values):
+    values["recipe_defaults"]["optimizer"] = "sgd"
+    values["recipe_defaults"]["augment"]["blur"] = 1.5
+    values["model_defaults"]["quicknat"]["kernel"] = 7
+    values["recipes"]["mmode"] |= {"optimizer": "adamw", "augment": {"shift": 0.25}}
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(values))
+    params = load_params(path)
+    mmode, camus = params.recipe("mmode"), params.recipe("camus")
+    assert (mmode.optimizer, camus.optimizer) == ("adamw", "sgd")
+    assert (mmode.augment.shift, mmode.augment.blur) == (0.25, 1.5)
+    assert mmode.augment.rotate_degrees == values["recipe_defaults"]["augment"]["rotate_degrees"]
+    assert (mmode.model.kernel, params.recipe("camus-quicknat").model.kernel) == (7, 7)
+    assert camus.model == load_params(ROOT / "params.yaml").recipe("camus").model
+
+
+@pytest.mark.parametrize(
+    ("place", "wrong", "said"),
+    [
+        (["recipe_defaults"], {"momentun": 0.5}, "recipe_defaults.momentun: no key"),
+        (["recipe_defaults"], {"epochs": 5}, "recipe_defaults.epochs: no key"),
+        (["model_defaults", "unet"], {"dropout": 2}, "model_defaults.unet.dropout"),
+        (["model_defaults"], {"unett": {}}, "did you mean 'unet'"),
+    ],
+)
+def test_a_fault_of_the_defaults_is_told_once(tmp_path, values, place, wrong, said):
+    section = values
+    for key in place:
+        section = section[key]
+    section |= wrong
+    text = complaint(tmp_path, values)
+    assert said in text
+    assert len(text.splitlines()) == 1
+
+
+def test_a_whole_recipe_is_printed(params, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    main(["show", "camus-unet"])
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert list(shown)[:6] == [
+        *("dataset", "model", "input_size", "batch_size", "learning_rate", "epochs"),
+    ]
+    assert Recipe.model_validate(shown) == params.recipe("camus-unet")
 
 
 def test_missing_file_and_broken_yaml(tmp_path):
