@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from heartseg.data.labels import HEADLINE
 from heartseg.errors import InputError, run_command
 from heartseg.nested import merged
 from heartseg.recipe import (
@@ -191,37 +192,28 @@ class RecordingConfig(Section):
     """Part of a window that the next one covers too; a window is as long as `windows` says."""
 
 
-METRICS = (
-    *("overall", "by_view", "by_phase", "by_quality", "plausibility", "uncertainty", "calibration"),
-    *("ef", "ef_by_quality", "ef_classes", "ef_classes_by_quality", "truth"),
-    *("lvidd_mm", "lvids_mm", "fs_percent", "ef_percent", "hr_bpm"),
-    *("auc", "sensitivity", "specificity", "balanced_accuracy"),
-)
-"""Sections of metrics.json that hold what an evaluation measured."""
-
-
 class Register(Section):
     metric: str
-    """Key of metrics.json, dots between levels, that decides about the champion."""
+    """A number of metrics.json; the better model by it becomes champion."""
     mode: Literal["max", "min"]
     floor: dict[str, Annotated[float, Field(allow_inf_nan=False)]]
-    """Least values by key of metrics.json, dots between levels. A model that misses one is
-    registered, but never becomes champion by itself, not even as the first. {}: none."""
-
-    @field_validator("floor")
-    @classmethod
-    def _known(cls, floor: dict[str, float]) -> dict[str, float]:
-        for key in floor:
-            first = key.split(".")[0]
-            if first not in METRICS:
-                raise ValueError(no_such("section of metrics.json", first, METRICS))
-        return floor
+    """Least values of numbers of metrics.json. A model that misses one is registered, but never
+    becomes champion by itself, not even as the first. {}: none."""
 
 
 class Registers(Section):
     camus: Register
     mmode: Register
     mmode_quality: Annotated[Register, Field(alias="mmode-quality")]
+
+    @model_validator(mode="after")
+    def _known(self) -> Registers:
+        for dataset, known in HEADLINE.items():
+            own = self.of(dataset)
+            for name in (own.metric, *own.floor):
+                if name not in known:
+                    raise ValueError(f"{dataset}: {no_such('metric', name, known)}")
+        return self
 
     def of(self, name: str) -> Register:
         """The section of the dataset of that name."""

@@ -1,8 +1,9 @@
 """Evaluate a recipe's trained model on the held-out patients, at native resolution.
 
-Leaves cases.csv, clinical.csv (a row per patient or M-mode window), metrics.json and figures in
-results/DATASET, and all of them in the training's MLflow run. Beforehand test-time augmentation
-and post-processing are decided on the validation patients, where params.yaml says auto.
+Leaves metrics.json (the headline), report.json (all numbers), cases.csv, clinical.csv (a row per
+patient or M-mode window) and figures in results/DATASET and in the training's MLflow run.
+Beforehand test-time augmentation and post-processing are decided on the validation patients, where
+params.yaml says auto.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
     from heartseg.metrics.cases import measure_cases
     from heartseg.metrics.plausibility import area_ranges
     from heartseg.metrics.quality import measure_windows, summarise_quality
-    from heartseg.metrics.summary import tidy
+    from heartseg.metrics.summary import headline, rounded, tidy
     from heartseg.models.trained import WEIGHTS, load_trained
     from heartseg.models.views import views_of
     from heartseg.report.evaluation import charts, overlays, report_text
@@ -114,7 +115,7 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
         figures["training_curves"] = training_curves(pd.read_csv(history))
     selected = recipe.select == "best" or recipe.early_stopping > 0 or "sweep" in training
     selected |= any(choice["chosen_on"] == "val" for choice in decided.values())
-    metrics = {
+    report = {
         "evaluated_on": split,
         "selected_on_it": split == "val" and selected,
         **decided,
@@ -128,18 +129,22 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
     _write_figures(results / "figures", figures)
     write_whole(results / "cases.csv", csv_text(cases))
     write_whole(results / "clinical.csv", csv_text(clinical))
-    write_whole(results / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+    write_whole(results / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
+    shown = rounded(headline(report, dataset), dataset)
+    write_whole(results / "metrics.json", json.dumps(shown, indent=1) + "\n")
     if client is None:
-        keep("evaluate", name, dataset, results, metrics["weights_md5"])
+        keep("evaluate", name, dataset, results, report["weights_md5"])
     else:
-        send_evaluation(client, training, metrics | git_tags(Path.cwd()), results, names)
-    print(report_text(metrics, results))
+        send_evaluation(client, dataset, training, report, git_tags(Path.cwd()), results, names)
+    print(report_text(report, dataset, results))
 
 
 def send_evaluation(
     client: Any,
+    dataset: str,
     training: dict[str, Any],
-    metrics: dict[str, Any],
+    report: dict[str, Any],
+    git: dict[str, str],
     results: Path,
     names: CaseNames,
 ) -> None:
@@ -147,20 +152,35 @@ def send_evaluation(
 
     Args:
         client: from `heartseg.tracking.mlflow.connect`.
+        dataset: that the model segments.
         training: training.json.
-        metrics: metrics.json, and `git_tags` of the evaluation.
+        report: report.json.
+        git: `git_tags` of the evaluation.
         results: folder, as `evaluate_model` leaves it.
         names: how the cases may be shown.
 
     Raises:
         InputError: the store does not answer.
     """
+    from heartseg.metrics.summary import headline
     from heartseg.tracking.mlflow import log_evaluation, run_of
+    from heartseg.tracking.notes import run_note
 
     if (run_id := run_of(client, training)) is not None:
         with names.shareable([results / "cases.csv", results / "clinical.csv"]) as tables:
-            files = [results / "metrics.json", *tables, results / "figures"]
-            log_evaluation(client, run_id, metrics, files)
+            files = [results / "report.json", *tables, results / "figures"]
+            log_evaluation(
+                client,
+                run_id,
+                {f"test/{key}": value for key, value in headline(report, dataset).items()},
+                files,
+                tags={
+                    "eval.split": report["evaluated_on"],
+                    "eval.weights_md5": report["weights_md5"],
+                    "eval.git.commit": git["git.commit"],
+                },
+                note=run_note(report),
+            )
     else:
         print(f"the training's run is not in this MLflow store; the evaluation stays in {results}")
 
@@ -209,7 +229,7 @@ def pairs_of(model: PackagedModel, dataset: str, predict: Predict, frames: pd.Da
 
 
 def summarise(measured: Measured, dataset: str, params: Params) -> dict[str, Any]:
-    """What metrics.json says of the cases."""
+    """What report.json says of the cases."""
     from heartseg.metrics.plausibility import summarise_plausibility, summarise_volumes
     from heartseg.metrics.summary import summarise_camus, summarise_mmode, tidy
     from heartseg.metrics.uncertainty import doubt_and_dice, summarise_uncertainty

@@ -41,9 +41,10 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
     """
     model_folder = results / MODEL
     gate = params.register_.of(dataset)
-    metrics_path = results / "metrics.json"
-    metrics = _read_metrics(metrics_path)
+    path = results / "report.json"
+    report = _read_report(path)
 
+    from heartseg.metrics.summary import headline
     from heartseg.models.packaged import log_packaged
     from heartseg.models.trained import WEIGHTS, load_trained
     from heartseg.models.views import views_of
@@ -54,24 +55,30 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
     from heartseg.tracking.notes import describe
     from heartseg.tracking.pending import connect_or_wait, keep
 
-    value = registry.read_value(metrics, gate.metric, metrics_path)
+    numbers = headline(report, dataset)
+    value = numbers[gate.metric]
+    if value is None:
+        raise InputError(
+            f"{path}: {gate.metric} is undefined for these data; choose another "
+            f"register.{dataset}.metric in params.yaml"
+        )
     model, recipe, training = load_trained(model_folder)
     if training["recipe_name"] != name:
         raise InputError(
             f"{model_folder} was trained by recipe {training['recipe_name']}, not {name}; "
             f"train and evaluate {name} first"
         )
-    postprocess, tta = (metrics[choice]["chosen"] for choice in ("postprocess", "tta"))
+    postprocess, tta = (report[choice]["chosen"] for choice in ("postprocess", "tta"))
     model.largest_component = postprocess == "largest_component"
     model.look_at(views_of(dataset, tta))
     registered_name = params.tracking.experiment_prefix + dataset
     weights_md5 = file_digest(model_folder / WEIGHTS)
-    if metrics["weights_md5"] != weights_md5:
+    if report["weights_md5"] != weights_md5:
         raise InputError(
-            f"{metrics_path} measures another model than {model_folder} holds; "
+            f"{path} measures another model than {model_folder} holds; "
             f"run `heartseg evaluate {name}` first"
         )
-    missed = registry.missed_floors(metrics, gate.floor, metrics_path)
+    missed = registry.missed_floors(numbers, gate.floor)
     facts = read_metadata(prepared_path(dataset))
     client = connect_or_wait(params.tracking, f"the registration of {results}")
     registered: dict[str, Any] = {
@@ -87,7 +94,7 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
     }
     if client is None:
         keep("register", name, dataset, results, weights_md5)
-        card = model_card(training["recipe"], metrics, training, facts, registered)
+        card = model_card(training["recipe"], report, training, facts, registered)
         write_whole(results / "model_card.md", card)
         write_whole(results / "registered.json", json.dumps(registered, indent=1) + "\n")
         return
@@ -100,13 +107,13 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
         registry.FORMAT_TAG: registry.FORMAT,
         registry.METRIC_TAG: gate.metric,
         registry.VALUE_TAG: repr(value),
-        registry.DATA_TAG: metrics["data_digest"],
-        registry.SPLIT_TAG: metrics["evaluated_on"],
+        registry.DATA_TAG: report["data_digest"],
+        registry.SPLIT_TAG: report["evaluated_on"],
         registry.FLOOR_TAG: missed,
         "heartseg.dataset": dataset,
         "heartseg.recipe": name,
     }
-    if "sweep" in training and metrics["selected_on_it"]:
+    if "sweep" in training and report["selected_on_it"]:
         tags[registry.SWEPT_TAG] = "true"
 
     found = registry.find_version(client, registered_name, tags)
@@ -146,7 +153,7 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
         "run_id": run_id,
         "model_uri": model_uri,
     }
-    card = model_card(training["recipe"], metrics, training, facts, registered)
+    card = model_card(training["recipe"], report, training, facts, registered)
     card_path = results / "model_card.md"
     write_whole(card_path, card)
     client.update_model_version(registered_name, version, card[: registry.DESCRIPTION_LENGTH])
@@ -159,7 +166,7 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
     )
 
 
-def _read_metrics(path: Path) -> dict[str, Any]:
+def _read_report(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -144,7 +144,7 @@ def _judge(root: Path, place: Path, recorded: Recorded, packages: Packages) -> V
     dataset = recorded.recipe["dataset"]
     folder = place / model_dir(dataset)
     training = json.loads((folder / TRAINING).read_text(encoding="utf-8"))
-    metrics = json.loads((place / results_dir(dataset) / "metrics.json").read_text("utf-8"))
+    metrics = json.loads((place / results_dir(dataset) / "report.json").read_text("utf-8"))
     wanted, then = recorded.weights_md5, place / "recorded.safetensors"
     identical = None if wanted is None else file_digest(folder / WEIGHTS) == wanted
     difference = None

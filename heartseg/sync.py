@@ -63,13 +63,13 @@ def _send(client: Any, root: Path, pending: Pending) -> None:
     from heartseg.register import register_model
 
     params, results = load_params(), Path(pending.results)
-    training, metrics = _read(results / MODEL / TRAINING), _read(results / "metrics.json")
+    training, report = _read(results / MODEL / TRAINING), _read(results / "report.json")
     what = f"{pending.stage} of {pending.results}"
-    if metrics.get("weights_md5") != pending.weights_md5:
+    if report.get("weights_md5") != pending.weights_md5:
         print(f"{what}: the results there are of another model now; nothing was sent")
     elif pending.stage == "evaluate":
         names = case_names(params.privacy, prepared_path(pending.dataset))
-        send_evaluation(client, training, metrics | pending.git, results, names)
+        send_evaluation(client, pending.dataset, training, report, pending.git, results, names)
         print(f"{what}: is in MLflow")
     else:
         register_model(pending.name, pending.dataset, results, params)

@@ -105,13 +105,13 @@ def evaluate_by_hand(here: Path, version: int) -> None:
         "data_digest": file_digest(prepared),
         "weights_md5": f"{version:032d}",
     }
-    (here / "metrics.json").write_text(json.dumps(metrics))
+    (here / "report.json").write_text(json.dumps(metrics))
     measured.cases.to_csv(here / "cases.csv", index=False)
     measured.clinical.to_csv(here / "clinical.csv", index=False)
-    files = [here / name for name in ("metrics.json", "cases.csv", "clinical.csv")]
-    log_evaluation(
-        connect(f"sqlite:///{here / 'mlflow.db'}"), run_of(here, version), metrics, files
-    )
+    files = [here / name for name in ("report.json", "cases.csv", "clinical.csv")]
+    client = connect(f"sqlite:///{here / 'mlflow.db'}")
+    tags = {"eval.weights_md5": metrics["weights_md5"]}
+    log_evaluation(client, run_of(here, version), {}, files, tags=tags)
 
 
 @pytest.fixture

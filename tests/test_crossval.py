@@ -128,7 +128,7 @@ def test_killed_and_run_again(repository):
     assert list(own) == pytest.approx(dice, abs=1e-5)
 
     # The ensemble is one model, registered through the gate, and leads back to its folds.
-    metrics = json.loads((results / "metrics.json").read_text())
+    metrics = json.loads((results / "report.json").read_text())
     assert (metrics["evaluated_on"], metrics["networks"]) == ("test", 2)
     assert metrics["tta"]["chosen_on"] == metrics["postprocess"]["chosen_on"] == "out-of-fold"
     version = client.get_model_version_by_alias("heartseg-camus", "champion")

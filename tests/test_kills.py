@@ -117,7 +117,7 @@ def test_killed_at_any_write_and_run_again(
     assert (only.info.run_id, only.info.status) == (run_id, "FINISHED")
     (package,) = client.search_logged_models([only.info.experiment_id])
     assert version.source == f"models:/{package.model_id}"
-    history = client.get_metric_history(run_id, "eval/overall/mean/dice")
+    history = client.get_metric_history(run_id, "test/Dice")
     assert len({point.value for point in history}) == 1
     left = {path.name for path in (tmp_path / "results/camus").iterdir()}
     assert not [name for name in left if name.endswith(".tmp") and "figures" not in name]

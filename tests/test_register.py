@@ -83,7 +83,7 @@ def evaluate(
         "data_digest": digest,
         "weights_md5": file_digest(model_dir("camus") / "weights.safetensors"),
     }
-    (results_dir("camus") / "metrics.json").write_text(json.dumps(metrics))
+    (results_dir("camus") / "report.json").write_text(json.dumps(metrics))
 
 
 def registered() -> dict[str, Any]:
@@ -106,7 +106,7 @@ def test_a_model_is_registered_once_and_can_be_pulled(params, store):
 
     assert (first["name"], first["version"], first["alias"]) == (NAME, "1", "champion")
     assert first["run_id"] == run_id
-    assert (first["metric"], first["value"]) == ("overall.mean.dice", 0.8)
+    assert (first["metric"], first["value"]) == ("Dice", 0.8)
     assert first["weights_md5"] == file_digest(model_dir("camus") / "weights.safetensors")
     assert versions(store) == 1
     assert again == first
@@ -155,7 +155,7 @@ def test_below_a_floor_no_model_becomes_champion(params, store, capsys):
         evaluate(dice, plausible=plausible)
         below = registered()
         assert (below["version"], below["alias"]) == ("1", "challenger")
-        key = "overall.mean.dice" if dice < 0.7 else "plausibility.fraction"
+        key = "Dice" if dice < 0.7 else "valid"
         assert f"floor: {key}" in below["reason"]
         assert below["reason"] in capsys.readouterr().out
         assert "champion" not in connect(store).get_registered_model(NAME).aliases
@@ -220,15 +220,15 @@ def test_a_model_of_another_store_gets_a_run_in_this_one(params, store):
 def test_a_model_that_was_not_evaluated_is_refused(params, store):
     train(params, store)
 
-    with pytest.raises(InputError, match=r"metrics\.json does not exist; evaluate"):
+    with pytest.raises(InputError, match=r"report\.json does not exist; evaluate"):
         register.main(["camus"])
 
 
 def test_metrics_without_the_configured_one_are_refused(params, store):
     train(params, store)
-    (results_dir("camus") / "metrics.json").write_text('{"overall": {"LV": {}}}')
+    (results_dir("camus") / "report.json").write_text('{"overall": {"LV": {}}}')
 
-    with pytest.raises(InputError, match=r"no overall\.mean\.dice .*LV"):
+    with pytest.raises(InputError, match="Dice is undefined"):
         register.main(["camus"])
 
     assert connect(store).search_registered_models() == []

@@ -98,7 +98,7 @@ def test_from_half_sequences_to_a_registered_model(place: Path, store: str) -> N
 
     train.main(["camus-source", "--in-process"])
     evaluate.main(["camus-source"])
-    metrics = json.loads((place / "results/camus/metrics.json").read_text())
+    metrics = json.loads((place / "results/camus/report.json").read_text())
     assert (metrics["evaluated_on"], metrics["selected_on_it"]) == ("val", False)
     assert (metrics["n_patients"], metrics["n_cases"]) == (1, 4)
     assert (place / "results/camus/figures/targets_median.png").exists()

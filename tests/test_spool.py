@@ -61,7 +61,7 @@ def test_every_stage_gets_through_and_sync_sends_it_all(store, tmp_path, monkeyp
     evaluate.main(["camus"])
     register.main(["camus"])
 
-    for name in ("cases.csv", "clinical.csv", "metrics.json", "model_card.md", "registered.json"):
+    for name in ("cases.csv", "clinical.csv", "report.json", "model_card.md", "registered.json"):
         assert (RESULTS / name).exists(), name  # what DVC wants of the stages
     assert read("registered.json")["model_uri"] is None
     capsys.readouterr()
@@ -77,7 +77,7 @@ def test_every_stage_gets_through_and_sync_sends_it_all(store, tmp_path, monkeyp
         assert (registered["version"], registered["alias"]) == ("1", "champion")
         run = client.get_run(registered["run_id"])
         assert [p.step for p in client.get_metric_history(run.info.run_id, "val_loss")] == [1, 2]
-        assert "eval/overall/mean/dice" in run.data.metrics
+        assert "test/Dice" in run.data.metrics
         files = {file.path for file in client.list_artifacts(run.info.run_id)}
         assert {"recipe.yaml", "lineage", "overlays", "evaluation", "model_card.md"} <= files
         assert "version 1 (champion)" in (RESULTS / "model_card.md").read_text()

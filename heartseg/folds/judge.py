@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from heartseg.data.labels import HEADLINE
 from heartseg.evaluate import evaluate_model, pairs_of, predictor, summarise
 from heartseg.folds.job import Job
 from heartseg.paths import MODEL, prepared_path, write_whole
 from heartseg.privacy import case_names
 from heartseg.register import register_model
-from heartseg.report.markdown import get
 from heartseg.text import csv_text
 
 if TYPE_CHECKING:
@@ -22,26 +22,13 @@ if TYPE_CHECKING:
     from heartseg.models.packaged import PackagedModel
     from heartseg.models.views import Tta
 
-CLINICAL_ERRORS: dict[str, dict[str, tuple[str, ...]]] = {
-    "camus": {
-        "ef_mae_points": ("ef", "masks", "mae"),
-        "edv_mae_ml": ("ef", "edv_ml", "mae"),
-        "esv_mae_ml": ("ef", "esv_ml", "mae"),
-    },
-    "mmode": {
-        "lvidd_mae_mm": ("lvidd_mm", "mae"),
-        "lvids_mae_mm": ("lvids_mm", "mae"),
-        "fs_mae_points": ("fs_percent", "mae"),
-        "hr_mae_bpm": ("hr_bpm", "mae"),
-    },
-}
-
 
 def judge_folds(job: Job, rows: pd.DataFrame) -> dict[str, Any]:
     """Predict every patient by the network that has not seen it; what was decided by that."""
     import torch
 
     from heartseg.metrics.cases import joined, measure_cases
+    from heartseg.metrics.summary import headline
     from heartseg.models.trained import load_trained
     from heartseg.models.views import views_of
     from heartseg.training.postprocess import decide
@@ -67,39 +54,24 @@ def judge_folds(job: Job, rows: pd.DataFrame) -> dict[str, Any]:
         model.largest_component = decided["postprocess"]["chosen"] == "largest_component"
         parts.append(measure_cases(frames, job.dataset, predict, {}))
         fact |= {"patients": int(frames["patient"].nunique()), "images": len(frames)}
-        fact["metrics"] = headline(job.dataset, summarise(parts[-1], job.dataset, job.params))
+        fact["metrics"] = headline(summarise(parts[-1], job.dataset, job.params), job.dataset)
     whole = joined(parts, job.dataset)
     whole.cases.insert(1, "fold", whole.cases["patient"].map(job.assigned))
     _report(job, facts, whole, decided)
     return decided
 
 
-def headline(dataset: str, metrics: dict[str, Any]) -> dict[str, float]:
-    """The few numbers of metrics.json that folds are compared by; units in the keys, Dice and
-    calibration error from 0 to 1. NaN for what is undefined."""
-    found: dict[str, Any] = {
-        f"{structure}_{metric}": value
-        for structure, values in metrics["overall"].items()
-        for metric, value in values.items()
-        if metric in ("dice", "hd95_mm")
-    }
-    for name, keys in CLINICAL_ERRORS[dataset].items():
-        found[name] = get(metrics, *keys)
-    found["ece"] = metrics["calibration"]["ece"]
-    return {name: np.nan if value is None else float(value) for name, value in found.items()}
-
-
 def _report(
     job: Job, facts: list[dict[str, Any]], whole: Measured, decided: dict[str, Any]
 ) -> None:
     """Leave out_of_fold.csv and crossval.json, also in MLflow, and tell the folds' metrics."""
-    from heartseg.metrics.summary import tidy
+    from heartseg.metrics.summary import headline, tidy
     from heartseg.tracking.mlflow import log_evaluation
 
-    table = pd.DataFrame([fact["metrics"] for fact in facts])
+    table = pd.DataFrame([fact["metrics"] for fact in facts], dtype=float)
     mean, sd = table.mean().to_dict(), table.std(ddof=1).to_dict()
     overall = summarise(whole, job.dataset, job.params)
-    together = headline(job.dataset, overall)
+    together = headline(overall, job.dataset)
     found = {
         "recipe": job.name,
         **decided,
@@ -112,18 +84,23 @@ def _report(
     write_whole(files[0], json.dumps(found, indent=1, allow_nan=False) + "\n")
     write_whole(files[1], csv_text(whole.cases))
     for fact in facts:
-        values = {"out_of_fold": tidy(fact["metrics"])}
+        values = {f"out_of_fold/{key}": value for key, value in fact["metrics"].items()}
         log_evaluation(job.client, fact["mlflow_run_id"], values, [])
-    summary = {"out_of_fold": tidy(together), "mean": tidy(mean), "sd": tidy(sd)}
+    values = {
+        f"{part}/{key}": value
+        for part, numbers in (("out_of_fold", together), ("mean", tidy(mean)), ("sd", tidy(sd)))
+        for key, value in numbers.items()
+    }
     names = case_names(job.params.privacy, prepared_path(job.dataset))
     with names.shareable(files[1:]) as tables:
-        log_evaluation(job.client, job.run_id, {"crossval": summary}, [files[0], *tables])
+        log_evaluation(job.client, job.run_id, values, [files[0], *tables])
     n = overall["n_patients"]
     print(f"{files[0]}: {job.folds} folds, {n} patients predicted once each (mean ± SD of folds)")
-    for name in together:
-        print(
-            f"  {name:<14} {mean[name]:8.4f} ± {sd[name]:.4f}   all together {together[name]:.4f}"
-        )
+    for name, value in together.items():
+        if value is not None:
+            item = HEADLINE[job.dataset][name]
+            shown = f"{mean[name]:9.{item.decimals}f} ± {sd[name]:.{item.decimals}f}"
+            print(f"  {name:<11} {shown:<20} all together {value:<9.{item.decimals}f} {item.text}")
 
 
 def register_ensemble(job: Job, decided: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Clinical indices of a patient from masks of both apical views, and how well they agree.
 
 Indices: `heartseg.metrics.ejection`. A row per patient makes clinical.csv; its summary goes into
-metrics.json. Columns carry their unit.
+report.json. Columns carry their unit.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def _or_nan(measurement: Callable[..., float], *arguments: Any) -> float:
 
 
 def summarise_clinical(rows: pd.DataFrame, evaluate: Evaluate) -> dict[str, Any]:
-    """The part of metrics.json on EF and volumes.
+    """The part of report.json on EF and volumes.
 
     Patients whose value could not be measured count as `missing`, not into the errors.
 

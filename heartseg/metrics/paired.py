@@ -164,7 +164,7 @@ def compare_agreement(
         evaluate: the section of params.yaml.
 
     Returns:
-        By quantity (those of metrics.json): a and b, as `agreement_over_patients` gives them, and
+        By quantity (those of report.json): a and b, as `agreement_over_patients` gives them, and
         error, the paired difference of the absolute errors, b minus a, of the cases that both
         models could be measured on.
     """

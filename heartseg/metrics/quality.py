@@ -98,7 +98,7 @@ def measure_windows(
 
 
 def summarise_quality(windows: pd.DataFrame, evaluate: Evaluate) -> dict[str, Any]:
-    """The part of metrics.json about a quality model.
+    """The part of report.json about a quality model.
 
     Args:
         windows: a row per window: patient, quality ("good" or "bad"), score (0..1).

@@ -1,6 +1,6 @@
 """Tables of an evaluation (a row per case, patient or window) and their summary.
 
-The summary is what metrics.json holds: means over all cases and by subgroup, and the agreement
+The summary is what report.json holds: means over all cases and by subgroup, and the agreement
 of clinical values, with bootstrap intervals over patients. Units are in the keys.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from heartseg.config import Evaluate
-from heartseg.data.labels import STRUCTURES, structure_mask
+from heartseg.data.labels import HEADLINE, STRUCTURES, structure_mask
 from heartseg.metrics import Spacing
 from heartseg.metrics.agreement import agreement_over_patients
 from heartseg.metrics.bootstrap import FRACTION, NOT_NEGATIVE, named_interval
@@ -94,7 +94,7 @@ def window_row(
 def summarise_camus(
     cases: pd.DataFrame, clinical: pd.DataFrame, evaluate: Evaluate
 ) -> dict[str, Any]:
-    """metrics.json for CAMUS.
+    """report.json for CAMUS.
 
     Args:
         cases: rows of `case_metrics` with patient, view, phase and quality.
@@ -114,7 +114,7 @@ def summarise_camus(
 def summarise_mmode(
     cases: pd.DataFrame, windows: pd.DataFrame, evaluate: Evaluate
 ) -> dict[str, Any]:
-    """metrics.json for M-mode.
+    """report.json for M-mode.
 
     Clinical values of predicted masks against those of the reference masks, and under `truth`
     against the values that came with the data, where there are any. Windows whose value could
@@ -152,10 +152,10 @@ def tidy(value: Any) -> Any:
     return value
 
 
-def mean_dice(cases: pd.DataFrame, dataset: str) -> pd.Series:
-    """Dice by case_id, averaged over the structures that count."""
+def mean_of(metric: str, cases: pd.DataFrame, dataset: str) -> pd.Series:
+    """A metric by case_id, averaged over the structures that count."""
     counted = cases[cases["structure"].isin(MEAN_OF[dataset])]
-    return counted.groupby("case_id", sort=True)["dice"].mean()
+    return counted.groupby("case_id", sort=True)[metric].mean()
 
 
 def _summarise_cases(cases: pd.DataFrame, dataset: str, evaluate: Evaluate) -> dict[str, Any]:
@@ -186,7 +186,36 @@ def _structures(
             found[str(structure)] |= named_interval(metric, values, patients, evaluate, limits)
         found[str(structure)]["missed"] = int(rows["missed"].sum())
     if len(found) > 1:
-        dice = mean_dice(cases, dataset)
         patients = cases.groupby("case_id")["patient"].first()
-        found["mean"] = named_interval("dice", dice, patients[dice.index], evaluate, FRACTION)
+        found["mean"] = {}
+        for metric in ("dice", "hd95_mm"):
+            values, limits = mean_of(metric, cases, dataset), CASE_METRICS[dataset][metric]
+            found["mean"] |= named_interval(
+                metric, values, patients[values.index], evaluate, limits
+            )
     return found
+
+
+def headline(report: dict[str, Any], dataset: str) -> dict[str, float | int | None]:
+    """The few numbers of report.json by which models are compared, under their `HEADLINE` names.
+
+    None for what is undefined: EF_bias, for example, where no patient has a recorded EF.
+    """
+    return {name: lookup(report, item.key) for name, item in HEADLINE[dataset].items()}
+
+
+def lookup(report: dict[str, Any], key: str) -> Any:
+    """The value at a key with dots between its levels; None where there is none."""
+    value: Any = report
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def rounded(headline: dict[str, Any], dataset: str) -> dict[str, Any]:
+    """A headline with as many decimals as are worth reading; undefined values are left out."""
+    return {
+        name: round(value, HEADLINE[dataset][name].decimals or None)
+        for name, value in headline.items()
+        if value is not None
+    }

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from heartseg.metrics.summary import mean_dice
+from heartseg.metrics.summary import mean_of
 
 
 def normalised_entropy(probabilities: np.ndarray) -> np.ndarray:
@@ -53,7 +53,7 @@ def case_uncertainty(entropy: np.ndarray, labels: np.ndarray) -> float:
 def doubt_and_dice(cases: pd.DataFrame, dataset: str) -> pd.DataFrame:
     """Columns uncertainty and (mean) dice, a row per case, of the rows of cases.csv."""
     doubt = cases.groupby("case_id")["uncertainty"].first()
-    return pd.DataFrame({"uncertainty": doubt, "dice": mean_dice(cases, dataset)})
+    return pd.DataFrame({"uncertainty": doubt, "dice": mean_of("dice", cases, dataset)})
 
 
 def summarise_uncertainty(pairs: pd.DataFrame) -> dict[str, Any]:

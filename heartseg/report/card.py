@@ -80,7 +80,7 @@ def model_card(
 
     Args:
         recipe: Recipe.model_dump(mode="json").
-        metrics: metrics.json of the evaluation; missing or null values are shown as "–".
+        metrics: report.json of the evaluation; missing or null values are shown as "–".
         training: training.json of the model.
         dataset_metadata: what `prepare` wrote into the prepared dataset (read_metadata).
         registered: name, version, alias, reason, weights_md5.

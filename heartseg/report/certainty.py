@@ -12,7 +12,7 @@ def certainty_section(metrics: dict[str, Any]) -> str:
     """Calibration, uncertainty against Dice, and how the views were chosen; Markdown.
 
     Args:
-        metrics: metrics.json; what is missing is left out.
+        metrics: report.json; what is missing is left out.
     """
     parts = ["## Certainty"]
     if calibration := metrics.get("calibration"):

@@ -28,7 +28,7 @@ def clinical_section(metrics: dict[str, Any], synthetic: bool) -> str:
     """EF and volumes by image quality, EF classes, published figures, plausibility; Markdown.
 
     Args:
-        metrics: metrics.json of a CAMUS evaluation; what is missing is left out.
+        metrics: report.json of a CAMUS evaluation; what is missing is left out.
         synthetic: phantoms, which published figures say nothing about.
     """
     parts = ["## Clinical agreement"]

@@ -8,10 +8,11 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from heartseg.data.labels import HEADLINE
 from heartseg.data.prepared import decode_image, decode_png
 from heartseg.metrics.cases import Measured, Predict
 from heartseg.metrics.clinical import comparisons
-from heartseg.metrics.summary import CLINICAL, mean_dice
+from heartseg.metrics.summary import lookup, mean_of
 from heartseg.metrics.uncertainty import doubt_and_dice, normalised_entropy
 from heartseg.privacy import CaseNames
 from heartseg.report.figures import (
@@ -20,7 +21,6 @@ from heartseg.report.figures import (
     box_plots,
     overlay_panel,
 )
-from heartseg.report.quality import quality_lines
 from heartseg.report.reliability import reliability_diagram, uncertainty_panel, uncertainty_scatter
 from heartseg.report.targets import target_panels
 
@@ -38,28 +38,12 @@ SHOWN = {"worst": 0.0, "median": 0.5, "best": 1.0}
 """Cases drawn as overlays, by the quantile of their mean Dice."""
 
 
-UNITS = {
-    "masks": "points of EF",
-    "cfg": "points of EF",
-    "edv_ml": "mL",
-    "esv_ml": "mL",
-    "edv_true_ml": "mL",
-    "esv_true_ml": "mL",
-    "lvidd_mm": "mm",
-    "lvids_mm": "mm",
-    "fs_percent": "points",
-    "ef_percent": "points",
-    "hr_bpm": "1/min",
-}
-"""Of the errors of clinical values; a point is a percent of the quantity's own 0 to 100 %."""
-
-
 def overlays(
     frames: pd.DataFrame, cases: pd.DataFrame, dataset: str, predict: Predict, names: CaseNames
 ) -> dict[str, Figure]:
     """The worst, the median and the best case by mean Dice; the worst one's uncertainty, and the
     median one's targets."""
-    ranked = mean_dice(cases, dataset).sort_values(kind="stable")
+    ranked = mean_of("dice", cases, dataset).sort_values(kind="stable")
     figures = {}
     for name, part in SHOWN.items():
         case_id = ranked.index[round(part * (len(ranked) - 1))]
@@ -102,40 +86,29 @@ def charts(measured: Measured, dataset: str, split: str) -> dict[str, Figure]:
     return figures
 
 
-def report_text(metrics: dict[str, Any], results: Path) -> str:
-    """A few lines for the terminal."""
+def report_text(report: dict[str, Any], dataset: str, results: Path) -> str:
+    """The headline as a table for the terminal, with intervals, and what needs a person's look."""
+    n = report["n_patients"]
     lines = [
-        f"{results / 'metrics.json'}: {metrics['n_cases']} cases of {metrics['n_patients']} "
-        f"patients ({metrics['evaluated_on']})"
+        f"{results / 'report.json'}: {report['n_cases']} images of {n} patients or animals "
+        f"({report['evaluated_on']})"
     ]
-    if "auc" in metrics:
-        return "\n".join([*lines, *quality_lines(metrics)])
-    for structure, values in metrics["overall"].items():
-        line = f"  {structure:<5} Dice {values['dice']:.3f}"
-        if values["dice_low"] is not None:
-            line += f" ({values['dice_low']:.3f} to {values['dice_high']:.3f})"
-        if "hd95_mm" in values:
-            line += f"  HD95 {values['hd95_mm']:.2f} mm  MSD {values['msd_mm']:.2f} mm"
-        lines.append(line)
-    clinical = metrics.get("ef") or {key: metrics[key] for key in CLINICAL}
-    for quantity, values in clinical.items():
-        line = f"  {quantity:<10}"
-        if values["n"]:
-            line += f" bias {values['bias']:.2f}  MAE {values['mae']:.2f} {UNITS[quantity]}"
-        lines.append(f"{line}  n {values['n']}  not measured {values['missing']}")
-    if plausibility := metrics.get("plausibility"):
-        lines.append(f"  plausible  {plausibility['fraction']:.3f} of {plausibility['n']} cases")
-        volumes = plausibility.get("volumes") or {"flags": {}}
-        if odd := {flag: count for flag, count in volumes["flags"].items() if count}:
-            told = ", ".join(f"{flag} {count}" for flag, count in odd.items())
-            implausible = volumes["n"] - volumes["plausible"]
-            lines.append(
-                f"  implausible volumes of {implausible} of {volumes['n']} patients ({told}): see "
-                "clinical.csv"
-            )
-    ece, spearman = metrics["calibration"]["ece"], metrics["uncertainty"]["spearman_dice"]
-    if ece is not None:
-        lines.append(f"  calibration error (ECE) {ece:.4f} (0 to 1)")
-    if spearman is not None:
-        lines.append(f"  uncertainty against Dice: Spearman {spearman:+.2f} (-1 to 1)")
+    for name, item in HEADLINE[dataset].items():
+        value = lookup(report, item.key)
+        if isinstance(value, int):
+            shown = f"{value:>8d}"
+        else:
+            shown = "       –" if value is None else f"{value:8.{item.decimals}f}"
+        low, high = (lookup(report, f"{item.key}_{end}") for end in ("low", "high"))
+        if low is not None and high is not None:
+            shown += f"  ({low:.{item.decimals}f} to {high:.{item.decimals}f})"
+        lines.append(f"  {name:<11} {shown:<30} {item.text}")
+    volumes = (report.get("plausibility") or {}).get("volumes") or {"flags": {}}
+    if odd := {flag: count for flag, count in volumes["flags"].items() if count}:
+        told = ", ".join(f"{flag} {count}" for flag, count in odd.items())
+        implausible = volumes["n"] - volumes["plausible"]
+        lines.append(
+            f"  implausible volumes of {implausible} of {volumes['n']} patients ({told}): see "
+            "clinical.csv"
+        )
     return "\n".join(lines)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,18 +31,6 @@ def quality_figures(
         "scores": score_figure(windows),
         "examples": example_figure(windows, lambda case_id: decode_png(images[case_id]), names),
     }
-
-
-def quality_lines(metrics: dict[str, Any]) -> list[str]:
-    """What the terminal shows of `summarise_quality`."""
-    lines = []
-    for name in ("auc", "sensitivity", "specificity"):
-        value, low, high = (metrics.get(key) for key in (name, f"{name}_low", f"{name}_high"))
-        if value is not None:
-            bounds = "" if low is None else f" ({low:.3f} to {high:.3f})"
-            lines.append(f"  {name:<12} {value:.3f}{bounds}")
-    found = ", ".join(f"{key.replace('_', ' ')} {n}" for key, n in metrics["confusion"].items())
-    return [*lines, f"  {found}"]
 
 
 def score_figure(windows: pd.DataFrame) -> Figure:

@@ -14,7 +14,7 @@ from rich.table import Table
 from heartseg.nested import leaves
 from heartseg.text import printable
 
-NOT_COMPARED = ("weights_md5", "selected_on_it")  # of metrics.json; the former is the other check
+NOT_COMPARED = ("weights_md5", "selected_on_it")  # of report.json; the former is the other check
 SHOWN = 20
 CAUSES = {
     "device": "other hardware",
@@ -33,7 +33,7 @@ class Verdict:
 
     Attributes:
         weights_identical: bit for bit; None where the recorded hash is not known.
-        metrics_identical: all numbers of metrics.json; None where none are recorded.
+        metrics_identical: all numbers of report.json; None where none are recorded.
         weights_difference: largest absolute difference of a weight, where the weights differ and
             the recorded ones are at hand.
         metrics: key, recorded and present value of those that differ, greatest change first.
@@ -67,7 +67,7 @@ class Verdict:
 
 
 def differing_metrics(recorded: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Key, recorded and present value of what differs in metrics.json, greatest change first."""
+    """Key, recorded and present value of what differs in report.json, greatest change first."""
     before, after = _comparable(recorded), _comparable(now)
     found = [
         (printable(key), before.get(key), after.get(key))

@@ -36,7 +36,7 @@ class Evaluated:
         model_uri: of the registered version; None for a run that was not registered.
         dataset: that it segments.
         recipe: that was trained, whole; empty where the run has lost it.
-        metrics: metrics.json; empty for a run that was not evaluated.
+        metrics: report.json; empty for a run that was not evaluated.
         cases: cases.csv, a row per case and structure.
         clinical: clinical.csv, a row per patient or M-mode window.
     """
@@ -74,7 +74,7 @@ def read_evaluated(client: MlflowClient, uri: str) -> Evaluated:
         version = max(found, key=lambda one: int(one.version)) if found else None
     files = {
         name: records.read_artifact(client, subject.run_id, f"evaluation/{name}")
-        for name in ("metrics.json", "cases.csv", "clinical.csv")
+        for name in ("report.json", "cases.csv", "clinical.csv")
     }
     return Evaluated(
         name=_name(subject),
@@ -83,7 +83,7 @@ def read_evaluated(client: MlflowClient, uri: str) -> Evaluated:
         model_uri=None if version is None else f"models:/{version.name}/{version.version}",
         dataset=subject.tags["heartseg.dataset"],
         recipe=printable(read_recipe(client, subject) or {}),
-        metrics=printable(records.read_json(files["metrics.json"]) or {}),
+        metrics=printable(records.read_json(files["report.json"]) or {}),
         cases=_table(files["cases.csv"]),
         clinical=_table(files["clinical.csv"]),
     )

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from heartseg.text import printable
 from heartseg.tracking.credentials import check_credentials_file, without_credentials
 from heartseg.tracking.faults import explain, store_errors, without_password, writing_to_store
 from heartseg.tracking.moved import artifact_folder, follow_move
-from heartseg.tracking.notes import EXPERIMENT_TAGS, NOTE, RUN_TAGS, run_note
+from heartseg.tracking.notes import EXPERIMENT_TAGS, NOTE, RUN_TAGS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -268,32 +268,34 @@ def _having(tags: dict[str, str]) -> str:
 
 
 def log_evaluation(
-    client: MlflowClient, run_id: str, metrics: dict[str, Any], files: Sequence[Path]
+    client: MlflowClient,
+    run_id: str,
+    numbers: Mapping[str, float | int | None],
+    files: Sequence[Path],
+    *,
+    tags: Mapping[str, str] | None = None,
+    note: str = "",
 ) -> None:
     """Add an evaluation to the training's run: its numbers as metrics, its files as artifacts.
 
     Args:
         client: from `connect`.
         run_id: the training's run.
-        metrics: nested; {"overall": {"LV": {"dice": 0.9}}} becomes eval/overall/LV/dice.
+        numbers: by the metric's name; those that are None are left out.
         files: files and folders, which go to the artifact folder "evaluation".
+        tags: of the run.
+        note: a description of the run in Markdown; "" keeps the one that it has.
 
     Raises:
         InputError: the store does not answer, or cannot be written.
     """
     from mlflow.entities import Metric, RunTag
 
-    now, numbers, tags = int(time.time() * 1000), [], []
-    for key, value in leaves(metrics):
-        name = "/".join(("eval", *key))
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            numbers.append(Metric(name, float(value), now, 0))
-        elif value is not None:
-            tags.append(RunTag(name.replace("/", "."), str(value)))
-    if note := run_note(metrics):
-        tags.append(RunTag(NOTE, note))
+    now = int(time.time() * 1000)
+    found = [Metric(k, float(v), now, 0) for k, v in numbers.items() if v is not None]
+    own = dict(tags or {}) | ({NOTE: note} if note else {})
     with writing_to_store(client, "the evaluation"):
-        client.log_batch(run_id, metrics=numbers, tags=tags)
+        client.log_batch(run_id, found, tags=[RunTag(key, value) for key, value in own.items()])
         for path in files:
             folder = "evaluation" if path.is_file() else f"evaluation/{path.name}"
             log = client.log_artifact if path.is_file() else client.log_artifacts

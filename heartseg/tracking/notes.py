@@ -14,12 +14,11 @@ NOTE = "mlflow.note.content"
 RUN_TAGS = {"mlflow.source.name": "heartseg", "mlflow.source.type": "LOCAL"}
 EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",  # runs first, not traces of agents
-    NOTE: "A run is a training of one recipe. Worth showing (*Columns*): the metrics "
-    "`eval/overall/mean/dice` and `eval/overall/LV/dice` (held-out patients) and `dice_mean` "
-    "(validation, by epoch), the tags `heartseg.recipe`, `git.commit`, `git.dirty` and "
-    "`eval.evaluated_on`, and *Registered Models*. Below *Artifacts* a run has its recipe, the "
-    "evaluation's tables and figures, overlays by epoch, and comparisons made by "
-    "`heartseg compare`.",
+    NOTE: "A run is a training of one recipe. Worth showing (*Columns*): the metrics `test/…` "
+    "(held-out patients) and `dice_mean` (validation, by epoch), the tags `heartseg.recipe`, "
+    "`git.commit`, `git.dirty` and `eval.split`, and *Registered Models*. Below *Artifacts* a run "
+    "has its recipe, the evaluation's report, tables and figures, overlays by epoch, and "
+    "comparisons made by `heartseg compare`.",
 }
 
 
@@ -27,7 +26,7 @@ def run_note(metrics: dict[str, Any]) -> str:
     """What an evaluation says of a model, in a few lines of Markdown; "" for other metrics.
 
     Args:
-        metrics: metrics.json.
+        metrics: report.json.
     """
     if "evaluated_on" not in metrics:
         return ""

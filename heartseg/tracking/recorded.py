@@ -31,7 +31,7 @@ class Recorded:
         recipe: that was trained, whole.
         started_from: MD5 of the files of weights that it started from.
         weights_md5: of weights.safetensors; None where it is not known.
-        metrics: metrics.json of its evaluation; None where there is none.
+        metrics: report.json of its evaluation; None where there is none.
         packages: all that were installed; None for a run that did not keep them.
         threads: that took part in each sum of the training, which decides about its rounding.
     """
@@ -77,7 +77,7 @@ def read_recorded(client: MlflowClient, subject: Subject, uri: str) -> Recorded:
             "reached from here: without it the model cannot be made again"
         )
     read_artifact, read_json = records.read_artifact, records.read_json
-    metrics = read_json(read_artifact(client, subject.run_id, "evaluation/metrics.json"))
+    metrics = read_json(read_artifact(client, subject.run_id, "evaluation/report.json"))
     if subject.weights_md5 is None and metrics is None:
         raise InputError(f"{uri} was never evaluated: there is nothing to compare with")
     patch = records.read_record(client, subject.run, records.PATCH) or ""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from heartseg.data.prepared import file_digest
-from heartseg.errors import InputError
 from heartseg.privacy import CaseNames
 from heartseg.text import printable
 from heartseg.tracking.mlflow import (
@@ -267,23 +267,19 @@ def _judge(tags: dict[str, str], champion: ModelVersion | None, mode: str) -> tu
     return (CHAMPION if better else CHALLENGER), compared
 
 
-def missed_floors(metrics: dict[str, Any], floor: dict[str, float], path: Path) -> str:
+def missed_floors(numbers: Mapping[str, float | None], floor: dict[str, float]) -> str:
     """Which floors a model misses, for FLOOR_TAG; `MET` if it misses none.
 
     Args:
-        metrics: metrics.json.
-        floor: the least value by key of metrics.json; an undefined value misses it.
-        path: of metrics.json, for messages.
-
-    Raises:
-        InputError: metrics.json does not have a key.
+        numbers: the headline of its evaluation; an undefined value misses its floor.
+        floor: the least value by name.
     """
     missed = []
-    for key, least in floor.items():
-        value = _read(metrics, key, path, "floor")
+    for name, least in floor.items():
+        value = numbers[name]
         if value is None or not value >= least:
             shown = "undefined" if value is None else f"{value:.4g}"
-            missed.append(f"{key} is {shown}, the floor is {least:.4g}")
+            missed.append(f"{name} is {shown}, the floor is {least:.4g}")
     return "; ".join(missed) or MET
 
 
@@ -313,32 +309,3 @@ def use_store(uri: str) -> MlflowClient:
 
     mlflow.set_tracking_uri(uri)
     return client
-
-
-def read_value(metrics: dict[str, Any], key: str, path: Path) -> float:
-    """The number at a dotted key of metrics.json.
-
-    Raises:
-        InputError: there is no number at that key.
-    """
-    value = _read(metrics, key, path, "metric")
-    if value is None:
-        raise InputError(
-            f"{path}: {key} is undefined for these data; choose another register.*.metric in "
-            "params.yaml"
-        )
-    return value
-
-
-def _read(metrics: dict[str, Any], key: str, path: Path, setting: str) -> float | None:
-    """As `read_value`; None where the metric is undefined. `setting` is named in messages."""
-    correct = f"correct register.*.{setting} in params.yaml"
-    value: Any = metrics
-    for part in key.split("."):
-        if not isinstance(value, dict) or part not in value:
-            known = ", ".join(value) if isinstance(value, dict) else "a number"
-            raise InputError(f"{path} has no {key} (at {part!r} there is: {known}); {correct}")
-        value = value[part]
-    if value is not None and not isinstance(value, int | float):
-        raise InputError(f"{path}: {key} is no number; {correct}")
-    return value

@@ -174,7 +174,7 @@ def recorded(store, tmp_path, monkeypatch) -> tuple[str, Path]:
         },
     )
     client.log_text(run_id, yaml.safe_dump({"dataset": "camus"}), "recipe.yaml")
-    client.log_text(run_id, "{}", "evaluation/metrics.json")
+    client.log_text(run_id, "{}", "evaluation/report.json")
     (tmp_path / "patch.diff").write_bytes(patch.encode(errors="surrogateescape"))
     client.log_artifact(run_id, str(tmp_path / "patch.diff"), "lineage")
     place = tmp_path / f"mlartifacts/{NAME}/{run_id}/artifacts/lineage/patch.diff"

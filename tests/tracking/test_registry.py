@@ -4,7 +4,6 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from subprocess import PIPE
 from typing import Any
 
@@ -249,14 +248,3 @@ def test_pulling_what_is_not_there_names_what_is(store):
 
     with pytest.raises(InputError, match=r"heartseg-camos@champion.*Registered there: heartseg-c"):
         pulled.pull(store, "models:/heartseg-camos@champion")
-
-
-def test_read_value():
-    metrics = {"overall": {"LV": {"dice": 0.9}}, "n": 3, "split": "test"}
-    path = Path("metrics.json")
-
-    assert registry.read_value(metrics, "overall.LV.dice", path) == 0.9
-    assert registry.read_value(metrics, "n", path) == 3.0
-    for key in ("overall.LA.dice", "overall.LV", "overall.LV.dice.mean", "split"):
-        with pytest.raises(InputError, match=r"metrics\.json.*register"):
-            registry.read_value(metrics, key, path)
