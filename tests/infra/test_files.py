@@ -38,6 +38,8 @@ def pods() -> list[dict[str, Any]]:
             found += [group["template"]["spec"] for group in groups]
         elif entry["kind"] == "RayJob":
             found.append(spec["submitterPodTemplate"]["spec"])
+        elif entry["kind"] == "CronJob":
+            found.append(spec["jobTemplate"]["spec"]["template"]["spec"])
         elif "template" in spec:
             found.append(spec["template"]["spec"])
     return found
@@ -191,7 +193,8 @@ def test_no_secret_stands_in_a_file():
 def test_images_are_pinned():
     images = {service["image"] for service in compose()["services"].values()}
     images |= {container["image"] for pod in pods() for container in pod["containers"]}
-    assert images == {"heartseg:0.1.0", "postgres:16.10", "versity/versitygw:v1.0.18"}
+    images = {image.partition("@")[0] for image in images}  # infra/pin-images adds digests
+    assert images == {"heartseg:0.1.0", "postgres:16.10", "versity/versitygw:v1.0.20"}
     version = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.M)
     assert version is not None
     assert f"heartseg:{version[1]}" in images
@@ -238,7 +241,7 @@ def test_kuberay_schema_refuses_what_the_operator_would(kind, key, wrong):
 
 
 def test_pods_keep_to_the_restricted_standard():
-    assert len(pods()) == 7
+    assert len(pods()) == 9
     for pod in pods():
         assert pod["securityContext"]["runAsNonRoot"]
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -262,16 +265,66 @@ def workloads() -> list[dict[str, Any]]:
     return [*objects("StatefulSet"), *objects("Deployment")]
 
 
+def test_no_secret_of_ours_has_the_name_of_kuberays_own():
+    """KubeRay keeps a cluster's token in a Secret of the cluster's name, unless there is one."""
+    clusters = {entry["metadata"]["name"] for entry in objects("RayCluster")}
+    ours = set()
+    for pod in pods():
+        for volume in pod.get("volumes", []):
+            if "secret" in volume:
+                ours.add(volume["secret"]["secretName"])
+    assert len(ours) == 1
+    assert not ours & clusters
+    assert f"create secret generic {ours.pop()} " in (INFRA / "README.md").read_text()
+
+
+def test_programs_are_where_the_image_has_them():
+    """An entrypoint of ours takes the place of the image's, which knows where its program is."""
+    compose_line = compose()["services"]["object-store"]["command"]
+    assert compose_line[compose_line.index("--") + 1] == "/usr/local/bin/versitygw"
+    (store,) = [one for one in workloads() if one["metadata"]["name"] == "object-store"]
+    (script,) = store["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert "exec /usr/local/bin/versitygw posix /data" in script
+
+
+def test_every_service_has_limits():
+    for name, service in compose()["services"].items():
+        assert {"cpus", "memory"} <= service["deploy"]["resources"]["limits"].keys(), name
+
+
+def test_servers_go_before_trainings_and_budgets_find_their_pods():
+    classes = {entry["metadata"]["name"]: entry for entry in objects("PriorityClass")}
+    assert classes["heartseg-servers"]["value"] > classes["heartseg-training"]["value"]
+    assert classes["heartseg-training"]["preemptionPolicy"] == "Never"
+    (cluster,) = objects("RayCluster")
+    (workers,) = [group["template"]["spec"] for group in cluster["spec"]["workerGroupSpecs"]]
+    assert workers["priorityClassName"] == "heartseg-training"
+    servers = [entry["spec"]["template"]["spec"] for entry in workloads()]
+    for pod in [*servers, cluster["spec"]["headGroupSpec"]["template"]["spec"]]:
+        assert pod["priorityClassName"] == "heartseg-servers"
+    budgets = {entry["metadata"]["name"]: entry["spec"] for entry in objects("PodDisruptionBudget")}
+    for name, kind in (("ray-head", "head"), ("ray-workers", "worker")):
+        labels = budgets[name]["selector"]["matchLabels"]
+        wanted = {"ray.io/cluster": cluster["metadata"]["name"], "ray.io/node-type": kind}
+        assert labels == wanted  # KubeRay's own labels
+    assert budgets["ray-workers"]["maxUnavailable"] == 1
+
+
 def test_network_policies_deny_first_and_name_pods_that_exist():
     policies = {entry["metadata"]["name"]: entry["spec"] for entry in objects("NetworkPolicy")}
     assert policies["default-deny"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     apps = {entry["spec"]["template"]["metadata"]["labels"]["app"] for entry in workloads()}
+    apps.add("backup")
     for name, policy in policies.items():
         selected = policy["podSelector"].get("matchLabels", {}).get("app")
         assert selected in apps | {"ray", None}, name
     # Who holds the models' weights and the password hashes is asked by MLflow alone.
     (door,) = policies["postgres"]["ingress"]
-    assert door["from"] == [{"podSelector": {"matchLabels": {"app": "mlflow"}}}]
+    asking = [peer["podSelector"]["matchLabels"]["app"] for peer in door["from"]]
+    assert asking == ["mlflow", "backup"]
+    # A node's own DNS cache is no pod: a selector of namespaces does not match it.
+    (rule,) = policies["dns"]["egress"]
+    assert {"ipBlock": {"cidr": "169.254.20.10/32"}} in rule["to"]
     # Users' code on a worker has no way out; who may talk to any address is the head alone.
     for name, policy in policies.items():
         if any("to" not in rule for rule in policy.get("egress", [])):

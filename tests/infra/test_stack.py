@@ -346,6 +346,31 @@ def test_backup_comes_back(stack, trained):
     assert count("mlflow").split(b"|")[1].strip() != b"0"
 
 
+def test_nightly_backup_of_kubernetes(stack, trained, tmp_path):
+    """The CronJob's very script: whole dumps of both databases, and none older than two weeks."""
+    entry = yaml.safe_load_all((INFRA / "kuberay/backup.yaml").read_text())
+    (job,) = [one for one in entry if one["kind"] == "CronJob"]
+    (container,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    (script,) = container["args"]
+    for there, here in {
+        "/run/secrets/heartseg": str(stack.secrets),
+        "/backup": str(tmp_path),
+        "--host postgres": f"--host 127.0.0.1 --port {stack.ports['postgres']}",
+    }.items():
+        assert there in script
+        script = script.replace(there, here)
+    old = tmp_path / "mlflow-2020-01-01.dump"
+    old.touch()
+    os.utime(old, (0, 0))
+    programs = {"PATH": f"{stack.postgres.programs}{os.pathsep}{os.environ['PATH']}"}
+    command = [*container["command"], script]
+    subprocess.run(command, env=os.environ | programs, check=True, timeout=120)
+    made = sorted(path.name.rsplit("-", 3)[0] for path in tmp_path.iterdir())
+    assert made == ["mlflow", "mlflow_auth"]
+    (dump,) = tmp_path.glob("mlflow-*.dump")
+    assert b"TABLE DATA public runs" in stack.postgres.tool(["pg_restore", "--list", str(dump)])
+
+
 def test_upgrade_of_the_schema(stack):
     """By the README's line; where there is nothing to migrate it changes nothing."""
     line = re.search(r"run --rm mlflow (.*)$", readme(), re.M)
