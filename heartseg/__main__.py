@@ -21,7 +21,7 @@ COMMANDS = {
     "serve": "answer requests and show a page, with a registered or pulled model",
     "recording": "segment and measure whole M-mode recordings",
     "test": "measure a registered model on a folder with masks",
-    "names": "find who is behind a hashed name of a case",
+    "case-ids": "show which case a hashed name stands for",
     "doctor": "look at everything that a run needs, and say how to mend it",
     "compare": "compare two models case by case, on one page",
     "lineage": "tell what made a model, or what was made of some data or a patient's images",
@@ -45,7 +45,9 @@ def main() -> None:
     name = sys.argv.pop(1)
     sys.argv[0] = f"heartseg {name}"
     # The import takes seconds, in which Ctrl-C must end the command as it does later.
-    run_command(lambda argv: importlib.import_module(f"heartseg.{name}").main(argv))
+    run_command(
+        lambda argv: importlib.import_module(f"heartseg.{name.replace('-', '_')}").main(argv)
+    )
 
 
 if __name__ == "__main__":

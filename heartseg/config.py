@@ -224,9 +224,9 @@ class Tracking(Section):
     experiment_prefix: str
     """MLflow experiment = prefix + dataset; registered model likewise."""
     system_metrics: bool
-    when_down: Literal["fail", "spool"]
+    offline: Literal["fail", "buffer"]
     """What `train`, `evaluate` and `register` do if the store does not answer at their start.
-    spool: they go on, and `heartseg sync` sends their results and registers the model later."""
+    buffer: they go on, and `heartseg sync` sends their results and registers the model later."""
 
 
 class Privacy(Section):

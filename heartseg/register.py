@@ -101,7 +101,7 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
     registry.use_store(tracking_uri(Path.cwd()))
     tags = {
         registry.WEIGHTS_TAG: weights_md5,
-        registry.TRAINING_TAG: training["mlflow_run_id"] or "spooled",
+        registry.TRAINING_TAG: training["mlflow_run_id"] or "buffered",
         registry.POSTPROCESS_TAG: postprocess,
         registry.TTA_TAG: tta,
         registry.FORMAT_TAG: registry.FORMAT,

@@ -167,12 +167,12 @@ def _get_ready(name: str, params: Params, prepared: Path, digest: str, run_dir: 
             run_id = open_training_run(client, run_dir)
             ArtifactSender(client, run_id, run_dir, recipe.dataset).send()
     except InputError as error:
-        if params.tracking.when_down == "fail":
+        if params.tracking.offline == "fail":
             if run_id is not None:
                 with contextlib.suppress(*store_errors()):  # it may be what does not answer
                     client.set_terminated(run_id, "FAILED")
             raise
-        print(f"{error}; training without it (tracking.when_down: spool)", file=sys.stderr)
+        print(f"{error}; training without it (tracking.offline: buffer)", file=sys.stderr)
     except KeyboardInterrupt:
         if run_id is not None:
             client.set_terminated(run_id, "KILLED")
@@ -205,7 +205,7 @@ def _train(ready: Ready, train: Callable[[Recipe, Train, dict[str, Resident], Pa
         checkpoint = train(recipe, ready.how, ready.data, run_dir)
     epoch, weights = selected_weights(load_checkpoint(checkpoint))
     write_history(run_dir, results_dir(recipe.dataset) / "history.csv")
-    run_id = read_state(run_dir).get("mlflow_run_id")  # a spooled one may have got its own by now
+    run_id = read_state(run_dir).get("mlflow_run_id")  # a buffered one may have got its own by now
     tags = ready.training["tags"] | machine_tags(run_dir)
     training = ready.training | {"mlflow_run_id": run_id, "tags": tags, "epoch": epoch}
     save_trained(model_dir(recipe.dataset), weights, training)

@@ -18,6 +18,8 @@ from heartseg.paths import put_file
 
 Model = TypeVar("Model", bound=BaseModel)
 
+RENAMED = {"when_down": "offline", "first": "initial_points"}
+"""Keys of earlier versions, and what they are called now."""
 MOST_VALUES = 100_000
 """Of a file; a few lines of nested aliases stand for any number ("billion laughs")."""
 
@@ -158,5 +160,7 @@ def no_such(what: str, name: str, known: Iterable[str]) -> str:
     """\"no WHAT 'NAME'\" with the nearest known name, or all of them."""
     known = list(known)
     near = difflib.get_close_matches(name, known, n=1)
+    if RENAMED.get(name) in known:
+        near = [RENAMED[name]]
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
     return f"no {what} {name!r}; {hint}"

@@ -126,6 +126,13 @@ def test_a_whole_recipe_is_printed(params, capsys, monkeypatch):
     assert Recipe.model_validate(shown) == params.recipe("camus-unet")
 
 
+def test_a_key_of_an_earlier_version_is_answered_with_the_present_one(tmp_path, values):
+    values["tracking"] = values["tracking"] | {"when_down": values["tracking"].pop("offline")}
+    assert "tracking.when_down: no key 'when_down'; did you mean 'offline'?" in complaint(
+        tmp_path, values
+    )
+
+
 def test_missing_file_and_broken_yaml(tmp_path):
     with pytest.raises(InputError, match="does not exist; run from the root"):
         load_params(tmp_path / "params.yaml")

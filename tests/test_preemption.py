@@ -36,7 +36,7 @@ def place(tmp_path: Path) -> Path:
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
     recipe = small_recipe(load_params(ROOT / "params.yaml"), epochs=EPOCHS)
     content["recipes"]["camus"] = recipe.model_dump(mode="json")
-    content["tracking"] |= {"system_metrics": False, "when_down": "spool"}
+    content["tracking"] |= {"system_metrics": False, "offline": "buffer"}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
     write_disks(tmp_path, train=160, val=4)
     return tmp_path
@@ -83,7 +83,7 @@ def test_notice_damage_and_no_server(place: Path, down: Server):
     driver.send_signal(signal.SIGTERM)
     said = driver.communicate(timeout=60)[1]
     assert driver.returncode == 143
-    assert "training without it (tracking.when_down: spool)" in said
+    assert "training without it (tracking.offline: buffer)" in said
     assert "asked to end; the same command goes on from here" in said
     assert "Traceback" not in said
     newest = checkpoints(folder)[-1]

@@ -20,7 +20,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from heartseg import names as look_up
+from heartseg import case_ids as look_up
 from heartseg.config import Params, Privacy, load_params
 from heartseg.data.prepared import Sample, write_prepared
 from heartseg.errors import InputError

@@ -1,4 +1,4 @@
-"""All stages while the store is down (tracking.when_down: spool), then `heartseg sync`."""
+"""All stages while the store is down (tracking.offline: buffer), then `heartseg sync`."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def test_every_stage_gets_through_and_sync_sends_it_all(store, tmp_path, monkeyp
     )
     write_disks(tmp_path, train=8, val=4)
     for main in (train.main, evaluate.main, register.main):
-        with pytest.raises((InputError, FileNotFoundError)):  # when_down: fail
+        with pytest.raises((InputError, FileNotFoundError)):  # offline: fail
             main(["camus"] if main is not train.main else ["camus", "--in-process"])
 
-    set_params(tmp_path, {"tracking.when_down": "spool"})
+    set_params(tmp_path, {"tracking.offline": "buffer"})
     train.main(["camus", "--in-process"])
     evaluate.main(["camus"])
     register.main(["camus"])

@@ -74,9 +74,11 @@ HEADLINE: dict[str, dict[str, Item]] = {
         "LA": Item("overall.LA.dice", 3, "Dice, left atrium"),
         "Dice": Item("overall.mean.dice", 3, "Dice, mean of LV, MYO and LA"),
         "HD95": Item("overall.mean.hd95_mm", 1, "95th-percentile Hausdorff distance, mean, mm"),
-        "EF_bias": Item("ef.cfg.bias", 1, "EF against the recorded one, bias, points"),
-        "EF_MAE": Item("ef.cfg.mae", 1, "EF against the recorded one, mean absolute error, points"),
-        "EF_r": Item("ef.cfg.r", 2, "EF against the recorded one, correlation"),
+        "EF_bias": Item("ef.ef_vs_recorded.bias", 1, "EF against the recorded one, bias, points"),
+        "EF_MAE": Item(
+            "ef.ef_vs_recorded.mae", 1, "EF against the recorded one, mean absolute error, points"
+        ),
+        "EF_r": Item("ef.ef_vs_recorded.r", 2, "EF against the recorded one, correlation"),
         "EDV_MAE": Item("ef.edv_ml.mae", 1, "EDV, mean absolute error, mL"),
         "ESV_MAE": Item("ef.esv_ml.mae", 1, "ESV, mean absolute error, mL"),
         "valid": Item("plausibility.fraction", 3, "fraction of anatomically plausible images"),

@@ -114,7 +114,7 @@ def _truth_camus(frames: pd.DataFrame) -> dict[str, float]:
     """The values that came with any of a patient's frames; NaN where there are none."""
     first = frames[["reference_ef", "reference_edv", "reference_esv"]].bfill().iloc[0]
     return {
-        "ef_percent_cfg": first["reference_ef"],
+        "ef_percent_recorded": first["reference_ef"],
         "edv_ml_true": first["reference_edv"],
         "esv_ml_true": first["reference_esv"],
     }

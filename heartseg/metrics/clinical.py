@@ -39,7 +39,7 @@ SUMMARISED = [
         for value in ("edv_ml", "esv_ml", "ef_percent")
     ],
     "ef_percent_release_predicted",
-    "ef_percent_cfg",
+    "ef_percent_recorded",
     "edv_ml_true",
     "esv_ml_true",
     *[f"{flag}_predicted" for flag in (*PATIENT_FLAGS, "plausible")],
@@ -174,14 +174,14 @@ def summarise_clinical(rows: pd.DataFrame, evaluate: Evaluate) -> dict[str, Any]
     Patients whose value could not be measured count as `missing`, not into the errors.
 
     Args:
-        rows: of `clinical_row` with patient, quality, ef_percent_cfg, edv_ml_true and esv_ml_true;
-            without patients, the columns `SUMMARISED`.
+        rows: of `clinical_row` with patient, quality, ef_percent_recorded, edv_ml_true and
+            esv_ml_true; without patients, the columns `SUMMARISED`.
         evaluate: the section of params.yaml.
 
     Returns:
-        ef: agreement of masks (EF), edv_ml, esv_ml and cfg (see `comparisons`) over all
+        ef: agreement of EF, edv_ml and esv_ml (see `comparisons`) over all
         patients; ef_by_quality: the same by image quality, the poorer of the two views';
-        ef_classes: `classification` at `EF_THRESHOLDS`, for masks and cfg;
+        ef_classes: `classification` at `EF_THRESHOLDS`, for both comparisons of EF;
         ef_classes_by_quality: the same by image quality.
     """
     compared = comparisons(rows)
@@ -210,28 +210,30 @@ def summarise_clinical(rows: pd.DataFrame, evaluate: Evaluate) -> dict[str, Any]
 def _classes(compared: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     return {
         name: classification(compared[name]["reference"], compared[name]["measured"], EF_THRESHOLDS)
-        for name in ("masks", "cfg")
+        for name in ("ef_vs_reference", "ef_vs_recorded")
     }
 
 
 def comparisons(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Pairs of reference and measured value by what is compared.
 
-    masks, edv_ml, esv_ml: predicted against reference masks, each phase with its own long axis.
-    cfg: predicted masks against the ejection fraction that comes with the data, by that one's
-    method: with the release's common disk height, unless volumes come with it (as with
-    phantoms), which have own long axes; then edv_true_ml and esv_true_ml compare those too. The
-    two methods are 8 points apart on average on the release's own masks.
+    ef_vs_reference, edv_ml, esv_ml: predicted against reference masks, each phase with its own long
+    axis.
+    ef_vs_recorded: predicted masks against the ejection fraction that comes with the data, measured
+    by the same method as that one. The CAMUS release used a common disk height for both phases;
+    where volumes come with the EF (as with phantoms), each phase has its own long axis, and
+    edv_true_ml and esv_true_ml compare the volumes too. On the release's own masks the two methods
+    are 8 points apart on average.
     """
-    known, true = rows[rows["ef_percent_cfg"].notna()], rows[rows["edv_ml_true"].notna()]
+    known, true = rows[rows["ef_percent_recorded"].notna()], rows[rows["edv_ml_true"].notna()]
     by_its_method = known["ef_percent_predicted"].where(
         known["edv_ml_true"].notna(), known["ef_percent_release_predicted"]
     )
     pairs = {
-        "masks": (rows["ef_percent_reference"], rows["ef_percent_predicted"]),
+        "ef_vs_reference": (rows["ef_percent_reference"], rows["ef_percent_predicted"]),
         "edv_ml": (rows["edv_ml_reference"], rows["edv_ml_predicted"]),
         "esv_ml": (rows["esv_ml_reference"], rows["esv_ml_predicted"]),
-        "cfg": (known["ef_percent_cfg"], by_its_method),
+        "ef_vs_recorded": (known["ef_percent_recorded"], by_its_method),
     }
     if len(true):
         pairs["edv_true_ml"] = true["edv_ml_true"], true["edv_ml_predicted"]

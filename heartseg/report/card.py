@@ -40,8 +40,8 @@ PATIENTS = {"camus": "patients", "mmode": "animals", "mmode-quality": "animals"}
 SURFACE = {"dice": "Dice (0 to 1)", "hd95_mm": "HD95 (mm)", "msd_mm": "mean surface distance (mm)"}
 CLINICAL = {
     "camus": {
-        "ef.masks": "EF against the reference masks' (points)",
-        "ef.cfg": "EF against the recorded one (points)",
+        "ef.ef_vs_reference": "EF against the reference masks' (points)",
+        "ef.ef_vs_recorded": "EF against the recorded one (points)",
         "ef.edv_ml": "EDV against the reference masks' (mL)",
         "ef.esv_ml": "ESV against the reference masks' (mL)",
         "ef.edv_true_ml": "EDV against the recorded one (mL)",

@@ -8,8 +8,8 @@ from heartseg.metrics.plausibility import CASE_FLAGS, PATIENT_FLAGS
 from heartseg.report.markdown import get, number, table, with_interval
 
 COMPARED = {
-    "masks": "EF against masks (points)",
-    "cfg": "EF against the recorded one (points)",
+    "ef_vs_reference": "EF against masks (points)",
+    "ef_vs_recorded": "EF against the recorded one (points)",
     "edv_ml": "EDV against masks (mL)",
     "esv_ml": "ESV against masks (mL)",
 }

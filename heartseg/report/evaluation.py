@@ -27,7 +27,7 @@ from heartseg.report.targets import target_panels
 CHARTS = {
     "camus": {
         "ef_percent": ("ejection fraction", "%"),
-        "ef_percent_cfg": ("recorded EF", "%"),
+        "ef_percent_recorded": ("recorded EF", "%"),
         "edv_ml": ("end-diastolic volume", "mL"),
         "esv_ml": ("end-systolic volume", "mL"),
     },
@@ -73,11 +73,11 @@ def charts(measured: Measured, dataset: str, split: str) -> dict[str, Figure]:
         "calibration": reliability_diagram(measured.calibration, split),
         "uncertainty": uncertainty_scatter(doubt_and_dice(cases, dataset)),
     }
-    recorded = comparisons(clinical)["cfg"] if dataset == "camus" else pd.DataFrame()
+    recorded = comparisons(clinical)["ef_vs_recorded"] if dataset == "camus" else pd.DataFrame()
     for key, (quantity, unit) in CHARTS[dataset].items():
         pair = (
             (recorded["reference"], recorded["measured"])
-            if key == "ef_percent_cfg"
+            if key == "ef_percent_recorded"
             else (clinical[f"{key}_reference"], clinical[f"{key}_predicted"])
         )
         qualities = clinical.loc[pair[0].index, "quality"] if dataset == "camus" else None

@@ -117,7 +117,7 @@ class SweepFile(Section):
     hours: Positive | None
     """Wall-clock budget over all sessions of the sweep; null: none."""
     resources: Resources
-    first: list[Values]
+    initial_points: list[Values]
     """Points to try first, after the recipe's own values, which take the place of what a point
     leaves out."""
     seed: Seed
@@ -171,8 +171,11 @@ class SweepFile(Section):
         return values
 
     def first_points(self, params: Params) -> list[Values]:
-        """The recipe's own point and those of `first`; for a grid all points of the space."""
-        points = [self.own_values(params), *(self.completed(one, params) for one in self.first)]
+        """The recipe's own point and `initial_points`; for a grid all points of the space."""
+        points = [
+            self.own_values(params),
+            *(self.completed(one, params) for one in self.initial_points),
+        ]
         if self.sampler.name == "grid":
             columns = [searched.values() for searched in self.space.values()]
             points += [
@@ -248,12 +251,16 @@ def _check_space(sweep: SweepFile, params: Params) -> None:
                 f"pruner.min_epochs: {sweep.pruner.min_epochs} of {longest} epochs (recipe {name}) "
                 "stops no trial; lower it, or take name: none"
             )
-    for point in [{}, *sweep.first]:
+    for point in [{}, *sweep.initial_points]:
         if unknown := [field for field in point if field not in sweep.space]:
-            raise InputError(f"first: {no_such('searched field', unknown[0], sweep.space)}")
+            raise InputError(
+                f"initial_points: {no_such('searched field', unknown[0], sweep.space)}"
+            )
         for field, value in sweep.completed(point, params).items():
             if value not in sweep.space[field]:
-                whose = "first" if field in point else f"the value of recipe {sweep.recipe}"
+                whose = (
+                    "initial_points" if field in point else f"the value of recipe {sweep.recipe}"
+                )
                 raise InputError(
                     f"space.{field} does not hold {value!r} ({whose}), which is tried first; "
                     "widen it"

@@ -38,7 +38,10 @@ def run_note(metrics: dict[str, Any]) -> str:
     if overall := metrics.get("overall"):
         rows = [(name, with_interval(found, "dice")) for name, found in overall.items()]
         lines.append(table(("structure", "Dice (0 to 1)"), rows))
-    for name, text in (("masks", "EF against masks"), ("cfg", "EF against the recorded one")):
+    for name, text in (
+        ("ef_vs_reference", "EF against masks"),
+        ("ef_vs_recorded", "EF against the recorded one"),
+    ):
         if found := get(metrics, "ef", name):
             lines.append(f"{text}: mean absolute error {with_interval(found, 'mae')} points")
     if "auc" in metrics:

@@ -61,14 +61,14 @@ def connect_or_wait(tracking: Tracking, what: str) -> MlflowClient | None:
         what: the results, for the message.
 
     Raises:
-        InputError: the store cannot be used, and tracking.when_down is "fail".
+        InputError: the store cannot be used, and tracking.offline is "fail".
     """
     try:
         return connect(tracking_uri(Path.cwd()))
     except InputError as error:
-        if tracking.when_down == "fail":
+        if tracking.offline == "fail":
             raise
-        told = f"{error}; {what} waits for `heartseg sync` (tracking.when_down: spool)"
+        told = f"{error}; {what} waits for `heartseg sync` (tracking.offline: buffer)"
         print(told, file=sys.stderr)
         return None
 

@@ -151,20 +151,23 @@ def table(**columns: list) -> pd.DataFrame:
 def test_agreement_and_failures(settings: Evaluate) -> None:
     rows = table(ef_percent_reference=[50, 60, 70], ef_percent_predicted=[52, 59, np.nan])
     found = summarise_clinical(rows, settings)
-    masks = found["ef"]["masks"]
+    masks = found["ef"]["ef_vs_reference"]
     assert (masks["n"], masks["missing"]) == (2, 1)
     assert (masks["bias"], masks["mae"]) == (0.5, 1.5)
     assert math.isnan(masks["bias_low"])  # two patients allow no interval
     volumes = found["ef"]["edv_ml"]
     assert volumes["missing"] == 3
     assert math.isnan(volumes["mae_low"])
-    assert set(found["ef"]) == {"masks", "edv_ml", "esv_ml", "cfg"}
+    assert set(found["ef"]) == {"ef_vs_reference", "edv_ml", "esv_ml", "ef_vs_recorded"}
 
 
 def test_by_image_quality_the_poorer_view_counts(settings: Evaluate) -> None:
     rows = table(ef_percent_reference=[50, 60, 70], ef_percent_predicted=[52, 57, 70])
     found = summarise_clinical(rows, settings)["ef_by_quality"]
-    assert {name: group["masks"]["mae"] for name, group in found.items()} == {"Good": 2, "Poor": 3}
+    assert {name: group["ef_vs_reference"]["mae"] for name, group in found.items()} == {
+        "Good": 2,
+        "Poor": 3,
+    }
     assert poorer_quality("Medium/Good") == "Medium"
     assert poorer_quality("fair/Good") == "fair/Good"
 
@@ -173,16 +176,18 @@ def test_classes(settings: Evaluate) -> None:
     rows = table(
         ef_percent_reference=[28, 45, 70],
         ef_percent_predicted=[35, 42, np.nan],
-        ef_percent_cfg=[29, 39, 60],
+        ef_percent_recorded=[29, 39, 60],
     )
     found = summarise_clinical(rows, settings)["ef_classes"]
-    assert found["masks"]["30"]["false_above"] == 1
-    assert found["masks"]["40"]["accuracy"] == 1.0
-    assert found["masks"]["50"]["true_below"] == 2
-    assert math.isnan(found["cfg"]["50"]["accuracy"])  # nothing was measured by the cfg's method
+    assert found["ef_vs_reference"]["30"]["false_above"] == 1
+    assert found["ef_vs_reference"]["40"]["accuracy"] == 1.0
+    assert found["ef_vs_reference"]["50"]["true_below"] == 2
+    assert math.isnan(
+        found["ef_vs_recorded"]["50"]["accuracy"]
+    )  # nothing was measured by the cfg's method
     by_quality = summarise_clinical(rows.assign(quality=["Good", "Poor", "Good"]), settings)
     own = by_quality["ef_classes_by_quality"]
-    assert {name: group["masks"]["30"]["accuracy"] for name, group in own.items()} == {
+    assert {name: group["ef_vs_reference"]["30"]["accuracy"] for name, group in own.items()} == {
         "Good": 0.0,
         "Poor": 1.0,
     }
@@ -193,16 +198,16 @@ def test_cfg_is_compared_by_its_own_method(settings: Evaluate) -> None:
         "ef_percent_predicted": [58.0, 58.0, 58.0],
         "ef_percent_release_predicted": [51.0, 51.0, 51.0],
     }
-    release = table(ef_percent_cfg=[50, 50, np.nan], **both)
-    cfg = summarise_clinical(release, settings)["ef"]["cfg"]
+    release = table(ef_percent_recorded=[50, 50, np.nan], **both)
+    cfg = summarise_clinical(release, settings)["ef"]["ef_vs_recorded"]
     assert (cfg["bias"], cfg["n"], cfg["missing"]) == (1.0, 2, 0)  # a patient without EF: no pair
     phantom = release.assign(edv_ml_true=100.0, edv_ml_predicted=104.0)
     found = summarise_clinical(phantom, settings)["ef"]
-    assert found["cfg"]["bias"] == 8.0
+    assert found["ef_vs_recorded"]["bias"] == 8.0
     assert found["edv_true_ml"]["bias"] == 4.0
 
 
 def test_no_patient_with_both_views(settings: Evaluate) -> None:
     found = summarise_clinical(pd.DataFrame(columns=SUMMARISED), settings)
-    assert found["ef"]["masks"]["n"] == 0
+    assert found["ef"]["ef_vs_reference"]["n"] == 0
     assert found["ef_by_quality"] == {}

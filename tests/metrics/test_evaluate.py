@@ -138,10 +138,12 @@ def test_camus(place: Path, store: str, capsys: pytest.CaptureFixture[str]) -> N
     assert metrics["overall"]["LV"]["missed"] == 1
     assert metrics["overall"]["LVepi"]["dice"] == 1.0
     assert metrics["by_view"]["4CH"]["LV"]["dice"] == 1.0
-    assert metrics["ef"]["masks"]["n"] == 1  # p3 has no 4CH, p2 no LV to measure
-    assert metrics["ef"]["masks"]["missing"] == 1
-    assert metrics["ef"]["masks"]["mae"] == 0.0
-    assert metrics["ef"]["cfg"]["bias"] == pytest.approx(0.0, abs=1.0)  # not 8 points off
+    assert metrics["ef"]["ef_vs_reference"]["n"] == 1  # p3 has no 4CH, p2 no LV to measure
+    assert metrics["ef"]["ef_vs_reference"]["missing"] == 1
+    assert metrics["ef"]["ef_vs_reference"]["mae"] == 0.0
+    assert metrics["ef"]["ef_vs_recorded"]["bias"] == pytest.approx(
+        0.0, abs=1.0
+    )  # not 8 points off
 
     cases = pd.read_csv(results / "cases.csv")
     assert list(cases) == [
@@ -176,10 +178,10 @@ def test_camus(place: Path, store: str, capsys: pytest.CaptureFixture[str]) -> N
     assert np.isnan(ef.loc["p2", "ef_percent_predicted"])
     assert ef.loc["p2", "edv_ml_predicted"] == ef.loc["p2", "edv_ml_reference"]
     assert metrics["ef"]["edv_ml"]["missing"] == 0
-    assert list(ef["ef_percent_cfg"]) == [36.0, 36.0]
+    assert list(ef["ef_percent_recorded"]) == [36.0, 36.0]
     assert list(ef["quality"]) == ["Good", "Good/Poor"]
     assert set(metrics["ef_by_quality"]) == {"Good", "Poor"}
-    assert metrics["ef_classes"]["masks"]["50"]["accuracy"] == 1.0
+    assert metrics["ef_classes"]["ef_vs_reference"]["50"]["accuracy"] == 1.0
     assert ef.loc["p1", "la_volume_ml_predicted"] == ef.loc["p1", "la_volume_ml_reference"]
     names = {path.stem for path in (results / "figures").iterdir()}
     assert names == {
@@ -187,7 +189,7 @@ def test_camus(place: Path, store: str, capsys: pytest.CaptureFixture[str]) -> N
         *("calibration", "uncertainty", "uncertainty_worst"),
         *(
             f"{name}_{kind}"
-            for name in ("ef_percent", "ef_percent_cfg", "edv_ml", "esv_ml")
+            for name in ("ef_percent", "ef_percent_recorded", "edv_ml", "esv_ml")
             for kind in KINDS
         ),
         "training_curves",

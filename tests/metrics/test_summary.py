@@ -142,8 +142,8 @@ def test_json_has_no_nan_and_six_digits(settings: Evaluate) -> None:
     summary = summarise_camus(CASES, NO_EF, settings)
     text = json.dumps(summary, allow_nan=False)
     assert json.loads(text) == summary
-    assert summary["ef"]["masks"]["mae"] is None
-    assert summary["ef"]["masks"]["n"] == 0
+    assert summary["ef"]["ef_vs_reference"]["mae"] is None
+    assert summary["ef"]["ef_vs_reference"]["n"] == 0
     assert tidy({"a": np.float64(1 / 3), "b": math.inf, "c": 2, "d": "x", "e": True}) == {
         "a": 0.333333,
         "b": None,

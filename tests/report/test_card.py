@@ -31,7 +31,7 @@ CAMUS_METRICS: dict[str, Any] = {
     },
     "by_quality": {},
     "ef": {
-        "masks": {
+        "ef_vs_reference": {
             **{"bias": -1.234, "bias_low": -2.5, "bias_high": 0.1},
             **{"mae": 4.5, "mae_low": 3.75, "mae_high": 5.25},
             "r": 0.87,
@@ -41,17 +41,17 @@ CAMUS_METRICS: dict[str, Any] = {
             "n": 49,
             "missing": 1,
         },
-        "cfg": None,
+        "ef_vs_recorded": None,
     },
     "ef_by_quality": {
         "Good": {
-            "masks": {"mae": 4.25, "r": 0.9, "n": 30},
-            "cfg": {"mae": 5.0, "r": None, "n": 1},
+            "ef_vs_reference": {"mae": 4.25, "r": 0.9, "n": 30},
+            "ef_vs_recorded": {"mae": 5.0, "r": None, "n": 1},
             "edv_ml": {"mae": 8.0, "r": 0.95, "n": 30},
         },
     },
     "ef_classes": {
-        "masks": {
+        "ef_vs_reference": {
             "40": {
                 **{"true_below": 7, "false_below": 1, "false_above": 2, "true_above": 39},
                 **{"accuracy": 0.9388, "kappa": 0.786},

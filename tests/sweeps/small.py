@@ -35,7 +35,7 @@ def content(**changes: Any) -> dict[str, Any]:
         "trials": 6,
         "hours": None,
         "resources": {"workers": 1, "cpus": 1, "gpus": 0},
-        "first": [],
+        "initial_points": [],
         "seed": 0,
         "register": False,
     } | changes

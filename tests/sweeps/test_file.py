@@ -72,12 +72,12 @@ FAULTS = {
         "widen it",
     ),
     "first outside": (
-        {"first": [{"batch_size": 24}]},
-        "space.batch_size does not hold 24 (first)",
+        {"initial_points": [{"batch_size": 24}]},
+        "space.batch_size does not hold 24 (initial_points)",
     ),
     "first of another field": (
-        {"first": [{"batchsize": 8}]},
-        "first: no searched field 'batchsize'; did you mean 'batch_size'?",
+        {"initial_points": [{"batchsize": 8}]},
+        "initial_points: no searched field 'batchsize'; did you mean 'batch_size'?",
     ),
     "grid with a range": (
         {"space": LR, "sampler": {"name": "grid"}},
@@ -163,7 +163,7 @@ def test_a_whole_number_stands_for_a_number_and_true_does_not_for_one(params, tm
     own = small_sweep(params, tmp_path, space=space).own_values(params)
     assert own == {"ema_decay": 0.0, "augment.rotate_degrees": 10.0}
     with pytest.raises(InputError, match="does not hold True"):
-        small_sweep(params, tmp_path, space={"ema_decay": {"choice": [0]}}, first=[
+        small_sweep(params, tmp_path, space={"ema_decay": {"choice": [0]}}, initial_points=[
             {"ema_decay": True}
         ])  # fmt: skip
 
@@ -173,7 +173,7 @@ def test_fields_that_do_not_apply_are_left_out(params, tmp_path):
         "optimizer": {"choice": ["adamw", "sgd"]},
         "momentum": {"uniform": [0.5, 0.99], "when": {"optimizer": ["sgd"]}},
     }
-    sweep = small_sweep(params, tmp_path, space=space, first=[{"optimizer": "sgd"}])
+    sweep = small_sweep(params, tmp_path, space=space, initial_points=[{"optimizer": "sgd"}])
     assert sweep.first_points(params) == [
         {"optimizer": "adamw"},
         {"optimizer": "sgd", "momentum": 0.9},
@@ -187,7 +187,7 @@ def test_a_recipe_as_a_choice(params, tmp_path):
         "model.dropout": {"uniform": [0, 0.5], "when": {"recipe": ["camus-unet"]}},
         "input_size": {"choice": [96, 128]},
     }
-    sweep = small_sweep(params, tmp_path, space=space, first=[{"recipe": "camus-unet"}])
+    sweep = small_sweep(params, tmp_path, space=space, initial_points=[{"recipe": "camus-unet"}])
     points = sweep.first_points(params)
     assert points == [
         {"recipe": "camus", "input_size": 128},

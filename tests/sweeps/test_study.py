@@ -14,7 +14,7 @@ EPOCHS = 5
 
 
 def test_the_recipe_comes_first_and_then_the_given_points(open_search):
-    changes = {"first": [{"batch_size": 8}, {"learning_rate": 0.01}], "trials": 4}
+    changes = {"initial_points": [{"batch_size": 8}, {"learning_rate": 0.01}], "trials": 4}
     search = open_search(**changes)
     given = [search.next() for _ in range(4)]
     assert [one.number for one in given] == [0, 1, 2, 3]

@@ -100,7 +100,9 @@ def test_only_the_best_trial_keeps_a_checkpoint(open_trials):
 def test_the_selected_epoch_counts(open_trials, params):
     """`select: best` keeps the epoch of the best Dice, whatever the sweep's metric is."""
     space = {"select": {"choice": ["last", "best"]}, "batch_size": {"choice": [12]}}
-    trials = open_trials(space=space, first=[{"select": "best"}], metric="val_loss", mode="min")
+    trials = open_trials(
+        space=space, initial_points=[{"select": "best"}], metric="val_loss", mode="min"
+    )
     for _ in range(2):
         number = trials.next().number
         for epoch, (dice, loss) in enumerate([(0.5, 0.3), (0.75, 0.4), (0.75, 0.2), (0.6, 0.1)]):

@@ -12,7 +12,7 @@ METRICS = {
     "n_cases": 40,
     "n_patients": 10,
     "overall": {"LV": {"dice": 0.91, "dice_low": 0.9, "dice_high": 0.92}},
-    "ef": {"masks": {"mae": 4.25, "mae_low": None, "mae_high": None}},
+    "ef": {"ef_vs_reference": {"mae": 4.25, "mae_low": None, "mae_high": None}},
 }
 
 

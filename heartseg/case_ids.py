@@ -1,6 +1,6 @@
-"""Who is behind a name in MLflow or in a figure: from the prepared dataset and the key here.
+"""Show which patient or case a hashed name in MLflow or in a figure stands for.
 
-Without names, all patients are listed, for example to find one of them in MLflow.
+Reads the prepared dataset and the key on this machine. Without names, lists all.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from heartseg.recipe import DatasetName
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="heartseg names", description=__doc__)
+    parser = argparse.ArgumentParser(prog="heartseg case-ids", description=__doc__)
     parser.add_argument("dataset", choices=get_args(DatasetName))
     parser.add_argument("names", nargs="*", metavar="NAME", help="shown or real")
     options = parser.parse_args(argv)
