@@ -180,7 +180,7 @@ def _check(dataset: str, case: Case) -> _Found:
 
 
 def _notes_on_scale(sizes: Mapping[str, Mapping[tuple[str, str], Measured]]) -> list[str]:
-    """Notes on images, and on patients, whose reference masks show that a scale is wrong."""
+    """Notes on images and patients whose reference masks show that a scale or a name is wrong."""
     impossible = {
         f"{patient}_{view}_{phase}": reason
         for patient, own in sizes.items()
@@ -188,12 +188,19 @@ def _notes_on_scale(sizes: Mapping[str, Mapping[tuple[str, str], Measured]]) -> 
         if (reason := impossible_size(size))
     }
     apart = {patient: reason for patient, own in sizes.items() if (reason := disagreement(own))}
+    swapped = {
+        f"{patient}_{view}": f"{own[view, 'ED'].area:.0f} and {own[view, 'ES'].area:.0f} mm2"
+        for patient, own in sizes.items()
+        for view, phase in own
+        if phase == "ED" and own[view, "ED"].area < own.get((view, "ES"), own[view, "ED"]).area
+    }
+    scale, phases = "Check the scale of the files", "Check whether the files are swapped"
     return [
-        f"{enumerated(list(found))}: {what} (the first: {next(iter(found.values()))}). Check the "
-        "scale of the files"
-        for what, found in (
-            ("the mask shows a heart of a size that no human has", impossible),
-            ("the images of the patient disagree about the scale", apart),
+        f"{enumerated(list(found))}: {what} (the first: {next(iter(found.values()))}). {remedy}"
+        for what, found, remedy in (
+            ("the mask shows a heart of a size that no human has", impossible, scale),
+            ("the images of the patient disagree about the scale", apart, scale),
+            ("the LV is smaller at ED than at ES", swapped, phases),
         )
         if found
     ]

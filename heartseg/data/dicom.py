@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from heartseg.data.dicom_streams import check_stream
-from heartseg.data.geometry import SAME_SCALE, Geometry, Spacing, geometry_of
+from heartseg.data.geometry import SAME_SCALE, Geometry, Spacing, believed_step, geometry_of
 from heartseg.data.pixels import Images, depth_of
 from heartseg.errors import InputError, one_line
 
@@ -85,7 +85,8 @@ def check_picture(dataset: Dataset) -> None:
 
     lacking = [key for key in ("Rows", "Columns", "PixelData") if key not in dataset]
     if lacking:
-        kind = UID(str(dataset.get("SOPClassUID", ""))).name or "of no stated kind"
+        stated = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID", "")
+        kind = UID(str(stated)).name or "of no stated kind"
         raise InputError(
             f"holds no picture: it is {kind}, without {' and '.join(lacking)}. Give the files of "
             "the images"
@@ -130,8 +131,7 @@ def read_tissue(path: Path) -> Images:
 
 def _tissue_region(dataset: Dataset, notes: list[str]) -> tuple[slice, slice, Geometry]:
     """Rows, columns and geometry of the largest 2-D region, or of the whole picture."""
-    step = number_of(dataset, "FrameTime") / 1000
-    time = step if 0 < step < math.inf else None
+    time = believed_step(number_of(dataset, "FrameTime") / 1000)
     shape = (int(dataset.Rows), int(dataset.Columns))
     by_pixels = _pixel_spacing(dataset)
     regions = dataset.get("SequenceOfUltrasoundRegions") or []

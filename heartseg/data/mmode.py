@@ -14,7 +14,14 @@ import numpy as np
 
 from heartseg.config import MmodeDataset
 from heartseg.data.labels import Mmode
-from heartseg.data.mmode_pictures import KINDS, find_pictures, read_mask, read_picture
+from heartseg.data.mmode_pictures import (
+    KINDS,
+    find_pictures,
+    list_files,
+    read_mask,
+    read_picture,
+    some,
+)
 from heartseg.data.mmode_table import read_numbers, read_windows_csv, torn_recordings
 from heartseg.data.prepared import Sample
 from heartseg.data.source import Survey
@@ -121,9 +128,11 @@ def survey(config: MmodeDataset, *, any_scale: bool = False) -> Survey:
         )
     for name in ("img", "mask"):
         if not os.path.isdir(source / name):
+            found = [found.name for found in list_files(source) if found.is_dir()]
             raise InputError(
-                f"{source}: has no folder {name}. Put pictures ({KINDS}) of equal names into its "
-                "folders img and mask; recordings are cut into them by `heartseg windows`."
+                f"{source}: has no folder {name} (found: {some(found) or 'none'}). Put pictures "
+                f"({KINDS}) of equal names into its folders img and mask; recordings are cut into "
+                "them by `heartseg windows`."
             )
     notes: list[str] = []
     images, masks = find_pictures(source / "img", notes), find_pictures(source / "mask", notes)
@@ -131,6 +140,11 @@ def survey(config: MmodeDataset, *, any_scale: bool = False) -> Survey:
         raise InputError(
             f"{source}: img and mask hold no {KINDS} file. Put the windows there."
             + "".join(f"\n  - {note}" for note in notes)
+        )
+    if images and masks and not images.keys() & masks.keys():
+        raise InputError(
+            f"{source}: no picture of img has a mask of the same name: img has {some([*images])}, "
+            f"mask has {some([*masks])}. Rename the files of mask."
         )
 
     rows: dict[str, dict[str, str]] = {}
