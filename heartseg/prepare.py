@@ -21,7 +21,7 @@ from heartseg.data.sequences import stack_sequences
 from heartseg.data.source import PHANTOM_MARKER, Case, Survey, enumerated
 from heartseg.data.splits import notes_on_split, split_patients
 from heartseg.errors import BadFilesError, InputError, one_line, printing_notes, run_command
-from heartseg.metrics.scale import Measured, disagreement, impossible_size, measured
+from heartseg.metrics.scale import Measured, disagreement, impossible_size, measured, swapped_phases
 from heartseg.paths import prepared_path
 
 UNITS = {
@@ -188,19 +188,14 @@ def _notes_on_scale(sizes: Mapping[str, Mapping[tuple[str, str], Measured]]) -> 
         if (reason := impossible_size(size))
     }
     apart = {patient: reason for patient, own in sizes.items() if (reason := disagreement(own))}
-    swapped = {
-        f"{patient}_{view}": f"{own[view, 'ED'].area:.0f} and {own[view, 'ES'].area:.0f} mm2"
-        for patient, own in sizes.items()
-        for view, phase in own
-        if phase == "ED" and own[view, "ED"].area < own.get((view, "ES"), own[view, "ED"]).area
-    }
+    swapped = {p: reason for p, own in sizes.items() if (reason := swapped_phases(own))}
     scale, phases = "Check the scale of the files", "Check whether the files are swapped"
     return [
         f"{enumerated(list(found))}: {what} (the first: {next(iter(found.values()))}). {remedy}"
         for what, found, remedy in (
             ("the mask shows a heart of a size that no human has", impossible, scale),
             ("the images of the patient disagree about the scale", apart, scale),
-            ("the LV is smaller at ED than at ES", swapped, phases),
+            ("the masks of the patient show an LV that is smaller at ED", swapped, phases),
         )
         if found
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ M_MODE = 2
 CENTIMETRES = 3  # Physical Units X/Y Direction (0018,6024) and (0018,6026), C.8.5.5.1.15
 
 WINDOW = ("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence")
+SIZES = ("Rows", "Columns")
 KEPT = (
     "SOPClassUID",
     "SequenceOfUltrasoundRegions",
@@ -75,15 +76,19 @@ def open_dicom(path: Path) -> Dataset:
     return pydicom.dcmread(BytesIO(path.read_bytes()), specific_tags=list(KEPT))
 
 
-def check_picture(dataset: Dataset) -> None:
+def check_picture(dataset: Dataset, needed: Sequence[str] = (*SIZES, "PixelData")) -> None:
     """Refuse what holds no picture: reports, directories, waveforms.
+
+    Args:
+        dataset: the file.
+        needed: the elements that a picture has.
 
     Raises:
         InputError: "reason. Remedy."
     """
     from pydicom.uid import UID
 
-    lacking = [key for key in ("Rows", "Columns", "PixelData") if key not in dataset]
+    lacking = [key for key in needed if dataset.get(key) is None]
     if lacking:
         stated = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID", "")
         kind = UID(str(stated)).name or "of no stated kind"

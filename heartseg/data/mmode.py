@@ -25,7 +25,7 @@ from heartseg.data.mmode_pictures import (
 from heartseg.data.mmode_table import read_numbers, read_windows_csv, torn_recordings
 from heartseg.data.prepared import Sample
 from heartseg.data.source import Survey
-from heartseg.data.species import SPECIES, Scale, Species, check_scale, tallest
+from heartseg.data.species import SPECIES, Scale, Species, check_scale, odd_size, tallest
 from heartseg.errors import BadFilesError, InputError
 
 
@@ -88,6 +88,10 @@ class MmodeCase:
             elif self.species is not None:
                 tall = tallest(inside)
                 problems += check_scale(self.scale, image.shape, tall, self.species)
+                if doubt := odd_size(self.scale, tall, self.species):
+                    notes.append(f"{self.case_id}: {doubt}")
+            if inside.shape == image.shape and min(inside[0].mean(), inside[-1].mean()) > 0.5:
+                notes.append(f"{self.case_id}: its mask reaches both edges; is it inverted?")
         if problems:
             raise BadFilesError("mmode", problems)
         return Sample(

@@ -72,17 +72,7 @@ def read_nifti(path: Path) -> Images:
         InputError: "reason. Remedy."
     """
     data = read_bytes(path)
-    sizes = [int.from_bytes(data[:4], order) for order in ("little", "big")]
-    if not {348, 540} & set(sizes):
-        raise InputError(f"is packed by gzip, and what is in it {_packed(data)}")
-    if len(data) < nib.Nifti1Header.sizeof_hdr:
-        raise InputError("is truncated. Copy it again")
-    second = 540 in sizes
-    if not second and data[344:347] != b"n+1":
-        raise InputError(
-            "has a header of Analyze, or of NIfTI with its pixels in another file (.hdr and .img). "
-            "Save it as one .nii file"
-        )
+    second = header_of(data) is nib.Nifti2Header
     image = (nib.Nifti2Image if second else nib.Nifti1Image).from_bytes(data)
     if math.prod(image.shape) > 4 * MOST_PIXELS_IN_ALL:
         raise InputError(f"has shape {image.shape}, more pixels than can be. Export it again")
@@ -102,7 +92,31 @@ def read_nifti(path: Path) -> Images:
     )
 
 
-def _packed(data: bytes) -> str:
+def header_of(data: bytes) -> type[nib.Nifti1Header]:
+    """The kind of header that a file begins with.
+
+    Args:
+        data: the file, unpacked, or its beginning.
+
+    Raises:
+        InputError: it is not NIfTI, or not all of it.
+    """
+    sizes = {int.from_bytes(data[:4], order) for order in ("little", "big")}
+    if not {348, 540} & sizes:
+        raise InputError(f"is packed by gzip, and what is in it {_other_than_nifti(data)}")
+    if len(data) < nib.Nifti1Header.sizeof_hdr:
+        raise InputError("is truncated. Copy it again")
+    if 540 in sizes:
+        return nib.Nifti2Header
+    if data[344:347] != b"n+1":
+        raise InputError(
+            "has a header of Analyze, or of NIfTI with its pixels in another file (.hdr and .img). "
+            "Save it as one .nii file"
+        )
+    return nib.Nifti1Header
+
+
+def _other_than_nifti(data: bytes) -> str:
     from heartseg.data.images import kind_of, not_understood
 
     if data[257:262] == b"ustar":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import re
 import struct
 import tarfile
 import unicodedata
@@ -16,16 +17,21 @@ import av
 import nibabel as nib
 import numpy as np
 import pytest
+from fastapi import HTTPException
 from PIL import Image
 
 from heartseg.config import Params
 from heartseg.data import camus, mmode
 from heartseg.data.images import read_images
 from heartseg.data.mmode_folder import find_recordings
+from heartseg.data.mmode_recordings import Defaults, read_recording
 from heartseg.data.phantoms.recording import make_dicom
+from heartseg.data.species import MOUSE
 from heartseg.errors import InputError, writing_to
 from heartseg.predicting.files import find_jobs
 from heartseg.prepare import check
+from heartseg.serving.limits import Limits
+from heartseg.serving.uploads import read_uploads
 from tests.data.raw import AFFINE, echo, write_nifti, write_patient, write_windows
 
 GRAY = echo()[0]
@@ -211,6 +217,60 @@ def test_a_frame_time_that_cannot_be(tmp_path: Path, milliseconds: str, rate: in
     assert read_images(tmp_path / "a.dcm").frame_rate == rate
 
 
+# --- uploads ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("made", "status", "told"),
+    [
+        ({"Rows": None}, 422, "holds no picture"),  # a report, or DICOMDIR
+        ({"NumberOfFrames": "-9"}, 422, "-9 frame"),
+        ({}, 200, ""),
+    ],
+)
+def test_what_an_upload_says_of_its_size(made: dict, status: int, told: str) -> None:
+    dataset = make_dicom([GRAY, GRAY], 1.0, 1.0)
+    del dataset.SequenceOfUltrasoundRegions
+    for key, value in made.items():
+        setattr(dataset, key, value)
+    stream = io.BytesIO()
+    dataset.save_as(stream, enforce_file_format=True)
+    found, detail = upload(stream.getvalue())
+    assert found == status
+    assert told in detail
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_an_upload_of_another_kind_is_told_as_by_the_other_commands(kind: str) -> None:
+    data, told = OTHERS[kind]
+    status, detail = upload(data)
+    assert status in (415, 422)
+    assert re.search(told, detail)
+
+
+def test_an_upload_of_one_sagittal_slice(tmp_path: Path) -> None:
+    """(1, W, H): 389 frames by its third axis."""
+    affine = np.diag([1.0, -0.5, -0.5, 1.0])
+    tall = np.tile(GRAY, (8, 1)).T[None]
+    nib.save(nib.Nifti1Image(tall, affine), tmp_path / "a.nii")
+    assert upload((tmp_path / "a.nii").read_bytes()) == (200, "")
+    assert (read_images(tmp_path / "a.nii").frames == tall[0].T).all()
+
+
+def upload(data: bytes) -> tuple[int, str]:
+    """Status and detail of the service's answer to a file, 200 if it is taken."""
+    taken: list[int] = []
+    try:
+        read_uploads(
+            [(io.BytesIO(data), "a")], Limits(upload_bytes=1 << 20, upload_s=1.0), taken.append
+        )
+    except HTTPException as error:
+        return error.status_code, error.detail
+    finally:
+        assert min(taken, default=0) >= 0
+    return 200, ""
+
+
 # --- names and folders --------------------------------------------------------------------
 
 
@@ -279,8 +339,9 @@ def test_swapped_phases_are_noted(tmp_path: Path) -> None:
     write_nifti(folder / "p1_2CH_ED_gt.nii.gz", small)
     notes: list[str] = []
     check("camus", camus.survey(tmp_path, use_lists=False).cases, 1, notes)
-    (note,) = (note for note in notes if "ED than at ES" in note)
-    assert note.startswith("p1_2CH: ")
+    (note,) = (note for note in notes if "smaller at ED" in note)
+    assert note.startswith("p1: ")
+    assert "2CH" in note
 
 
 @pytest.mark.parametrize("names", [("IMG", "Mask"), ("images", "masks")])
@@ -293,6 +354,35 @@ def test_folders_of_windows_by_other_names_are_told(
     config = params.datasets.mmode.model_copy(update={"source": tmp_path})
     with pytest.raises(InputError, match=f"found: {names[0]}, {names[1]}"):
         mmode.survey(config)
+
+
+def test_a_mask_that_reaches_both_edges_is_noted(tmp_path: Path, params: Params) -> None:
+    write_windows(tmp_path)
+    path = tmp_path / "mask" / "a0_w0.png"
+    Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    config = params.datasets.mmode.model_copy(update={"source": tmp_path, "mm_per_row": 0.2})
+    first, second, *_ = (case.read() for case in mmode.survey(config).cases)
+    assert any("inverted" in note for note in first.notes)
+    assert second.notes == ()
+
+
+def test_a_scale_that_makes_a_rare_lv_is_doubted(tmp_path: Path, params: Params) -> None:
+    """An LV of 12 mm, in a mouse: not impossible, but not likely."""
+    write_windows(tmp_path)
+    config = params.datasets.mmode.model_copy(update={"source": tmp_path})
+    for mm_per_row, noted in ((12 / 14, True), (3 / 14, False)):
+        case = mmode.survey(config.model_copy(update={"mm_per_row": mm_per_row})).cases[0]
+        assert any("Check the scale" in note for note in case.read().notes) == noted
+
+
+def test_a_mask_beside_traces_is_named_as_not_used(tmp_path: Path) -> None:
+    Image.fromarray(GRAY).save(tmp_path / "a.png")
+    Image.fromarray(GRAY).save(tmp_path / "a_mask.png")
+    (tmp_path / "a_traces.csv").write_text("col,upper_row,lower_row\n0,4,18\n39,4,18\n")
+    (recording,) = find_recordings([tmp_path], [])
+    notes: list[str] = []
+    read_recording(recording, Defaults(MOUSE, (0.2, 0.001)), notes)
+    assert any("a_mask.png: not used" in note for note in notes)
 
 
 def test_masks_of_windows_by_other_names_are_one_problem(tmp_path: Path, params: Params) -> None:
