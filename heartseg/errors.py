@@ -16,6 +16,15 @@ from heartseg.text import printable
 
 STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 """What a disk says that is full, over its quota, or read-only."""
+REMEDIES = {
+    errno.ENAMETOOLONG: "Give the file a shorter name",
+    errno.ENOSPC: "Make room",
+    errno.EDQUOT: "Make room",
+    errno.ENOTDIR: "A part of its path is a file: name another place",
+    errno.EEXIST: "A file is in the place of a folder: name another place",
+    errno.EISDIR: "A folder has that name: name another place",
+}
+"""What to do where a file cannot be written, by the error's number."""
 
 
 class InputError(Exception):
@@ -85,7 +94,8 @@ def writing_to(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or error
-        raise InputError(f"{path}: cannot be written ({reason}). Mend it.") from None
+        remedy = REMEDIES.get(error.errno or 0, "Name another place, or change its permissions")
+        raise InputError(f"{path}: cannot be written ({reason}). {remedy}.") from None
 
 
 @contextmanager

@@ -62,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from heartseg.predicting.source import read_model
 
     out = options.out.absolute()
-    jobs, problems = find_jobs(options.inputs, out)
-    total = Outcome(problems=problems)
+    total = Outcome()
+    jobs, total.problems = find_jobs(options.inputs, out, total.notes)
     if jobs:
         package = read_model(options.model)
         settings = {

@@ -21,7 +21,7 @@ from heartseg.data.sequences import stack_sequences
 from heartseg.data.source import PHANTOM_MARKER, Case, Survey, enumerated
 from heartseg.data.splits import notes_on_split, split_patients
 from heartseg.errors import BadFilesError, InputError, one_line, printing_notes, run_command
-from heartseg.metrics.scale import Measured, disagreement, impossible_size, measured
+from heartseg.metrics.scale import Measured, disagreement, impossible_size, measured, swapped_phases
 from heartseg.paths import prepared_path
 
 UNITS = {
@@ -180,7 +180,7 @@ def _check(dataset: str, case: Case) -> _Found:
 
 
 def _notes_on_scale(sizes: Mapping[str, Mapping[tuple[str, str], Measured]]) -> list[str]:
-    """Notes on images, and on patients, whose reference masks show that a scale is wrong."""
+    """Notes on images and patients whose reference masks show that a scale or a name is wrong."""
     impossible = {
         f"{patient}_{view}_{phase}": reason
         for patient, own in sizes.items()
@@ -188,12 +188,14 @@ def _notes_on_scale(sizes: Mapping[str, Mapping[tuple[str, str], Measured]]) -> 
         if (reason := impossible_size(size))
     }
     apart = {patient: reason for patient, own in sizes.items() if (reason := disagreement(own))}
+    swapped = {p: reason for p, own in sizes.items() if (reason := swapped_phases(own))}
+    scale, phases = "Check the scale of the files", "Check whether the files are swapped"
     return [
-        f"{enumerated(list(found))}: {what} (the first: {next(iter(found.values()))}). Check the "
-        "scale of the files"
-        for what, found in (
-            ("the mask shows a heart of a size that no human has", impossible),
-            ("the images of the patient disagree about the scale", apart),
+        f"{enumerated(list(found))}: {what} (the first: {next(iter(found.values()))}). {remedy}"
+        for what, found, remedy in (
+            ("the mask shows a heart of a size that no human has", impossible, scale),
+            ("the images of the patient disagree about the scale", apart, scale),
+            ("the masks of the patient show an LV that is smaller at ED", swapped, phases),
         )
         if found
     ]

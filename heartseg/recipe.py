@@ -17,6 +17,10 @@ DatasetName = Literal["camus", "mmode", "mmode-quality"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+# A recipe may come with somebody else's model: what it builds, and takes to run, is bounded.
+Channels = Annotated[int, Field(ge=1, le=4096)]
+InChannels = Annotated[int, Field(ge=1, le=256)]
+MOST_LEVELS = 12
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 WEIGHTS_FIELDS = ("weights", "backbone_weights")
@@ -36,11 +40,11 @@ class DeepLabV3Config(Section):
     """DeepLabV3 (Chen et al. 2017, arXiv:1706.05587), from torchvision."""
 
     name: Literal["deeplabv3"]
-    in_channels: Count
+    in_channels: InChannels
     backbone: Literal["resnet50", "resnet101", "mobilenet_v3_large"]
     output_stride: Literal[8, 16]
     """Input size over the size of the last feature map."""
-    atrous_rates: Literal["auto"] | Annotated[list[Count], Field(min_length=3, max_length=3)]
+    atrous_rates: Literal["auto"] | Annotated[list[Channels], Field(min_length=3, max_length=3)]
     """Dilations of ASPP. auto: 6, 12, 18 at output stride 16, as in the paper, or those that
     torchvision's weights of that name were trained with; doubled at stride 8. For weights of a
     MobileNet from a file they must be given: torchvision's expect 12, 24, 36."""
@@ -64,8 +68,8 @@ class QuickNATConfig(Section):
     """QuickNAT (Roy et al., NeuroImage 186, 2019)."""
 
     name: Literal["quicknat"]
-    in_channels: Count
-    filters: Count
+    in_channels: InChannels
+    filters: Channels
     kernel: Literal[3, 5, 7]
     squeeze_excite: Literal["none", "channel", "spatial", "both"]
     dropout: Fraction
@@ -77,9 +81,9 @@ class UNetConfig(Section):
     """MONAI's residual U-Net (Kerfoot et al., STACOM 2018)."""
 
     name: Literal["unet"]
-    in_channels: Count
-    channels: Annotated[list[Count], Field(min_length=2)]
-    residual_units: Annotated[int, Field(ge=0)]
+    in_channels: InChannels
+    channels: Annotated[list[Channels], Field(min_length=2, max_length=MOST_LEVELS)]
+    residual_units: Annotated[int, Field(ge=0, le=32)]
     dropout: Fraction
 
 
@@ -87,8 +91,8 @@ class DynUNetConfig(Section):
     """MONAI's DynUNet, the network of nnU-Net (Isensee et al., Nature Methods 2021)."""
 
     name: Literal["dynunet"]
-    in_channels: Count
-    filters: Annotated[list[Count], Field(min_length=3)]
+    in_channels: InChannels
+    filters: Annotated[list[Channels], Field(min_length=3, max_length=MOST_LEVELS)]
     dropout: Fraction
 
 
@@ -96,8 +100,8 @@ class WindowCNNConfig(Section):
     """A small convolutional network that decides about a window as a whole: mmode-quality."""
 
     name: Literal["window_cnn"]
-    in_channels: Count
-    filters: Annotated[list[Count], Field(min_length=1)]
+    in_channels: InChannels
+    filters: Annotated[list[Channels], Field(min_length=1, max_length=MOST_LEVELS)]
     """Of each block, which halves the resolution."""
     dropout: Fraction
 
@@ -187,7 +191,7 @@ class Recipe(RecipeDefaults):
 
     dataset: DatasetName
     model: ModelConfig
-    input_size: Annotated[int, Field(ge=32)]
+    input_size: Annotated[int, Field(ge=32, le=2048)]
     """Rows and columns that the network sees, in pixels."""
     batch_size: Count
     """Images per optimizer step over all workers; each worker's share is derived."""

@@ -24,6 +24,12 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?inf")
 
 
+def normal(name: str) -> str:
+    """The name in composed letters (NFC): macOS decomposes them in file names, so that the same
+    name would be two."""
+    return unicodedata.normalize("NFC", name)
+
+
 def printable(value: T, *, lines: bool = False) -> T:
     """Remove what a terminal or a browser would obey or hide instead of showing it.
 

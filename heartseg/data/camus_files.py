@@ -9,46 +9,31 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from heartseg.data.camus_names import (
+    ENDINGS,
     LAYOUT,
     PHASES,
     UNLABELLED_FOLDERS,
     ending_of,
+    is_of_another_kind,
     parse,
     partner_of,
 )
 from heartseg.data.labels import Camus
-from heartseg.data.source import MOST_NAMES, enumerated
-from heartseg.errors import InputError, one_line
-
-HIDDEN = (".", "__MACOSX")
-"""Beginnings of names that file managers hide; "._" files hold attributes of the files beside."""
+from heartseg.data.source import MOST_NAMES, enumerated, files_below
+from heartseg.errors import InputError
+from heartseg.text import normal
 
 Frames = dict[tuple[str, str, str, bool], list[Path]]
 """Files by patient, view, frames ("ED", "ES" or "half_sequence"), and whether they are masks."""
 
 
 def list_files(source: Path, problems: list[str]) -> list[Path]:
-    """All files below a folder, sorted, without hidden ones."""
+    """All files below the source, see `files_below`."""
     if not os.path.isdir(source):
         if os.path.exists(source):
             raise InputError(f"{source} is a file, not a folder. Unpack it and name the folder.")
         raise InputError(f"{source} does not exist. Name the folder of the CAMUS release.")
-
-    def unreadable(error: OSError) -> None:
-        problems.append(
-            f"{error.filename}: cannot be read ({one_line(error)}). Mend its permissions."
-        )
-
-    files: list[Path] = []
-    seen = {os.path.realpath(source)}  # links may lead round in a circle
-    for folder, folders, names in os.walk(source, onerror=unreadable, followlinks=True):
-        kept = {os.path.realpath(os.path.join(folder, name)): name for name in folders}
-        folders[:] = sorted(
-            name for real, name in kept.items() if real not in seen and not name.startswith(HIDDEN)
-        )
-        seen |= kept.keys()
-        files += [Path(folder, name) for name in names if not name.startswith(HIDDEN)]
-    return sorted(files)
+    return files_below(source, problems)
 
 
 def by_frame(source: Path, files: Iterable[Path], notes: list[str]) -> Frames:
@@ -58,11 +43,13 @@ def by_frame(source: Path, files: Iterable[Path], notes: list[str]) -> Frames:
     frames: Frames = defaultdict(list)
     elsewhere, other = [], [path for path in files if ending_of(path) and path not in named]
     for path, name in named.items():
-        if path.parent.name != name.patient and path.parent.name in patients:
+        folder = normal(path.parent.name)
+        if folder != name.patient and folder in patients:
             elsewhere.append(path)
         else:
             frames[name.patient, name.view, name.frames, name.is_mask].append(path)
     for reason, paths in (
+        (f"not {', '.join(ENDINGS)}", [path for path in files if is_of_another_kind(path)]),
         ("not named PATIENT_VIEW_PHASE", other),
         ("in the folder of another patient", elsewhere),
     ):

@@ -6,11 +6,15 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from heartseg.text import normal
+
 VIEWS = ("2CH", "4CH")
 PHASES = ("ED", "ES")
 HALF_SEQUENCE = "half_sequence"
 ENDINGS = (".nii.gz", ".nii", ".mhd", ".mha")
 """Of images and label maps, in any case. The pixels of a .mhd file are in a .raw or .zraw file."""
+PIXELS = (".raw", ".zraw")
+"""Endings of the files that hold the pixels of .mhd files."""
 NNUNET_FOLDERS = {"labelstr": "imagesTr", "labelsts": "imagesTs"}
 """nnU-Net's folders of label maps, and of their images."""
 LABEL_FOLDERS = (*NNUNET_FOLDERS, "labels", "masks", "mask")
@@ -34,7 +38,7 @@ class FrameName:
     """An end-diastolic or end-systolic frame of a view.
 
     Attributes:
-        patient: as written.
+        patient: as written, in composed letters (see `normal`).
         view: "2CH" or "4CH".
         phase: "ED" or "ES".
     """
@@ -49,7 +53,7 @@ class Named:
     """What the name of a CAMUS file says.
 
     Attributes:
-        patient: as written.
+        patient: as written, in composed letters (see `normal`).
         view: "2CH" or "4CH".
         frames: "ED", "ES" or "half_sequence".
         is_mask: whether the file holds label maps.
@@ -74,7 +78,7 @@ def parse(path: Path) -> Named | None:
         path: of the file; folders above the source do not belong to it.
     """
     ending = ending_of(path)
-    match = _STEM.fullmatch(path.name.removesuffix(ending)) if ending else None
+    match = _STEM.fullmatch(normal(path.name.removesuffix(ending))) if ending else None
     if match is None:
         return None
     frames = match["frames"].upper()
@@ -87,13 +91,19 @@ def parse(path: Path) -> Named | None:
     )
 
 
+def is_of_another_kind(path: Path) -> bool:
+    """Whether a file is named as an image or label map, and has an ending that is not read."""
+    pixels = path.suffix.lower() in PIXELS
+    return not (pixels or ending_of(path)) and bool(_STEM.match(normal(path.name)))
+
+
 def parse_frame(stem: str) -> FrameName | None:
     """Read PATIENT_VIEW_PHASE: in any case, with dashes, with nnU-Net's ending _0000.
 
     Args:
         stem: the file's name without its ending.
     """
-    match = _STEM.fullmatch(stem)
+    match = _STEM.fullmatch(normal(stem))
     if match is None or match["mask"] or match["frames"].upper() not in PHASES:
         return None
     return FrameName(match["patient"], match["view"].upper(), match["frames"].upper())

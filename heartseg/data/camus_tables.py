@@ -12,6 +12,7 @@ from pathlib import Path
 
 from heartseg.data.camus_names import PHASES
 from heartseg.errors import InputError, one_line
+from heartseg.text import normal
 
 SPLIT_LISTS = {"training": "train", "validation": "val", "testing": "test"}
 INFO_FILE = re.compile(r"info_(2ch|4ch)\.cfg", re.IGNORECASE)
@@ -63,9 +64,10 @@ def read_info(path: Path) -> Info:
     ejection = values.get("ef", values.get("lvef"))
     if ejection is not None:
         reference["reference_ef"] = _number(ejection)
-        if not 0 <= reference["reference_ef"] <= 100:
+        if not 1 < reference["reference_ef"] <= 100:
             raise InputError(
-                f"{path}: EF is {ejection!r}. Write a percentage from 0 to 100, or remove the line."
+                f"{path}: EF is {ejection!r}. Write a percentage from 1 to 100, not a fraction, or "
+                "remove the line."
             )
     if "lvedv" in values and "lvesv" in values:
         edv, esv = _number(values["lvedv"]), _number(values["lvesv"])
@@ -93,7 +95,7 @@ def read_truth(path: Path, problems: list[str]) -> dict[str, dict[str, float]]:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             table = csv.DictReader(stream, restval="")
             rows = [
-                (row["patient"].strip(), float(row["edv_ml"]), float(row["esv_ml"]))
+                (normal(row["patient"].strip()), float(row["edv_ml"]), float(row["esv_ml"]))
                 for row in table
             ]
     except KeyError as error:
@@ -147,7 +149,7 @@ def read_split_lists(
             problems.append(f"{path}: is there twice, also as {lists[name][0]}. Keep one.")
             continue
         try:
-            listed = set(_text(path).split())
+            listed = set(normal(_text(path)).split())
         except InputError as error:
             lists[name] = path, set()
             problems.append(str(error))

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from heartseg.errors import InputError, one_line
-from heartseg.text import unguarded
+from heartseg.text import normal, unguarded
 from heartseg.yaml_file import no_such
 
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -120,7 +120,7 @@ def _parse(path: Path, known: Sequence[str]) -> tuple[str, list[str], list[list[
         read = list(csv.reader(stream, delimiter=delimiter, skipinitialspace=True))
     except (csv.Error, TypeError) as error:
         raise InputError(f"{path}: is no CSV table ({one_line(error)}). Save it as CSV.") from None
-    lines = [[unguarded(cell.strip()) for cell in line] for line in read]
+    lines = [[normal(unguarded(cell.strip())) for cell in line] for line in read]
     lines = [line for line in lines if any(line)]
     if not lines:
         raise InputError(f"{path}: is empty. Give it a header and a row per entry, or remove it.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from heartseg.data.dicom_streams import check_stream
-from heartseg.data.geometry import SAME_SCALE, Geometry, Spacing, geometry_of
+from heartseg.data.geometry import SAME_SCALE, Geometry, Spacing, believed_step, geometry_of
 from heartseg.data.pixels import Images, depth_of
 from heartseg.errors import InputError, one_line
 
@@ -24,6 +24,7 @@ M_MODE = 2
 CENTIMETRES = 3  # Physical Units X/Y Direction (0018,6024) and (0018,6026), C.8.5.5.1.15
 
 WINDOW = ("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence")
+SIZES = ("Rows", "Columns")
 KEPT = (
     "SOPClassUID",
     "SequenceOfUltrasoundRegions",
@@ -75,17 +76,22 @@ def open_dicom(path: Path) -> Dataset:
     return pydicom.dcmread(BytesIO(path.read_bytes()), specific_tags=list(KEPT))
 
 
-def check_picture(dataset: Dataset) -> None:
+def check_picture(dataset: Dataset, needed: Sequence[str] = (*SIZES, "PixelData")) -> None:
     """Refuse what holds no picture: reports, directories, waveforms.
+
+    Args:
+        dataset: the file.
+        needed: the elements that a picture has.
 
     Raises:
         InputError: "reason. Remedy."
     """
     from pydicom.uid import UID
 
-    lacking = [key for key in ("Rows", "Columns", "PixelData") if key not in dataset]
+    lacking = [key for key in needed if dataset.get(key) is None]
     if lacking:
-        kind = UID(str(dataset.get("SOPClassUID", ""))).name or "of no stated kind"
+        stated = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID", "")
+        kind = UID(str(stated)).name or "of no stated kind"
         raise InputError(
             f"holds no picture: it is {kind}, without {' and '.join(lacking)}. Give the files of "
             "the images"
@@ -130,8 +136,7 @@ def read_tissue(path: Path) -> Images:
 
 def _tissue_region(dataset: Dataset, notes: list[str]) -> tuple[slice, slice, Geometry]:
     """Rows, columns and geometry of the largest 2-D region, or of the whole picture."""
-    step = number_of(dataset, "FrameTime") / 1000
-    time = step if 0 < step < math.inf else None
+    time = believed_step(number_of(dataset, "FrameTime") / 1000)
     shape = (int(dataset.Rows), int(dataset.Columns))
     by_pixels = _pixel_spacing(dataset)
     regions = dataset.get("SequenceOfUltrasoundRegions") or []

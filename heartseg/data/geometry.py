@@ -23,6 +23,8 @@ probes reach 30 cm, and a sector of 90 degrees is 1.4 times as wide as deep: 42 
 the CAMUS release measure up to 300 x 364 mm with the empty corners beside the sector."""
 MOST_STRETCHED = 4.0
 """Ratio of a pixel's sides. CAMUS pixels were 2:1 originally; more is a mistake in one field."""
+LEAST_STEP = 1e-4
+"""Seconds per frame; ultrafast imaging takes a few thousand frames per second."""
 SAME_SCALE = 0.01
 """Relative difference from which two scales of one file contradict each other."""
 LEAST_ALIGNED = math.cos(math.radians(35))
@@ -77,6 +79,11 @@ def scale_doubt(spacing: Sequence[float], shape: Sequence[int]) -> str:
             f"{width:.3g} mm wide; pictures of hearts are {least:g} to {most:g} mm"
         )
     return ""
+
+
+def believed_step(seconds: float) -> float | None:
+    """The time per frame if a probe can take so long or short, else None."""
+    return seconds if LEAST_STEP < seconds < 1 else None
 
 
 def geometry_of(

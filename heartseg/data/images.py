@@ -198,8 +198,18 @@ def _reader(path: Path) -> Callable[[Path], Images]:
     if kind is None:
         if not head:
             raise InputError("is empty. Copy it again")
-        raise InputError(f"is not {KINDS}, by its content. Convert it")
+        raise InputError(not_understood(head))
     return READERS[kind]
+
+
+def not_understood(head: bytes) -> str:
+    """What a file is that no reader takes, and what to do with it."""
+    for mark, told in OTHERS.items():
+        if head.lstrip().startswith(mark):
+            return told
+    if head.startswith((b"\x08\0", b"\x02\0")) and head[3:4] == b"\0":
+        return "looks like DICOM without its first 132 bytes. Restore them (dcmconv, gdcmconv)"
+    return f"is not {KINDS}, by its content. Convert it"
 
 
 def kind_of(head: bytes) -> str | None:
@@ -227,9 +237,25 @@ def kind_of(head: bytes) -> str | None:
 MARKS: dict[str, bytes | tuple[bytes, ...]] = {
     "png": b"\x89PNG\r\n\x1a\n",
     "jpeg": b"\xff\xd8\xff",
-    "tiff": (b"II*\0", b"MM\0*"),
+    "tiff": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
     "nifti": b"\x1f\x8b",
 }
+OTHERS = {
+    b"PK\x03\x04": "is a ZIP archive. Unpack it",
+    b"BZh": "is packed by bzip2. Unpack it",
+    b"\xfd7zXZ": "is packed by xz. Unpack it",
+    b"\x1f\x8b": "is packed by gzip. Unpack it",
+    b"NRRD": "is NRRD. Save it as NIfTI, for instance from 3D Slicer",
+    b"GIF8": "is GIF. Export it as PNG, or a sequence as AVI or MP4",
+    b"RIFF": "is WebP or sound. Export it as PNG, or a sequence as AVI or MP4",
+    b"BM": "is BMP. Export it as PNG",
+    b"\x1aE\xdf\xa3": "is Matroska or WebM. Export it as AVI or MP4",
+    b"\x89HDF": "is HDF5. Export the images from it",
+    b"MATLAB": "is a MATLAB file. Export the images from it (niftiwrite, imwrite)",
+    b"<": "is a web page or XML, no image. Download the file again",
+    b"version https://git-lfs": "is a pointer of Git LFS. Run `git lfs pull`",
+}
+"""What people have under the name of an image, by its first bytes."""
 
 
 def _nifti(path: Path) -> Images:

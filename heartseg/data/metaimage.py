@@ -97,6 +97,12 @@ def read_header(path: Path) -> dict[str, str]:
     else:
         raise InputError("has no ElementDataFile in its header. Export it again")
     sizes = shape_of(fields)
+    for key in SIZES:
+        try:
+            [float(word) for word in fields.get(key, "").split()]
+        except ValueError:
+            stated = f"its header states {key} = {fields[key][:40]!r}"
+            raise InputError(f"{stated}. Write numbers with a decimal point") from None
     kind = fields.get("ElementType", "").removesuffix("_ARRAY")
     if kind not in BYTES:
         raise InputError(f"holds {kind or 'values of no stated type'}, not gray values. Convert it")

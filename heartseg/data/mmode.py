@@ -14,11 +14,18 @@ import numpy as np
 
 from heartseg.config import MmodeDataset
 from heartseg.data.labels import Mmode
-from heartseg.data.mmode_pictures import KINDS, find_pictures, read_mask, read_picture
+from heartseg.data.mmode_pictures import (
+    KINDS,
+    find_pictures,
+    list_files,
+    read_mask,
+    read_picture,
+    some,
+)
 from heartseg.data.mmode_table import read_numbers, read_windows_csv, torn_recordings
 from heartseg.data.prepared import Sample
 from heartseg.data.source import Survey
-from heartseg.data.species import SPECIES, Scale, Species, check_scale, tallest
+from heartseg.data.species import SPECIES, Scale, Species, check_scale, odd_size, tallest
 from heartseg.errors import BadFilesError, InputError
 
 
@@ -81,6 +88,10 @@ class MmodeCase:
             elif self.species is not None:
                 tall = tallest(inside)
                 problems += check_scale(self.scale, image.shape, tall, self.species)
+                if doubt := odd_size(self.scale, tall, self.species):
+                    notes.append(f"{self.case_id}: {doubt}")
+            if inside.shape == image.shape and min(inside[0].mean(), inside[-1].mean()) > 0.5:
+                notes.append(f"{self.case_id}: its mask reaches both edges; is it inverted?")
         if problems:
             raise BadFilesError("mmode", problems)
         return Sample(
@@ -121,9 +132,11 @@ def survey(config: MmodeDataset, *, any_scale: bool = False) -> Survey:
         )
     for name in ("img", "mask"):
         if not os.path.isdir(source / name):
+            found = [found.name for found in list_files(source) if found.is_dir()]
             raise InputError(
-                f"{source}: has no folder {name}. Put pictures ({KINDS}) of equal names into its "
-                "folders img and mask; recordings are cut into them by `heartseg windows`."
+                f"{source}: has no folder {name} (found: {some(found) or 'none'}). Put pictures "
+                f"({KINDS}) of equal names into its folders img and mask; recordings are cut into "
+                "them by `heartseg windows`."
             )
     notes: list[str] = []
     images, masks = find_pictures(source / "img", notes), find_pictures(source / "mask", notes)
@@ -131,6 +144,11 @@ def survey(config: MmodeDataset, *, any_scale: bool = False) -> Survey:
         raise InputError(
             f"{source}: img and mask hold no {KINDS} file. Put the windows there."
             + "".join(f"\n  - {note}" for note in notes)
+        )
+    if images and masks and not images.keys() & masks.keys():
+        raise InputError(
+            f"{source}: no picture of img has a mask of the same name: img has {some([*images])}, "
+            f"mask has {some([*masks])}. Rename the files of mask."
         )
 
     rows: dict[str, dict[str, str]] = {}

@@ -26,6 +26,7 @@ from heartseg.data.mmode_pictures import ENDING, KINDS, list_files, recording_na
 from heartseg.data.mmode_quality import FILE as QUALITY
 from heartseg.data.mmode_quality import QualityLabels
 from heartseg.errors import InputError
+from heartseg.text import normal
 from heartseg.yaml_file import no_such
 
 TABLE = "recordings.csv"
@@ -124,7 +125,8 @@ class Folder:
 def _name_of(path: Path) -> str:
     # DICOM files have any ending, and the last number of a UID, as they are named by, is none.
     known = recording_name(path.name)
-    return path.stem if known == path.name and not path.suffix[1:].isdigit() else known
+    as_is = known == normal(path.name) and not path.suffix[1:].isdigit()
+    return normal(path.stem) if as_is else known
 
 
 def read_folder(path: Path) -> Folder:
@@ -139,7 +141,8 @@ def read_folder(path: Path) -> Folder:
     other = []
     for file in list_files(path):
         if match := BESIDE.search(file.name):
-            drawn.setdefault((file.name[: match.start()], match["kind"].lower()), []).append(file)
+            own = normal(file.name[: match.start()])
+            drawn.setdefault((own, match["kind"].lower()), []).append(file)
         elif file.name.lower() in (TABLE, QUALITY) and file.name.lower() not in tables:
             tables[file.name.lower()] = file
         elif _is_recording(file):

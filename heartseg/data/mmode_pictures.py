@@ -9,6 +9,7 @@ import numpy as np
 
 from heartseg.data.images import is_hidden, read_images, read_values
 from heartseg.errors import InputError, one_line
+from heartseg.text import normal
 
 ENDING = re.compile(r"\.(png|tiff?|jpe?g)$", re.IGNORECASE)
 KINDS = "PNG, TIFF or JPEG"
@@ -18,7 +19,7 @@ MOST_NAMES = 5
 
 def without_ending(name: str) -> str:
     """A picture's name without its ending, which may be in any case or be absent."""
-    return ENDING.sub("", name)
+    return normal(ENDING.sub("", name))
 
 
 def recording_name(text: str) -> str:
@@ -86,7 +87,7 @@ def read_mask(path: Path) -> tuple[np.ndarray, list[str]]:
         raise InputError(f"{path}: holds {len(images.frames)} pictures. Give one in a file.")
     if _is_transparent(path):
         raise InputError(
-            f"{path}: is transparent in parts, so its mask may be in the alpha channel. "
+            f"{path}: is transparent, so its mask may be in the alpha channel. "
             "Export it as 8-bit gray without transparency."
         )
     values = images.frames[0]
@@ -99,7 +100,7 @@ def read_mask(path: Path) -> tuple[np.ndarray, list[str]]:
 
 
 def _is_transparent(path: Path) -> bool:
-    """Whether only a part of a picture is transparent."""
+    """Whether a picture is transparent anywhere."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -107,8 +108,7 @@ def _is_transparent(path: Path) -> bool:
         with Image.open(path, formats=["PNG", "TIFF", "JPEG"]) as picture:
             if not picture.has_transparency_data:
                 return False
-            lowest, highest = picture.convert("RGBA").getchannel("A").getextrema()
-            return lowest != highest
+            return picture.convert("RGBA").getchannel("A").getextrema()[0] < 255
     except UnidentifiedImageError:  # another format
         return False
     except Exception as error:  # Pillow raises many kinds on a broken file

@@ -16,7 +16,7 @@ from heartseg.data.mmode_dicom import is_dicom, read_dicom
 from heartseg.data.mmode_folder import AXES, BOX, KNOWN, SPACINGS, TABLE, Folder, Recording
 from heartseg.data.mmode_pictures import read_mask, read_picture
 from heartseg.data.mmode_traces import fill_between, read_traces, traces_of
-from heartseg.data.species import Scale, Species, check_scale, tallest
+from heartseg.data.species import Scale, Species, check_scale, odd_size, tallest
 from heartseg.errors import InputError
 
 
@@ -112,6 +112,8 @@ def read_recording(recording: Recording, defaults: Defaults, notes: list[str]) -
         shape, tall = (image.shape[0], image.shape[1]), tallest(strip.mask)
         if problems := check_scale(scale, shape, tall, defaults.species):
             raise InputError("\n  - ".join(problems))
+        if doubt := odd_size(scale, tall, defaults.species):
+            notes.append(doubt)
         strips.append(strip)
     return strips
 
@@ -176,6 +178,8 @@ def _drawn(
         if not files:
             continue
         if kind == "traces":
+            for mask in folder.drawn.get((name, "mask"), []):
+                notes.append(f"{mask}: not used, because {files[0].name} is there")
             return read_traces(files[0], rows, columns)
         mask, odd = read_mask(files[0])
         notes += [f"{files[0]}: {note}" for note in odd]

@@ -14,7 +14,7 @@ from heartseg.config import Windows
 from heartseg.data.mmode_quality import BAD, GOOD, QualityLabels
 from heartseg.data.mmode_recordings import Strip
 from heartseg.data.mmode_windows import Window, cut_windows, window_size
-from heartseg.errors import InputError, one_line
+from heartseg.errors import writing_to
 from heartseg.text import csv_text
 
 COLUMNS = ("name", "animal", "recording", "mm_per_row", "s_per_column", "quality")
@@ -95,28 +95,27 @@ def write_windows(
     """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
-        temporary.mkdir(parents=True)
-        for part, found in windows.items():
-            for window, _ in found:
-                pictures = {"img": window.image}
-                if part == TO_TRAIN:
-                    pictures["mask"] = window.mask
-                for kind, pixels in pictures.items():
-                    (temporary / part / kind).mkdir(parents=True, exist_ok=True)
-                    Image.fromarray(pixels).save(temporary / part / kind / f"{window.name}.png")
-            if found:
-                _write_csv(temporary / part / "windows.csv", found)
-        for strip in strips:
-            if strip.from_dicom:
-                (temporary / "strips").mkdir(parents=True, exist_ok=True)
-                Image.fromarray(strip.image).save(temporary / "strips" / f"{strip.name}.png")
-        if marker is not None:
-            shutil.copyfile(marker, temporary / marker.name)
-        if folder.is_dir():
-            folder.rmdir()  # empty
-        temporary.rename(folder)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({one_line(error)}). Mend it.") from None
+        with writing_to(folder):
+            temporary.mkdir(parents=True)
+            for part, found in windows.items():
+                for window, _ in found:
+                    pictures = {"img": window.image}
+                    if part == TO_TRAIN:
+                        pictures["mask"] = window.mask
+                    for kind, pixels in pictures.items():
+                        (temporary / part / kind).mkdir(parents=True, exist_ok=True)
+                        Image.fromarray(pixels).save(temporary / part / kind / f"{window.name}.png")
+                if found:
+                    _write_csv(temporary / part / "windows.csv", found)
+            for strip in strips:
+                if strip.from_dicom:
+                    (temporary / "strips").mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(strip.image).save(temporary / "strips" / f"{strip.name}.png")
+            if marker is not None:
+                shutil.copyfile(marker, temporary / marker.name)
+            if folder.is_dir():
+                folder.rmdir()  # empty
+            temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

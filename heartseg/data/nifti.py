@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import zlib
 from io import BytesIO
@@ -10,7 +11,14 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from heartseg.data.geometry import SAME_SCALE, Geometry, Layout, find_layout, geometry_of
+from heartseg.data.geometry import (
+    SAME_SCALE,
+    Geometry,
+    Layout,
+    believed_step,
+    find_layout,
+    geometry_of,
+)
 from heartseg.data.pixels import (
     MOST_PIXELS_IN_ALL,
     Images,
@@ -30,6 +38,8 @@ FREE_TEXT = {"descrip", "aux_file", "intent_name", "db_name"}
 MOST_BYTES = 256 << 20
 """Of an unpacked file; broken or hostile gzip could unpack to any size."""
 GZIP = b"\x1f\x8b"
+logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
+# It prints what it mends in a header, without the file's name. What matters becomes a note here.
 
 
 def read_bytes(path: Path) -> bytes:
@@ -62,7 +72,7 @@ def read_nifti(path: Path) -> Images:
         InputError: "reason. Remedy."
     """
     data = read_bytes(path)
-    second = 540 in (int.from_bytes(data[:4], order) for order in ("little", "big"))
+    second = header_of(data) is nib.Nifti2Header
     image = (nib.Nifti2Image if second else nib.Nifti1Image).from_bytes(data)
     if math.prod(image.shape) > 4 * MOST_PIXELS_IN_ALL:
         raise InputError(f"has shape {image.shape}, more pixels than can be. Export it again")
@@ -71,14 +81,48 @@ def read_nifti(path: Path) -> Images:
     layout = find_layout(pixels.shape, affine)
     frames = layout.to_frames(pixels)
     check_size(frames.shape[1], frames.shape[2], len(frames))
-    notes = [note for note in (colour, orientation, layout.note) if note]
+    steps = stored_sizes(data, type(image.header))
+    notes = [*(colour, orientation, layout.note), *_odd_sizes(steps, image, layout)]
     return Images(
         frames,
-        _geometry(data, image, layout, affine, frames.shape),
+        _geometry([abs(step) for step in steps], image, layout, affine, frames.shape),
         lambda maps, place: _save(image, layout, maps, place),
         ".nii.gz",
-        tuple(notes),
+        tuple(note for note in notes if note),
     )
+
+
+def header_of(data: bytes) -> type[nib.Nifti1Header]:
+    """The kind of header that a file begins with.
+
+    Args:
+        data: the file, unpacked, or its beginning.
+
+    Raises:
+        InputError: it is not NIfTI, or not all of it.
+    """
+    sizes = {int.from_bytes(data[:4], order) for order in ("little", "big")}
+    if not {348, 540} & sizes:
+        raise InputError(f"is packed by gzip, and what is in it {_other_than_nifti(data)}")
+    if len(data) < nib.Nifti1Header.sizeof_hdr:
+        raise InputError("is truncated. Copy it again")
+    if 540 in sizes:
+        return nib.Nifti2Header
+    if data[344:347] != b"n+1":
+        raise InputError(
+            "has a header of Analyze, or of NIfTI with its pixels in another file (.hdr and .img). "
+            "Save it as one .nii file"
+        )
+    return nib.Nifti1Header
+
+
+def _other_than_nifti(data: bytes) -> str:
+    from heartseg.data.images import kind_of, not_understood
+
+    if data[257:262] == b"ustar":
+        return "is a tar archive. Unpack it"
+    kind = kind_of(data)
+    return f"is {kind.upper()}. Unpack it" if kind and kind != "nifti" else not_understood(data)
 
 
 FRAMES = b"frames"
@@ -150,15 +194,29 @@ def _affine(header: nib.Nifti1Header) -> tuple[np.ndarray | None, str]:
     return affine, ""
 
 
+def _odd_sizes(steps: list[float], image: nib.Nifti1Image, layout: Layout) -> list[str]:
+    """Notes on the sizes of a pixel."""
+    notes = []
+    if min(steps[layout.row], steps[layout.column]) < 0:
+        notes.append("states a negative pixel size, the sign of which is ignored")
+    third = layout.shape[layout.time] if layout.time == 2 and len(layout.shape) > 2 else 1
+    alike = math.isclose(steps[2], steps[layout.column], rel_tol=SAME_SCALE)
+    if third > 1 and alike and steps[2] != 1:
+        notes.append(
+            "has pixels of the same size along all three axes, as a volume has; its third axis is "
+            "taken as time"
+        )
+    return notes
+
+
 def _geometry(
-    data: bytes,
+    sizes: list[float],
     image: nib.Nifti1Image,
     layout: Layout,
     affine: np.ndarray | None,
     shape: tuple[int, ...],
 ) -> Geometry:
     space, time = image.header.get_xyzt_units()
-    sizes = stored_sizes(data, type(image.header))
     factor = MM_PER_UNIT[space]
     spacing = (sizes[layout.row] * factor, sizes[layout.column] * factor)
     doubt = ""
@@ -172,7 +230,7 @@ def _geometry(
             )
     step = None
     if layout.time > 2 and layout.time < len(sizes) and time in SECONDS_PER_UNIT:
-        step = sizes[layout.time] * SECONDS_PER_UNIT[time]
+        step = believed_step(sizes[layout.time] * SECONDS_PER_UNIT[time])
     return geometry_of(
         spacing,
         shape[1:],
@@ -181,18 +239,18 @@ def _geometry(
         affine=layout.affine_of(affine * factor)
         if layout.oriented and affine is not None
         else None,
-        time_per_frame=step if step and 0 < step < 1 else None,
+        time_per_frame=step,
     )
 
 
 def stored_sizes(data: bytes, kind: type[nib.Nifti1Header]) -> list[float]:
-    """The sizes of a pixel along the axes as the header has them, which may be 0 or NaN.
+    """The sizes of a pixel along the axes as the header has them: also 0, NaN, or negative.
 
-    Read from the bytes: nibabel silently turns a size of 0 into 1.
+    Read from the bytes: nibabel turns a size of 0 into 1, and drops signs.
 
     Args:
         data: the file, unpacked.
         kind: of its header; that of NIfTI-2 is longer.
     """
     header = kind(data[: kind.sizeof_hdr], check=False)
-    return [abs(float(size)) for size in header["pixdim"][1:]]
+    return [float(size) for size in header["pixdim"][1:]]

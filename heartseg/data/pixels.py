@@ -105,9 +105,16 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
 
 
 def depth_of(values: np.ndarray) -> int:
-    """The least of `DEPTHS` whose bits hold all values (uint16)."""
+    """The least of `DEPTHS` whose bits hold all values.
+
+    Raises:
+        InputError: none does.
+    """
     greatest = int(values.max(initial=0))
-    return next(bits for bits in DEPTHS if greatest < 2**bits)
+    depth = next((bits for bits in DEPTHS if greatest < 2**bits), None)
+    if depth is None:
+        raise InputError(f"has values up to {greatest}, more than 16 bits hold. Export it with 16")
+    return depth
 
 
 # --- colours ------------------------------------------------------------------------------

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from heartseg.data.prepared import Sample
+from heartseg.errors import one_line
 
+HIDDEN = (".", "__MACOSX")
+"""Beginnings of names that file managers hide; "._" files hold attributes of the files beside."""
 PHANTOM_MARKER = "PHANTOM"
 """File at a source's root that says: this dataset is synthetic."""
 
@@ -55,3 +60,28 @@ def enumerated(names: Sequence[str]) -> str:
     """Names as a list for a note: "a, b and 3 more"."""
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     return ", ".join(names[:MOST_NAMES]) + more
+
+
+def files_below(source: Path, problems: list[str]) -> list[Path]:
+    """All files below a folder, sorted, without hidden ones; links are followed.
+
+    Args:
+        source: the folder.
+        problems: gets a line for every folder that cannot be read.
+    """
+
+    def unreadable(error: OSError) -> None:
+        problems.append(
+            f"{error.filename}: cannot be read ({one_line(error)}). Mend its permissions."
+        )
+
+    files: list[Path] = []
+    seen = {os.path.realpath(source)}  # links may lead round in a circle
+    for folder, folders, names in os.walk(source, onerror=unreadable, followlinks=True):
+        kept = {os.path.realpath(os.path.join(folder, name)): name for name in folders}
+        folders[:] = sorted(
+            name for real, name in kept.items() if real not in seen and not name.startswith(HIDDEN)
+        )
+        seen |= kept.keys()
+        files += [Path(folder, name) for name in names if not name.startswith(HIDDEN)]
+    return sorted(files)

@@ -43,6 +43,10 @@ IMPOSSIBLE = 3.0
 mistaken unit is a factor of 10 or 1000."""
 
 
+ODD = 1.5
+"""Factor beyond the plausible diameters from which on a scale is doubted."""
+
+
 @dataclass(frozen=True)
 class Scale:
     """The scale of an M-mode strip and who says so.
@@ -108,6 +112,22 @@ def check_scale(
             + _remedy(mm, "millimetres", units, species, lambda v, of: _wall_fits(diameter * v, of))
         )
     return problems
+
+
+def odd_size(scale: Scale, diameter: float | None, species: Species) -> str:
+    """A note on an LV that is possible, but small or large for its species; "" if it is not.
+
+    Args:
+        scale, diameter, species: as of `check_scale`.
+    """
+    least, most = species.diameters
+    if diameter is None or least / ODD <= diameter * scale.mm_per_row <= ODD * most:
+        return ""
+    return (
+        f"{scale.sources[0]} is {scale.mm_per_row:g} mm per row: the LV would be "
+        f"{diameter * scale.mm_per_row:.3g} mm wide, which is rare in a {species.name} "
+        f"({least:g} to {most:g} mm). Check the scale"
+    )
 
 
 def tallest(inside: np.ndarray) -> float | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from heartseg.data.dicom import LUMA
-from heartseg.data.geometry import Geometry
+from heartseg.data.geometry import Geometry, believed_step
 from heartseg.data.nifti import write_maps
 from heartseg.data.pixels import Images, check_size
 from heartseg.errors import InputError
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 MOST_PIXELS = 2**27
 """Of all frames; 280 of 800 x 600."""
+UNEVEN = 0.5
+"""Part of the mean time between frames by which one may differ: containers round to 1/30 s."""
 
 
 def read_video(path: Path, kind: str) -> Images:
@@ -34,24 +36,39 @@ def read_video(path: Path, kind: str) -> Images:
     Raises:
         InputError: "reason. Remedy."
     """
-    frames, rate = _decoded(path, kind)
+    frames, times = _decoded(path, kind)
     if not frames:
         raise InputError("holds no frame that can be decoded. Export it again")
-    geometry = Geometry(
-        doubt="is a video, which has no scale of tissue",
-        time_per_frame=1 / rate if len(frames) > 1 and 1 < rate < 1000 else None,
-    )
+    step, note = _step(times)
+    geometry = Geometry(doubt="is a video, which has no scale of tissue", time_per_frame=step)
     return Images(
         np.stack(frames),
         geometry,
         lambda maps, place: write_maps(maps, place, geometry),
         ".nii.gz",
+        (note,) if note else (),
     )
 
 
-def _decoded(path: Path, kind: str) -> tuple[list[np.ndarray], float]:
-    """Gray frames uint8 (H, W), and frames per second."""
+def _step(times: list[float | None]) -> tuple[float | None, str]:
+    """Seconds per frame if all are alike, and a note if they are not."""
+    known = [time for time in times if time is not None]
+    if len(known) < max(len(times), 2):
+        return None, ""
+    steps = np.diff(known)
+    step = float(steps.mean())
+    if np.abs(steps - step).max() > UNEVEN * step:
+        return None, (
+            f"has frames {1000 * steps.min():.3g} to {1000 * steps.max():.3g} ms apart; the time "
+            "per frame counts as unknown"
+        )
+    return believed_step(step), ""
+
+
+def _decoded(path: Path, kind: str) -> tuple[list[np.ndarray], list[float | None]]:
+    """Gray frames uint8 (H, W), and the time of each in seconds, None where it has none."""
     frames: list[np.ndarray] = []
+    times: list[float | None] = []
     with _open(path, kind) as container:
         stream = _stream(container)
         for frame in container.decode(stream):
@@ -64,7 +81,8 @@ def _decoded(path: Path, kind: str) -> tuple[list[np.ndarray], float]:
                 )
             colours = frame.to_ndarray(format="rgb24")
             frames.append(np.rint(colours @ LUMA).astype(np.uint8))
-        return frames, float(stream.average_rate or 0)
+            times.append(frame.time)
+        return frames, times
 
 
 def sizes_of(path: Path, kind: str) -> tuple[int, int, int]:

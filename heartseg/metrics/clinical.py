@@ -89,8 +89,8 @@ def indices(masks: Masks, images: Images | None = None) -> dict[str, float]:
     edv_ml, esv_ml, ef_percent _area_length_VIEW: from that view alone.
     lv_length_mm, lv_area_mm2, myo_area_mm2, la_area_mm2 _VIEW_PHASE.
     la_volume_ml, la_volume_disks_ml: area-length and biplane disks at ES, when it is largest.
-    edge, size, scales_differ, plausible: whether the LV's volumes and EF can be believed, see
-    `heartseg.metrics.plausibility.patient_flags`.
+    edge, size, scales_differ, phases, plausible: whether the LV's volumes and EF can be believed,
+    see `heartseg.metrics.plausibility.patient_flags`.
 
     Args:
         masks: label map (H, W) and spacing (row, column) in mm by (view, phase).

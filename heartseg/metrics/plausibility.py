@@ -21,7 +21,13 @@ from heartseg.data.prepared import decode_png
 from heartseg.metrics import Spacing
 from heartseg.metrics.bootstrap import FRACTION, named_interval
 from heartseg.metrics.chamber import contour, distances, filled, largest_part
-from heartseg.metrics.scale import disagreement, impossible_size, measured, possible_volume
+from heartseg.metrics.scale import (
+    disagreement,
+    impossible_size,
+    measured,
+    possible_volume,
+    swapped_phases,
+)
 
 FLAGS = {
     "incomplete": "a structure is absent",
@@ -37,6 +43,7 @@ PATIENT_FLAGS = {
     "edge": "the LV is cut off in one of the four images, so its volume is too small",
     "size": "an LV or a volume is larger or smaller than that of any human",
     "scales_differ": "the images disagree about the scale",
+    "phases": "an LV is smaller at ED than at ES, so the images may be swapped",
 }
 """What makes a patient's volumes and EF implausible."""
 CASE_FLAGS = FLAGS | {"scales_differ": "the patient's images disagree about the scale"}
@@ -128,6 +135,7 @@ def patient_flags(
         "size": any(impossible_size(size) for size in sizes.values())
         or not all(possible_volume(volume) for volume in volumes),
         "scales_differ": bool(disagreement(sizes)),
+        "phases": bool(swapped_phases(sizes)),
     }
     return found | {"plausible": not any(found.values())}
 

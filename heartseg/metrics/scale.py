@@ -87,6 +87,18 @@ def possible_volume(volume: float) -> bool:
     return np.isnan(volume) or VOLUME_ML[0] <= volume <= VOLUME_ML[1]
 
 
+def swapped_phases(images: Mapping[Key, Measured]) -> str:
+    """In which view of a patient the LV grows from ED to ES, and how; "" if in none.
+
+    In none of the 300 patients of the CAMUS release that were looked at it does.
+    """
+    for (view, phase), one in sorted(images.items()):
+        other = images.get((view, "ES"))
+        if phase == "ED" and other and 0 < one.area < other.area:
+            return f"the LV of {view} has {one.area:.4g} mm2 at ED and {other.area:.4g} at ES"
+    return ""
+
+
 def disagreement(images: Mapping[Key, Measured]) -> str:
     """Which images of a patient cannot have the same scale, and why; "" if all can.
 

@@ -15,6 +15,7 @@ SHA256SUMS            of all of these, as `sha256sum --check` reads it
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Callable
@@ -39,6 +40,9 @@ SUMS = "SHA256SUMS"
 FILES = (PROGRAM, ONNX, WEIGHTS, RECIPE, CARD, FACTS)
 READ = (WEIGHTS, FACTS)
 """The files that heartseg itself reads; the others are for people without heartseg."""
+
+MOST_BYTES = 4 << 30
+MOST_BYTES_OF_TEXT = 16 << 20
 
 Predict = Callable[[np.ndarray], np.ndarray]
 
@@ -76,12 +80,17 @@ class Package:
 
         try:
             weights = load(self.weights)
-        except SafetensorError as error:
+        except (SafetensorError, KeyError) as error:  # KeyError: a type that torch does not have
             raise InputError(
                 f"{self.name}: its {WEIGHTS} cannot be read ({one_line(error)}). Pull it again."
             ) from None
         try:
-            model, _ = build_model(self.metadata["recipe"], weights)
+            model, recipe = build_model(self.metadata["recipe"], weights)
+            if self.metadata["dataset"] != recipe.dataset:
+                raise InputError(
+                    f"it says that it is for {self.metadata['dataset']!a}, and its recipe for "
+                    f"{recipe.dataset}"
+                )
         except InputError as error:
             raise InputError(
                 f"{self.name}: {error}. Use the version of heartseg that registered it, or train "
@@ -137,7 +146,7 @@ def read_folder(folder: Path) -> Package:
         InputError: names the file that is missing or has changed, and the remedy.
     """
     try:
-        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+        lines = _read(folder / SUMS).decode().splitlines()
     except (OSError, UnicodeDecodeError):
         raise InputError(
             f"{folder}: is no pulled model, it has no readable {SUMS}. Make one by `heartseg pull "
@@ -147,7 +156,7 @@ def read_folder(folder: Path) -> Package:
     content = {}
     for name in READ:
         try:
-            content[name] = (folder / name).read_bytes()
+            content[name] = _read(folder / name)
         except OSError as error:
             raise InputError(f"{folder / name}: {error.strerror}. Pull the model again.") from None
         if sums.get(name) != hashlib.sha256(content[name]).hexdigest():
@@ -159,8 +168,20 @@ def read_folder(folder: Path) -> Package:
         metadata = json.loads(content[FACTS])["metadata"]
         if not {"dataset", "recipe"} <= metadata.keys():
             raise KeyError("dataset and recipe")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{folder / FACTS}: does not describe a model ({one_line(error)}). Pull it again."
         ) from None
     return Package(str(folder), content[WEIGHTS], metadata)
+
+
+def _read(path: Path) -> bytes:
+    """A file of a folder that somebody else may have made: no device, and not larger than can be.
+
+    Raises:
+        OSError: it cannot be read, or is no such file.
+    """
+    most = MOST_BYTES if path.name == WEIGHTS else MOST_BYTES_OF_TEXT
+    if path.exists() and not (path.is_file() and path.stat().st_size <= most):
+        raise OSError(errno.EINVAL, "is no file of a model, or too large for one")
+    return path.read_bytes()

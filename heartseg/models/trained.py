@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,7 @@ def build_model(
     members = {key.split(".")[1] for key in weights if key.startswith(MEMBER)}
     try:
         recipe = Recipe.model_validate(values)
+        _check_shapes(recipe, weights, members)
         networks = [
             build_network(recipe.model, output_channels(recipe), pretrained=False)
             for _ in range(len(members) or 1)
@@ -111,3 +112,25 @@ def build_model(
             f"its recipe or weights are not of this version of heartseg ({one_line(error)})"
         ) from None
     return PackagedModel(network, recipe.input_size, sigmoids=sigmoids).eval(), recipe
+
+
+def _check_shapes(
+    recipe: Recipe, weights: dict[str, torch.Tensor], members: Collection[str]
+) -> None:
+    """Refuse weights that are not the recipe's, before the network takes memory for its own.
+
+    Raises:
+        InputError: names the first tensor that does not fit.
+    """
+    with torch.device("meta"):  # shapes alone
+        network = build_network(recipe.model, output_channels(recipe), pretrained=False)
+    of_one = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    wanted = set(of_one.items())
+    if members and len(weights) == len(of_one) * len(members):
+        wanted = {(f"{MEMBER}{member}.{key}", shape) for member in members for key, shape in wanted}
+    found = {(key, tuple(value.shape)) for key, value in weights.items()}
+    if odd := sorted(wanted ^ found):
+        raise InputError(
+            "its weights are not those of its recipe in this version of heartseg (the first that "
+            f"does not fit: {odd[0][0]})"
+        )

@@ -12,8 +12,13 @@ from pathlib import Path
 
 from heartseg.data.camus_names import LABEL_FOLDERS, parse_frame
 from heartseg.data.images import KINDS, SUFFIXES, is_hidden, is_image, stem_of
+from heartseg.data.source import enumerated, files_below
 
 NOT_IMAGES = ("_gt", "_mask", "_seg", "_uncertainty", "_overlay", "_curves")
+COMPANIONS = {".cfg", ".txt", ".csv", ".json", ".raw", ".zraw"}
+"""Endings of tables and pixels that stand beside images."""
+DIRECTORY = "DICOMDIR"
+"""Name of the table of contents of DICOM media (PS3.10, section 8)."""
 FILES_AT_ONCE = 16
 
 
@@ -25,7 +30,9 @@ class Job:
     place: Path
 
 
-def find_jobs(inputs: Sequence[str], out: Path) -> tuple[list[Job], list[str]]:
+def find_jobs(
+    inputs: Sequence[str], out: Path, notes: list[tuple[str, str]] | None = None
+) -> tuple[list[Job], list[str]]:
     """The files to segment: those named, matched by a pattern, or found in a folder.
 
     Results keep the inputs' paths below the folder that all of them share, so that equal names
@@ -36,6 +43,7 @@ def find_jobs(inputs: Sequence[str], out: Path) -> tuple[list[Job], list[str]]:
     Args:
         inputs: files, folders, or patterns of the shell (** for any folders).
         out: folder for the results; nothing in it is an input.
+        notes: gets for each folder which kinds of files in it are no images.
 
     Returns:
         The jobs in the order of their places, and a line for each input that is missing or of no
@@ -47,9 +55,14 @@ def find_jobs(inputs: Sequence[str], out: Path) -> tuple[list[Job], list[str]]:
     for given in inputs:
         path = Path(os.path.abspath(given))
         if path.is_dir():
-            inside = [found for found in sorted(path.rglob("*")) if _is_input(found, out, path)]
+            below = files_below(path, problems)
+            inside = [found for found in below if _is_input(found, out, path)]
             if not inside:
                 problems.append(f"{path}: no {', '.join(SUFFIXES)} file in this folder")
+            others = Counter(found.suffix for found in below if _is_other(found, out))
+            if others and notes is not None:
+                counts = [f"{count} {end or 'without ending'}" for end, count in others.items()]
+                notes.append((str(path), f"has files that are no images: {enumerated(counts)}"))
             folders.append(path)
         elif path.exists():
             inside = [path] if is_image(path) else []
@@ -83,12 +96,20 @@ def _is_input(path: Path, out: Path, base: Path | None = None) -> bool:
         out: folder for the results.
         base: the folder that is searched; what its own path is called does not matter.
     """
-    if not path.is_file() or path.is_relative_to(os.path.abspath(out)):
+    if path.is_relative_to(os.path.abspath(out)) or path.name.upper() == DIRECTORY:
+        return False
+    if path.exists() and not path.is_file():  # what is missing at the end of a link is told of
         return False
     above = path.relative_to(base).parents if base else [path.parent]
     if any(is_hidden(one) or one.name.lower() in LABEL_FOLDERS for one in above):
         return False
     return not stem_of(path).lower().endswith(NOT_IMAGES) and is_image(path)
+
+
+def _is_other(path: Path, out: Path) -> bool:
+    """Whether a file is neither an image nor one of the tables that stand beside images."""
+    known = path.suffix.lower() in COMPANIONS or path.name.upper() == DIRECTORY
+    return not (known or is_image(path) or path.is_relative_to(os.path.abspath(out)))
 
 
 def patient_of(job: Job) -> Path:

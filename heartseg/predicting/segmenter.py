@@ -23,7 +23,7 @@ from heartseg.data.images import (
 )
 from heartseg.data.labels import LABELS
 from heartseg.data.sequences import frame_rate
-from heartseg.errors import InputError
+from heartseg.errors import InputError, writing_to
 from heartseg.metrics import Spacing
 from heartseg.metrics.plausibility import PATIENT_FLAGS
 from heartseg.metrics.sequence import lv_curves, summarise_curves
@@ -155,10 +155,8 @@ class Segmenter:
         masks = []
         for one in opened:
             try:
-                self._finish(one, outcome)
-            except OSError as error:
-                reason = error.strerror or error
-                outcome.problems.append(f"{one.target}: cannot be written ({reason}). Mend it.")
+                with writing_to(one.target):
+                    self._finish(one, outcome)
             except InputError as error:
                 outcome.problems.append(str(error))
             else:

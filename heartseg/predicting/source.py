@@ -23,11 +23,6 @@ def read_model(name: str) -> Package:
         from heartseg.models.package import read_folder
 
         return read_folder(Path(name))
-    if ":/" not in name:
-        raise InputError(
-            f"{name}: is neither a folder of a pulled model nor a model's name, as "
-            "models:/heartseg-camus@champion is one"
-        )
     from heartseg.tracking.pulled import fetch
 
     return fetch(store_uri(), name)[0]

@@ -16,8 +16,10 @@ from typing import BinaryIO
 from fastapi import HTTPException
 from PIL import Image
 
-from heartseg.data.images import HEAD, KINDS, Images, kind_of, read_images
-from heartseg.data.nifti import GZIP
+from heartseg.data.dicom import SIZES as DICOM_SIZES
+from heartseg.data.dicom import check_picture
+from heartseg.data.images import HEAD, Images, kind_of, not_understood, read_images
+from heartseg.data.nifti import GZIP, header_of
 from heartseg.errors import InputError, one_line
 from heartseg.serving.limits import Limits
 
@@ -70,8 +72,13 @@ def _kind(stream: BinaryIO, name: str) -> str:
     if not head:
         raise HTTPException(400, f"{name}: is empty")
     kind = kind_of(head)
-    if kind is None or (head.startswith(GZIP) and kind_of(_unpacked(head)) != "nifti"):
-        raise HTTPException(415, f"{name}: is not {KINDS}; convert it")
+    try:
+        if kind is None:
+            raise InputError(not_understood(head))
+        if head.startswith(GZIP):
+            header_of(_unpacked(head))
+    except InputError as error:
+        raise HTTPException(415, f"{name}: {error}") from None
     return kind
 
 
@@ -100,6 +107,8 @@ def _unpacked(head: bytes) -> bytes:
 def _check_sizes(sizes: tuple[int, ...], name: str, limits: Limits) -> None:
     """Refuse what would not fit, by what the header says, before anything is unpacked."""
     frames, height, width = sizes
+    if frames < 0 or min(height, width) < 1:  # which would give the others more than there is
+        raise HTTPException(422, f"{name}: states {frames} frame(s) of {height} x {width} pixels")
     if frames > limits.frames:
         raise HTTPException(413, f"{name}: has {frames} frames; {limits.frames} are allowed")
     pixels = height * width
@@ -127,12 +136,12 @@ def _nifti_sizes(path: Path) -> Sizes:
         packed = stream.read(len(GZIP)) == GZIP
     with (gzip.open if packed else open)(path, "rb") as stream:
         head = stream.read(nib.Nifti2Header.sizeof_hdr)
-    kind = nib.Nifti2Header if nib.Nifti2Header.may_contain_header(head) else nib.Nifti1Header
-    shape = kind(head[: kind.sizeof_hdr], check=False).get_data_shape()
-    frames = 1
-    for size in shape[2:]:
-        frames *= size
-    return frames, *(shape[1::-1] if len(shape) > 1 else (1, 1))
+    kind = header_of(head)
+    shape = [int(size) for size in kind(head[: kind.sizeof_hdr], check=False).get_data_shape()]
+    sides = [size for size in shape[:3] if size != 1][:2]  # any of the three may be that of slices
+    if len(sides) < 2 or min(shape) < 1:
+        raise InputError(f"has shape {tuple(shape)}, which is no picture. Export it again")
+    return math.prod(shape) // math.prod(sides), sides[1], sides[0]
 
 
 def _dicom_sizes(path: Path) -> Sizes:
@@ -142,8 +151,9 @@ def _dicom_sizes(path: Path) -> Sizes:
     content = path.read_bytes()
     if DEFLATED.encode() in content:
         raise InputError("is a deflated DICOM file; store it uncompressed, or as JPEG")
-    sizes = ["NumberOfFrames", "Rows", "Columns"]  # whose heart it is stays in the file
-    dataset = pydicom.dcmread(BytesIO(content), stop_before_pixels=True, specific_tags=sizes)
+    wanted = ["NumberOfFrames", "SOPClassUID", *DICOM_SIZES]  # whose heart it is stays in the file
+    dataset = pydicom.dcmread(BytesIO(content), stop_before_pixels=True, specific_tags=wanted)
+    check_picture(dataset, DICOM_SIZES)
     return int(dataset.get("NumberOfFrames") or 1), int(dataset.Rows), int(dataset.Columns)
 
 

@@ -39,12 +39,16 @@ def pull(uri: str, model_uri: str) -> Pulled:
 
     Args:
         uri: the store.
-        model_uri: for example "models:/heartseg-camus@champion" or "models:/heartseg-camus/3".
+        model_uri: for example "models:/heartseg-camus@champion" or "models:/heartseg-camus/3", or
+            a folder made by `heartseg pull`.
 
     Raises:
         InputError: the store does not answer, or has no such model.
     """
-    package, _ = fetch(uri, model_uri)
+    from heartseg.models.package import read_folder
+
+    folder = Path(model_uri)
+    package = read_folder(folder) if folder.is_dir() else fetch(uri, model_uri)[0]
     return Pulled(package.load(), package.metadata)
 
 
@@ -59,6 +63,11 @@ def fetch(uri: str, model_uri: str) -> tuple[Package, dict[str, Any]]:
     Raises:
         InputError: as `pull`.
     """
+    if ":/" not in model_uri:
+        raise InputError(
+            f"{model_uri}: is neither a folder of a pulled model nor a model's name, as "
+            "models:/heartseg-camus@champion is one"
+        )
     client = use_store(uri)
     from mlflow.models import Model
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository

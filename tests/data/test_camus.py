@@ -249,6 +249,9 @@ FAULTS = {
     "cfg with EF of NaN": Fault(
         lambda s: (s / CFG).write_text(INFO.replace("EF: 54", "EF: nan")), CFG, "EF is 'nan'", 2
     ),
+    "cfg with EF as a fraction": Fault(
+        lambda s: (s / CFG).write_text(INFO.replace("EF: 54", "EF: 0.54")), CFG, "fraction", 2
+    ),
     "list empty": Fault(
         lambda s: write_list(s, "testing", []), f"{LISTS}/subgroup_testing.txt", "nobody", 4
     ),

@@ -193,6 +193,14 @@ def test_views_whose_ventricles_differ_in_length() -> None:
     assert not patient_flags(masks)["scales_differ"]
 
 
+def test_swapped_phases() -> None:
+    masks = patient()
+    masks["2CH", "ED"], masks["2CH", "ES"] = masks["2CH", "ES"], masks["2CH", "ED"]
+    found = patient_flags(masks)
+    assert {name for name in PATIENT_FLAGS if found[name]} == {"phases"}
+    assert not found["plausible"]
+
+
 def test_one_cut_off_image_makes_the_volumes_implausible() -> None:
     masks = patient()
     labels, spacing = masks["4CH", "ES"]
@@ -211,7 +219,7 @@ def test_volumes_are_judged_too() -> None:
 def test_summary_of_patients() -> None:
     flag_sets = (patient_flags(patient(_2CH=factor)) for factor in (1, 1, 1.5))
     rows = pd.DataFrame({f"{k}_predicted": v for k, v in one.items()} for one in flag_sets)
-    counts = {"edge": 0, "size": 0, "scales_differ": 1}
+    counts = {"edge": 0, "size": 0, "scales_differ": 1, "phases": 0}
     assert summarise_volumes(rows) == {"n": 3, "plausible": 2, "flags": counts}
     none = summarise_volumes(rows.iloc[:0])
     assert none == {"n": 0, "plausible": 0, "flags": dict.fromkeys(PATIENT_FLAGS, 0)}

@@ -64,7 +64,7 @@ CAMUS_METRICS: dict[str, Any] = {
         "by_view": {"2CH": {"n": 99, "fraction": 0.94}},
         "volumes": {
             **{"n": 49, "plausible": 47},
-            "flags": {"edge": 2, "size": 0, "scales_differ": 0},
+            "flags": {"edge": 2, "size": 0, "scales_differ": 0, "phases": 0},
         },
     },
     "postprocess": {

@@ -119,7 +119,7 @@ def test_what_is_odd_is_told_of_frames_and_of_the_patient(service):
     assert all(image["no_scale"] is None for image in answer["images"])
     described = service.get("/model").json()
     assert set(flags[first]) - {"plausible"} <= set(described["flags"])
-    assert {"edge", "size", "scales_differ"} == set(described["patient_flags"])
+    assert {"edge", "size", "scales_differ", "phases"} == set(described["patient_flags"])
 
 
 def test_volumes_of_pngs_with_views_and_spacing_given(service):
