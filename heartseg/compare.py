@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from heartseg.config import Params, load_params
+from heartseg.datasets import DATASETS
 from heartseg.errors import InputError, run_command, writing_to
 from heartseg.paths import prepared_path, write_whole
 from heartseg.privacy import case_names
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _check(first: Evaluated, second: Evaluated) -> None:
     if first.dataset != second.dataset:
         raise InputError(f"{first.title} is for {first.dataset}, {second.title} {second.dataset}")
-    if first.dataset == "mmode-quality":
+    if DATASETS[first.dataset].classifies:
         raise InputError(
             f"{first.title} classifies windows, which have no contours to compare: select both "
             "runs in `make ui` and press Compare"

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from heartseg.data.labels import HEADLINE
+from heartseg.datasets import DATASETS
 from heartseg.errors import InputError, run_command
 from heartseg.nested import merged
 from heartseg.recipe import (
@@ -208,8 +208,8 @@ class Registers(Section):
 
     @model_validator(mode="after")
     def _known(self) -> Registers:
-        for dataset, known in HEADLINE.items():
-            own = self.of(dataset)
+        for dataset, spec in DATASETS.items():
+            own, known = self.of(dataset), spec.headline
             for name in (own.metric, *own.floor):
                 if name not in known:
                     raise ValueError(f"{dataset}: {no_such('metric', name, known)}")

@@ -21,6 +21,7 @@ import pandas as pd
 
 from heartseg.config import Params, load_params
 from heartseg.data.prepared import decode_image, decode_png, file_digest, read_prepared
+from heartseg.datasets import DATASETS
 from heartseg.errors import InputError, run_command, writing
 from heartseg.paths import MODEL, prepared_path, results_dir, write_whole
 from heartseg.privacy import CaseNames, case_names
@@ -100,12 +101,12 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
     model.largest_component = decided["postprocess"]["chosen"] == "largest_component"
     names = case_names(params.privacy, prepared)
     figures: dict[str, Figure]
-    if dataset == "mmode-quality":
+    if DATASETS[dataset].classifies:
         cases, clinical = measure_windows(held_out, model, recipe.model.in_channels, device)
         summary = tidy(summarise_quality(cases, params.evaluate))
         figures = quality_figures(held_out, cases, names)
     else:
-        ranges = area_ranges(read_prepared(prepared, "train")) if dataset == "camus" else {}
+        ranges = area_ranges(read_prepared(prepared, "train")) if DATASETS[dataset].apical else {}
         measured = measure_cases(held_out, dataset, predict, ranges)
         cases, clinical = measured.cases, measured.clinical
         summary = summarise(measured, dataset, params)
@@ -239,7 +240,7 @@ def summarise(measured: Measured, dataset: str, params: Params) -> dict[str, Any
         "uncertainty": tidy(summarise_uncertainty(doubt_and_dice(cases, dataset))),
         "calibration": tidy(measured.calibration.summary()),
     }
-    if dataset == "mmode":
+    if not DATASETS[dataset].apical:
         return summarise_mmode(cases, measured.clinical, params.evaluate) | doubt
     plausibility = tidy(summarise_plausibility(cases, params.evaluate))
     plausibility["volumes"] = summarise_volumes(measured.clinical)

@@ -15,31 +15,14 @@ from typing import Any
 
 from heartseg.config import CamusDataset, MmodeDataset, load_params
 from heartseg.data import camus, mmode, mmode_quality_windows
-from heartseg.data.labels import LABELS
 from heartseg.data.prepared import SPLITS, map_in_order, write_prepared
 from heartseg.data.sequences import stack_sequences
 from heartseg.data.source import PHANTOM_MARKER, Case, Survey, enumerated
 from heartseg.data.splits import notes_on_split, split_patients
+from heartseg.datasets import DATASETS
 from heartseg.errors import BadFilesError, InputError, one_line, printing_notes, run_command
 from heartseg.metrics.scale import Measured, disagreement, impossible_size, measured, swapped_phases
 from heartseg.paths import prepared_path
-
-UNITS = {
-    "camus": {
-        "spacing": "mm",
-        "reference_ef": "percent",
-        "reference_edv": "mL",
-        "reference_esv": "mL",
-    },
-    "mmode": {
-        "spacing_row": "mm",
-        "spacing_col": "s",
-        "reference_lvidd": "mm",
-        "reference_lvids": "mm",
-        "reference_hr": "1/min",
-    },
-    "mmode-quality": {"spacing_row": "mm", "spacing_col": "s"},
-}
 
 
 def prepare(
@@ -81,8 +64,8 @@ def prepare(
     spacing = config.spacing if isinstance(config, CamusDataset) else None
     metadata = {
         "dataset": dataset,
-        "labels": {label.name: label.value for label in LABELS[dataset]},
-        "units": UNITS[dataset],
+        "labels": {label.name: label.value for label in DATASETS[dataset].labels},
+        "units": DATASETS[dataset].units,
         "frames": config.frames if isinstance(config, CamusDataset) else 1,
         "species": "human" if isinstance(config, CamusDataset) else config.species,
         "source": str(config.source),
@@ -146,7 +129,7 @@ def _survey(dataset: str, config: CamusDataset | MmodeDataset, notes: list[str])
             "`dvc repro` make the phantoms"
         )
     if isinstance(config, MmodeDataset):
-        reader = mmode_quality_windows if dataset == "mmode-quality" else mmode
+        reader = mmode_quality_windows if DATASETS[dataset].classifies else mmode
         survey = reader.survey(config)
     else:
         use_lists = config.split.method in ("auto", "official")
@@ -173,9 +156,9 @@ def _check(dataset: str, case: Case) -> _Found:
     except BadFilesError as error:
         return _Found(error.problems)
     notes = list(sample.notes)
-    if not sample.mask.any() and dataset != "mmode-quality":
+    if not sample.mask.any() and not DATASETS[dataset].classifies:
         notes.append(f"{case.case_id}: its mask is empty")
-    size = measured(sample.mask, sample.spacing) if dataset == "camus" else None
+    size = measured(sample.mask, sample.spacing) if DATASETS[dataset].apical else None
     return _Found([], notes, (sample.view, sample.phase), size)
 
 
@@ -217,7 +200,7 @@ def _counts(splits: Iterable[str]) -> dict[str, int]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="heartseg prepare", description=__doc__)
-    parser.add_argument("dataset", choices=tuple(UNITS))
+    parser.add_argument("dataset", choices=tuple(DATASETS))
     parser.add_argument("--skip-bad", action="store_true", help="leave bad cases out and list them")
     arguments = parser.parse_args(argv)
     params = load_params()

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from heartseg.data.labels import LABELS
+from heartseg.datasets import DATASETS
 from heartseg.errors import InputError
 
 DatasetName = Literal["camus", "mmode", "mmode-quality"]
@@ -200,11 +200,11 @@ class Recipe(RecipeDefaults):
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:
-        labels = len(LABELS[self.dataset])
+        labels = len(DATASETS[self.dataset].labels)
         if self.class_weights is not None and len(self.class_weights) != labels:
             raise ValueError(f"class_weights: {self.dataset} has {labels} labels")
         whole = isinstance(self.model, WindowCNNConfig)
-        if whole != (self.dataset == "mmode-quality"):
+        if whole != (DATASETS[self.dataset].classifies):
             raise ValueError(f"{self.model.name} is no network for {self.dataset}")
         if whole and (self.augment.rotate_degrees or self.augment.scale or self.augment.shift):
             raise ValueError("window_cnn: set rotate_degrees, scale and shift of augment to 0")

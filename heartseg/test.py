@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heartseg.config import load_params
+from heartseg.datasets import DATASETS
 from heartseg.errors import InputError, printing_notes, run_command, writing_to
 from heartseg.text import csv_text
 
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     pulled = pull(tracking_uri(Path.cwd()), options.model)
     dataset = pulled.metadata["dataset"]
-    if dataset == "mmode-quality":
+    if DATASETS[dataset].classifies:
         raise InputError(f"{options.model} classifies windows; measure it by `heartseg evaluate`")
     if (frames := frames_of(pulled.metadata["recipe"]["model"]["in_channels"])) > 1:
         raise InputError(
@@ -112,11 +113,11 @@ def predict(pulled: Pulled, image: np.ndarray) -> np.ndarray:
 
 def measure_image(dataset: str, sample: Sample, labels: np.ndarray) -> list[dict[str, Any]]:
     """A row per structure: case_id, structure, Dice, IoU and MSE of its mask, and its pixels."""
-    from heartseg.data.labels import STRUCTURES, structure_mask
+    from heartseg.datasets import structure_mask
     from heartseg.metrics.overlap import mask_dice, mask_iou, mask_mse
 
     rows = []
-    for structure in STRUCTURES[dataset]:
+    for structure in DATASETS[dataset].structures:
         found = structure_mask(labels, dataset, structure)
         real = structure_mask(sample.mask, dataset, structure)
         rows.append(

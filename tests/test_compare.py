@@ -14,8 +14,8 @@ from mlflow.tracking._tracking_service import utils
 
 from heartseg import compare
 from heartseg.config import load_params
-from heartseg.data.labels import Camus
 from heartseg.data.prepared import Sample, file_digest, read_prepared, write_prepared
+from heartseg.datasets.camus import Camus
 from heartseg.errors import InputError
 from heartseg.metrics.cases import Measured, measure_cases
 from heartseg.models.packaged import STD

@@ -37,9 +37,9 @@ from heartseg.data.camus_tables import (
 )
 from heartseg.data.geometry import Spacing
 from heartseg.data.images import Images, read_images, read_labels
-from heartseg.data.labels import Camus
 from heartseg.data.prepared import Sample
 from heartseg.data.source import Survey
+from heartseg.datasets.camus import Camus
 from heartseg.errors import BadFilesError, InputError
 
 SPACING_KEY = "datasets.camus.spacing"

@@ -18,8 +18,8 @@ from heartseg.data.camus_names import (
     parse,
     partner_of,
 )
-from heartseg.data.labels import Camus
 from heartseg.data.source import MOST_NAMES, enumerated, files_below
+from heartseg.datasets.camus import Camus
 from heartseg.errors import InputError
 from heartseg.text import normal
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 
 from heartseg.config import MmodeDataset
-from heartseg.data.labels import Mmode
 from heartseg.data.mmode_pictures import (
     KINDS,
     find_pictures,
@@ -26,6 +25,7 @@ from heartseg.data.mmode_table import read_numbers, read_windows_csv, torn_recor
 from heartseg.data.prepared import Sample
 from heartseg.data.source import Survey
 from heartseg.data.species import SPECIES, Scale, Species, check_scale, odd_size, tallest
+from heartseg.datasets.mmode import Mmode
 from heartseg.errors import BadFilesError, InputError
 
 

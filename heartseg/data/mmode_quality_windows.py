@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from heartseg.config import MmodeDataset
-from heartseg.data.labels import Quality
 from heartseg.data.mmode import compile_pattern, natural_order
 from heartseg.data.mmode_pictures import KINDS, find_pictures, read_picture
 from heartseg.data.mmode_table import read_numbers, read_windows_csv, torn_recordings
 from heartseg.data.prepared import Sample
 from heartseg.data.source import Survey
 from heartseg.data.species import SPECIES, Scale, Species, check_scale
+from heartseg.datasets.mmode_quality import Quality
 from heartseg.errors import BadFilesError, InputError
 
 FOLDERS = (".", "bad", "unannotated")

@@ -69,7 +69,7 @@ class Sample:
         phase: "ED" or "ES"; "" for M-mode.
         frame: 0-based frame or window number within its recording.
         image: uint8 (H, W), or (C, H, W) for frames of a sequence, the first one segmented.
-        mask: uint8 (H, W), label values of `heartseg.data.labels`.
+        mask: uint8 (H, W), label values of `heartseg.datasets`.
         spacing: (row, column); mm for CAMUS; mm per row and s per column for M-mode.
         quality: the dataset's own word for image quality, "" where unknown.
         reference: known clinical values, keys from REFERENCES.

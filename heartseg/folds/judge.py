@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from heartseg.data.labels import HEADLINE
+from heartseg.datasets import DATASETS
 from heartseg.evaluate import evaluate_model, pairs_of, predictor, summarise
 from heartseg.folds.job import Job
 from heartseg.paths import MODEL, prepared_path, write_whole
@@ -98,7 +98,7 @@ def _report(
     print(f"{files[0]}: {job.folds} folds, {n} patients predicted once each (mean ± SD of folds)")
     for name, value in together.items():
         if value is not None:
-            item = HEADLINE[job.dataset][name]
+            item = DATASETS[job.dataset].headline[name]
             shown = f"{mean[name]:9.{item.decimals}f} ± {sd[name]:.{item.decimals}f}"
             print(f"  {name:<11} {shown:<20} all together {value:<9.{item.decimals}f} {item.text}")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from heartseg.data.labels import STRUCTURES
+from heartseg.datasets import DATASETS
 
 BINS = 15  # as Guo et al. have them
 MARGIN = 0.1
@@ -59,7 +59,7 @@ class Calibration:
 
     def __init__(self, dataset: str):
         self.dataset = dataset
-        self.curves = {name: Reliability() for name in (ALL, *STRUCTURES[dataset])}
+        self.curves = {name: Reliability() for name in (ALL, *DATASETS[dataset].structures)}
 
     def add(self, probabilities: np.ndarray, reference: np.ndarray) -> None:
         """Count the pixels of an image.
@@ -74,7 +74,7 @@ class Calibration:
         told = probabilities[:, *box].reshape(len(probabilities), -1)
         real = reference[box].ravel()
         self.curves[ALL].add(told.max(0), told.argmax(0) == real)
-        for name, labels in STRUCTURES[self.dataset].items():
+        for name, labels in DATASETS[self.dataset].structures.items():
             # Rounding may carry a sum of probabilities beyond 1.
             together = told[list(labels)].sum(0).clip(0, 1)
             self.curves[name].add(together, np.isin(real, labels))

@@ -13,6 +13,7 @@ from rich.progress import track
 
 from heartseg.data.prepared import decode_image, decode_png
 from heartseg.data.species import SPECIES, Species
+from heartseg.datasets import DATASETS
 from heartseg.metrics.calibration import Calibration
 from heartseg.metrics.clinical import SUMMARISED, clinical_row
 from heartseg.metrics.mmode import fractional_shortening, teichholz_ef
@@ -73,28 +74,28 @@ def measure_cases(
             about = {column: frame[column] for column in CASE_COLUMNS}
             rows = case_metrics(dataset, frame["case_id"], prediction, reference, spacing)
             odd = {"uncertainty": case_uncertainty(normalised_entropy(told), prediction)}
-            if dataset == "camus":
+            if DATASETS[dataset].apical:
                 key = frame["view"], frame["phase"]
                 odd |= flags(prediction, spacing, ranges.get(key), image[0])
                 images[key] = image[0]
             cases += [about | row | odd for row in rows]
             masks[frame["view"], frame["phase"]] = (prediction, reference, spacing)
-            if dataset == "mmode":
+            if not DATASETS[dataset].apical:
                 species = SPECIES[frame["species"]]
                 found = window_row(prediction, reference, spacing, species)
                 about = {"case_id": frame["case_id"], "patient": patient}
                 clinical.append(about | found | _truth_mmode(frame, species))
-        if dataset == "camus":
+        if DATASETS[dataset].apical:
             sizes = {key: measured(labels, spacing) for key, (labels, _, spacing) in masks.items()}
             apart = bool(disagreement(sizes))
             for row in cases[first:]:
                 row["scales_differ"] = apart
                 row["plausible"] = row.pop("plausible") and not apart  # the last column
-        if dataset == "camus" and (indices := clinical_row(masks, images)) is not None:
+        if DATASETS[dataset].apical and (indices := clinical_row(masks, images)) is not None:
             quality = "/".join(filter(None, own["quality"].unique()))  # views may differ
             about = {"patient": patient, "quality": quality}
             clinical.append(about | indices | _truth_camus(own))
-    columns = SUMMARISED if dataset == "camus" and not clinical else None
+    columns = SUMMARISED if DATASETS[dataset].apical and not clinical else None
     return Measured(pd.DataFrame(cases), pd.DataFrame(clinical, columns=columns), calibration)
 
 

@@ -1,6 +1,6 @@
 """A heart chamber in a label map of an apical view: its cavity and its long axis, in mm.
 
-Label maps are (H, W) with the values of `heartseg.data.labels.Camus`; spacing is (row, column)
+Label maps are (H, W) with the values of `heartseg.datasets.camus.Camus`; spacing is (row, column)
 in mm. All geometry is done in mm, so pixels need not be square, and nothing depends on which way
 the image is turned or flipped.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from heartseg.data.labels import Camus
+from heartseg.datasets.camus import Camus
 from heartseg.metrics import Spacing
 
 BORDER_MM = 1.0

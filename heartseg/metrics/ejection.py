@@ -2,7 +2,7 @@
 
 Lang et al., "Recommendations for Cardiac Chamber Quantification by Echocardiography in Adults",
 JASE 28, 2015: part I (left ventricle: biplane disk summation, area-length) and part III (left
-atrium). Label maps are (H, W) with the values of `heartseg.data.labels.Camus`, spacing is (row,
+atrium). Label maps are (H, W) with the values of `heartseg.datasets.camus.Camus`, spacing is (row,
 column) in mm. Lengths are in mm, areas in mm2, volumes in mL, fractions in percent, none rounded.
 How base and apex are found: `heartseg.metrics.chamber`. What cannot be measured is a ValueError
 that says why.
@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from heartseg.data.labels import Camus
+from heartseg.datasets.camus import Camus
 from heartseg.metrics import Spacing
 from heartseg.metrics.chamber import Chamber, largest_part, left_atrium, left_ventricle
 

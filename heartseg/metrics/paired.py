@@ -11,10 +11,11 @@ from numpy.typing import ArrayLike
 from scipy.stats import wilcoxon
 
 from heartseg.config import Evaluate
+from heartseg.datasets import DATASETS
 from heartseg.metrics.agreement import agreement_over_patients
 from heartseg.metrics.bootstrap import named_interval
 from heartseg.metrics.clinical import comparisons
-from heartseg.metrics.summary import CASE_METRICS, CLINICAL, MEAN_OF
+from heartseg.metrics.summary import CLINICAL
 
 KEY = ["case_id", "structure"]
 GROUPS = ("view", "phase", "quality")
@@ -86,7 +87,7 @@ def pair_cases(first: pd.DataFrame, second: pd.DataFrame, dataset: str) -> pd.Da
     Raises:
         ValueError: a name stands for several cases, or the two have not the same cases.
     """
-    metrics = list(CASE_METRICS[dataset])
+    metrics = list(DATASETS[dataset].case_metrics)
     for table in (first, second):
         if table.duplicated(KEY).any():
             raise ValueError("several cases have the same name")
@@ -95,9 +96,9 @@ def pair_cases(first: pd.DataFrame, second: pd.DataFrame, dataset: str) -> pd.Da
     pairs = first[[*KEY, "patient", *GROUPS, *metrics]].merge(
         second[[*KEY, *metrics]], on=KEY, suffixes=("_a", "_b"), validate="one_to_one"
     )
-    if len(MEAN_OF[dataset]) == 1:
+    if len(DATASETS[dataset].mean_of) == 1:
         return pairs
-    counted = pairs[pairs["structure"].isin(MEAN_OF[dataset])]
+    counted = pairs[pairs["structure"].isin(DATASETS[dataset].mean_of)]
     mean = counted.groupby(["case_id", "patient", *GROUPS], as_index=False)[["dice_a", "dice_b"]]
     return pd.concat([pairs, mean.mean().assign(structure="mean")], ignore_index=True)
 
@@ -117,7 +118,7 @@ def compare_cases(pairs: pd.DataFrame, dataset: str, evaluate: Evaluate) -> pd.D
     rows = []
     for group, value, cases in _groups(pairs):
         for structure, own in cases.groupby("structure", sort=False):
-            for metric in CASE_METRICS[dataset]:
+            for metric in DATASETS[dataset].case_metrics:
                 a, b = own[f"{metric}_a"], own[f"{metric}_b"]
                 if metric != "dice" and structure == "mean":
                     continue  # a mean of distances of different structures says nothing
@@ -133,7 +134,7 @@ def most_changed(pairs: pd.DataFrame, dataset: str, count: int) -> pd.DataFrame:
     Returns:
         case_id, patient, view, phase, quality, dice_a, dice_b and difference (b minus a).
     """
-    name = "mean" if len(MEAN_OF[dataset]) > 1 else MEAN_OF[dataset][0]
+    name = "mean" if len(DATASETS[dataset].mean_of) > 1 else DATASETS[dataset].mean_of[0]
     rows = pairs[pairs["structure"] == name]
     rows = rows.assign(difference=rows["dice_b"] - rows["dice_a"])
     most = rows["difference"].abs().sort_values(ascending=False, kind="stable").index[:count]
@@ -188,7 +189,7 @@ def compare_agreement(
 
 def clinical_pairs(rows: pd.DataFrame, dataset: str) -> dict[str, pd.DataFrame]:
     """Columns reference and measured by quantity, a row per patient or M-mode window."""
-    if dataset == "camus":
+    if DATASETS[dataset].apical:
         return comparisons(rows)
     pairs = {}
     for quantity in CLINICAL:

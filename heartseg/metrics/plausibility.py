@@ -2,7 +2,7 @@
 
 After the anatomical criteria of Painchaud et al., "Cardiac Segmentation with Strong Anatomical
 Guarantees", IEEE TMI 39(11), 2020, as far as they need no other image. Label maps are (H, W)
-with the values of `heartseg.data.labels.Camus`; spacing is (row, column) in mm.
+with the values of `heartseg.datasets.camus.Camus`; spacing is (row, column) in mm.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
 
 from heartseg.config import Evaluate
-from heartseg.data.labels import Camus
 from heartseg.data.prepared import decode_png
+from heartseg.datasets.camus import Camus
 from heartseg.metrics import Spacing
 from heartseg.metrics.bootstrap import FRACTION, named_interval
 from heartseg.metrics.chamber import contour, distances, filled, largest_part

@@ -9,8 +9,8 @@ import pandas as pd
 import torch
 
 from heartseg.config import Evaluate
-from heartseg.data.labels import Quality
 from heartseg.data.prepared import decode_image
+from heartseg.datasets.mmode_quality import Quality
 from heartseg.metrics.bootstrap import FRACTION, named_interval, widened_interval
 from heartseg.models.packaged import PackagedModel
 

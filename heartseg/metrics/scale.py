@@ -1,7 +1,7 @@
 """Can the scale of a patient's apical views be right? The size of the left ventricle tells.
 
 A wrong pixel size goes unnoticed in Dice and in EF, but multiplies volumes by its third power.
-Label maps are (H, W) with the values of `heartseg.data.labels.Camus`; spacing is (row, column)
+Label maps are (H, W) with the values of `heartseg.datasets.camus.Camus`; spacing is (row, column)
 in mm.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from heartseg.data.labels import Camus
+from heartseg.datasets.camus import Camus
 from heartseg.metrics import Spacing
 from heartseg.metrics.chamber import left_ventricle
 from heartseg.metrics.ejection import area_length

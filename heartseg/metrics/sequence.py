@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from heartseg.data.labels import STRUCTURES, structure_mask
+from heartseg.datasets import DATASETS, structure_mask
 from heartseg.metrics import Spacing
 from heartseg.metrics.ejection import (
     area_length_volume,
@@ -51,7 +51,7 @@ def lv_curves(
     curves = curves.assign(**_measured(labels, spacing, ""))
     if reference is not None:
         curves = curves.assign(**_measured(reference, spacing, "_reference"))
-        for name in STRUCTURES["camus"]:
+        for name in DATASETS["camus"].structures:
             pairs = zip(
                 structure_mask(labels, "camus", name),
                 structure_mask(reference, "camus", name),
@@ -102,7 +102,7 @@ def summarise_curves(curves: pd.DataFrame) -> dict[str, float]:
         edv, esv = (at[phase][f"lv_volume_ml{ending}"].max() for phase in ("ED", "ES"))
         summary[f"edv_ml{ending}"], summary[f"esv_ml{ending}"] = edv, esv
         summary[f"ef_percent{ending}"] = ejection_fraction(edv, esv) if edv > 0 else np.nan
-    for name in STRUCTURES["camus"]:
+    for name in DATASETS["camus"].structures:
         if f"dice_{name}" in curves:
             summary[f"dice_{name}"] = float(curves[f"dice_{name}"].mean())
     return summary

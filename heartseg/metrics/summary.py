@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from heartseg.config import Evaluate
-from heartseg.data.labels import HEADLINE, STRUCTURES, structure_mask
+from heartseg.datasets import DATASETS, structure_mask
 from heartseg.metrics import Spacing
 from heartseg.metrics.agreement import agreement_over_patients
 from heartseg.metrics.bootstrap import FRACTION, NOT_NEGATIVE, named_interval
@@ -22,13 +22,8 @@ from heartseg.metrics.mmode import Species, measure
 from heartseg.metrics.overlap import mask_dice
 from heartseg.metrics.surface import hd95_mm, mean_surface_distance_mm
 
-CASE_METRICS = {
-    "camus": {"dice": FRACTION, "hd95_mm": NOT_NEGATIVE, "msd_mm": NOT_NEGATIVE},
-    "mmode": {"dice": FRACTION},
-}
-"""Metrics of a case by dataset, and the least and greatest value that each can have."""
-MEAN_OF = {"camus": ("LV", "MYO", "LA"), "mmode": ("LV",)}
-"""Structures of the mean Dice: each pixel counts once, so LVepi is left out."""
+LIMITS = {"dice": FRACTION, "hd95_mm": NOT_NEGATIVE, "msd_mm": NOT_NEGATIVE}
+"""The least and greatest value that a metric of a case can have."""
 CLINICAL = ("lvidd_mm", "lvids_mm", "fs_percent", "ef_percent", "hr_bpm")
 
 
@@ -51,8 +46,8 @@ def case_metrics(
         spacing: (row, column).
     """
     rows = []
-    in_mm = "hd95_mm" in CASE_METRICS[dataset]
-    for structure in STRUCTURES[dataset]:
+    in_mm = "hd95_mm" in DATASETS[dataset].case_metrics
+    for structure in DATASETS[dataset].structures:
         found = structure_mask(prediction, dataset, structure)
         real = structure_mask(reference, dataset, structure)
         rows.append(
@@ -154,7 +149,7 @@ def tidy(value: Any) -> Any:
 
 def mean_of(metric: str, cases: pd.DataFrame, dataset: str) -> pd.Series:
     """A metric by case_id, averaged over the structures that count."""
-    counted = cases[cases["structure"].isin(MEAN_OF[dataset])]
+    counted = cases[cases["structure"].isin(DATASETS[dataset].mean_of)]
     return counted.groupby("case_id", sort=True)[metric].mean()
 
 
@@ -181,15 +176,15 @@ def _structures(
     found: dict[str, dict[str, float]] = {}
     for structure, rows in cases.groupby("structure", sort=False):
         found[str(structure)] = {}
-        for metric, limits in CASE_METRICS[dataset].items():
-            values, patients = rows[metric], rows["patient"]
+        for metric in DATASETS[dataset].case_metrics:
+            values, patients, limits = rows[metric], rows["patient"], LIMITS[metric]
             found[str(structure)] |= named_interval(metric, values, patients, evaluate, limits)
         found[str(structure)]["missed"] = int(rows["missed"].sum())
     if len(found) > 1:
         patients = cases.groupby("case_id")["patient"].first()
         found["mean"] = {}
         for metric in ("dice", "hd95_mm"):
-            values, limits = mean_of(metric, cases, dataset), CASE_METRICS[dataset][metric]
+            values, limits = mean_of(metric, cases, dataset), LIMITS[metric]
             found["mean"] |= named_interval(
                 metric, values, patients[values.index], evaluate, limits
             )
@@ -197,11 +192,11 @@ def _structures(
 
 
 def headline(report: dict[str, Any], dataset: str) -> dict[str, float | int | None]:
-    """The few numbers of report.json by which models are compared, under their `HEADLINE` names.
+    """The few numbers of report.json by which models are compared, under their names.
 
     None for what is undefined: EF_bias, for example, where no patient has a recorded EF.
     """
-    return {name: lookup(report, item.key) for name, item in HEADLINE[dataset].items()}
+    return {name: lookup(report, item.key) for name, item in DATASETS[dataset].headline.items()}
 
 
 def lookup(report: dict[str, Any], key: str) -> Any:
@@ -215,7 +210,7 @@ def lookup(report: dict[str, Any], key: str) -> Any:
 def rounded(headline: dict[str, Any], dataset: str) -> dict[str, Any]:
     """A headline with as many decimals as are worth reading; undefined values are left out."""
     return {
-        name: round(value, HEADLINE[dataset][name].decimals or None)
+        name: round(value, DATASETS[dataset].headline[name].decimals or None)
         for name, value in headline.items()
         if value is not None
     }

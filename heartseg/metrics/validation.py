@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from heartseg.data.species import SPECIES
+from heartseg.datasets import DATASETS
 from heartseg.metrics.clinical import biplane_ef
 from heartseg.metrics.summary import window_row
 
@@ -52,11 +53,11 @@ class ClinicalValidation:
             or lvid_mae in mm (M-mode: over LVIDd and LVIDs of all windows); NaN without any.
         """
         errors = self._errors(predicted)
-        name = "ef_mae" if self.dataset == "camus" else "lvid_mae"
+        name = DATASETS[self.dataset].errors[0]
         return {name: float(np.mean(errors)) if errors else float("nan")}
 
     def _errors(self, predicted: np.ndarray) -> list[float]:
-        found = self._ejection if self.dataset == "camus" else self._diameters
+        found = self._ejection if DATASETS[self.dataset].apical else self._diameters
         return list(found(predicted))
 
     def _ejection(self, predicted: np.ndarray) -> Iterator[float]:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from heartseg.data.labels import LABELS
+from heartseg.datasets import DATASETS
 from heartseg.recipe import Recipe
 
 
 def output_channels(recipe: Recipe) -> int:
     """Channels K of the logits: one per label, or a single one for two labels one-vs-rest."""
-    labels = len(LABELS[recipe.dataset])
+    labels = len(DATASETS[recipe.dataset].labels)
     return 1 if one_vs_rest(recipe) and labels == 2 else labels
 
 

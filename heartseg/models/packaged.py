@@ -22,10 +22,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from heartseg.data.resize import resize_images
+from heartseg.datasets.spec import UNCHANGED, View
 from heartseg.models.components import keep_largest
 from heartseg.models.outputs import mean_logits, predicted_labels
 from heartseg.models.package import WEIGHTS
-from heartseg.models.views import AS_IT_IS, Seen, View
+from heartseg.models.views import Seen
 
 if TYPE_CHECKING:
     from mlflow.models.model import ModelInfo
@@ -69,7 +70,7 @@ class PackagedModel(nn.Module):
         self.size = size
         self.largest_component = largest_component
         self.sigmoids = sigmoids
-        self.look_at((AS_IT_IS,))
+        self.look_at((UNCHANGED,))
 
     def look_at(self, views: Sequence[View]) -> None:
         """Average the predictions of these views of each image: a forward pass for each."""

@@ -8,44 +8,21 @@ which are never mirrored, since that swaps septum and lateral wall; M-mode strip
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from heartseg.datasets import DATASETS
+from heartseg.datasets.spec import UNCHANGED, View
+
 Tta = Literal["none", "views"]
-
-
-@dataclass(frozen=True)
-class View:
-    """One way to look at an image: mirrored left and right, or turned and enlarged about its
-    centre."""
-
-    mirror: bool = False
-    rotate_degrees: float = 0.0
-    scale: float = 1.0
-
-
-AS_IT_IS = View()
-VIEWS: dict[str, tuple[View, ...]] = {
-    "camus": (
-        AS_IT_IS,
-        View(rotate_degrees=5),
-        View(rotate_degrees=-5),
-        View(scale=0.95),
-        View(scale=1.05),
-    ),
-    "mmode": (AS_IT_IS, View(mirror=True)),
-    "mmode-quality": (AS_IT_IS,),
-}
-"""The views by dataset; each costs a forward pass."""
 
 
 def views_of(dataset: str, tta: Tta) -> tuple[View, ...]:
     """The views that a model looks at: all of the dataset's, or the image as it is."""
-    return VIEWS[dataset] if tta == "views" else (AS_IT_IS,)
+    return DATASETS[dataset].views if tta == "views" else (UNCHANGED,)
 
 
 class Seen(nn.Module):

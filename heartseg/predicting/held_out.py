@@ -12,6 +12,7 @@ import pandas as pd
 
 from heartseg.config import Params
 from heartseg.data.prepared import decode_image, decode_png, file_digest, read_names, read_prepared
+from heartseg.datasets import DATASETS
 from heartseg.errors import InputError
 from heartseg.models.inputs import frames_of
 from heartseg.report.compare import ChangedCase
@@ -111,7 +112,7 @@ def measured_anew(
     if left_out := rows["patient"].nunique() - unseen["patient"].nunique():
         notes.append(f"{left_out} patients left out, on whom one of the two was trained")
     predictors = [load_predictor(client.tracking_uri, own) for own in models]
-    ranges = area_ranges(read_prepared(prepared, "train")) if dataset == "camus" else {}
+    ranges = area_ranges(read_prepared(prepared, "train")) if DATASETS[dataset].apical else {}
     one, other = (measure_cases(unseen, dataset, predict, ranges) for predict in predictors)
     how = "; ".join(["measured anew", *notes])
     return HeldOut(
@@ -220,7 +221,7 @@ def changed_cases(
                 image=image[0],
                 labels=(one, other, decode_png(frame["mask"])),
                 spacing=(frame["spacing_row"], frame["spacing_col"])
-                if dataset == "camus"
+                if DATASETS[dataset].apical
                 else None,
             )
         )

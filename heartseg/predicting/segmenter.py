@@ -21,8 +21,8 @@ from heartseg.data.images import (
     stem_of,
     suffix_of,
 )
-from heartseg.data.labels import LABELS
 from heartseg.data.sequences import frame_rate
+from heartseg.datasets import DATASETS
 from heartseg.errors import InputError, writing_to
 from heartseg.metrics import Spacing
 from heartseg.metrics.plausibility import PATIENT_FLAGS
@@ -129,6 +129,7 @@ class Segmenter:
     ):
         self.predict = predict
         self.dataset = metadata["dataset"]
+        self.spec = DATASETS[self.dataset]
         self.channels = metadata["recipe"]["model"]["in_channels"]
         self.out = out
         self.spacing = spacing
@@ -162,7 +163,7 @@ class Segmenter:
             else:
                 image = one.images.frames[one.numbers[0]]
                 masks.append(Mask(one.job, one.labels[0], one.images.spacing, image))
-        if self.dataset == "camus":
+        if self.spec.apical:
             outcome.patients = clinical_rows(masks, self.out)
             for row in outcome.patients:
                 if odd := [flag for flag in PATIENT_FLAGS if row.get(flag)]:
@@ -179,7 +180,7 @@ class Segmenter:
             one = Opened(job, images, numbers, np.empty(0, np.uint8), True)
             wanted = [one.target, one.uncertainty] if self.uncertainty else [one.target]
             if not self.overwrite and all(self._is_made(path) for path in wanted):
-                stored = read_labels(one.target, LABELS[self.dataset]).frames
+                stored = read_labels(one.target, self.spec.labels).frames
                 one.labels, one.fresh = _fitting(stored, one, one.target), False
         except InputError as error:
             outcome.problems.append(str(error))
@@ -189,7 +190,7 @@ class Segmenter:
     def _note(self, file: Path, images: Images, outcome: Outcome) -> None:
         """Keep what was noticed in a file, also if it cannot be segmented in the end."""
         outcome.notes += [(str(file), note) for note in images.notes]
-        if self.dataset == "camus" and images.spacing is None:
+        if self.spec.apical and images.spacing is None:
             no_scale = f"{images.geometry.doubt}: nothing is measured in mm (see --spacing)"
             outcome.notes.append((str(file), no_scale))
 
@@ -232,9 +233,9 @@ class Segmenter:
     def _finish(self, one: Opened, outcome: Outcome) -> None:
         """Write a file's results, unless they are there, and measure its label maps."""
         spacing, place, labels = one.images.spacing, one.job.place, one.labels
-        measured = spacing if self.dataset == "camus" else None
+        measured = spacing if self.spec.apical else None
         curves = None
-        if self.dataset == "camus" and len(one.images.frames) > 1:
+        if self.spec.apical and len(one.images.frames) > 1:
             curves, problems = _curves(one, measured or (1.0, 1.0))
             outcome.problems += problems
         if one.fresh:
@@ -255,9 +256,9 @@ class Segmenter:
             doubts = _fitting(read_uncertainty(one.uncertainty), one, one.uncertainty)
         outcome.done += one.fresh
         outcome.skipped += not one.fresh
-        if self.dataset == "camus" or doubts is not None:
+        if self.spec.apical or doubts is not None:
             rows = frame_rows(one.job, labels, one.numbers, measured, self.out, doubts)
-            if self.dataset == "camus":
+            if self.spec.apical:
                 add_flags(rows, labels, measured, one.images.frames[one.numbers])
                 geometry = one.images.geometry
                 rows = [row | {"scale": geometry.source or geometry.doubt} for row in rows]
@@ -318,7 +319,7 @@ def _read_reference(file: Path, shape: tuple[int, ...]) -> tuple[np.ndarray | No
     if not path.exists():
         return None, []
     try:
-        reference = read_labels(path, LABELS["camus"]).frames
+        reference = read_labels(path, DATASETS["camus"].labels).frames
     except InputError as error:
         return None, [str(error)]
     if reference.shape != shape:

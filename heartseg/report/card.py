@@ -9,61 +9,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from heartseg.data.labels import LABELS, STRUCTURES
+from heartseg.datasets import DATASETS
 from heartseg.models.inputs import frames_of
 from heartseg.nested import leaves
 from heartseg.report.certainty import certainty_section
 from heartseg.report.clinical import clinical_section
 from heartseg.report.markdown import get, interval, number, table, with_interval
 
-TASKS = {
-    "camus": "segments the left ventricle's cavity and myocardium and the left atrium in apical "
-    "two- and four-chamber echocardiograms",
-    "mmode": "segments the left ventricle's inside, between its walls, in M-mode echocardiograms",
-    "mmode-quality": "tells whether a window of an M-mode echocardiogram is good enough to be "
-    "measured",
-}
-DATA_TYPES = {
-    "camus": "B-mode frames at end-diastole and end-systole, NIfTI, spacing in mm",
-    "mmode": "M-mode windows, PNG, mm per row and s per column",
-    "mmode-quality": "M-mode windows, PNG, each labelled good or bad",
-}
-LABEL_TEXTS = {
-    "BACKGROUND": "everything else",
-    "LV": "left ventricle, inside the endocardium",
-    "MYO": "left ventricle's myocardium",
-    "LA": "left atrium",
-    "GOOD": "every pixel of a window that can be measured",
-    "BAD": "every pixel of a window that cannot",
-}
-PATIENTS = {"camus": "patients", "mmode": "animals", "mmode-quality": "animals"}
 SURFACE = {"dice": "Dice (0 to 1)", "hd95_mm": "HD95 (mm)", "msd_mm": "mean surface distance (mm)"}
-CLINICAL = {
-    "camus": {
-        "ef.ef_vs_reference": "EF against the reference masks' (points)",
-        "ef.ef_vs_recorded": "EF against the recorded one (points)",
-        "ef.edv_ml": "EDV against the reference masks' (mL)",
-        "ef.esv_ml": "ESV against the reference masks' (mL)",
-        "ef.edv_true_ml": "EDV against the recorded one (mL)",
-        "ef.esv_true_ml": "ESV against the recorded one (mL)",
-    },
-    "mmode": {
-        "lvidd_mm": "LVIDd (mm)",
-        "lvids_mm": "LVIDs (mm)",
-        "fs_percent": "FS (points)",
-        "ef_percent": "EF by Teichholz (points)",
-        "hr_bpm": "heart rate (1/min)",
-    },
-}
 GROUPS = {"by_view": "view", "by_phase": "phase", "by_quality": "image quality"}
 REFERENCES = {
-    "camus": "Data: Leclerc et al., IEEE TMI 38(9):2198-2210, 2019, doi 10.1109/TMI.2019.2900516",
-    "mmode": "Data: Bukas et al. (Echo2Pheno), Mammalian Genome 34:200-215, 2023, "
-    "doi 10.1007/s00335-023-09996-x",
     "deeplabv3": "Network: Chen et al., DeepLabV3, arXiv:1706.05587, 2017",
     "quicknat": "Network: Roy et al., QuickNAT, NeuroImage 186:713-727, 2019",
     "unet": "Network: Kerfoot et al., residual U-Net, STACOM 2018, LNCS 11395, 2019",
-    "mmode-quality": "Task: Bukas et al. (Echo2Pheno), as above: windows of good acquisition only",
     "window_cnn": "Network: convolutions and a global average (Lin et al., arXiv:1312.4400)",
     "dynunet": "Network: Isensee et al., nnU-Net, Nature Methods 18:203-211, 2021",
 }
@@ -89,7 +47,7 @@ def model_card(
     synthetic = bool(dataset_metadata.get("synthetic"))
     sections = [
         f"# {registered['name']} version {registered['version']} ({registered['alias']})",
-        f"A {network} network that {TASKS[dataset]}. When registered it became "
+        f"A {network} network that {DATASETS[dataset].purpose}. When registered it became "
         f"{registered['alias']}: {registered['reason'].rstrip('.')}.",
         *(["**Trained on synthetic phantoms: it knows no real image.**"] if synthetic else []),
         "## Intended use\n\n"
@@ -98,8 +56,8 @@ def model_card(
         "**Not a medical device.** Not for diagnosis, treatment or any decision about a patient; "
         "not for other views, species, devices or structures without an evaluation of your own.",
         _usage(recipe, metrics, registered),
-        _rates(metrics) if dataset == "mmode-quality" else _results(dataset, metrics),
-        clinical_section(metrics, synthetic) if dataset == "camus" else "",
+        _rates(metrics) if DATASETS[dataset].classifies else _results(dataset, metrics),
+        clinical_section(metrics, synthetic) if DATASETS[dataset].apical else "",
         certainty_section(metrics),
         _data(dataset, metrics, training, dataset_metadata),
         _limits(dataset, metrics, synthetic),
@@ -107,7 +65,8 @@ def model_card(
         "## Recipe\n\n"
         + table(("key", "value"), [(".".join(key), v) for key, v in leaves(recipe)]),
         "## References\n\n"
-        + "\n".join(f"- {REFERENCES[key]}" for key in ([] if synthetic else [dataset]) + [network]),
+        + ("" if synthetic else f"- {DATASETS[dataset].reference}\n")
+        + f"- {REFERENCES[network]}",
     ]
     return "\n\n".join(filter(None, sections)) + "\n"
 
@@ -128,9 +87,8 @@ def _usage(recipe: dict[str, Any], metrics: dict[str, Any], registered: dict[str
     )
     channels = recipe["model"]["in_channels"]
     uri = f"models:/{registered['name']}/{registered['version']}"
-    rows = [
-        (label.value, label.name, LABEL_TEXTS[label.name]) for label in LABELS[recipe["dataset"]]
-    ]
+    spec = DATASETS[recipe["dataset"]]
+    rows = [(label.value, label.name, spec.label_texts[label.name]) for label in spec.labels]
     return (
         "## Inputs, outputs and how to use it\n\n"
         f"- Input: ultrasound images, uint8 (N, {channels}, H, W), grey values 0 to 255, any H and "
@@ -150,7 +108,7 @@ def _usage(recipe: dict[str, Any], metrics: dict[str, Any], registered: dict[str
 
 def _results(dataset: str, metrics: dict[str, Any]) -> str:
     overall = metrics.get("overall") or {}
-    structures = [*STRUCTURES[dataset], *(["mean"] if "mean" in overall else [])]
+    structures = [*DATASETS[dataset].structures, *(["mean"] if "mean" in overall else [])]
     columns = {
         key: text
         for key, text in SURFACE.items()
@@ -162,9 +120,9 @@ def _results(dataset: str, metrics: dict[str, Any]) -> str:
     ]
     parts = [
         f"## Results\n\n{number(metrics.get('n_cases'))} images of "
-        f"{number(metrics.get('n_patients'))} {PATIENTS[dataset]} of the "
+        f"{number(metrics.get('n_patients'))} {DATASETS[dataset].subjects} of the "
         f"{metrics['evaluated_on']} split, at native resolution. In brackets: bootstrap "
-        f"intervals over {PATIENTS[dataset]}.",
+        f"intervals over {DATASETS[dataset].subjects}.",
         table(("structure", *columns.values()), rows),
     ]
     clinical = [
@@ -177,7 +135,7 @@ def _results(dataset: str, metrics: dict[str, Any]) -> str:
             number(found.get("n")),
             number(found.get("missing")),
         )
-        for key, text in CLINICAL[dataset].items()
+        for key, text in DATASETS[dataset].clinical.items()
         if (found := get(metrics, *key.split(".")))
     ]
     if clinical:
@@ -186,14 +144,17 @@ def _results(dataset: str, metrics: dict[str, Any]) -> str:
     groups = [
         (
             f"{title} {name}",
-            *(with_interval(found.get(part) or {}, "dice") for part in STRUCTURES[dataset]),
+            *(
+                with_interval(found.get(part) or {}, "dice")
+                for part in DATASETS[dataset].structures
+            ),
         )
         for key, title in GROUPS.items()
         for name, found in (metrics.get(key) or {}).items()
         if found
     ]
     if groups:
-        parts.append(table(("mean Dice (0 to 1) by", *STRUCTURES[dataset]), groups))
+        parts.append(table(("mean Dice (0 to 1) by", *DATASETS[dataset].structures), groups))
     return "\n\n".join(parts)
 
 
@@ -229,9 +190,9 @@ def _data(
     rows = [(split, facts["patients"][split], facts["cases"][split]) for split in facts["patients"]]
     split = ", ".join(f"{key} {value}" for key, value in facts["split"].items())
     lines = [
-        f"- Source: `{facts['source']}`; {DATA_TYPES[dataset]}",
+        f"- Source: `{facts['source']}`; {DATASETS[dataset].images}",
         f"- Prepared dataset, MD5: `{training['data_digest']}`",
-        f"- Split by {PATIENTS[dataset][:-1]}: {split}",
+        f"- Split by {DATASETS[dataset].subjects[:-1]}: {split}",
     ]
     if metrics.get("data_digest") not in (None, training["data_digest"]):
         lines.append(f"- **Evaluated on other data**, MD5: `{metrics['data_digest']}`")
@@ -239,21 +200,13 @@ def _data(
         lines.append(f"- Left out as faulty: {len(facts['skipped'])}")
     return (
         "## Data\n\n" + "\n".join(lines) + "\n\n"
-        + table(("split", PATIENTS[dataset], "images"), rows)
+        + table(("split", DATASETS[dataset].subjects, "images"), rows)
     )  # fmt: skip
 
 
 def _limits(dataset: str, metrics: dict[str, Any], synthetic: bool) -> str:
-    lines = ["Each image is segmented by itself; nothing makes successive frames agree."]
-    if dataset == "mmode-quality":
-        lines = [
-            "A window gets one label: a short fault in a good one goes unnoticed, so recordings "
-            "are judged by overlapping windows (`heartseg recording --quality`)."
-        ]
-    if dataset == "camus":
-        lines.append("A view other than apical two- or four-chamber still gets a label map.")
-    elif dataset == "mmode":
-        lines.append("Lengths and heart rate depend on the mm per row and s per column given.")
+    spec = DATASETS[dataset]
+    lines = list(spec.limits)
     lines.append(
         "How sure it is tells nothing of images unlike those it was trained on: networks are often "
         "sure and wrong there."
@@ -264,8 +217,8 @@ def _limits(dataset: str, metrics: dict[str, Any], synthetic: bool) -> str:
         )
     if synthetic:
         lines.append("The results are those on phantoms and say nothing about patients.")
-    elif dataset == "camus":
-        lines.append("The CAMUS data are for non-commercial research (CC BY-NC-SA 4.0).")
+    elif spec.licence:
+        lines.append(spec.licence)
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
 
 

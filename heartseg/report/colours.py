@@ -13,6 +13,3 @@ COLOURS = {
     "LA": "#CC79A7",
     "BAD": "#D55E00",
 }
-CONTOURS = {"camus": ("LV", "LVepi", "LA"), "mmode": ("LV",), "mmode-quality": ("BAD",)}
-"""Outlines drawn on an image: endocardium, epicardium, atrium. The ring's own outline would
-draw the endocardium twice. A bad window gets a frame."""

@@ -16,9 +16,10 @@ from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 from PIL import Image
 
+from heartseg.datasets import DATASETS
 from heartseg.metrics.paired import HIGHER_IS_BETTER
 from heartseg.nested import leaves
-from heartseg.report.card import CLINICAL, GROUPS, PATIENTS, SURFACE
+from heartseg.report.card import GROUPS, SURFACE
 from heartseg.report.colours import COLOURS
 from heartseg.report.figures import bland_altman, picture
 from heartseg.report.markdown import interval, number
@@ -97,7 +98,7 @@ def comparison_page(
         data=data,
         about=[(key, first.about[key], second.about[key]) for key in first.about],
         confidence=f"{100 * confidence:g}",
-        people=PATIENTS[dataset],
+        people=DATASETS[dataset].subjects,
         n_tests=len(differences) + len(agreement),
         forest=figure_uri(forest_plot(differences)),
         metrics=[
@@ -176,7 +177,7 @@ def forest_plot(differences: pd.DataFrame) -> Figure:
 
 def clinical_names(agreement: dict[str, Any], dataset: str) -> dict[str, str]:
     """Names with units by quantity, of those that there are, in the model card's order."""
-    names = {key.removeprefix("ef."): text for key, text in CLINICAL[dataset].items()}
+    names = {key.removeprefix("ef."): text for key, text in DATASETS[dataset].clinical.items()}
     return {key: text for key, text in names.items() if key in agreement}
 
 

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from heartseg.data.labels import STRUCTURES
+from heartseg.datasets.camus import CAMUS
 from heartseg.metrics.sequence import summarise_curves
 from heartseg.report.figures import COLOURS
 
@@ -24,7 +24,7 @@ def curve_figure(curves: pd.DataFrame, title: str) -> Figure:
         curves: rows of `heartseg.metrics.sequence.lv_curves`.
         title: names the sequence.
     """
-    dice = {name: f"dice_{name}" for name in STRUCTURES["camus"] if f"dice_{name}" in curves}
+    dice = {name: f"dice_{name}" for name in CAMUS.structures if f"dice_{name}" in curves}
     timed = curves["time_s"].notna().all()
     x = curves["time_s" if timed else "frame"]
     figure = Figure(figsize=(3.6 * (2 + bool(dice)), 3.4), dpi=100, layout="constrained")

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from heartseg.data.labels import HEADLINE
 from heartseg.data.prepared import decode_image, decode_png
+from heartseg.datasets import DATASETS
 from heartseg.metrics.cases import Measured, Predict
 from heartseg.metrics.clinical import comparisons
 from heartseg.metrics.summary import lookup, mean_of
@@ -24,16 +24,6 @@ from heartseg.report.figures import (
 from heartseg.report.reliability import reliability_diagram, uncertainty_panel, uncertainty_scatter
 from heartseg.report.targets import target_panels
 
-CHARTS = {
-    "camus": {
-        "ef_percent": ("ejection fraction", "%"),
-        "ef_percent_recorded": ("recorded EF", "%"),
-        "edv_ml": ("end-diastolic volume", "mL"),
-        "esv_ml": ("end-systolic volume", "mL"),
-    },
-    "mmode": {"lvidd_mm": ("LVIDd", "mm"), "fs_percent": ("fractional shortening", "%")},
-}
-"""Whose agreement is drawn, and its unit."""
 SHOWN = {"worst": 0.0, "median": 0.5, "best": 1.0}
 """Cases drawn as overlays, by the quantile of their mean Dice."""
 
@@ -73,14 +63,15 @@ def charts(measured: Measured, dataset: str, split: str) -> dict[str, Figure]:
         "calibration": reliability_diagram(measured.calibration, split),
         "uncertainty": uncertainty_scatter(doubt_and_dice(cases, dataset)),
     }
-    recorded = comparisons(clinical)["ef_vs_recorded"] if dataset == "camus" else pd.DataFrame()
-    for key, (quantity, unit) in CHARTS[dataset].items():
+    spec = DATASETS[dataset]
+    recorded = comparisons(clinical)["ef_vs_recorded"] if spec.apical else pd.DataFrame()
+    for key, (quantity, unit) in spec.charts.items():
         pair = (
             (recorded["reference"], recorded["measured"])
             if key == "ef_percent_recorded"
             else (clinical[f"{key}_reference"], clinical[f"{key}_predicted"])
         )
-        qualities = clinical.loc[pair[0].index, "quality"] if dataset == "camus" else None
+        qualities = clinical.loc[pair[0].index, "quality"] if spec.apical else None
         figures[f"{key}_bland_altman"] = bland_altman(*pair, quantity, unit, qualities)
         figures[f"{key}_scatter"] = agreement_scatter(*pair, quantity, unit)
     return figures
@@ -93,7 +84,7 @@ def report_text(report: dict[str, Any], dataset: str, results: Path) -> str:
         f"{results / 'report.json'}: {report['n_cases']} images of {n} patients or animals "
         f"({report['evaluated_on']})"
     ]
-    for name, item in HEADLINE[dataset].items():
+    for name, item in DATASETS[dataset].headline.items():
         value = lookup(report, item.key)
         if isinstance(value, int):
             shown = f"{value:>8d}"

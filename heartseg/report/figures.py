@@ -19,21 +19,13 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from heartseg.data.labels import STRUCTURES, structure_mask
+from heartseg.datasets import DATASETS, structure_mask
 from heartseg.metrics.agreement import agreement
-from heartseg.report.colours import COLOURS, CONTOURS
+from heartseg.report.colours import COLOURS
 
-BOX_METRICS = {
-    "camus": {"dice": "Dice (0 to 1)", "hd95_mm": "HD95 (mm)", "msd_mm": "MSD (mm)"},
-    "mmode": {"dice": "Dice (0 to 1)"},
-}
+METRIC_TEXTS = {"dice": "Dice (0 to 1)", "hd95_mm": "HD95 (mm)", "msd_mm": "MSD (mm)"}
 POINTS = "#0072B2"
 QUALITY_MARKS = ((POINTS, "o"), ("#E69F00", "s"), ("#CC79A7", "^"), ("#000000", "D"))
-AXIS_UNITS = {  # rows, columns
-    "camus": ("mm", "mm"),
-    "mmode": ("depth (mm)", "time (s)"),
-    "mmode-quality": ("depth (mm)", "time (s)"),
-}
 
 
 def save(figure: Figure, path: Path | str) -> None:
@@ -95,7 +87,7 @@ def overlay_grid(
     if spacings is None:
         units, steps = ("px", "px"), [(1.0, 1.0)] * len(images)
     else:
-        units, steps = AXIS_UNITS[dataset], list(spacings)
+        units, steps = DATASETS[dataset].axes, list(spacings)
     aspects = [
         step_x / step_y if units[0] != units[1] else 1.0 for step_y, step_x in steps
     ]  # display length of a unit along the rows over one along the columns
@@ -124,7 +116,7 @@ def overlay_grid(
             label_map = labels[column]
             if label_map is not None:
                 _draw_contours(axes, label_map, dataset, (step_y, step_x))
-    lines = [Line2D([], [], color=COLOURS[name], label=name) for name in CONTOURS[dataset]]
+    lines = [Line2D([], [], color=COLOURS[name], label=name) for name in DATASETS[dataset].contours]
     figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), fontsize=8)
     return figure
 
@@ -134,7 +126,7 @@ def _draw_contours(axes: Axes, labels: np.ndarray, dataset: str, step: tuple[flo
     height, width = labels.shape
     y = (np.arange(-1, height + 1) + 0.5) * step[0]
     x = (np.arange(-1, width + 1) + 0.5) * step[1]
-    for structure in CONTOURS[dataset]:
+    for structure in DATASETS[dataset].contours:
         mask = np.pad(structure_mask(labels, dataset, structure), 1)  # closed at the border too
         if mask.any():
             lines = axes.contour(x, y, mask, levels=[0.5], colors=COLOURS[structure], linewidths=1)
@@ -152,8 +144,8 @@ def box_plots(cases: pd.DataFrame, dataset: str) -> Figure:
             msd_mm.
         dataset: "camus" or "mmode".
     """
-    metrics = BOX_METRICS[dataset]
-    names = list(STRUCTURES[dataset])
+    metrics = {name: METRIC_TEXTS[name] for name in DATASETS[dataset].case_metrics}
+    names = list(DATASETS[dataset].structures)
     figure = new_figure(0.8 + 2.6 * len(metrics), 3.2)
     for axes, (metric, label) in zip(
         figure.subplots(1, len(metrics), squeeze=False)[0], metrics.items(), strict=True

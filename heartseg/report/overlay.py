@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from skimage.measure import find_contours
 
-from heartseg.data.labels import structure_mask
+from heartseg.datasets import DATASETS, structure_mask
 from heartseg.paths import put_file
-from heartseg.report.colours import COLOURS, CONTOURS
+from heartseg.report.colours import COLOURS
 
 LONG_SIDE, ANIMATED_SIDE = 640, 400  # pixels
 FRAME_MS = 100
@@ -70,7 +70,7 @@ def draw(
     left = 6.0
     for name, points in outlines(labels, dataset):
         canvas.line([tuple(point) for point in points * step], fill=COLOURS[name], width=2)
-    for name in CONTOURS[dataset]:
+    for name in DATASETS[dataset].contours:
         canvas.text((left, size[1] - 20), name, fill=COLOURS[name], font=font)
         left += canvas.textlength(name, font=font) + 10
     canvas.text((left + 6, size[1] - 20), caption, fill="white", font=font)
@@ -80,7 +80,7 @@ def draw(
 def outlines(labels: np.ndarray, dataset: str) -> Iterator[tuple[str, np.ndarray]]:
     """The outlines of a label map (H, W): structure, and points (n, 2) as x, y in pixels from the
     image's upper left corner."""
-    for name in CONTOURS[dataset]:
+    for name in DATASETS[dataset].contours:
         mask = np.pad(structure_mask(labels, dataset, name), 1)
         # find_contours counts from the middle of the first pixel, which is the margin's
         for contour in find_contours(mask.astype(np.float32), 0.5):

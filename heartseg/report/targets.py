@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from heartseg.data.labels import LABELS
-from heartseg.report.figures import AXIS_UNITS, COLOURS
+from heartseg.datasets import DATASETS
+from heartseg.report.figures import COLOURS
 
 TITLES = {
     "BACKGROUND": "background",
@@ -37,10 +37,10 @@ def target_panels(
         spacing: (row, column): mm, for M-mode mm and s. CAMUS is drawn in true proportion, M-mode
             with square pixels.
     """
-    names = [label.name for label in LABELS[dataset]]
+    names = [label.name for label in DATASETS[dataset].labels]
     colours = ListedColormap([LABEL_COLOURS[name] for name in names])
     height, width = image.shape
-    units = AXIS_UNITS[dataset]
+    units = DATASETS[dataset].axes
     extent = (0, width * spacing[1], height * spacing[0], 0)
     aspect = 1.0 if units[0] == units[1] else spacing[1] / spacing[0]
     shape = aspect * extent[2] / extent[1]
@@ -60,7 +60,7 @@ def target_panels(
             interpolation="nearest",
         )  # fmt: skip
         axes_row[1].set_title(f"{of}: label map", fontsize=8)
-        for axes, label in zip(axes_row[2:], LABELS[dataset], strict=True):
+        for axes, label in zip(axes_row[2:], DATASETS[dataset].labels, strict=True):
             mask = labels == label.value
             axes.imshow(mask, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="nearest")
             axes.set_title(TITLES[label.name], fontsize=8)

@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field
 from heartseg.data.camus_names import parse_frame
 from heartseg.data.images import stem_of
 from heartseg.data.species import SPECIES
+from heartseg.datasets import DATASETS
 from heartseg.metrics import Spacing
 from heartseg.metrics.clinical import PHASES, VIEWS
 from heartseg.metrics.mmode import measure
@@ -136,12 +137,12 @@ def describe(one: Segmented, dataset: str, species: str, pictures: bool) -> Imag
     rows: list[dict[str, Any]] = [{} for _ in one.numbers]
     flags: list[dict[str, Any]] = [{} for _ in one.numbers]
     summary: dict[str, Any] = {}
-    if dataset == "camus":
+    if DATASETS[dataset].apical:
         rows = frame_rows(one.job, one.labels, one.numbers, one.spacing, HERE)
         add_flags(flags, one.labels, one.spacing, one.frames[one.numbers])
         if one.spacing is not None and len(one.frames) > 1:
             summary = summarise_curves(lv_curves(one.labels, one.spacing, numbers=one.numbers + 1))
-    elif one.spacing is not None and dataset == "mmode":
+    elif one.spacing is not None and not DATASETS[dataset].classifies:
         heart = SPECIES[species]
         slowest, fastest = heart.rates
         limits = {"minimal_rate": slowest, "maximal_rate": fastest}

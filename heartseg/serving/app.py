@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 
 from heartseg.data.camus_names import parse_frame
 from heartseg.data.images import KINDS, Images, stem_of
-from heartseg.data.labels import STRUCTURES
+from heartseg.datasets import DATASETS
 from heartseg.metrics.plausibility import CASE_FLAGS, PATIENT_FLAGS
 from heartseg.report.colours import COLOURS
 from heartseg.serving.answers import Answer, Segmented, clinical, describe
@@ -112,7 +112,7 @@ def make_app(service: Service, host: str, token: str | None, every_s: float) -> 
             "model": service.source.model,
             "version": present.version,
             "dataset": dataset,
-            "structures": {name: COLOURS[name] for name in STRUCTURES[dataset]},
+            "structures": {name: COLOURS[name] for name in DATASETS[dataset].structures},
             "flags": CASE_FLAGS,
             "patient_flags": PATIENT_FLAGS,
             "update_problem": service.problem,
@@ -161,7 +161,7 @@ def make_app(service: Service, host: str, token: str | None, every_s: float) -> 
                 await in_pool(describe, one, dataset, species, pictures) for one in segmented
             ]
             indices, missing = None, "an M-mode model measures each image by itself"
-            if dataset == "camus":
+            if DATASETS[dataset].apical:
                 indices, missing = await in_pool(clinical, segmented)
         return Answer(
             model=service.source.model,
@@ -222,7 +222,7 @@ def _scale(
     s_per_column: float | None,
 ) -> dict[str, Any]:
     """The scale of a `Segmented`: of an apical image the file's, else what the request gives."""
-    apical = dataset == "camus"
+    apical = DATASETS[dataset].apical
     column = mm_per_column if apical else s_per_column
     if apical and image.spacing:
         return {"spacing": image.spacing, "spacing_source": "file", "no_scale": None}

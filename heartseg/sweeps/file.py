@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from heartseg.config import Params
-from heartseg.data.labels import LABELS
+from heartseg.datasets import DATASETS
 from heartseg.errors import InputError
 from heartseg.nested import leaves
 from heartseg.recipe import Count, Positive, Recipe, Section, Seed
@@ -23,8 +23,6 @@ from heartseg.yaml_file import no_such, read_yaml_as
 Values = dict[str, Scalar]
 """Sampled values by field; a field of the recipe with dots between its levels."""
 
-CLINICAL = {"camus": ("ef_mae",), "mmode": ("lvid_mae",), "mmode-quality": ()}
-"""Clinical validation metrics of each dataset; see `heartseg.metrics.validation`."""
 RECIPE = "recipe"
 """The field that chooses among whole recipes, and so among models."""
 
@@ -228,13 +226,13 @@ def read_sweep(path: Path, params: Params) -> SweepFile:
 
 def _check_space(sweep: SweepFile, params: Params) -> None:
     dataset = params.recipe(sweep.recipe).dataset
-    names = [label.name.lower() for label in LABELS[dataset]][1:]
-    metrics = ["dice_mean", *(f"dice_{name}" for name in names), "val_loss", *CLINICAL[dataset]]
-    if dataset == "mmode-quality":
-        metrics += ["balanced_accuracy", "auc"]
+    names = [label.name.lower() for label in DATASETS[dataset].labels][1:]
+    spec = DATASETS[dataset]
+    metrics = ["dice_mean", *(f"dice_{name}" for name in names), "val_loss", *spec.errors]
+    metrics += spec.rates
     if sweep.metric not in metrics:
         raise InputError(f"{no_such('metric', sweep.metric, metrics)} (dataset {dataset})")
-    falls = sweep.metric == "val_loss" or sweep.metric in CLINICAL[dataset]
+    falls = sweep.metric == "val_loss" or sweep.metric in spec.errors
     if falls != (sweep.mode == "min"):
         raise InputError(f"mode: {sweep.metric} is better when {'lower' if falls else 'higher'}")
     if not isinstance(sweep.space.get(RECIPE), Choice | None):

@@ -11,11 +11,12 @@ import yaml
 
 from heartseg.config import PARAMS_FILE, Params, Train
 from heartseg.data.prepared import file_digest, read_metadata
+from heartseg.datasets import DATASETS
 from heartseg.errors import InputError
 from heartseg.paths import prepared_path, sweep_results_dir
 from heartseg.privacy import case_names
 from heartseg.recipe import WEIGHTS_FIELDS
-from heartseg.sweeps.file import CLINICAL, RECIPE, SweepFile
+from heartseg.sweeps.file import RECIPE, SweepFile
 from heartseg.training.run_dir import code_digest, code_files, read_state, update_state
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Job:
 
         Drawing them costs as much as a short trial; the winner's evaluation has its own.
         """
-        clinical = self.sweep.metric in CLINICAL[self.dataset]
+        clinical = self.sweep.metric in DATASETS[self.dataset].errors
         wanted = clinical or self.params.train.clinical_metrics
         return self.params.train.model_copy(update={"clinical_metrics": wanted, "overlay_every": 0})
 

@@ -16,8 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils import deterministic
 
-from heartseg.data.labels import LABELS
 from heartseg.data.resident import Resident
+from heartseg.datasets import DATASETS
 from heartseg.errors import InputError, Stopped
 from heartseg.metrics.validation import ClinicalValidation
 from heartseg.models import build_network
@@ -121,7 +121,7 @@ def fit(
         )
     be_repeatable()
     torch.manual_seed(recipe.seed)
-    labels = len(LABELS[recipe.dataset])
+    labels = len(DATASETS[recipe.dataset].labels)
     network = build_network(recipe.model, output_channels(recipe)).to(device)
     if recipe.channels_last:
         network = network.to(memory_format=torch.channels_last)
@@ -135,7 +135,7 @@ def fit(
     loss = build_loss(recipe, device)
     runner = _wrap(network, recipe, device, world_size)
     measure = None
-    if clinical and recipe.dataset != "mmode-quality":
+    if clinical and not DATASETS[recipe.dataset].classifies:
         measure = ClinicalValidation(recipe.dataset, val.masks.numpy(), val.about)
     keep = fits_on(device, train, val, fraction=device_memory_fraction)
     train, val = (data.to(device) if keep else data for data in (train, val))

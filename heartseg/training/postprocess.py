@@ -9,20 +9,13 @@ import numpy as np
 import torch
 
 from heartseg.config import Evaluate
-from heartseg.data.labels import LABELS, structure_mask
+from heartseg.datasets import DATASETS, structure_mask
 from heartseg.metrics.overlap import mask_dice
-from heartseg.metrics.summary import MEAN_OF
 from heartseg.models.components import keep_largest
-from heartseg.models.views import VIEWS, Tta
+from heartseg.models.views import Tta
 
 Pairs = Callable[[Tta], Iterable[tuple[np.ndarray, np.ndarray]]]
 """Given how to look at images: label maps (H, W), without post-processing, and references."""
-
-POSTPROCESSES = {
-    "camus": ("none", "largest_component"),
-    "mmode": ("none",),
-    "mmode-quality": ("none",),
-}
 
 
 def decide(
@@ -35,8 +28,7 @@ def decide(
 
     Args:
         evaluate: the section of params.yaml.
-        dataset: "camus"; "mmode", which is never post-processed; "mmode-quality", whose windows
-            are looked at as they are.
+        dataset: the dataset's name.
         pairs: predictions for the patients to decide by; asked only where something is "auto".
         of: who these patients are.
 
@@ -44,9 +36,10 @@ def decide(
         tta and postprocess, each with chosen, and chosen_on: `of` or "params.yaml"; where auto
         chose, val_dice: the mean Dice of either. Without patients auto chooses none.
     """
-    processes = POSTPROCESSES[dataset]
+    spec = DATASETS[dataset]
+    processes = spec.postprocesses
     wanted = evaluate.postprocess if len(processes) > 1 else "none"
-    wanted_tta = evaluate.tta if len(VIEWS[dataset]) > 1 else "none"
+    wanted_tta = evaluate.tta if len(spec.views) > 1 else "none"
     ttas: tuple[Tta, ...] = ("none", "views") if wanted_tta == "auto" else (wanted_tta,)
     if wanted != "auto":
         processes = ("none",)
@@ -82,7 +75,9 @@ def _mean_dice(
         for process in processes:
             seen = labels
             if process == "largest_component":
-                seen = keep_largest(torch.from_numpy(labels)[None], len(LABELS[dataset]))[0].numpy()
+                seen = keep_largest(torch.from_numpy(labels)[None], len(DATASETS[dataset].labels))[
+                    0
+                ].numpy()
             scores.setdefault(process, []).append(_dice(seen, reference, dataset))
     return {process: float(np.mean(values)) for process, values in scores.items()}
 
@@ -90,6 +85,6 @@ def _mean_dice(
 def _dice(labels: np.ndarray, reference: np.ndarray, dataset: str) -> float:
     masks = [
         [structure_mask(labelled, dataset, name) for labelled in (labels, reference)]
-        for name in MEAN_OF[dataset]
+        for name in DATASETS[dataset].mean_of
     ]
     return float(np.mean([mask_dice(found, real) for found, real in masks]))

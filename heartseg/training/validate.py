@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import distributed, nn
 
-from heartseg.data.labels import LABELS
 from heartseg.data.resident import Resident
+from heartseg.datasets import DATASETS
 from heartseg.metrics.overlap import confusion_counts, dice_from_counts
 from heartseg.metrics.quality import BINS, rates_from_counts, score_counts
 from heartseg.metrics.validation import ClinicalValidation
@@ -43,7 +43,7 @@ def validate(
     mine = torch.arange(len(val))[rank::world_size]
     sums = torch.zeros(2 + 3 * labels, dtype=torch.float64, device=device)
     scored = torch.zeros(2 * BINS, dtype=torch.float64, device=device)
-    classifies = recipe.dataset == "mmode-quality"
+    classifies = DATASETS[recipe.dataset].classifies
     for chosen in mine.split(recipe.eval_batch_size) if len(mine) else ():
         images, masks = val.batch(chosen, device)
         with autocast(recipe, device):
@@ -61,7 +61,7 @@ def validate(
         distributed.all_reduce(sums)
         distributed.all_reduce(scored)
     dice = dice_from_counts(sums[2:].reshape(labels, 3).long()).tolist()
-    names = [label.name.lower() for label in LABELS[recipe.dataset]][1:]
+    names = [label.name.lower() for label in DATASETS[recipe.dataset].labels][1:]
     named = {f"dice_{name}": value for name, value in zip(names, dice[1:], strict=True)}
     metrics = {  # the first one is what MLflow's page for comparing runs shows
         "dice_mean": sum(named.values()) / len(named),

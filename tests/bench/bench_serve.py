@@ -82,7 +82,7 @@ def register(store: str, recipe_name: str) -> None:
     """An untrained network as champion: a trained one takes the same time."""
     import mlflow
 
-    from heartseg.data.labels import LABELS
+    from heartseg.datasets import DATASETS
     from heartseg.models import build_network
     from heartseg.models.packaged import PackagedModel, log_packaged
     from heartseg.tracking import registry
@@ -90,7 +90,7 @@ def register(store: str, recipe_name: str) -> None:
     recipe = load_params(ROOT / "params.yaml").recipe(recipe_name)
     client = registry.use_store(store)
     run_id = new_run(store)
-    network = build_network(recipe.model, len(LABELS[recipe.dataset])).eval()
+    network = build_network(recipe.model, len(DATASETS[recipe.dataset].labels)).eval()
     channels = recipe.model.in_channels
     metadata = {"dataset": recipe.dataset, "recipe": {"model": {"in_channels": channels}}}
     packaged = PackagedModel(network, recipe.input_size).eval()

@@ -27,11 +27,11 @@ from PIL.PngImagePlugin import PngInfo
 from heartseg.config import load_params
 from heartseg.data import images
 from heartseg.data.camus_tables import read_info, read_split_lists, read_truth
-from heartseg.data.labels import Camus
 from heartseg.data.mmode_dicom import read_dicom
 from heartseg.data.mmode_pictures import read_mask, read_picture
 from heartseg.data.phantoms.recording import make_dicom
 from heartseg.data.sequences import frame_rate
+from heartseg.datasets.camus import Camus
 from heartseg.errors import InputError
 from heartseg.serving.limits import Limits, PixelBudget
 from heartseg.serving.uploads import read_uploads

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from heartseg.data.labels import Camus
+from heartseg.datasets.camus import Camus
 
 FINE = (0.3, 0.3)
 UNEQUAL = (0.31, 0.52)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from heartseg.config import Evaluate, Params
-from heartseg.data.labels import Camus
+from heartseg.datasets.camus import Camus
 from heartseg.metrics.clinical import (
     SUMMARISED,
     biplane_ef,

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from heartseg.data.labels import Camus
+from heartseg.datasets.camus import Camus
 from heartseg.metrics.agreement import agreement
 from heartseg.metrics.clinical import indices
 from heartseg.metrics.ejection import (

@@ -16,8 +16,9 @@ import torch
 
 from heartseg import evaluate
 from heartseg.config import Params, load_params
-from heartseg.data.labels import LABELS, Camus
 from heartseg.data.prepared import Sample, file_digest, write_prepared
+from heartseg.datasets import DATASETS
+from heartseg.datasets.camus import Camus
 from heartseg.errors import InputError
 from heartseg.metrics.plausibility import CASE_FLAGS
 from heartseg.models import trained
@@ -81,7 +82,7 @@ def pretend_trained(
         digest = file_digest(f"data/prepared/{name}.parquet")
         training = {"recipe_name": name, "mlflow_run_id": run_id, "experiment": "-", "tags": {}}
         recipe = params.recipe(name).model_copy(update=changes.pop("recipe", {}))
-        model = ReadsLabels(len(LABELS[name])).eval()
+        model = ReadsLabels(len(DATASETS[name].labels)).eval()
         return model, recipe, training | {"data_digest": digest} | changes
 
     monkeypatch.setattr(trained, "load_trained", load_trained)

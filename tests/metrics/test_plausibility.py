@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from heartseg.config import Params
-from heartseg.data.labels import Camus
 from heartseg.data.prepared import encode_png
+from heartseg.datasets.camus import Camus
 from heartseg.metrics.plausibility import (
     CASE_FLAGS,
     FLAGS,

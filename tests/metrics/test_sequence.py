@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from heartseg.data.labels import Camus
+from heartseg.datasets.camus import Camus
 from heartseg.metrics.sequence import lv_curves, summarise_curves
 from tests.metrics.shapes import FINE, heart
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from heartseg.data.labels import Camus
+from heartseg.datasets.camus import Camus
 from heartseg.metrics.mmode import HUMAN
 from heartseg.metrics.summary import window_row
 from heartseg.metrics.validation import NO_EF_ERROR, ClinicalValidation

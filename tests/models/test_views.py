@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from heartseg.datasets import DATASETS
+from heartseg.datasets.spec import View
 from heartseg.models.packaged import MEAN, STD, PackagedModel
-from heartseg.models.views import VIEWS, Seen, View, views_of
+from heartseg.models.views import Seen, views_of
 
 SIZE = 64
 
@@ -19,7 +21,7 @@ def blob(rows: int = SIZE) -> torch.Tensor:
     return 200 * torch.exp(-distance / (0.03 * rows**2))[None, None]
 
 
-@pytest.mark.parametrize("view", [view for views in VIEWS.values() for view in views])
+@pytest.mark.parametrize("view", [view for spec in DATASETS.values() for view in spec.views])
 def test_undone_views_lie_on_the_image(view: View) -> None:
     seen = Seen(view, SIZE)
     image = blob()
@@ -42,7 +44,7 @@ def test_a_view_turns_and_enlarges_about_the_centre() -> None:
 
 
 def test_apical_views_are_never_mirrored() -> None:
-    assert not any(view.mirror for view in VIEWS["camus"])
+    assert not any(view.mirror for view in DATASETS["camus"].views)
     assert views_of("camus", "none") == (View(),)
     assert views_of("mmode", "views")[0] == View()
 

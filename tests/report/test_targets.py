@@ -8,7 +8,7 @@ import torch
 from matplotlib.colors import to_rgb
 from torch.nn import functional as F
 
-from heartseg.data.labels import Camus
+from heartseg.datasets.camus import Camus
 from heartseg.report.figures import COLOURS, FigureCanvasAgg
 from heartseg.report.targets import target_panels
 from heartseg.training.losses import one_vs_rest_bce

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
-from heartseg.data.labels import Camus
+from heartseg.datasets.camus import Camus
 from heartseg.metrics.clinical import indices
 from heartseg.serving.app import PAGE_POLICY
 from heartseg.serving.limits import Limits

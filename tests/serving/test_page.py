@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from heartseg.data.labels import STRUCTURES
+from heartseg.datasets import DATASETS
 from tests.browser import chromium
 from tests.serving.running import nifti, png, running
 from tests.serving.test_app import AFFINE, four, heart
@@ -122,7 +122,7 @@ def test_what_is_doubtful_is_shown(page, browser):
 def test_the_page_can_be_read_by_all(page, browser):
     """Alternatives of pictures, announced progress, a whole legend, light and dark."""
     expect = browser[1]
-    assert set(page.locator("#legend li").all_inner_texts()) == set(STRUCTURES["camus"])
+    assert set(page.locator("#legend li").all_inner_texts()) == set(DATASETS["camus"].structures)
     expect(page.locator("#status")).to_have_attribute("aria-live", "polite")
     page.evaluate(
         "window.said = []; new MutationObserver(() => said.push(document.querySelector('#status')"

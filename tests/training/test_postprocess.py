@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from heartseg.config import Evaluate, Params
-from heartseg.data.labels import Camus
+from heartseg.datasets.camus import Camus
 from heartseg.models.views import Tta
 from heartseg.training.postprocess import Pairs, decide
 from tests.metrics.shapes import heart

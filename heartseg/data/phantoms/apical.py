@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from heartseg.data.labels import Camus
 from heartseg.data.phantoms import ultrasound
 from heartseg.data.phantoms.ventricle import Ventricle
+from heartseg.datasets.camus import Camus
 
 MAP_STEP = 0.45  # mm between scatterers of the tissue map
 MAP_ABOVE, MAP_BELOW, MAP_ASIDE = 45.0, 75.0, 125.0  # mm around the ventricle

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy import ndimage
 
-from heartseg.data.labels import Quality
 from heartseg.data.phantoms import ultrasound
+from heartseg.datasets.mmode_quality import Quality
 
 WORST_GRADE = 4
 BAD_FROM = 3

@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from heartseg.data.labels import Camus
+from heartseg.datasets.camus import Camus
 
 # Positions between apex (0) and base (1) at which half-widths are kept, dense at the round apex.
 STATIONS = np.linspace(0, 1, 201) ** 2

@@ -1,0 +1,106 @@
+"""CAMUS: apical two- and four-chamber views (Leclerc et al., IEEE TMI 38(9), 2019)."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from heartseg.datasets.spec import UNCHANGED, DatasetSpec, HeadlineItem, View
+
+
+class Camus(IntEnum):
+    """Labels of the CAMUS release."""
+
+    BACKGROUND = 0
+    LV = 1
+    """Left ventricle's cavity, inside the endocardium."""
+    MYO = 2
+    """Left ventricle's myocardium: the ring between endocardium and epicardium."""
+    LA = 3
+    """Left atrium."""
+
+
+CAMUS = DatasetSpec(
+    name="camus",
+    geometry="apical",
+    labels=Camus,
+    label_texts={
+        "BACKGROUND": "everything else",
+        "LV": "left ventricle, inside the endocardium",
+        "MYO": "left ventricle's myocardium",
+        "LA": "left atrium",
+    },
+    structures={  # papers differ in which of MYO and LVepi they report
+        "LV": (Camus.LV,),
+        "MYO": (Camus.MYO,),
+        "LVepi": (Camus.LV, Camus.MYO),
+        "LA": (Camus.LA,),
+    },
+    mean_of=("LV", "MYO", "LA"),
+    contours=("LV", "LVepi", "LA"),  # the ring's own outline would draw the endocardium twice
+    case_metrics=("dice", "hd95_mm", "msd_mm"),
+    headline={
+        "LV": HeadlineItem("overall.LV.dice", 3, "Dice, left ventricle (endocardium)"),
+        "MYO": HeadlineItem("overall.MYO.dice", 3, "Dice, myocardium"),
+        "LVepi": HeadlineItem(
+            "overall.LVepi.dice", 3, "Dice, left ventricle with myocardium (epicardium)"
+        ),
+        "LA": HeadlineItem("overall.LA.dice", 3, "Dice, left atrium"),
+        "Dice": HeadlineItem("overall.mean.dice", 3, "Dice, mean of LV, MYO and LA"),
+        "HD95": HeadlineItem(
+            "overall.mean.hd95_mm", 1, "95th-percentile Hausdorff distance, mean, mm"
+        ),
+        "EF_bias": HeadlineItem(
+            "ef.ef_vs_recorded.bias", 1, "EF against the recorded one, bias, points"
+        ),
+        "EF_MAE": HeadlineItem(
+            "ef.ef_vs_recorded.mae", 1, "EF against the recorded one, mean absolute error, points"
+        ),
+        "EF_r": HeadlineItem("ef.ef_vs_recorded.r", 2, "EF against the recorded one, correlation"),
+        "EDV_MAE": HeadlineItem("ef.edv_ml.mae", 1, "EDV, mean absolute error, mL"),
+        "ESV_MAE": HeadlineItem("ef.esv_ml.mae", 1, "ESV, mean absolute error, mL"),
+        "valid": HeadlineItem(
+            "plausibility.fraction", 3, "fraction of anatomically plausible images"
+        ),
+        "n": HeadlineItem("n_patients", 0, "patients"),
+    },
+    errors=("ef_mae",),
+    views=(  # never mirrored, which would swap septum and lateral wall
+        UNCHANGED,
+        View(rotate_degrees=5),
+        View(rotate_degrees=-5),
+        View(scale=0.95),
+        View(scale=1.05),
+    ),
+    postprocesses=("none", "largest_component"),
+    subjects="patients",
+    axes=("mm", "mm"),
+    units={
+        "spacing": "mm",
+        "reference_ef": "percent",
+        "reference_edv": "mL",
+        "reference_esv": "mL",
+    },
+    clinical={
+        "ef.ef_vs_reference": "EF against the reference masks' (points)",
+        "ef.ef_vs_recorded": "EF against the recorded one (points)",
+        "ef.edv_ml": "EDV against the reference masks' (mL)",
+        "ef.esv_ml": "ESV against the reference masks' (mL)",
+        "ef.edv_true_ml": "EDV against the recorded one (mL)",
+        "ef.esv_true_ml": "ESV against the recorded one (mL)",
+    },
+    charts={
+        "ef_percent": ("ejection fraction", "%"),
+        "ef_percent_recorded": ("recorded EF", "%"),
+        "edv_ml": ("end-diastolic volume", "mL"),
+        "esv_ml": ("end-systolic volume", "mL"),
+    },
+    purpose="segments the left ventricle's cavity and myocardium and the left atrium in apical "
+    "two- and four-chamber echocardiograms",
+    images="B-mode frames at end-diastole and end-systole, NIfTI, spacing in mm",
+    limits=(
+        "Each image is segmented by itself; nothing makes successive frames agree.",
+        "A view other than apical two- or four-chamber still gets a label map.",
+    ),
+    licence="The CAMUS data are for non-commercial research (CC BY-NC-SA 4.0).",
+    reference="Data: Leclerc et al., IEEE TMI 38(9):2198-2210, 2019, doi 10.1109/TMI.2019.2900516",
+)
