@@ -43,6 +43,8 @@ for module in pkgutil.walk_packages(heartseg.__path__, "heartseg."):
 """
 COMPILE = "import torch; assert torch.compile(lambda x: x * 2 + 1)(torch.ones(3)).sum() == 9"
 
+ABSENT = f"! ls -d {INFRA}/../.git {INFRA}/.env {INFRA}/secrets {INFRA}/data 2>/dev/null | grep ."
+
 
 def main() -> None:
     PLACE.mkdir()
@@ -56,6 +58,9 @@ def main() -> None:
     }
     image = dict(os.environ)
     step("heartseg --help", ["heartseg", "--help"], image)
+    step("no history, no secrets", ["sh", "-c", ABSENT], image)
+    if os.getuid() == 1000:  # ssh refuses users without a name
+        step("ssh", ["ssh", "-V"], image)
     step("dependencies", ["uv", "pip", "check"], image)
     step("all modules", [sys.executable, "-c", IMPORT_ALL], image)
     step("torch.compile", [sys.executable, "-c", COMPILE], image)
@@ -98,6 +103,7 @@ def step(name: str, command: list[str], variables: dict[str, str]) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        timeout=1800,
         check=False,
     )
     report(name, done.returncode == 0, begin, done.stdout)
@@ -111,7 +117,7 @@ def start(name: str, service: dict[str, Any]) -> None:
         process = subprocess.Popen(line, cwd=WORKSPACE, env=variables, stdout=out, stderr=out)
     check = service["healthcheck"]["test"][1:]
     while subprocess.run(check, env=variables, capture_output=True, check=False).returncode:
-        if process.poll() is not None or time.monotonic() - begin > 300:
+        if process.poll() is not None or time.monotonic() - begin > 600:
             report(name, False, begin, log.read_text())
         time.sleep(1)
     report(f"{name} is healthy", True, begin)

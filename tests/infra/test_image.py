@@ -88,7 +88,8 @@ def image() -> Iterator[list[str]]:
     if os.environ.get("HEARTSEG_TEST_IMAGE") != "1":
         pytest.skip("set HEARTSEG_TEST_IMAGE=1: takes root, buildah, mmdebstrap, 25 GB, 15 minutes")
     folder = Path(tempfile.mkdtemp(prefix="image"))
-    buildah = ["buildah", f"--root={folder / 'storage'}", f"--runroot={folder / 'run'}"]
+    buildah = ["buildah", "--storage-driver=overlay"]
+    buildah += [f"--root={folder / 'storage'}", f"--runroot={folder / 'run'}"]
     try:
         command = [str(INFRA / "try-image"), "--keep", "--folder", str(folder)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
