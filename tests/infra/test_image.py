@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
+import tempfile
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from tests.examples import ROOT
-from tests.infra.stack import INFRA, compose
+from tests.infra.stack import INFRA, Stack, compose
 from tests.infra.test_files import KUBERAY
 
 
@@ -36,8 +42,14 @@ def test_dockerfile():
     assert not base.endswith(":latest")
     copies = [number for number, name in enumerate(names) if name == "COPY"]
     assert "requirements.lock" in steps[copies[0]][1]  # the stack before the code
-    sync = next(number for number, (_, text) in enumerate(steps) if "uv pip sync" in text)
-    assert copies[0] < sync < copies[1]
+    stack = next(i for i, (_, text) in enumerate(steps) if "--constraint requirements.lock" in text)
+    assert copies[0] < stack < copies[1]
+    assert "--system-certs" in steps[stack][1]  # the site's own certificates, if the base has them
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = re.findall(r"--extra (\w+)", steps[stack][1])
+    assert set(extras) == project["optional-dependencies"].keys() - {"dev"}
+    labels = dict(re.findall(r"org\.opencontainers\.image\.(\w+)=(\S+)", dict(steps)["LABEL"]))
+    assert (labels["version"], labels["licenses"]) == (project["version"], project["license"])
     # Of a clone that belongs to another user git says nothing, and a run not what it was made of.
     assert ("RUN", f"git config --system safe.directory {dict(steps)['WORKDIR']}") in steps
     for _, text in steps:
@@ -58,6 +70,90 @@ def test_image_holds_what_the_services_use_and_no_secrets():
     for path in set(re.findall(r"/opt/heartseg/([\w./-]+)", lines)):
         assert (ROOT / path).is_file(), path
         assert path.split("/")[0] in kept
+
+
+def test_try_image_names_what_is_absent(tmp_path):
+    (tmp_path / "id").symlink_to(str(shutil.which("id")))
+    command = [str(shutil.which("sh")), str(INFRA / "try-image")]
+    done = subprocess.run(
+        command, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert ("apt-get install buildah" if os.geteuid() == 0 else "root") in done.stderr
+
+
+@pytest.fixture(scope="module")
+def image() -> Iterator[list[str]]:
+    """The image by infra/try-image, which must succeed; the buildah command that knows it."""
+    if os.environ.get("HEARTSEG_TEST_IMAGE") != "1":
+        pytest.skip("set HEARTSEG_TEST_IMAGE=1: takes root, buildah, mmdebstrap, 25 GB, 15 minutes")
+    folder = Path(tempfile.mkdtemp(prefix="image"))
+    buildah = ["buildah", "--storage-driver=overlay"]
+    buildah += [f"--root={folder / 'storage'}", f"--runroot={folder / 'run'}"]
+    try:
+        command = [str(INFRA / "try-image"), "--keep", "--folder", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        yield buildah
+    finally:
+        subprocess.run([*buildah, "rm", "--all"], check=False)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class StackInImage(Stack):
+    """Set-up and MLflow's server run in the image; Postgres and moto on this machine."""
+
+    def __init__(self, buildah: list[str]) -> None:
+        super().__init__()
+        self.buildah = buildah
+        made = subprocess.run(
+            [*buildah, "from", "localhost/heartseg"], capture_output=True, text=True, check=True
+        )
+        self.container = made.stdout.strip()
+        for path in (self.home, *self.home.rglob("*")):
+            os.chown(path, 4242, 4242)
+
+    def start(self, name, command, environment):
+        if name == "mlflow":
+            command = self.in_image(name, command)
+        return super().start(name, command, environment)
+
+    def run(self, command, environment):
+        return super().run(self.in_image("set-up", command), environment)
+
+    def in_image(self, service: str, command: list[str]) -> list[str]:
+        given = self.environment(service)
+        names = [*compose()["services"][service]["environment"], "PGHOST", "PGPORT"]
+        return [
+            *self.buildah,
+            "run",
+            "--isolation=chroot",
+            "--user=4242:4242",
+            f"--volume={self.home}:{self.home}",
+            *(f"--env={name}={given[name]}" for name in names),
+            self.container,
+            "--",
+            *(word.replace(str(ROOT), "/opt/heartseg") for word in command),
+        ]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(5400)
+def test_image_serves_postgres_and_s3(image):
+    """try-image itself runs in the fixture."""
+    stack = StackInImage(image)
+    try:
+        stack.start_servers()
+        artifact = f"{stack.uri}/api/2.0/mlflow-artifacts/artifacts/try/a.txt"
+        admin = ("admin", stack.secret("mlflow_admin_password"))
+        assert requests.put(artifact, data=b"kept", timeout=60).status_code == 401
+        assert requests.put(artifact, data=b"kept", auth=admin, timeout=60).status_code == 200
+        assert requests.get(artifact, auth=admin, timeout=60).content == b"kept"
+        experiments = f"{stack.uri}/api/2.0/mlflow/experiments/create"
+        answer = requests.post(experiments, json={"name": "try"}, auth=admin, timeout=60)
+        assert answer.status_code == 200, answer.text
+    finally:
+        stack.stop()
 
 
 def test_secrets_are_made_once_and_for_their_owner_alone(tmp_path):
