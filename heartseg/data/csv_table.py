@@ -124,7 +124,7 @@ def _parse(path: Path, known: Sequence[str]) -> tuple[str, list[str], list[list[
     lines = [line for line in lines if any(line)]
     if not lines:
         raise InputError(f"{path}: is empty. Give it a header and a row per entry, or remove it.")
-    header, rows = lines[0], lines[1:]
+    header, rows = [_column(cell, known) for cell in lines[0]], lines[1:]
     while not header[-1]:  # a column that Excel has once seen something in
         header.pop()
     return delimiter, header, rows
@@ -132,8 +132,17 @@ def _parse(path: Path, known: Sequence[str]) -> tuple[str, list[str], list[list[
 
 def _names_known(header: str, delimiter: str, known: Sequence[str]) -> tuple[int, int]:
     """How many known columns a header line has with this delimiter, and how many columns."""
-    cells = [cell.strip('" \r') for cell in header.split(delimiter)]
+    cells = [_column(cell.strip('" \r'), known) for cell in header.split(delimiter)]
     return len(set(cells) & set(known)), len(cells)
+
+
+def _column(cell: str, known: Sequence[str]) -> str:
+    """The known column that a cell of the header names, else the cell as it is.
+
+    Case does not count, nor what stands between the words: "MM per row" is mm_per_row.
+    """
+    name = "_".join(re.findall("[a-z0-9]+", cell.lower()))
+    return name if name in known else cell
 
 
 def _decode(path: Path) -> str:

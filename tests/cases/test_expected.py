@@ -14,7 +14,6 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pandas as pd
-import pydicom
 import pytest
 import SimpleITK as sitk
 
@@ -22,18 +21,23 @@ from heartseg import predict
 from heartseg.data.camus_names import parse_frame
 from heartseg.models.package import Package, read_folder
 from heartseg.serving.limits import Limits
+from tests.cases.dicom import write_dicom
 from tests.cases.layouts import (
-    ARRANGEMENTS,
     FIRST,
     SPACING,
     another_orientation,
+    apple_double,
     challenge_as_metaimage,
+    dashes,
     depth_first,
     files,
-    masks_as_scaled_integers,
     nifti2,
+    nnunet,
     not_gzipped,
     pixels,
+    three_gray_channels,
+    unzipped_twice,
+    upper_case_endings,
     without_scale,
     write_release,
 )
@@ -128,7 +132,15 @@ def check_same(found: Path, reference: Path) -> None:
     assert expected_row["edv_ml"] > 0
 
 
-READ_ALIKE = [one for one in ARRANGEMENTS if one not in (masks_as_scaled_integers, without_scale)]
+def other_names(source: Path) -> None:
+    for arrange in (apple_double, dashes, upper_case_endings, unzipped_twice):
+        arrange(source)
+
+
+READ_ALIKE = [
+    *(another_orientation, depth_first, three_gray_channels, nifti2, not_gzipped),
+    *(challenge_as_metaimage, nnunet, other_names),
+]
 OWN_GRIDS = (another_orientation, depth_first, nifti2, challenge_as_metaimage)
 
 
@@ -242,46 +254,6 @@ def test_serve_measures_nothing_in_mm_without_a_scale(
 
 TOP, LEFT = 40, 50
 """Of the image within the picture."""
-
-
-def write_dicom(
-    path: Path,
-    pixels: np.ndarray,
-    region: tuple[int, int, int, int] | None = None,
-    mm: float = SPACING[0],
-    **tags: Any,
-) -> None:
-    """An ultrasound file of a gray picture.
-
-    Args:
-        path: of the file.
-        pixels: uint8 or uint16 (H, W).
-        region: first and last column, first and last row of the 2-D region, if there is one.
-        mm: per pixel of the region.
-        tags: further elements.
-    """
-    dataset = pydicom.Dataset()
-    dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    dataset.SOPClassUID = pydicom.uid.UltrasoundImageStorage
-    dataset.SOPInstanceUID = pydicom.uid.generate_uid(entropy_srcs=[path.name])
-    dataset.Rows, dataset.Columns = pixels.shape
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.PixelRepresentation = 0
-    dataset.BitsAllocated = dataset.BitsStored = 8 * pixels.itemsize
-    dataset.HighBit = dataset.BitsStored - 1
-    if region is not None:
-        item = pydicom.Dataset()
-        item.RegionSpatialFormat, item.RegionDataType, item.RegionFlags = 1, 1, 0
-        for name, place in zip(("MinX0", "MaxX1", "MinY0", "MaxY1"), region, strict=True):
-            setattr(item, f"RegionLocation{name}", place)
-        item.PhysicalUnitsXDirection = item.PhysicalUnitsYDirection = 3  # cm
-        item.PhysicalDeltaX = item.PhysicalDeltaY = mm / 10
-        dataset.SequenceOfUltrasoundRegions = [item]
-    for key, value in tags.items():
-        setattr(dataset, key, value)
-    dataset.PixelData = pixels.tobytes()
-    dataset.save_as(path, enforce_file_format=True)
 
 
 def test_predict_of_dicom_files(
