@@ -18,7 +18,7 @@ from heartseg.data.camus_names import (
 )
 from heartseg.data.labels import Camus
 from heartseg.data.source import MOST_NAMES, enumerated
-from heartseg.errors import InputError, one_line
+from heartseg.errors import InputError, unreadable
 
 HIDDEN = (".", "__MACOSX")
 """Beginnings of names that file managers hide; "._" files hold attributes of the files beside."""
@@ -34,14 +34,12 @@ def list_files(source: Path, problems: list[str]) -> list[Path]:
             raise InputError(f"{source} is a file, not a folder. Unpack it and name the folder.")
         raise InputError(f"{source} does not exist. Name the folder of the CAMUS release.")
 
-    def unreadable(error: OSError) -> None:
-        problems.append(
-            f"{error.filename}: cannot be read ({one_line(error)}). Mend its permissions."
-        )
+    def note_unreadable(error: OSError) -> None:
+        problems.append(str(unreadable(error.filename, error)))
 
     files: list[Path] = []
     seen = {os.path.realpath(source)}  # links may lead round in a circle
-    for folder, folders, names in os.walk(source, onerror=unreadable, followlinks=True):
+    for folder, folders, names in os.walk(source, onerror=note_unreadable, followlinks=True):
         kept = {os.path.realpath(os.path.join(folder, name)): name for name in folders}
         folders[:] = sorted(
             name for real, name in kept.items() if real not in seen and not name.startswith(HIDDEN)

@@ -99,7 +99,9 @@ def read_header(path: Path) -> dict[str, str]:
     sizes = shape_of(fields)
     kind = fields.get("ElementType", "").removesuffix("_ARRAY")
     if kind not in BYTES:
-        raise InputError(f"holds {kind or 'values of no stated type'}, not gray values. Convert it")
+        raise InputError(
+            f"holds {kind or 'values of no stated type'}, not gray values. Save it as MET_UCHAR"
+        )
     pixels = _pixels_of(fields, path)
     if not pixels.is_file():
         raise InputError(
