@@ -83,6 +83,20 @@ def writing(path: Path | None) -> Iterator[None]:
         ) from error
 
 
+def unreadable(path: Path | str, error: OSError) -> InputError:
+    """The error of a file or folder that the operating system does not give, with its remedy."""
+    if error.errno == errno.ENOENT:
+        return InputError(f"{path}: is missing. Check the name, or copy it there.")
+    remedy = {
+        errno.EACCES: "Change its permissions",
+        errno.EPERM: "Change its permissions",
+        errno.EISDIR: "Name a file",
+        errno.ENOTDIR: "Check the name",
+        errno.ENAMETOOLONG: "Use a shorter name",
+    }.get(error.errno or 0, "Check the disk or network drive that holds it")
+    return InputError(f"{path}: cannot be read ({error.strerror or error}). {remedy}.")
+
+
 @contextmanager
 def writing_to(path: Path) -> Iterator[None]:
     """Around writing where the user wants it, for which any refusal is the user's to mend.

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from pathlib import Path
 
 import mlflow
 import pytest
 import torch
+from safetensors.torch import save
 
 from heartseg.config import load_params
 from heartseg.models import build_network
+from heartseg.models.package import FACTS, SUMS, WEIGHTS
 from heartseg.models.packaged import log_packaged
 from heartseg.models.trained import build_model
 from heartseg.recipe import Recipe
@@ -46,6 +50,21 @@ def threshold_weights(shift: float = 0.0) -> dict[str, torch.Tensor]:
     state["classifier.weight"][:2, 0, 0, 0] = torch.tensor([-1.0, 1.0])
     state["classifier.bias"] += torch.tensor([shift, -shift, -1000.0, -1000.0])
     return state
+
+
+def write_threshold(folder: Path, shift: float = 0.0) -> Path:
+    """The model as a pulled folder, with the files alone that heartseg reads."""
+    facts = {"dataset": "camus", "recipe": threshold_recipe(), "postprocess": "none"}
+    content = {
+        WEIGHTS: save(threshold_weights(shift)),
+        FACTS: json.dumps({"metadata": facts}).encode(),
+    }
+    folder.mkdir()
+    for name, data in content.items():
+        (folder / name).write_bytes(data)
+    sums = (f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in content.items())
+    (folder / SUMS).write_text("".join(sums))
+    return folder
 
 
 def register_threshold(uri: str, shift: float = 0.0) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 from collections import Counter
@@ -11,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from heartseg.data.camus_names import PHASES
-from heartseg.errors import InputError, one_line
+from heartseg.data.csv_table import read_number, read_table, read_text, rows_of
+from heartseg.errors import InputError
 from heartseg.text import normal
 
 SPLIT_LISTS = {"training": "train", "validation": "val", "testing": "test"}
@@ -46,7 +46,7 @@ def read_info(path: Path) -> Info:
     Raises:
         InputError: "path: reason. Remedy."
     """
-    parts = [line.partition(":") for line in _text(path).splitlines() if line.strip()]
+    parts = [line.partition(":") for line in read_text(path).splitlines() if line.strip()]
     values = {key.strip().lower(): value.strip() for key, _, value in parts}
     if not values:
         raise InputError(f"{path}: is empty. It needs the {FRAME_LINES}.")
@@ -91,30 +91,26 @@ def read_truth(path: Path, problems: list[str]) -> dict[str, dict[str, float]]:
 
     A patient whose volumes cannot be right, or who is named twice, is a problem and left out.
     """
+    volumes = ("edv_ml", "esv_ml")
     try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            table = csv.DictReader(stream, restval="")
-            rows = [
-                (normal(row["patient"].strip()), float(row["edv_ml"]), float(row["esv_ml"]))
-                for row in table
-            ]
-    except KeyError as error:
-        problems.append(
-            f"{path}: has no column {error}. Give the columns patient, edv_ml, esv_ml, separated "
-            "by commas, or remove the file."
-        )
-        return {}
-    except (OSError, csv.Error, ValueError) as error:
-        problems.append(
-            f"{path}: cannot be read ({one_line(error)}). Write it as UTF-8 text with the columns "
-            "patient, edv_ml, esv_ml and numbers with a decimal point, or remove the file."
-        )
+        table = read_table(path, ["patient", *volumes], numbers=volumes, others=True)
+    except InputError as error:
+        problems.append(str(error))
         return {}
     truth: dict[str, dict[str, float]] = {}
-    times = Counter(patient for patient, _, _ in rows)
+    table["patient"] = table["patient"].map(normal)
+    times = Counter(table["patient"])
     for patient in (patient for patient in times if times[patient] > 1):
         problems.append(f"{path}: names {patient} more than once. Keep one row.")
-    for patient, edv, esv in rows:
+    for row in rows_of(table):
+        patient = row["patient"]
+        try:
+            edv, esv = (read_number(row[column], column, patient, path) for column in volumes)
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        if math.isnan(edv) and math.isnan(esv):
+            continue  # both cells are empty
         if not 0 < esv < edv < math.inf:
             problems.append(
                 f"{path}: {patient} has edv_ml {edv:g} and esv_ml {esv:g}. "
@@ -149,7 +145,7 @@ def read_split_lists(
             problems.append(f"{path}: is there twice, also as {lists[name][0]}. Keep one.")
             continue
         try:
-            listed = set(normal(_text(path)).split())
+            listed = set(normal(read_text(path)).split())
         except InputError as error:
             lists[name] = path, set()
             problems.append(str(error))
@@ -183,15 +179,6 @@ def read_split_lists(
         patient: SPLIT_LISTS[name] for name, (_, listed) in lists.items() for patient in listed
     }
     return official, unsettled
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({one_line(error)}). Mend the file.") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: is no text file. Copy it again, as plain text.") from None
 
 
 def _number(text: str) -> float:

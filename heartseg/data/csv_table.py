@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from heartseg.errors import InputError, one_line
+from heartseg.errors import InputError, one_line, unreadable
 from heartseg.text import normal, unguarded
 from heartseg.yaml_file import no_such
 
@@ -108,7 +108,7 @@ def read_number(cell: str, column: str, where: str, path: Path) -> float:
 
 def _parse(path: Path, known: Sequence[str]) -> tuple[str, list[str], list[list[str]]]:
     """Delimiter, header and rows; all cells stripped."""
-    text = _decode(path)
+    text = read_text(path)
     first, _, rest = text.partition("\n")
     if first.strip('"\r ').lower().startswith("sep="):  # Excel's own line
         delimiter, text = first.strip('"\r ')[4:5] or "\t", rest
@@ -124,7 +124,7 @@ def _parse(path: Path, known: Sequence[str]) -> tuple[str, list[str], list[list[
     lines = [line for line in lines if any(line)]
     if not lines:
         raise InputError(f"{path}: is empty. Give it a header and a row per entry, or remove it.")
-    header, rows = lines[0], lines[1:]
+    header, rows = [_column(cell, known) for cell in lines[0]], lines[1:]
     while not header[-1]:  # a column that Excel has once seen something in
         header.pop()
     return delimiter, header, rows
@@ -132,17 +132,31 @@ def _parse(path: Path, known: Sequence[str]) -> tuple[str, list[str], list[list[
 
 def _names_known(header: str, delimiter: str, known: Sequence[str]) -> tuple[int, int]:
     """How many known columns a header line has with this delimiter, and how many columns."""
-    cells = [cell.strip('" \r') for cell in header.split(delimiter)]
+    cells = [_column(cell.strip('" \r'), known) for cell in header.split(delimiter)]
     return len(set(cells) & set(known)), len(cells)
 
 
-def _decode(path: Path) -> str:
+def _column(cell: str, known: Sequence[str]) -> str:
+    """The known column that a cell of the header names, else the cell as it is.
+
+    Case does not count, nor what stands between the words: "MM per row" is mm_per_row.
+    """
+    name = "_".join(re.findall("[a-z0-9]+", cell.lower()))
+    return name if name in known else cell
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8 or UTF-16, with or without a byte order mark.
+
+    Raises:
+        InputError: "path: reason. Remedy."
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path}: cannot be opened ({one_line(error)}).") from None
+        raise unreadable(path, error) from None
     if content.startswith(b"PK\3\4") or content.startswith(b"\xd0\xcf\x11\xe0"):
-        raise InputError(f"{path}: is an Excel workbook. Save the sheet as CSV.")
+        raise InputError(f"{path}: is an Office document. Save a sheet as CSV, a text as UTF-8.")
     encoding = "utf-8-sig"
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding = "utf-16"
@@ -151,13 +165,15 @@ def _decode(path: Path) -> str:
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
+        if encoding != "utf-8-sig":
+            raise InputError(f"{path}: is no text file. Save it as UTF-8.") from None
         line = content[: error.start].count(b"\n") + 1
         raise InputError(
-            f"{path}: is not in {encoding.removesuffix('-sig').upper()} (line {line}, byte "
-            f"0x{content[error.start]:02x}). Save it as CSV UTF-8."
+            f"{path}: is not in UTF-8 (line {line}, byte 0x{content[error.start]:02x}). Save it as "
+            "UTF-8 (Excel: CSV UTF-8)."
         ) from None
     if "\0" in text:
-        raise InputError(f"{path}: is no text. Save it as CSV UTF-8.")
+        raise InputError(f"{path}: is no text file. Save it as UTF-8.")
     return text
 
 

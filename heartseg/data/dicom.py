@@ -202,7 +202,8 @@ def region_bounds(
     if not (0 <= top < bottom <= height and 0 <= left < right <= width):
         raise InputError(
             f"its {what}, rows {top} to {bottom} and columns {left} to {right}, is not "
-            f"inside the picture of {height} x {width} pixels. Export it again"
+            f"inside the picture of {height} x {width} pixels. Export the picture as the machine "
+            "has it, neither cropped nor resized"
         )
     if bottom == height or right == width:
         notes.append(f"its {what} ends one pixel outside the picture; it is clipped")
@@ -235,7 +236,9 @@ def gray_frames(
             "Export it in gray values or RGB"
         )
     if dataset.get("PixelRepresentation", 0) != 0:
-        raise InputError("its pixels are signed, which is no picture. Export it again")
+        raise InputError(
+            "its pixels are signed numbers, which is no picture. Export it as unsigned gray values"
+        )
     decoded = _decoded(dataset, rows, columns)
     if meaning not in GRAY:
         for frame in decoded:
@@ -253,11 +256,11 @@ def _decoded(dataset: Dataset, rows: slice, columns: slice) -> Iterator[np.ndarr
 
     count = int(dataset.get("NumberOfFrames") or 1)
     size = dataset.Rows * dataset.Columns
-    if count < 1 or size > MOST_PIXELS or size * count > MOST_PIXELS_IN_ALL:
-        raise InputError(
-            f"its header says {count} frame(s) of {dataset.Rows} x {dataset.Columns} pixels, which "
-            "cannot be. Export it again, in parts if it is so long"
-        )
+    stated = f"its header says {count} frame(s) of {dataset.Rows} x {dataset.Columns} pixels"
+    if count < 1 or size < 1 or size > MOST_PIXELS:
+        raise InputError(f"{stated}, which cannot be. Copy or export it again")
+    if size * count > MOST_PIXELS_IN_ALL:
+        raise InputError(f"{stated}, more than {MOST_PIXELS_IN_ALL} in all. Export it in parts")
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax.is_compressed and not get_decoder(syntax).is_available:
         raise InputError(
@@ -275,9 +278,10 @@ def _decoded(dataset: Dataset, rows: slice, columns: slice) -> Iterator[np.ndarr
         except InputError as error:
             raise InputError(f"its frame {index + 1} {error}") from None
         except Exception as error:  # each decoder raises errors of its own
+            unknown = " or decompress it (gdcmconv --raw)" if syntax.is_compressed else ""
             raise InputError(
                 f"its frame {index + 1} ({syntax.name}) cannot be decoded ({one_line(error)}). "
-                "It is damaged: copy or export it again"
+                f"Copy or export the file again{',' if unknown else ''}{unknown}"
             ) from None
         yield frame[rows, columns]
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from heartseg.data.geometry import SAME_SCALE, Spacing
 from heartseg.data.pixels import Images, check_size, to_uint8
-from heartseg.errors import InputError, one_line
+from heartseg.errors import InputError, one_line, unreadable
 
 __all__ = [
     "Images",
@@ -176,18 +176,24 @@ def _read(path: Path, convert: Callable[[np.ndarray], np.ndarray]) -> Images:
         return replace(images, frames=np.ascontiguousarray(convert(images.frames)))
     except InputError as error:
         raise InputError(f"{path}: {str(error).rstrip('.')}.") from None
-    except FileNotFoundError:
-        raise InputError(f"{path}: is missing. Check the name, or copy it there.") from None
+    except MemoryError:
+        raise InputError(
+            f"{path}: its pixels do not fit into the free memory. Export it smaller, or cut a "
+            "sequence into shorter ones."
+        ) from None
     except OSError as error:
         if error.errno is None:  # of Pillow
             raise InputError(f"{path}: {_damaged(error)}.") from None
-        raise InputError(f"{path}: cannot be read ({error.strerror}). Check the file.") from None
+        raise unreadable(path, error) from None
     except Exception as error:  # nibabel, zlib, Pillow and pydicom raise many kinds
         raise InputError(f"{path}: {_damaged(error)}.") from None
 
 
 def _damaged(error: Exception) -> str:
-    return f"cannot be read ({one_line(error)}). It is damaged: copy or export it again"
+    return (
+        f"cannot be read ({one_line(error)}). It is damaged, or of an unusual kind: copy it again, "
+        "or convert it"
+    )
 
 
 def _reader(path: Path) -> Callable[[Path], Images]:

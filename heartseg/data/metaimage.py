@@ -105,7 +105,9 @@ def read_header(path: Path) -> dict[str, str]:
             raise InputError(f"{stated}. Write numbers with a decimal point") from None
     kind = fields.get("ElementType", "").removesuffix("_ARRAY")
     if kind not in BYTES:
-        raise InputError(f"holds {kind or 'values of no stated type'}, not gray values. Convert it")
+        raise InputError(
+            f"holds {kind or 'values of no stated type'}, not gray values. Save it as MET_UCHAR"
+        )
     pixels = _pixels_of(fields, path)
     if not pixels.is_file():
         raise InputError(

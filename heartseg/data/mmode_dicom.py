@@ -19,7 +19,7 @@ from heartseg.data.dicom import (
     region_bounds,
 )
 from heartseg.data.mmode_strip import join_frames
-from heartseg.errors import InputError, one_line
+from heartseg.errors import InputError, one_line, unreadable
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -61,6 +61,8 @@ def read_dicom(path: Path) -> MmodeDicom:
     """
     try:
         dataset = open_dicom(path)
+    except OSError as error:
+        raise unreadable(path, error) from None
     except Exception as error:  # pydicom raises many kinds on a broken file
         raise InputError(
             f"{path}: cannot be read ({one_line(error)}). Copy or export it again."

@@ -195,8 +195,9 @@ def find_recordings(inputs: Sequence[Path], notes: list[str]) -> list[Recording]
             paths = [given] if _is_recording(given) else []
         if not paths:
             raise InputError(
-                f"{given}: {'holds' if whole else 'is'} no recording (DICOM, {KINDS}). Export "
-                "recordings there."
+                f"{given}: holds no recording (DICOM, {KINDS}). Name a folder that has some."
+                if whole
+                else f"{given}: is no recording (DICOM, {KINDS}). Export it as one of these."
             )
         for path in paths:
             name = _name_of(path)

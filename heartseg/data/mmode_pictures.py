@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from heartseg.data.images import is_hidden, read_images, read_values
-from heartseg.errors import InputError, one_line
+from heartseg.errors import InputError, one_line, unreadable
 from heartseg.text import normal
 
 ENDING = re.compile(r"\.(png|tiff?|jpe?g)$", re.IGNORECASE)
@@ -37,9 +37,7 @@ def list_files(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if not is_hidden(path))
     except OSError as error:
-        raise InputError(
-            f"{folder}: cannot be read ({one_line(error)}). Mend its permissions."
-        ) from None
+        raise unreadable(folder, error) from None
 
 
 def find_pictures(folder: Path, notes: list[str]) -> dict[str, list[Path]]:
@@ -94,9 +92,12 @@ def read_mask(path: Path) -> tuple[np.ndarray, list[str]]:
     if not np.isfinite(values).all():
         raise InputError(f"{path}: holds NaN or infinite values. Export it as 8-bit gray.")
     notes = []
+    half = values.max() / 2
     if (levels := len(np.unique(values))) > 2:
-        notes.append(f"has {levels} gray levels; those above half of the maximum count as LV")
-    return values > values.max() / 2, notes
+        notes.append(
+            f"has {levels} gray levels; those above {half:g}, half of the maximum, count as LV"
+        )
+    return values > half, notes
 
 
 def _is_transparent(path: Path) -> bool:
@@ -108,7 +109,7 @@ def _is_transparent(path: Path) -> bool:
         with Image.open(path, formats=["PNG", "TIFF", "JPEG"]) as picture:
             if not picture.has_transparency_data:
                 return False
-            return picture.convert("RGBA").getchannel("A").getextrema()[0] < 255
+            return bool(np.asarray(picture.convert("RGBA"))[..., 3].min() < 255)
     except UnidentifiedImageError:  # another format
         return False
     except Exception as error:  # Pillow raises many kinds on a broken file

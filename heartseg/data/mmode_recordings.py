@@ -181,14 +181,14 @@ def _drawn(
             for mask in folder.drawn.get((name, "mask"), []):
                 notes.append(f"{mask}: not used, because {files[0].name} is there")
             return read_traces(files[0], rows, columns)
-        mask, odd = read_mask(files[0])
+        drawn, odd = read_mask(files[0])
         notes += [f"{files[0]}: {note}" for note in odd]
-        if mask.shape != image.shape:
+        if drawn.shape != image.shape:
             raise InputError(
-                f"{files[0]}: has {mask.shape[0]} x {mask.shape[1]} pixels (rows x columns), the "
+                f"{files[0]}: has {drawn.shape[0]} x {drawn.shape[1]} pixels (rows x columns), the "
                 f"strip {rows} x {columns}. Export the mask at the strip's size."
             )
-        upper, lower = traces_of(mask)
+        upper, lower = traces_of(drawn)
         return upper.astype(np.float64), lower.astype(np.float64)
     return np.full(columns, np.nan), np.full(columns, np.nan)
 

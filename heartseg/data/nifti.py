@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import zlib
+from gzip import GzipFile
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import nibabel as nib
 import numpy as np
@@ -38,31 +40,40 @@ FREE_TEXT = {"descrip", "aux_file", "intent_name", "db_name"}
 MOST_BYTES = 256 << 20
 """Of an unpacked file; broken or hostile gzip could unpack to any size."""
 GZIP = b"\x1f\x8b"
+SMALLER = "Cut a sequence into shorter ones, or export one plane of a volume"
 logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
 # It prints what it mends in a header, without the file's name. What matters becomes a note here.
 
 
 def read_bytes(path: Path) -> bytes:
-    """The file, unpacked if it is packed whatever its name, no more than MOST_BYTES of it.
+    """The file, unpacked if it is packed, whatever its name.
 
     It is read to its end, where gzip checks its sum. nibabel then parses memory: a file would be
     asked for as many bytes as a broken length says.
 
     Raises:
-        InputError: its gzip is broken.
+        InputError: its gzip is broken, or it has more than MOST_BYTES.
     """
-    import gzip
-
-    data = path.read_bytes()
+    with path.open("rb") as stream:
+        data = _whole(stream)
     if not data.startswith(GZIP):
         return data
     try:
-        with gzip.open(BytesIO(data)) as stream:
-            return stream.read(MOST_BYTES)
+        with GzipFile(fileobj=BytesIO(data)) as stream:
+            return _whole(stream)
     except EOFError:
         raise InputError("is truncated. Copy it again") from None
     except (OSError, zlib.error):
         raise InputError("is damaged: its gzip cannot be unpacked. Copy it again") from None
+
+
+def _whole(stream: BinaryIO | GzipFile) -> bytes:
+    data = stream.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise InputError(
+            f"has more than {MOST_BYTES >> 20} MiB. {SMALLER}, or store its gray values in 8 bits"
+        )
+    return data
 
 
 def read_nifti(path: Path) -> Images:
@@ -75,7 +86,9 @@ def read_nifti(path: Path) -> Images:
     second = header_of(data) is nib.Nifti2Header
     image = (nib.Nifti2Image if second else nib.Nifti1Image).from_bytes(data)
     if math.prod(image.shape) > 4 * MOST_PIXELS_IN_ALL:
-        raise InputError(f"has shape {image.shape}, more pixels than can be. Export it again")
+        raise InputError(
+            f"has shape {image.shape}, more than {4 * MOST_PIXELS_IN_ALL} values. {SMALLER}"
+        )
     pixels, colour = _gray(image)
     affine, orientation = _affine(image.header)
     layout = find_layout(pixels.shape, affine)

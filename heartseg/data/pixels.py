@@ -68,10 +68,15 @@ def check_size(height: int, width: int, count: int = 1) -> None:
     Raises:
         InputError: "reason. Remedy."
     """
-    if min(height, width) < LEAST_SIDE or height * width > MOST_PIXELS:
+    if min(height, width) < LEAST_SIDE:
         raise InputError(
-            f"has frames of {height} x {width} pixels; wanted are {LEAST_SIDE} or more on "
-            f"each side and {MOST_PIXELS} or fewer in all"
+            f"has frames of {height} x {width} pixels; wanted are {LEAST_SIDE} or more on each "
+            "side. Export the whole picture at its own size"
+        )
+    if height * width > MOST_PIXELS:
+        raise InputError(
+            f"has frames of {height} x {width} pixels, more than {MOST_PIXELS} in all. Export it "
+            "with fewer pixels"
         )
     if count * height * width > MOST_PIXELS_IN_ALL and count > 1:
         raise InputError(

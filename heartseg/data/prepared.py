@@ -20,6 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from heartseg.data.species import likely_species
+from heartseg.datasets.mmode import Mmode
 from heartseg.errors import InputError
 
 SPLITS = ("train", "val", "test")
@@ -174,8 +176,16 @@ def read_prepared(path: Path | str, split: str | None = None) -> pd.DataFrame:
         table = pq.read_table(path, filters=None if split is None else [("split", "=", split)])
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path} is no readable Parquet file: {error}") from None
-    # Files from before the metadata had it are of mice, or of CAMUS, for which it does not matter.
-    return table.to_pandas().assign(species=metadata.get("species", "mouse"))
+    frames = table.to_pandas()
+    return frames.assign(species=metadata.get("species") or _likely_species(frames, metadata))
+
+
+def _likely_species(frames: pd.DataFrame, metadata: dict[str, Any]) -> str:
+    """The species of a file from before the metadata had it."""
+    if metadata.get("dataset") != "mmode":
+        return "mouse"  # it does not matter
+    masks = (decode_png(mask) == Mmode.LV for mask in frames["mask"])
+    return likely_species(masks, frames["spacing_row"]).name
 
 
 def read_names(path: Path | str) -> set[tuple[str, str, str, str]]:

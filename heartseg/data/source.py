@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from heartseg.data.prepared import Sample
-from heartseg.errors import one_line
+from heartseg.errors import unreadable
 
 HIDDEN = (".", "__MACOSX")
 """Beginnings of names that file managers hide; "._" files hold attributes of the files beside."""
@@ -70,14 +70,12 @@ def files_below(source: Path, problems: list[str]) -> list[Path]:
         problems: gets a line for every folder that cannot be read.
     """
 
-    def unreadable(error: OSError) -> None:
-        problems.append(
-            f"{error.filename}: cannot be read ({one_line(error)}). Mend its permissions."
-        )
+    def note_unreadable(error: OSError) -> None:
+        problems.append(str(unreadable(error.filename, error)))
 
     files: list[Path] = []
     seen = {os.path.realpath(source)}  # links may lead round in a circle
-    for folder, folders, names in os.walk(source, onerror=unreadable, followlinks=True):
+    for folder, folders, names in os.walk(source, onerror=note_unreadable, followlinks=True):
         kept = {os.path.realpath(os.path.join(folder, name)): name for name in folders}
         folders[:] = sorted(
             name for real, name in kept.items() if real not in seen and not name.startswith(HIDDEN)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -138,6 +139,28 @@ def tallest(inside: np.ndarray) -> float | None:
     """
     heights = inside.sum(axis=0)
     return float(np.percentile(heights[heights > 0], 90)) if heights.any() else None
+
+
+def likely_species(masks: Iterable[np.ndarray], mm_per_row: Iterable[float]) -> Species:
+    """The species that LVs have the size of, for data that do not say whose hearts they are.
+
+    The plausible diameters of the species are far apart, so that the nearest is the right one even
+    for hearts that are ill. Without an LV it is the mouse.
+
+    Args:
+        masks: of the LV, bool (H, W).
+        mm_per_row: of each of them.
+    """
+    pairs = zip(masks, mm_per_row, strict=True)
+    heights = [tall * mm for mask, mm in pairs if (tall := tallest(mask)) is not None]
+    if not heights:
+        return MOUSE
+    typical = float(np.median(heights))
+
+    def factor(species: Species) -> float:  # by which it is off the middle of the plausible ones
+        return abs(math.log(typical / math.sqrt(math.prod(species.diameters))))
+
+    return min(SPECIES.values(), key=factor)
 
 
 def _beat_fits(s_per_column: float, species: Species) -> bool:

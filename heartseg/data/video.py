@@ -38,7 +38,7 @@ def read_video(path: Path, kind: str) -> Images:
     """
     frames, times = _decoded(path, kind)
     if not frames:
-        raise InputError("holds no frame that can be decoded. Export it again")
+        raise InputError("holds no frame that can be decoded. Convert it to H.264 or MJPEG")
     step, note = _step(times)
     geometry = Geometry(doubt="is a video, which has no scale of tissue", time_per_frame=step)
     return Images(
@@ -74,7 +74,7 @@ def _decoded(path: Path, kind: str) -> tuple[list[np.ndarray], list[float | None
         for frame in container.decode(stream):
             check_size(frame.height, frame.width)
             if frames and frames[0].shape != (frame.height, frame.width):
-                raise InputError("its frames differ in size. Export it again")
+                raise InputError("its frames differ in size. Export all of them at one size")
             if (len(frames) + 1) * frame.height * frame.width > MOST_PIXELS:
                 raise InputError(
                     f"has more than {MOST_PIXELS} pixels in all. Cut it into shorter sequences"
@@ -103,7 +103,9 @@ def _open(path: Path, kind: str) -> av.container.InputContainer:
     try:
         return av.open(BytesIO(path.read_bytes()), format=kind)
     except MemoryError:  # FFmpeg's word for a size that it refuses
-        raise InputError("is damaged: its header states sizes that cannot be") from None
+        raise InputError(
+            "is damaged: its header states sizes that cannot be. Copy it again"
+        ) from None
 
 
 def _stream(container: av.container.InputContainer) -> av.VideoStream:

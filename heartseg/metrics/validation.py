@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from heartseg.data.species import SPECIES
+from heartseg.data.species import SPECIES, likely_species
 from heartseg.datasets import DATASETS
+from heartseg.datasets.mmode import Mmode
 from heartseg.metrics.clinical import biplane_ef
 from heartseg.metrics.summary import window_row
 
@@ -23,7 +24,8 @@ class ClinicalValidation:
         dataset: "camus" or "mmode".
         reference: label maps uint8 (N, S, S), all resized to one size.
         about: N rows of the prepared dataset: patient, view, phase, species, and at native
-            resolution height, width, spacing_row, spacing_col.
+            resolution height, width, spacing_row, spacing_col. Without the column species, it is
+            told by the size of the LV in the reference masks.
     """
 
     def __init__(self, dataset: str, reference: np.ndarray, about: pd.DataFrame):
@@ -34,6 +36,9 @@ class ClinicalValidation:
         self.spacings = self.about[["spacing_row", "spacing_col"]].to_numpy() * (
             self.about[["height", "width"]].to_numpy() / sizes
         )
+        if dataset == "mmode" and "species" not in self.about:
+            species = likely_species(reference == Mmode.LV, self.spacings[:, 0])
+            self.about = self.about.assign(species=species.name)
 
     def count(self) -> int:
         """Patients (CAMUS) or windows (M-mode) that can be measured in the reference masks."""

@@ -149,8 +149,8 @@ def test_only_the_patients_with_wrong_volumes_lose_them(source: Path) -> None:
         f"{source}/truth.csv: names patient0003 more than once. Keep one row.",
         f"{source}/truth.csv: patient0002 has edv_ml 90 and esv_ml 95. "
         "Give volumes in mL, esv_ml above 0 and below edv_ml.",
-        f"{source}/truth.csv: patient0004 has edv_ml inf and esv_ml 40. "
-        "Give volumes in mL, esv_ml above 0 and below edv_ml.",
+        f"{source}/truth.csv: edv_ml of patient0004 is 'inf'. Give a number without a unit, or "
+        "leave the cell empty.",
     ]
     known = {case.patient for case in survey.cases if "reference_edv" in case.read().reference}
     assert known == {"patient0001"}
@@ -277,12 +277,12 @@ FAULTS = {
         lambda s: write_list(s, "training", ["patient0002"]), LISTS, "patient0001 is in no lists", 4
     ),
     "truth.csv of other columns": Fault(
-        lambda s: (s / "truth.csv").write_text("a,b\n1,2\n"), "truth.csv", "no column 'patient'", 0
+        lambda s: (s / "truth.csv").write_text("a,b\n1,2\n"), "truth.csv", "no column patient", 0
     ),
     "truth.csv of words": Fault(
         lambda s: (s / "truth.csv").write_text("patient,edv_ml,esv_ml\npatient0001,big,1\n"),
         "truth.csv",
-        "could not convert",
+        "edv_ml of patient0001 is 'big'",
         0,
     ),
     "truth.csv with a volume of 0": Fault(
@@ -294,7 +294,7 @@ FAULTS = {
     "truth.csv with NaN": Fault(
         lambda s: (s / "truth.csv").write_text("patient,edv_ml,esv_ml\npatient0001,nan,40\n"),
         "truth.csv",
-        "edv_ml nan",
+        "edv_ml of patient0001 is 'nan'",
         0,
     ),
 }

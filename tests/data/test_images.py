@@ -94,6 +94,57 @@ def test_what_is_no_2d_picture_is_told(dataset, tmp_path):
             read_images(save(made, tmp_path))
 
 
+def test_a_region_that_ends_at_the_number_of_columns_is_clipped(dataset, tmp_path):
+    made, _ = dataset
+    region = made.SequenceOfUltrasoundRegions[0]
+    region.RegionLocationMaxX1, region.RegionLocationMaxY1 = made.Columns, made.Rows
+    clipped = read_images(save(made, tmp_path))
+    region.RegionLocationMaxX1, region.RegionLocationMaxY1 = made.Columns - 1, made.Rows - 1
+    whole = read_images(save(made, tmp_path))
+    assert np.array_equal(clipped.frames, whole.frames)
+    assert clipped.spacing == whole.spacing
+    region.RegionLocationMaxX1 = made.Columns + 1
+    with pytest.raises(InputError, match=r"IM_0001: .*2-D region"):
+        read_images(save(made, tmp_path))
+
+
+@pytest.mark.parametrize("stated", [[0, 0], [-0.3, 0.3], [3.0, 0.3], [30.0, 30.0]])
+def test_an_impossible_pixel_spacing_is_none(dataset, tmp_path, stated):
+    made, _ = dataset
+    del made.SequenceOfUltrasoundRegions
+    made.PixelSpacing = stated
+
+    images = read_images(save(made, tmp_path))
+
+    assert images.spacing is None
+    assert f"{stated[0]:g} x {stated[1]:g} mm" in images.geometry.doubt
+
+
+def test_millimetres_in_the_field_of_centimetres_are_not_believed(dataset, tmp_path):
+    made, _ = dataset
+    region = made.SequenceOfUltrasoundRegions[0]
+    region.PhysicalDeltaX = region.PhysicalDeltaY = 3.1  # 31 mm per pixel
+    assert read_images(save(made, tmp_path)).spacing is None
+
+
+@pytest.mark.parametrize(("bits", "window"), [(8, None), (12, None), (8, (128, 256))])
+def test_16_bits_are_scaled_by_what_is_in_use_or_by_the_window(dataset, tmp_path, bits, window):
+    made, frames = dataset
+    gray = np.zeros((3, made.Rows, made.Columns), "<u2")
+    gray[:, 60:90, 20:120] = frames
+    gray <<= bits - 8
+    made.PhotometricInterpretation, made.SamplesPerPixel = "MONOCHROME2", 1
+    del made.PlanarConfiguration
+    made.BitsAllocated, made.BitsStored, made.HighBit = 16, 16, 15
+    if window:
+        made.WindowCenter, made.WindowWidth = window
+    made.PixelData = gray.tobytes()
+
+    found = read_images(save(made, tmp_path)).frames.astype(int)
+
+    assert abs(found - frames).max() <= (1 if window else 0)
+
+
 def test_an_uncalibrated_region_has_no_spacing(dataset, tmp_path):
     made, _ = dataset
     made.SequenceOfUltrasoundRegions[0].PhysicalUnitsXDirection = 0

@@ -195,6 +195,8 @@ FAULTS: dict[str, tuple[Callable[[Dataset], object], str]] = {
         lambda d: setattr(region(d), "RegionLocationMaxX1", 999),
         "columns 20 to 999, is not inside the picture",
     ),
+    "too many frames": (lambda d: setattr(d, "NumberOfFrames", 10**6), "in parts"),
+    "no rows": (lambda d: setattr(d, "NumberOfFrames", -1), "cannot be"),
     "strange colours": (
         lambda d: setattr(d, "PhotometricInterpretation", "YBR_PARTIAL_420"),
         "its pixels are YBR_PARTIAL_420, which is not understood",

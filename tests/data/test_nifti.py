@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from heartseg.data import images, nifti
 from heartseg.data.images import read_images, read_values
 from heartseg.data.pixels import to_uint8
 from heartseg.errors import InputError
@@ -128,6 +129,42 @@ def test_folder_and_missing_file_are_refused(tmp_path: Path) -> None:
         read_images(tmp_path / "folder.nii.gz")
     with pytest.raises(InputError, match="is missing"):
         read_images(tmp_path / "absent.nii.gz")
+
+
+def test_the_operating_systems_reason_has_its_own_remedy(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="shorter name"):
+        read_images(tmp_path / f"{'a' * 300}.nii")
+    with pytest.raises(InputError, match=r"Not a directory.*name"):
+        read_images(tmp_path / "file/a.nii")
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_a_file_that_is_too_large_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    save(tmp_path / f"sequence{ending}", np.zeros((WIDTH, DEPTH, 30)))
+    monkeypatch.setattr(nifti, "MOST_BYTES", 1 << 17)
+    with pytest.raises(InputError, match="sequence") as caught:
+        read_images(tmp_path / f"sequence{ending}")
+    assert "shorter" in str(caught.value)
+    assert "damaged" not in str(caught.value)
+    assert "truncated" not in str(caught.value)
+    monkeypatch.setattr(nifti, "MOST_BYTES", 1 << 18)
+    assert len(read_images(tmp_path / f"sequence{ending}").frames) == 30
+
+
+def test_without_memory_a_file_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_memory(path: Path) -> None:
+        raise MemoryError
+
+    save(tmp_path / "a.nii", np.zeros((WIDTH, DEPTH)))
+    monkeypatch.setitem(images.READERS, "nifti", without_memory)
+    with pytest.raises(InputError, match=r"a\.nii: .*memory") as caught:
+        read_images(tmp_path / "a.nii")
+    assert "damaged" not in str(caught.value)
 
 
 def test_to_uint8_keeps_whole_numbers_of_a_byte() -> None:

@@ -244,7 +244,7 @@ def test_mmode_keeps_the_windows_of_an_animal_together(
     assert (table["spacing_row"] == mmode_config.mm_per_row).all()
     assert (table["spacing_col"] == mmode_config.s_per_column).all()
     assert facts["notes"] == [
-        "a1_w0: its mask has 4 gray levels; those above half of the maximum count as LV",
+        "a1_w0: its mask has 4 gray levels; those above 90, half of the maximum, count as LV",
         "a2_w1: its mask is empty",
     ]
     assert facts["labels"] == {"BACKGROUND": 0, "LV": 1}

@@ -75,6 +75,18 @@ def test_round_trip(tmp_path: Path) -> None:
     assert pq.ParquetFile(path).num_row_groups == 3
 
 
+@pytest.mark.parametrize(("mm_per_row", "species"), [(0.02, "mouse"), (0.3, "human")])
+def test_the_species_of_an_old_file_is_told_by_the_size_of_the_hearts(
+    tmp_path: Path, mm_per_row: float, species: str
+) -> None:
+    (sample,) = samples(1)
+    lv = np.zeros((200, 30), np.uint8)
+    lv[20:180] = 1
+    sample = replace(sample, image=lv, mask=lv, spacing=(mm_per_row, 0.001))
+    write_prepared(tmp_path / "d", [sample], {sample.patient: "train"}, {"dataset": "mmode"})
+    assert list(read_prepared(tmp_path / "d")["species"]) == [species]
+
+
 def test_stacked_frames_come_back_in_their_order(tmp_path: Path) -> None:
     (sample,) = samples(1)
     stack = np.random.default_rng(0).integers(0, 256, (7, 20, 30), dtype=np.uint8)

@@ -127,6 +127,18 @@ def test_human_diameters_are_measured_as_the_evaluation_does():
     assert validation.errors(np.stack(found)) == {"lvid_mae": pytest.approx(np.mean(expected))}
 
 
+def test_the_size_tells_the_species_where_nothing_else_does():
+    human = (12 * MM_PER_ROW, 6 * S_PER_COLUMN)
+    for spacing, species in (((MM_PER_ROW, S_PER_COLUMN), "mouse"), (human, "human")):
+        masks = np.stack([strip(1500).astype(np.uint8)] * 2)
+        found = np.stack([strip(1500, lvidd=4.4).astype(np.uint8)] * 2)
+        facts = about(list(masks), spacing).assign(species=species)
+        told = ClinicalValidation("mmode", masks, facts).errors(found)
+        untold = ClinicalValidation("mmode", masks, facts.drop(columns="species")).errors(found)
+        assert untold == told
+        assert told["lvid_mae"] > 0
+
+
 def test_a_window_that_cannot_be_measured_counts_as_0_mm():
     masks, facts = mmode((4.0, 2.4))
     validation = ClinicalValidation("mmode", resized(masks), facts)

@@ -111,9 +111,10 @@ def running(
     channels: int = 1,
     token: str | None = None,
     host: str = "127.0.0.1",
+    network: Any = None,
 ) -> Iterator[Client]:
-    """A service in a thread, which ends with the block."""
-    network, source = Grays(), Versions(dataset, channels)
+    """A service in a thread, which ends with the block; its network is `Grays` by default."""
+    network, source = network or Grays(), Versions(dataset, channels)
     first = source.look(None)
     assert first is not None
     service = Service(source, first, network, limits)
@@ -128,7 +129,8 @@ def running(
         shown = f"[{host}]" if ":" in host else host
         yield Client(f"http://{shown}:{port}", service, network, source, port)
     finally:
-        network.go.set()
+        if isinstance(network, Grays):
+            network.go.set()
         server.should_exit = True
         thread.join()
         opened.close()
