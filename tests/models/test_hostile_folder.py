@@ -13,11 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors.torch import save
 
 from heartseg.errors import InputError
 from heartseg.models.package import FACTS, SUMS, WEIGHTS, read_folder
+from heartseg.tracking.pulled import pull
 from tests.registered import threshold_recipe, threshold_weights
 
 METADATA = {"dataset": "camus", "recipe": threshold_recipe(), "postprocess": "none"}
@@ -126,3 +128,12 @@ def test_what_is_no_file_is_not_read(folder: Path, name: str, kind: str) -> None
             stream.truncate(1 << 40)
     with pytest.raises(InputError, match=folder.name):
         read_folder(folder)
+
+
+def test_a_pulled_folder_is_a_model_of_every_command(folder: Path) -> None:
+    """`recording` and `test` take a model by `pull`, as `predict` and `serve` by `read_model`."""
+    image = np.random.default_rng(0).integers(0, 255, (1, 1, 32, 32), dtype=np.uint8)
+    pulled = pull("sqlite:///absent.db", str(folder))
+    assert (pulled.predict(image)[0] == (image[0, 0] > image.mean())).mean() > 0.9
+    with pytest.raises(InputError, match="neither a folder"):
+        pull("sqlite:///absent.db", str(folder / "absent"))
