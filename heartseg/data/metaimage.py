@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,7 @@ def read_metaimage(path: Path) -> Images:
     """
     import SimpleITK as sitk
 
-    header = read_header(path)
+    header = read_header(path, unpack=True)
     try:
         image = sitk.ReadImage(str(path), imageIO="MetaImageIO")
     except RuntimeError:  # of ITK, with lines of its own source
@@ -80,8 +81,12 @@ def read_metaimage(path: Path) -> Images:
     )
 
 
-def read_header(path: Path) -> dict[str, str]:
+def read_header(path: Path, *, unpack: bool = False) -> dict[str, str]:
     """The fields of the header, of which what ITK would trust blindly is checked.
+
+    Args:
+        path: of the file.
+        unpack: whether packed pixels are checked, too.
 
     Raises:
         InputError: "reason. Remedy."
@@ -89,7 +94,9 @@ def read_header(path: Path) -> dict[str, str]:
     with path.open("rb") as stream:
         text = stream.read(LONGEST_HEADER).decode("latin-1")
     fields: dict[str, str] = {}
-    for line in text.splitlines():
+    end = 0
+    for line in text.split("\n"):
+        end += len(line) + 1
         key, _, value = (part.strip() for part in line.partition("="))
         fields[key] = value
         if key == "ElementDataFile":
@@ -119,12 +126,42 @@ def read_header(path: Path) -> dict[str, str]:
     expected = math.prod(sizes) * channels * BYTES[kind]
     if channels > 4 or math.prod(sizes) * channels > 4 * MOST_PIXELS_IN_ALL:
         raise InputError(f"has {' x '.join(map(str, sizes))} pixels. Export one plane of it")
-    if not packed and pixels.stat().st_size < expected:
+    start = end if pixels == path else 0
+    if packed and unpack:
+        _check_packed(pixels, start, expected)
+    if not packed and (found := pixels.stat().st_size - start) < expected:
         raise InputError(
-            f"is truncated: {pixels.name} has {pixels.stat().st_size} bytes, its pixels take "
-            f"{expected}. Copy it again"
+            f"is truncated: {pixels.name} has {found} bytes of pixels, which take {expected}. Copy "
+            "it again"
         )
     return fields
+
+
+def _check_packed(pixels: Path, start: int, expected: int) -> None:
+    """Refuse pixels whose packing is broken: ITK prints that they are, and goes on with them.
+
+    Args:
+        pixels: the file.
+        start: of the packed pixels in it.
+        expected: bytes of the pixels, unpacked.
+
+    Raises:
+        InputError: "reason. Remedy."
+    """
+    with pixels.open("rb") as stream:
+        stream.seek(start)
+        packed = stream.read(2 * expected + 1024)
+    unpacking = zlib.decompressobj(zlib.MAX_WBITS | 32)  # zlib or gzip
+    try:
+        found = len(unpacking.decompress(packed, expected))
+        found += len(unpacking.decompress(unpacking.unconsumed_tail, 1))  # its sum, at the end
+    except zlib.error:
+        found = 0
+    if found != expected or not unpacking.eof:
+        raise InputError(
+            f"is damaged: {pixels.name} does not hold the pixels that the header states. Copy or "
+            "export it again"
+        )
 
 
 def shape_of(fields: dict[str, str]) -> tuple[int, ...]:

@@ -41,6 +41,8 @@ FILES = (PROGRAM, ONNX, WEIGHTS, RECIPE, CARD, FACTS)
 READ = (WEIGHTS, FACTS)
 """The files that heartseg itself reads; the others are for people without heartseg."""
 
+CHOICES = {"postprocess": ("none", "largest_component"), "tta": ("none", "views")}
+"""Of a model's metadata, beside the recipe: what happens before and after the network."""
 MOST_BYTES = 4 << 30
 MOST_BYTES_OF_TEXT = 16 << 20
 
@@ -96,6 +98,12 @@ class Package:
                 f"{self.name}: {error}. Use the version of heartseg that registered it, or train "
                 "and register it again."
             ) from None
+        for key, known in CHOICES.items():
+            if (chosen := self.metadata.get(key, "none")) not in known:
+                raise InputError(
+                    f"{self.name}: its {key} is {chosen!a}, which this version of heartseg does "
+                    "not know. Use the version that registered it."
+                )
         model.largest_component = self.metadata.get("postprocess") == "largest_component"
         model.look_at(views_of(self.metadata["dataset"], self.metadata.get("tta", "none")))
         return model

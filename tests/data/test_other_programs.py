@@ -17,6 +17,7 @@ import av
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from fastapi import HTTPException
 from PIL import Image
 
@@ -185,6 +186,25 @@ def test_metaimage_with_decimal_commas(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match=r"ElementSpacing = '0,3 0,5'.*decimal point"):
         read_images(tmp_path / "a.mhd")
+
+
+def test_a_damaged_packed_metaimage_is_refused(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """ITK prints "Uncompress failed" and goes on with what it has."""
+    noise = np.random.default_rng(0).integers(0, 9, (64, 80)).astype(np.uint8)
+    for name in ("a.mha", "b.mhd"):
+        image = sitk.GetImageFromArray(noise)
+        image.SetSpacing((0.5, 0.5))
+        sitk.WriteImage(image, str(tmp_path / name), useCompression=True)
+        assert (read_images(tmp_path / name).frames == noise).all()
+    for name, packed in (("a.mha", "a.mha"), ("b.mhd", "b.zraw")):
+        good = (tmp_path / packed).read_bytes()
+        for broken in (good[:-1], good[:-300], good[:-500] + b"\0" + good[-499:]):
+            (tmp_path / packed).write_bytes(broken)
+            with pytest.raises(InputError, match=f"{packed} does not hold"):
+                read_images(tmp_path / name)
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize(("times", "rate"), [((0, 20, 40, 60), 50), ((0, 20, 220, 240), None)])
