@@ -109,7 +109,8 @@ def _is_transparent(path: Path) -> bool:
         with Image.open(path, formats=["PNG", "TIFF", "JPEG"]) as picture:
             if not picture.has_transparency_data:
                 return False
-            return bool(np.asarray(picture.convert("RGBA"))[..., 3].min() < 255)
+            opacity = np.asarray(picture.convert("RGBA").getchannel("A"))
+            return int(opacity.min()) < 255
     except UnidentifiedImageError:  # another format
         return False
     except Exception as error:  # Pillow raises many kinds on a broken file

@@ -178,8 +178,8 @@ def _drawn(
         if not files:
             continue
         if kind == "traces":
-            for mask in folder.drawn.get((name, "mask"), []):
-                notes.append(f"{mask}: not used, because {files[0].name} is there")
+            unused = folder.drawn.get((name, "mask"), [])
+            notes += [f"{path}: not used, because {files[0].name} is there" for path in unused]
             return read_traces(files[0], rows, columns)
         drawn, odd = read_mask(files[0])
         notes += [f"{files[0]}: {note}" for note in odd]
