@@ -42,7 +42,6 @@ for module in pkgutil.walk_packages(heartseg.__path__, "heartseg."):
         importlib.import_module(module.name)
 """
 COMPILE = "import torch; assert torch.compile(lambda x: x * 2 + 1)(torch.ones(3)).sum() == 9"
-
 ABSENT = f"! ls -d {INFRA}/../.git {INFRA}/.env {INFRA}/secrets {INFRA}/data 2>/dev/null | grep ."
 
 
@@ -62,7 +61,8 @@ def main() -> None:
     if os.getuid() == 1000:  # ssh refuses users without a name
         step("ssh", ["ssh", "-V"], image)
     step("dependencies", ["uv", "pip", "check"], image)
-    step("all modules", [sys.executable, "-c", IMPORT_ALL], image)
+    # -P: those that are installed, not those of the clone
+    step("all modules", [sys.executable, "-P", "-c", IMPORT_ALL], image)
     step("torch.compile", [sys.executable, "-c", COMPILE], image)
     step("git status", ["git", "status"], image)
     for name in ("mlflow", "ray-head"):
