@@ -134,9 +134,7 @@ def fields_of_recipe() -> str:
     parts += tables(recipe.RecipeDefaults, defaults, "recipe_defaults")
     for name, field in recipe.ModelDefaults.model_fields.items():
         for kind in models_in(field.annotation):
-            parts += tables(
-                kind, values["model_defaults"][name] | {"name": name}, f"model: {name}"
-            )
+            parts += tables(kind, values["model_defaults"][name] | {"name": name}, f"model: {name}")
     return "\n".join(parts)
 
 
