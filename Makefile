@@ -9,8 +9,10 @@ TEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest --dist loadfile 
 export PATH := $(BIN):$(PATH)
 # Where it is set, each process compiles torch, Ray and MLflow anew: 3 s of its start.
 export PYTHONDONTWRITEBYTECODE :=
+# mkdocs-material's advertisement for its successor.
+export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help env repro test test-fast lint bench fuzz ui lock clean
+.PHONY: help env repro test test-fast lint docs bench fuzz ui lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,10 +36,14 @@ test: $(INSTALLED) ## all tests that can run on this machine
 test-fast: $(INSTALLED) ## the tests that start neither Ray nor servers and take no seconds
 	$(TEST) -n 2 -m "not slow"
 
-lint: $(INSTALLED) ## ruff (rules and format) and mypy
+lint: $(INSTALLED) ## ruff (rules and format), mypy, and the documentation in strict mode
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mkdocs build --strict --quiet
+
+docs: $(INSTALLED) ## build the documentation into site/
+	$(BIN)/mkdocs build --strict
 
 bench: $(INSTALLED) ## the ratios of tests/bench
 	$(BIN)/pytest -s tests/bench/bench_*.py
@@ -53,4 +59,4 @@ lock: $(INSTALLED) ## pin the whole stack anew
 	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --all-extras --no-emit-index-url --custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
 
 clean: ## remove what the pipeline and the tests made, not the data
-	rm -rf runs results .pytest_cache .mypy_cache .ruff_cache
+	rm -rf runs results site .pytest_cache .mypy_cache .ruff_cache

@@ -1,9 +1,8 @@
-"""The README's commands and `dvc repro`, in a copy of the repository with tiny settings."""
+"""The tutorial and `dvc repro`, in a copy of the repository with tiny settings."""
 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import pytest
@@ -13,10 +12,9 @@ from heartseg.data.prepared import read_metadata, read_prepared
 from heartseg.tracking.mlflow import connect
 from tests.clones import TINY, commit, copy_repository, run, set_params
 from tests.examples import ROOT
+from tests.pages import command_lines, written_files
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
-
-NOT_RUN = {"source"}  # the tests' environment is active already
 
 
 @pytest.fixture(scope="module")
@@ -113,19 +111,20 @@ def test_a_release_of_ones_own_is_one_changed_line(clone, tmp_path):
     assert read_metadata(place / "data/prepared/camus.parquet")["source"] == "data/CAMUS_public"
 
 
-def readme_commands() -> list[str]:
-    """The lines of the README's bash blocks, in order, without comments."""
-    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line and line.split()[0] not in NOT_RUN]
-
-
-def test_the_readmes_commands(clone):
-    commands = readme_commands()
-    assert len(commands) > 6
-    for command in commands:
-        if command.startswith("make "):
-            command = command.replace("make ", "make --dry-run ", 1)
-        run(command, clone)
+def test_the_tutorial(clone):
+    """All its commands, in order; those of other pages are checked by tests/test_docs.py."""
+    page = ROOT / "docs/tutorial.md"
+    for name, content in written_files(page).items():
+        (clone / name).write_text(content)
+    for command in command_lines(page):
+        if command.startswith("source "):  # the tests' environment is active already
+            continue
+        run(command.replace("make ", "make --dry-run ", 1), clone)
+    versions = connect(f"sqlite:///{clone}/mlflow.db").search_model_versions(
+        "name = 'heartseg-camus'"
+    )
+    assert {int(version.version) for version in versions} == {1, 2, 3}
     assert list((clone / "predictions").rglob("*_seg.nii.gz"))
     assert list((clone / "predictions").rglob("*_overlay.png"))
+    assert {"compare.html", "test.csv"} <= {path.name for path in clone.iterdir()}
+    assert (clone / "champion/model.onnx").is_file()
