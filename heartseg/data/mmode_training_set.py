@@ -14,7 +14,7 @@ from heartseg.config import Windows
 from heartseg.data.mmode_quality import BAD, GOOD, QualityLabels
 from heartseg.data.mmode_recordings import Strip
 from heartseg.data.mmode_windows import Window, cut_windows, window_size
-from heartseg.errors import InputError, one_line
+from heartseg.errors import unwritable
 from heartseg.text import csv_text
 
 COLUMNS = ("name", "animal", "recording", "mm_per_row", "s_per_column", "quality")
@@ -116,7 +116,7 @@ def write_windows(
             folder.rmdir()  # empty
         temporary.rename(folder)
     except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({one_line(error)}). Mend it.") from None
+        raise unwritable(folder, error) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -23,7 +23,7 @@ from heartseg.data.images import (
 )
 from heartseg.data.labels import LABELS
 from heartseg.data.sequences import frame_rate
-from heartseg.errors import InputError
+from heartseg.errors import InputError, unwritable
 from heartseg.metrics import Spacing
 from heartseg.metrics.plausibility import PATIENT_FLAGS
 from heartseg.metrics.sequence import lv_curves, summarise_curves
@@ -157,8 +157,7 @@ class Segmenter:
             try:
                 self._finish(one, outcome)
             except OSError as error:
-                reason = error.strerror or error
-                outcome.problems.append(f"{one.target}: cannot be written ({reason}). Mend it.")
+                outcome.problems.append(str(unwritable(one.target, error)))
             except InputError as error:
                 outcome.problems.append(str(error))
             else:
@@ -181,7 +180,7 @@ class Segmenter:
             one = Opened(job, images, numbers, np.empty(0, np.uint8), True)
             wanted = [one.target, one.uncertainty] if self.uncertainty else [one.target]
             if not self.overwrite and all(self._is_made(path) for path in wanted):
-                stored = read_labels(one.target, LABELS[self.dataset]).frames
+                stored = self._made(one.target)
                 one.labels, one.fresh = _fitting(stored, one, one.target), False
         except InputError as error:
             outcome.problems.append(str(error))
@@ -197,6 +196,16 @@ class Segmenter:
 
     def _is_made(self, path: Path) -> bool:
         return path.exists() and path.stat().st_mtime >= self.made_before
+
+    def _made(self, path: Path) -> np.ndarray:
+        """The label maps that an earlier run left."""
+        try:
+            return read_labels(path, LABELS[self.dataset]).frames
+        except InputError:
+            raise InputError(
+                f"{path}: is no label map that an earlier run can have left; remove it, or add "
+                "--overwrite"
+            ) from None
 
     def _numbers(self, job: Job, count: int) -> np.ndarray:
         try:
