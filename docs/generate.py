@@ -1,7 +1,7 @@
 """MkDocs hook: add generated reference tables and the repository's own pages to the site.
 
 A page of docs/ may contain a marker line such as ``<!-- generated: config -->``; the hook replaces
-it with tables made from the code. Pages that live outside docs/ (``OUTSIDE``) are added to the site.
+it with tables made from the code. Pages outside docs/ (``OUTSIDE``) are added to the site.
 Links between pages are written as they work in the repository, for example ``../infra/README.md``;
 the hook rewrites them for the site.
 """

@@ -17,14 +17,17 @@ from heartseg.text import printable
 STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 """What a disk says that is full, over its quota, or read-only."""
 REMEDIES = {
-    errno.ENAMETOOLONG: "Give the file a shorter name",
+    errno.EACCES: "Change its permissions",
+    errno.EPERM: "Change its permissions",
     errno.ENOSPC: "Make room",
     errno.EDQUOT: "Make room",
-    errno.ENOTDIR: "A part of its path is a file: name another place",
-    errno.EEXIST: "A file is in the place of a folder: name another place",
-    errno.EISDIR: "A folder has that name: name another place",
+    errno.EROFS: "Its disk is read-only: use another one",
+    errno.EISDIR: "It is a folder: name a file",
+    errno.ENOTDIR: "A part of the path is no folder: correct it",
+    errno.EEXIST: "Something else has this name: choose another",
+    errno.ENOTEMPTY: "It is not empty: name another folder",
+    errno.ENAMETOOLONG: "Use a shorter name",
 }
-"""What to do where a file cannot be written, by the error's number."""
 
 
 class InputError(Exception):
@@ -87,14 +90,16 @@ def unreadable(path: Path | str, error: OSError) -> InputError:
     """The error of a file or folder that the operating system does not give, with its remedy."""
     if error.errno == errno.ENOENT:
         return InputError(f"{path}: is missing. Check the name, or copy it there.")
-    remedy = {
-        errno.EACCES: "Change its permissions",
-        errno.EPERM: "Change its permissions",
-        errno.EISDIR: "Name a file",
-        errno.ENOTDIR: "Check the name",
-        errno.ENAMETOOLONG: "Use a shorter name",
-    }.get(error.errno or 0, "Check the disk or network drive that holds it")
-    return InputError(f"{path}: cannot be read ({error.strerror or error}). {remedy}.")
+    return InputError(f"{path}: cannot be read ({error.strerror or error}). {_remedy(error)}.")
+
+
+def unwritable(path: Path | str, error: OSError) -> InputError:
+    """The error of a file or folder that the operating system does not take, with its remedy."""
+    return InputError(f"{path}: cannot be written ({error.strerror or error}). {_remedy(error)}.")
+
+
+def _remedy(error: OSError) -> str:
+    return REMEDIES.get(error.errno or 0, "Check the disk or network drive that holds it")
 
 
 @contextmanager
@@ -107,9 +112,7 @@ def writing_to(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or error
-        remedy = REMEDIES.get(error.errno or 0, "Name another place, or change its permissions")
-        raise InputError(f"{path}: cannot be written ({reason}). {remedy}.") from None
+        raise unwritable(path, error) from None
 
 
 @contextmanager

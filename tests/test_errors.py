@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from heartseg.errors import InputError, StorageError, run_command, writing
+from heartseg.errors import (
+    InputError,
+    StorageError,
+    run_command,
+    unreadable,
+    unwritable,
+    writing,
+)
 from heartseg.paths import put_file, write_whole
 
 FULL = Path("/dev/full")  # Linux: every write says that there is no space left
@@ -30,6 +37,24 @@ def test_the_file_that_the_error_names_is_told(path):
         writing(path and Path(path)),
     ):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/mnt/results/table.csv")
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        (errno.EACCES, "permissions"),
+        (errno.ENOSPC, "room"),
+        (errno.EROFS, "read-only"),
+        (errno.ENOTDIR, "path"),
+        (errno.EIO, "disk"),
+    ],
+)
+def test_the_remedy_fits_what_the_operating_system_says(code: int, remedy: str) -> None:
+    error = OSError(code, os.strerror(code))
+    for told in (unreadable("a.csv", error), unwritable("a.csv", error)):
+        assert str(told).startswith("a.csv: ")
+        assert os.strerror(code) in str(told)
+        assert remedy in str(told).rpartition(")")[2]
 
 
 def end(main, capsys) -> tuple[int, str]:

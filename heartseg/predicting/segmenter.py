@@ -180,7 +180,7 @@ class Segmenter:
             one = Opened(job, images, numbers, np.empty(0, np.uint8), True)
             wanted = [one.target, one.uncertainty] if self.uncertainty else [one.target]
             if not self.overwrite and all(self._is_made(path) for path in wanted):
-                stored = read_labels(one.target, self.spec.labels).frames
+                stored = self._made(one.target)
                 one.labels, one.fresh = _fitting(stored, one, one.target), False
         except InputError as error:
             outcome.problems.append(str(error))
@@ -196,6 +196,16 @@ class Segmenter:
 
     def _is_made(self, path: Path) -> bool:
         return path.exists() and path.stat().st_mtime >= self.made_before
+
+    def _made(self, path: Path) -> np.ndarray:
+        """The label maps that an earlier run left."""
+        try:
+            return read_labels(path, self.spec.labels).frames
+        except InputError:
+            raise InputError(
+                f"{path}: is no label map that an earlier run can have left; remove it, or add "
+                "--overwrite"
+            ) from None
 
     def _numbers(self, job: Job, count: int) -> np.ndarray:
         try:

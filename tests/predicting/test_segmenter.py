@@ -181,6 +181,10 @@ def test_a_label_map_of_another_grid_is_not_taken_for_done(tmp_path):
 
     assert "a_seg.png: is (1, 24, 40)" in problem
     assert "--overwrite" in problem
+    Path("out/a_seg.png").write_bytes(b"half")
+    (problem,) = segment(tmp_path / "a.png").problems
+    assert "a_seg.png: " in problem
+    assert "--overwrite" in problem
 
 
 def test_an_interrupted_write_leaves_nothing_that_looks_done(tmp_path, monkeypatch):
