@@ -17,10 +17,12 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 
-from heartseg import predict
+from heartseg import predict, test
+from heartseg.config import load_params
 from heartseg.data.camus_names import parse_frame
 from heartseg.models.package import Package, read_folder
 from heartseg.serving.limits import Limits
+from heartseg.tracking.pulled import Pulled
 from tests.cases.dicom import write_dicom
 from tests.cases.layouts import (
     FIRST,
@@ -31,6 +33,7 @@ from tests.cases.layouts import (
     dashes,
     depth_first,
     files,
+    masks_as_scaled_integers,
     nifti2,
     nnunet,
     not_gzipped,
@@ -41,6 +44,7 @@ from tests.cases.layouts import (
     without_scale,
     write_release,
 )
+from tests.examples import ROOT
 from tests.registered import write_threshold
 from tests.serving.running import Client, running
 
@@ -182,6 +186,19 @@ def test_predict_measures_nothing_in_mm_without_a_scale(
     given = [str(step) for step in SPACING]
     predict.main([str(model), str(source), "--out", str(out), "--spacing", *given])
     assert clinical(out)["edv_ml"] == pytest.approx(expected["edv_ml"], rel=1e-5)
+
+
+def test_test_gives_the_same(model: Path, release: Path, tmp_path: Path) -> None:
+    package = read_folder(model)
+    threshold = Pulled(package.load(), package.metadata)
+    config = load_params(ROOT / "params.yaml").datasets.camus
+    expected = test.measure_folder(threshold, config, release, [])
+    assert len(expected) == 4 * 4
+    assert any(0 < row["dice"] < 1 for row in expected)
+    for arrange in (another_orientation, masks_as_scaled_integers, nnunet):
+        source = shutil.copytree(release, tmp_path / arrange.__name__)
+        arrange(source)
+        assert test.measure_folder(threshold, config, source, []) == expected
 
 
 # --- serve --------------------------------------------------------------------------------
