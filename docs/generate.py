@@ -1,7 +1,7 @@
 """MkDocs hook: add generated reference tables and the repository's own pages to the site.
 
 A page of docs/ may contain a marker line such as ``<!-- generated: config -->``; the hook replaces
-it with tables made from the code. Pages outside docs/ (``OUTSIDE``) are added to the site.
+it with tables made from the code. Pages that live outside docs/ (``OUTSIDE``) join the site.
 Links between pages are written as they work in the repository, for example ``../infra/README.md``;
 the hook rewrites them for the site.
 """
@@ -249,7 +249,8 @@ def bounds_of(metadata: Any) -> str:
         for bound in one.metadata if isinstance(one, FieldInfo) else [one]:
             for kind, sign in BOUNDS.items():
                 if isinstance(bound, kind):
-                    parts.append(f"{sign} {getattr(bound, kind.__name__.lower())}")
+                    number = getattr(bound, kind.__name__.lower())
+                    parts.append(f"{sign}\u00a0{int(number) if number == int(number) else number}")
             if isinstance(bound, MinLen) and bound.min_length > 1:
-                parts.append(f"at least {bound.min_length}")
+                parts.append(f"(at least {bound.min_length})")
     return f" {', '.join(parts)}" if parts else ""

@@ -282,9 +282,9 @@ def test_types_and_defaults_of_the_reference(generate):
     text = generate.GENERATED["config"]() + generate.GENERATED["recipe"]()
     rows = [[cell.strip() for cell in row.split("|")] for row in text.splitlines() if "|" in row]
     found = {row[1]: row for row in rows}
-    assert found["`overlap`"][2:4] == ["number ≥ 0, < 1", "`0.75`"]  # of recording, the last one
+    assert found["`overlap`"][2:4] == ["number ≥\xa00, <\xa01", "`0.75`"]  # of recording
     assert found["`case_ids`"][2:4] == ["`plain` or `hashed` or `none`", "`hashed`"]
-    assert found["`spacing`"][2:4] == ["list of 2 × number > 0.0 or null", "`null`"]
+    assert found["`spacing`"][2:4] == ["list of 2 × number >\xa00 or null", "`null`"]
     assert found["`decoder_skip`"][2:4] == ["true or false", "`true`"]
 
 

@@ -49,7 +49,7 @@ SWEEP = {
     "trials": 4,
     "hours": None,
     "resources": {"workers": 1, "cpus": 1, "gpus": 0},
-    "first": [],
+    "initial_points": [],
     "seed": 0,
     "register": False,
 }

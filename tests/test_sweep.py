@@ -40,7 +40,7 @@ SWEEP = {
     "trials": TRIALS,
     "hours": None,
     "resources": {"workers": 1, "cpus": 1, "gpus": 0},
-    "first": [],
+    "initial_points": [],
     "seed": 0,
     "register": True,
 }

@@ -71,7 +71,7 @@ def search(place: Path, name: str, seed: int) -> tuple[float, int]:
         "trials": None,
         "hours": MINUTES / 60,
         "resources": {"workers": 1, "cpus": 1, "gpus": 0},
-        "first": [],
+        "initial_points": [],
         "seed": seed,
         "register": False,
     }

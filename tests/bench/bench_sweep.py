@@ -109,7 +109,7 @@ def write_sweep(place: Path) -> list[str]:
         "trials": TRIALS,
         "hours": None,
         "resources": {"workers": 1, "cpus": 1, "gpus": 0},
-        "first": [],
+        "initial_points": [],
         "seed": 0,
         "register": False,
     }
