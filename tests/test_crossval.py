@@ -121,9 +121,9 @@ def test_killed_and_run_again(repository):
     assert (once == 1).all()
     assert cases.groupby("patient")["fold"].nunique().max() == 1
     assert [fold["images"] for fold in found["folds"]] == [39, 42]
-    dice = [fold["metrics"]["LV_dice"] for fold in found["folds"]]
-    assert found["mean"]["LV_dice"] == pytest.approx(np.mean(dice), abs=1e-5)
-    assert found["sd"]["LV_dice"] == pytest.approx(np.std(dice, ddof=1), abs=1e-5)
+    dice = [fold["metrics"]["LV"] for fold in found["folds"]]
+    assert found["mean"]["LV"] == pytest.approx(np.mean(dice), abs=1e-5)
+    assert found["sd"]["LV"] == pytest.approx(np.std(dice, ddof=1), abs=1e-5)
     own = cases[cases["structure"] == "LV"].groupby("fold")["dice"].mean()
     assert list(own) == pytest.approx(dice, abs=1e-5)
 
