@@ -223,8 +223,7 @@ def gray_frames(
 
     Args:
         dataset: of `open_dicom`.
-        rows, columns: of the picture.
-        notes: gets what is odd but no fault.
+        rows, columns: of the picture; `notes` gets what is odd but no fault.
 
     Raises:
         InputError: the pixels cannot be decoded, or are no picture.
