@@ -94,8 +94,9 @@ def test_trials_end_fail_and_stop_and_leave_nothing_behind(tune, params, prepare
     fine = small_recipe(params, epochs=EPOCHS)
     larger = small_recipe(params, epochs=EPOCHS, input_size=48)
     hopeless = small_recipe(params, epochs=EPOCHS, learning_rate=1e30, schedule="constant")
-    values = fine.model_dump(mode="json")
-    values["model"]["filters"] = 1_000_000  # weights of terabytes, which the system refuses
+    values = fine.model_dump(mode="json") | {"input_size": 2048}
+    wide = {"name": "unet", "in_channels": 1, "channels": [4096, 2], "residual_units": 0}
+    values["model"] = wide | {"dropout": 0.0}  # 17 GB an image, which the system refuses
     greedy = Recipe.model_validate(values)
     trials = Script(tune, tmp_path, [fine, hopeless, fine, fine, greedy, larger], {2: 1, 3: 2})
     one = Resources(workers=1, cpus=1, gpus=0)
