@@ -203,7 +203,7 @@ def test_the_death_of_the_gcs_closes_all_runs(repository):
     for process in psutil.Process(driver.pid).children(recursive=True):
         if process.name() == "gcs_server":
             process.kill()
-    said = driver.communicate(timeout=90)[0]
+    said = driver.communicate(timeout=240)[0]
     assert driver.returncode == 2, said[-3000:]
     assert "GCS" in said
     client = connect(f"sqlite:///{repository}/mlflow.db")
