@@ -120,7 +120,7 @@ def test_the_death_of_rays_own_processes_ends_the_training_with_a_message(place,
 def test_ctrl_c_without_ray(place):
     driver = start(place, "--in-process")
     os.kill(driver.pid, signal.SIGINT)
-    said = driver.communicate(timeout=90)[1]
+    said = driver.communicate(timeout=240)[1]
     assert driver.returncode == 130, said
     assert len(said.strip().splitlines()) == 1
     client = connect(f"sqlite:///{place}/mlflow.db")

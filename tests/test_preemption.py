@@ -81,7 +81,7 @@ def test_notice_damage_and_no_server(place: Path, down: Server):
 
     wait_until(in_the_midst_of_an_epoch, "the second epoch")
     driver.send_signal(signal.SIGTERM)
-    said = driver.communicate(timeout=60)[1]
+    said = driver.communicate(timeout=240)[1]
     assert driver.returncode == 143
     assert "training without it (tracking.offline: buffer)" in said
     assert "asked to end; the same command goes on from here" in said

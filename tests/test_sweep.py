@@ -110,7 +110,7 @@ def interrupt(place: Path) -> None:
     driver = start(place)
     wait_until(driver, lambda: bool(finished(place)))
     os.kill(driver.pid, signal.SIGINT)
-    said = driver.communicate(timeout=90)[0]
+    said = driver.communicate(timeout=240)[0]
     assert driver.returncode == 130, said[-3000:]
     assert "go on with: python -m heartseg.sweep sweeps/small.yaml" in said
     assert "Traceback" not in said
