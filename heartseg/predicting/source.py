@@ -23,8 +23,9 @@ def read_model(name: str) -> Package:
         from heartseg.models.package import read_folder
 
         return read_folder(Path(name))
-    from heartseg.tracking.pulled import fetch
+    from heartseg.tracking.pulled import check_uri, fetch
 
+    check_uri(name)
     return fetch(store_uri(), name)[0]
 
 

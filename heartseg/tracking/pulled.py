@@ -52,6 +52,15 @@ def pull(uri: str, model_uri: str) -> Pulled:
     return Pulled(package.load(), package.metadata)
 
 
+def check_uri(model_uri: str) -> None:
+    """Refuse what is no URI of a model, before a store is asked for it."""
+    if ":/" not in model_uri:
+        raise InputError(
+            f"{model_uri}: is neither a folder of a pulled model nor a model's name, as "
+            "models:/heartseg-camus@champion is one"
+        )
+
+
 def fetch(uri: str, model_uri: str) -> tuple[Package, dict[str, Any]]:
     """Fetch a model's package, not built yet, and where it comes from.
 
@@ -63,11 +72,7 @@ def fetch(uri: str, model_uri: str) -> tuple[Package, dict[str, Any]]:
     Raises:
         InputError: as `pull`.
     """
-    if ":/" not in model_uri:
-        raise InputError(
-            f"{model_uri}: is neither a folder of a pulled model nor a model's name, as "
-            "models:/heartseg-camus@champion is one"
-        )
+    check_uri(model_uri)
     client = use_store(uri)
     from mlflow.models import Model
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
