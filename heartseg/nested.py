@@ -15,6 +15,13 @@ def leaves(values: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
             yield (key,), value
 
 
+def get(value: Any, *keys: str) -> Any:
+    """A value some levels down; None where a level is missing or null."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
 def merged(defaults: Any, values: Any) -> Any:
     """`values` over `defaults`, level by level where both are dictionaries."""
     if not isinstance(defaults, dict) or not isinstance(values, dict):

@@ -204,7 +204,7 @@ class Recipe(RecipeDefaults):
         if self.class_weights is not None and len(self.class_weights) != labels:
             raise ValueError(f"class_weights: {self.dataset} has {labels} labels")
         whole = isinstance(self.model, WindowCNNConfig)
-        if whole != (DATASETS[self.dataset].classifies):
+        if whole != DATASETS[self.dataset].classifies:
             raise ValueError(f"{self.model.name} is no network for {self.dataset}")
         if whole and (self.augment.rotate_degrees or self.augment.scale or self.augment.shift):
             raise ValueError("window_cnn: set rotate_degrees, scale and shift of augment to 0")

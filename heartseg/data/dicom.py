@@ -277,10 +277,10 @@ def _decoded(dataset: Dataset, rows: slice, columns: slice) -> Iterator[np.ndarr
         except InputError as error:
             raise InputError(f"its frame {index + 1} {error}") from None
         except Exception as error:  # each decoder raises errors of its own
-            unknown = " or decompress it (gdcmconv --raw)" if syntax.is_compressed else ""
+            unpack = ", or decompress it (gdcmconv --raw)" if syntax.is_compressed else ""
             raise InputError(
                 f"its frame {index + 1} ({syntax.name}) cannot be decoded ({one_line(error)}). "
-                f"Copy or export the file again{',' if unknown else ''}{unknown}"
+                f"Copy or export the file again{unpack}"
             ) from None
         yield frame[rows, columns]
 

@@ -97,10 +97,7 @@ CAMUS = DatasetSpec(
     purpose="segments the left ventricle's cavity and myocardium and the left atrium in apical "
     "two- and four-chamber echocardiograms",
     images="B-mode frames at end-diastole and end-systole, NIfTI, spacing in mm",
-    limits=(
-        "Each image is segmented by itself; nothing makes successive frames agree.",
-        "A view other than apical two- or four-chamber still gets a label map.",
-    ),
+    limits=("A view other than apical two- or four-chamber still gets a label map.",),
     licence="The CAMUS data are for non-commercial research (CC BY-NC-SA 4.0).",
     reference="Data: Leclerc et al., IEEE TMI 38(9):2198-2210, 2019, doi 10.1109/TMI.2019.2900516",
 )

@@ -63,10 +63,7 @@ MMODE = DatasetSpec(
     charts={"lvidd_mm": ("LVIDd", "mm"), "fs_percent": ("fractional shortening", "%")},
     purpose="segments the left ventricle's inside, between its walls, in M-mode echocardiograms",
     images="M-mode windows, PNG, mm per row and s per column",
-    limits=(
-        "Each image is segmented by itself; nothing makes successive frames agree.",
-        "Lengths and heart rate depend on the mm per row and s per column given.",
-    ),
+    limits=("Lengths and heart rate depend on the mm per row and s per column given.",),
     reference="Data: Bukas et al. (Echo2Pheno), Mammalian Genome 34:200-215, 2023, "
     "doi 10.1007/s00335-023-09996-x",
 )

@@ -98,3 +98,8 @@ class DatasetSpec:
     @property
     def classifies(self) -> bool:
         return self.task == "classification"
+
+    @property
+    def dice_metrics(self) -> list[str]:
+        """Names of the validation Dice of each label but the background."""
+        return [f"dice_{label.name.lower()}" for label in self.labels][1:]

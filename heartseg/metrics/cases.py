@@ -57,6 +57,7 @@ def measure_cases(
         predict: the model.
         ranges: of plausible areas; see `heartseg.metrics.plausibility.area_ranges`.
     """
+    apical = DATASETS[dataset].apical
     calibration = Calibration(dataset)
     cases: list[dict[str, Any]] = []
     clinical: list[dict[str, Any]] = []
@@ -74,28 +75,28 @@ def measure_cases(
             about = {column: frame[column] for column in CASE_COLUMNS}
             rows = case_metrics(dataset, frame["case_id"], prediction, reference, spacing)
             odd = {"uncertainty": case_uncertainty(normalised_entropy(told), prediction)}
-            if DATASETS[dataset].apical:
+            if apical:
                 key = frame["view"], frame["phase"]
                 odd |= flags(prediction, spacing, ranges.get(key), image[0])
                 images[key] = image[0]
             cases += [about | row | odd for row in rows]
             masks[frame["view"], frame["phase"]] = (prediction, reference, spacing)
-            if not DATASETS[dataset].apical:
+            if not apical:
                 species = SPECIES[frame["species"]]
                 found = window_row(prediction, reference, spacing, species)
                 about = {"case_id": frame["case_id"], "patient": patient}
                 clinical.append(about | found | _truth_mmode(frame, species))
-        if DATASETS[dataset].apical:
+        if apical:
             sizes = {key: measured(labels, spacing) for key, (labels, _, spacing) in masks.items()}
             apart = bool(disagreement(sizes))
             for row in cases[first:]:
                 row["scales_differ"] = apart
                 row["plausible"] = row.pop("plausible") and not apart  # the last column
-        if DATASETS[dataset].apical and (indices := clinical_row(masks, images)) is not None:
+        if apical and (indices := clinical_row(masks, images)) is not None:
             quality = "/".join(filter(None, own["quality"].unique()))  # views may differ
             about = {"patient": patient, "quality": quality}
             clinical.append(about | indices | _truth_camus(own))
-    columns = SUMMARISED if DATASETS[dataset].apical and not clinical else None
+    columns = SUMMARISED if apical and not clinical else None
     return Measured(pd.DataFrame(cases), pd.DataFrame(clinical, columns=columns), calibration)
 
 

@@ -21,6 +21,7 @@ from heartseg.metrics.clinical import summarise_clinical
 from heartseg.metrics.mmode import Species, measure
 from heartseg.metrics.overlap import mask_dice
 from heartseg.metrics.surface import hd95_mm, mean_surface_distance_mm
+from heartseg.nested import get
 
 LIMITS = {"dice": FRACTION, "hd95_mm": NOT_NEGATIVE, "msd_mm": NOT_NEGATIVE}
 """The least and greatest value that a metric of a case can have."""
@@ -196,15 +197,8 @@ def headline(report: dict[str, Any], dataset: str) -> dict[str, float | int | No
 
     None for what is undefined: EF_bias, for example, where no patient has a recorded EF.
     """
-    return {name: lookup(report, item.key) for name, item in DATASETS[dataset].headline.items()}
-
-
-def lookup(report: dict[str, Any], key: str) -> Any:
-    """The value at a key with dots between its levels; None where there is none."""
-    value: Any = report
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
+    items = DATASETS[dataset].headline.items()
+    return {name: get(report, *item.key.split(".")) for name, item in items}
 
 
 def rounded(headline: dict[str, Any], dataset: str) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from heartseg.data.camus_names import LABEL_FOLDERS, parse_frame
+from heartseg.data.camus_names import LABEL_FOLDERS, PIXELS, parse_frame
 from heartseg.data.images import KINDS, SUFFIXES, is_hidden, is_image, stem_of
 from heartseg.data.source import enumerated, files_below
 
 NOT_IMAGES = ("_gt", "_mask", "_seg", "_uncertainty", "_overlay", "_curves")
-COMPANIONS = {".cfg", ".txt", ".csv", ".json", ".raw", ".zraw"}
+COMPANIONS = {".cfg", ".txt", ".csv", ".json", *PIXELS}
 """Endings of tables and pixels that stand beside images."""
 DIRECTORY = "DICOMDIR"
 """Name of the table of contents of DICOM media (PS3.10, section 8)."""

@@ -11,10 +11,10 @@ from typing import Any
 
 from heartseg.datasets import DATASETS
 from heartseg.models.inputs import frames_of
-from heartseg.nested import leaves
+from heartseg.nested import get, leaves
 from heartseg.report.certainty import certainty_section
 from heartseg.report.clinical import clinical_section
-from heartseg.report.markdown import get, interval, number, table, with_interval
+from heartseg.report.markdown import interval, number, table, with_interval
 
 SURFACE = {"dice": "Dice (0 to 1)", "hd95_mm": "HD95 (mm)", "msd_mm": "mean surface distance (mm)"}
 GROUPS = {"by_view": "view", "by_phase": "phase", "by_quality": "image quality"}
@@ -206,7 +206,10 @@ def _data(
 
 def _limits(dataset: str, metrics: dict[str, Any], synthetic: bool) -> str:
     spec = DATASETS[dataset]
-    lines = list(spec.limits)
+    lines = []
+    if not spec.classifies:
+        lines.append("Each image is segmented by itself; nothing makes successive frames agree.")
+    lines += spec.limits
     lines.append(
         "How sure it is tells nothing of images unlike those it was trained on: networks are often "
         "sure and wrong there."

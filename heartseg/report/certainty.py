@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from heartseg.metrics.calibration import BINS
-from heartseg.report.markdown import get, number, table
+from heartseg.nested import get
+from heartseg.report.markdown import number, table
 
 
 def certainty_section(metrics: dict[str, Any]) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from heartseg.metrics.plausibility import CASE_FLAGS, PATIENT_FLAGS
-from heartseg.report.markdown import get, number, table, with_interval
+from heartseg.nested import get
+from heartseg.report.markdown import number, table, with_interval
 
 COMPARED = {
     "ef_vs_reference": "EF against masks (points)",

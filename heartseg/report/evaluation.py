@@ -12,8 +12,9 @@ from heartseg.data.prepared import decode_image, decode_png
 from heartseg.datasets import DATASETS
 from heartseg.metrics.cases import Measured, Predict
 from heartseg.metrics.clinical import comparisons
-from heartseg.metrics.summary import lookup, mean_of
+from heartseg.metrics.summary import mean_of
 from heartseg.metrics.uncertainty import doubt_and_dice, normalised_entropy
+from heartseg.nested import get
 from heartseg.privacy import CaseNames
 from heartseg.report.figures import (
     agreement_scatter,
@@ -85,12 +86,12 @@ def report_text(report: dict[str, Any], dataset: str, results: Path) -> str:
         f"({report['evaluated_on']})"
     ]
     for name, item in DATASETS[dataset].headline.items():
-        value = lookup(report, item.key)
+        *above, last = item.key.split(".")
+        value, low, high = (get(report, *above, f"{last}{end}") for end in ("", "_low", "_high"))
         if isinstance(value, int):
             shown = f"{value:>8d}"
         else:
             shown = "       –" if value is None else f"{value:8.{item.decimals}f}"
-        low, high = (lookup(report, f"{item.key}_{end}") for end in ("low", "high"))
         if low is not None and high is not None:
             shown += f"  ({low:.{item.decimals}f} to {high:.{item.decimals}f})"
         lines.append(f"  {name:<11} {shown:<30} {item.text}")

@@ -19,13 +19,6 @@ def _cell(value: Any) -> str:
     return NOTHING if value is None else str(value).replace("|", "\\|").replace("\n", " ")
 
 
-def get(value: Any, *keys: str) -> Any:
-    """A value some levels down; None where a level is missing or null."""
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
-
-
 def _known(*values: float | None) -> bool:
     return all(value is not None and not math.isnan(value) for value in values)
 

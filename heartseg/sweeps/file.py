@@ -226,10 +226,8 @@ def read_sweep(path: Path, params: Params) -> SweepFile:
 
 def _check_space(sweep: SweepFile, params: Params) -> None:
     dataset = params.recipe(sweep.recipe).dataset
-    names = [label.name.lower() for label in DATASETS[dataset].labels][1:]
     spec = DATASETS[dataset]
-    metrics = ["dice_mean", *(f"dice_{name}" for name in names), "val_loss", *spec.errors]
-    metrics += spec.rates
+    metrics = ["dice_mean", *spec.dice_metrics, "val_loss", *spec.errors, *spec.rates]
     if sweep.metric not in metrics:
         raise InputError(f"{no_such('metric', sweep.metric, metrics)} (dataset {dataset})")
     falls = sweep.metric == "val_loss" or sweep.metric in spec.errors

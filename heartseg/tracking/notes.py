@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from heartseg.report.markdown import get, number, table, with_interval
+from heartseg.nested import get
+from heartseg.report.markdown import number, table, with_interval
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -75,9 +75,8 @@ def _mean_dice(
         for process in processes:
             seen = labels
             if process == "largest_component":
-                seen = keep_largest(torch.from_numpy(labels)[None], len(DATASETS[dataset].labels))[
-                    0
-                ].numpy()
+                count = len(DATASETS[dataset].labels)
+                seen = keep_largest(torch.from_numpy(labels)[None], count)[0].numpy()
             scores.setdefault(process, []).append(_dice(seen, reference, dataset))
     return {process: float(np.mean(values)) for process, values in scores.items()}
 

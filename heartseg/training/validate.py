@@ -43,7 +43,7 @@ def validate(
     mine = torch.arange(len(val))[rank::world_size]
     sums = torch.zeros(2 + 3 * labels, dtype=torch.float64, device=device)
     scored = torch.zeros(2 * BINS, dtype=torch.float64, device=device)
-    classifies = DATASETS[recipe.dataset].classifies
+    spec = DATASETS[recipe.dataset]
     for chosen in mine.split(recipe.eval_batch_size) if len(mine) else ():
         images, masks = val.batch(chosen, device)
         with autocast(recipe, device):
@@ -55,20 +55,19 @@ def validate(
         sums[0] += loss(logits, masks) * len(chosen)
         sums[1] += len(chosen)
         sums[2:] += counts.flatten()
-        if classifies:
+        if spec.classifies:
             scored += score_counts(logits, masks).flatten()
     if world_size > 1:
         distributed.all_reduce(sums)
         distributed.all_reduce(scored)
     dice = dice_from_counts(sums[2:].reshape(labels, 3).long()).tolist()
-    names = [label.name.lower() for label in DATASETS[recipe.dataset].labels][1:]
-    named = {f"dice_{name}": value for name, value in zip(names, dice[1:], strict=True)}
+    named = dict(zip(spec.dice_metrics, dice[1:], strict=True))
     metrics = {  # the first one is what MLflow's page for comparing runs shows
         "dice_mean": sum(named.values()) / len(named),
         **named,
         "val_loss": (sums[0] / sums[1]).item(),
     }
-    if classifies:
+    if spec.classifies:
         metrics |= rates_from_counts(scored.reshape(2, BINS))
     if clinical is not None:
         metrics |= clinical.errors(_gather(found, val.masks.shape, world_size))
