@@ -182,14 +182,14 @@ def promote(
     client.set_model_version_tag(name, version, REASON_TAG, reason)
     if alias == CHAMPION:
         client.set_model_version_tag(name, version, PROMOTING_TAG, f"{_OPEN}{mark}")
-        client.set_registered_model_alias(name, CHAMPION, version)
+        _set_alias(client, name, CHAMPION, version)
         alias, reason = _settle(client, name, version, mode, reason, settled)
         client.set_model_version_tag(name, version, PROMOTING_TAG, mark)
     if alias == CHAMPION:
         _drop_challenger(client, name, version)
     else:
         client.set_model_version_tag(name, version, REASON_TAG, reason)
-        client.set_registered_model_alias(name, CHALLENGER, version)
+        _set_alias(client, name, CHALLENGER, version)
     return Promotion(alias, reason)
 
 
@@ -215,7 +215,7 @@ def _settle(
                 best = rival
         if best is champion or best is None:
             break
-        client.set_registered_model_alias(name, CHAMPION, str(best.version))
+        _set_alias(client, name, CHAMPION, str(best.version))
     if champion is not None and str(champion.version) == version:
         return CHAMPION, reason
     own = client.get_model_version(name, version).tags
@@ -288,6 +288,22 @@ def _champion(client: MlflowClient, name: str) -> ModelVersion | None:
     if CHAMPION not in aliases:
         return None
     return client.get_model_version(name, str(aliases[CHAMPION]))
+
+
+def _set_alias(client: MlflowClient, name: str, alias: Alias, version: str) -> None:
+    """Set an alias that another process may set at the same time.
+
+    MLflow looks whether the alias exists and inserts it if not. Of two processes that do this at
+    once, the database refuses one, which MLflow reports as BAD_REQUEST; by then the alias exists.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.set_registered_model_alias(name, alias, version)
+    except MlflowException as error:
+        if error.error_code != "BAD_REQUEST":
+            raise
+        client.set_registered_model_alias(name, alias, version)
 
 
 def _drop_challenger(client: MlflowClient, name: str, version: str) -> None:

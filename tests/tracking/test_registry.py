@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from subprocess import PIPE
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine, event
 
 from heartseg.errors import InputError
 from heartseg.tracking import pulled, registry
@@ -231,6 +234,28 @@ def test_two_processes_that_register_at_once(store):
         process.stdin.flush()
     assert [process.wait(120) for process in processes] == [0] * len(values)
     assert aliases(store)["champion"] == versions[1]
+
+
+def test_an_alias_that_another_process_sets_between_look_and_insert(store):
+    """MLflow selects, then inserts: the database refuses the second of two inserts."""
+    other, version = register(store, tags(0.6)), register(store, tags(0.9))
+    path = store.removeprefix("sqlite:///")
+    intrusions: list[str] = []
+
+    def intrude(connection, cursor, statement, parameters, context, many):
+        if statement.startswith("INSERT INTO registered_model_aliases") and not intrusions:
+            intrusions.append(statement)
+            with closing(sqlite3.connect(path)) as outside, outside:
+                outside.execute(statement, (*parameters[:-1], int(other)))
+
+    event.listen(Engine, "before_cursor_execute", intrude)
+    try:
+        assert promote(store, version).alias == "champion"
+    finally:
+        event.remove(Engine, "before_cursor_execute", intrude)
+
+    assert intrusions
+    assert aliases(store)["champion"] == version
 
 
 def test_a_version_is_found_by_what_its_package_is_made_of(store):
