@@ -153,7 +153,7 @@ def _get_ready(name: str, params: Params, prepared: Path, digest: str, run_dir: 
     shown = shown_uri(uri, Path.cwd())
     # KILLED is what `heartseg sync` would say of this training if it ended now.
     update_state(run_dir, opening=opening, tracking_uri=shown, status="KILLED", sent=False)
-    records = collect_records(Path.cwd())
+    records = collect_records(Path.cwd(), tags)
     with writing(run_dir / FILES):
         shutil.rmtree(run_dir / FILES, ignore_errors=True)
         (run_dir / FILES_SENT).unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from heartseg.config import Params
 from heartseg.data.prepared import file_digest, read_metadata
 from heartseg.paths import crossval_results_dir, prepared_path
+from heartseg.privacy import case_names
 from heartseg.recipe import Recipe
 from heartseg.training.run_dir import code_digest, read_state, update_state
 
@@ -114,6 +115,7 @@ def open_job(name: str, params: Params, assigned: dict[str, int], folder: Path) 
     """
     from heartseg.tracking.lineage import lineage_tags, started_from
     from heartseg.tracking.mlflow import connect, tracking_uri
+    from heartseg.tracking.records import collect_records, log_records
 
     dataset = params.recipe(name).dataset
     uri = tracking_uri(Path.cwd())
@@ -127,5 +129,8 @@ def open_job(name: str, params: Params, assigned: dict[str, int], folder: Path) 
     digest = file_digest(prepared_path(dataset))
     folds = max(assigned.values()) + 1
     job = Job(name, params, assigned, folds, digest, folder, client, uri, tags)
-    job.open_run(folder, folder.name, {"heartseg.folds": str(folds)})
+    run_id = job.open_run(folder, folder.name, {"heartseg.folds": str(folds)})
+    prepared = prepared_path(dataset)
+    names = case_names(params.privacy, prepared)
+    log_records(client, run_id, collect_records(Path.cwd(), tags), prepared, names)
     return job

@@ -88,7 +88,7 @@ def _report(
         log_evaluation(job.client, fact["mlflow_run_id"], values, [])
     values = {
         f"{part}/{key}": value
-        for part, numbers in (("out_of_fold", together), ("mean", tidy(mean)), ("sd", tidy(sd)))
+        for part, numbers in (("out_of_fold", together), ("sd", tidy(sd)))  # each fold has its own
         for key, value in numbers.items()
     }
     names = case_names(job.params.privacy, prepared_path(job.dataset))

@@ -167,7 +167,7 @@ def open_sweep_run(client: MlflowClient, job: Job, folder: Path, identity: str) 
     if known is not None:  # trials and hours may have grown
         client.log_text(run_id, yaml.safe_dump(content, sort_keys=False), "sweep.yaml")
     update_state(folder, mlflow_run_id=run_id)
-    records = collect_records(Path.cwd())
+    records = collect_records(Path.cwd(), tags)
     names = case_names(job.params.privacy, job.prepared)
     log_records(client, run_id, records, job.prepared, names)
     return SweepRun(run_id, experiment, job.dataset, source, digest, tags, records)

@@ -84,7 +84,7 @@ def read_chain(client: MlflowClient, root: Path, subject: Subject) -> dict[str, 
         root: the repository.
         subject: from `find_subject`.
     """
-    tags = subject.tags
+    tags = records.read_facts(client, subject.run)
     info = subject.run.info
     parent = tags.get("mlflow.parentRunId")
     cases = read_cases(client, root, subject.run)

@@ -18,6 +18,7 @@ from heartseg.nested import leaves
 from heartseg.text import printable
 from heartseg.tracking.credentials import check_credentials_file, without_credentials
 from heartseg.tracking.faults import explain, store_errors, without_password, writing_to_store
+from heartseg.tracking.lineage import searchable
 from heartseg.tracking.moved import artifact_folder, follow_move
 from heartseg.tracking.notes import EXPERIMENT_TAGS, NOTE, RUN_TAGS
 
@@ -181,7 +182,8 @@ def open_run(
         dataset: the dataset's name.
         data_source: where the training reads the data; nothing is fetched from there.
         data_digest: MD5 of the prepared dataset.
-        tags: for example of `heartseg.tracking.lineage.lineage_tags`.
+        tags: for example of `heartseg.tracking.lineage.lineage_tags`; those that are `searchable`
+            are set.
         run_id: the run to continue; one that was deleted on the server is replaced by a new one.
 
     Returns:
@@ -189,6 +191,7 @@ def open_run(
     """
     from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
+    tags = searchable(tags)
     if run_id is not None and is_active(client, run_id):
         client.update_run(run_id, status="RUNNING")
         for key, value in tags.items():

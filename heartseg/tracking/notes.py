@@ -16,7 +16,7 @@ RUN_TAGS = {"mlflow.source.name": "heartseg", "mlflow.source.type": "LOCAL"}
 EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",  # runs first, not traces of agents
     NOTE: "A run is a training of one recipe. Worth showing (*Columns*): the metrics `test/…` "
-    "(held-out patients) and `dice_mean` (validation, by epoch), the tags `heartseg.recipe`, "
+    "(held-out patients) and `dice/mean` (validation, by epoch), the tags `heartseg.recipe`, "
     "`git.commit`, `git.dirty` and `eval.split`, and *Registered Models*. Below *Artifacts* a run "
     "has its recipe, the evaluation's report, tables and figures, overlays by epoch, and "
     "comparisons made by `heartseg compare`.",

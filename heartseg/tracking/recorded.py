@@ -25,7 +25,7 @@ class Recorded:
     """What a run keeps.
 
     Attributes:
-        tags: of the run.
+        tags: of the run, and the facts in its files.
         commit: that it was trained at.
         patch: uncommitted changes at that time; "" for none.
         recipe: that was trained, whole.
@@ -59,7 +59,7 @@ def read_recorded(client: MlflowClient, subject: Subject, uri: str) -> Recorded:
         InputError: not enough is recorded to make the model again, or to compare, or the patch is
             not the recorded one.
     """
-    tags = subject.tags
+    tags = records.read_facts(client, subject.run)
     commit = tags.get("git.commit", NONE)
     if commit == NONE:
         raise InputError(f"{uri} was trained outside of git: its code is not recorded")

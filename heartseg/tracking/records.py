@@ -1,6 +1,7 @@
-"""What a run keeps as files, so that its chain is whole: patch, packages, cases of each split.
+"""What a run keeps as files, so that its provenance is complete: facts, patch, packages, cases.
 
-Runs of a sweep's trials keep nothing of this: their sweep's own run does.
+The runs of a sweep's trials and of a cross-validation's folds keep only the facts about their
+machine; their parent run keeps the rest.
 """
 
 from __future__ import annotations
@@ -26,13 +27,27 @@ FOLDER = "lineage"
 PATCH = "patch.diff"
 ENVIRONMENT = "environment.json"
 CASES = "cases.json"
+FACTS = "provenance.json"
+MACHINE = "machine.json"
 
 
-def collect_records(root: Path) -> dict[str, str]:
-    """The files of a run that starts now, by name: of the code and the packages."""
+def collect_records(root: Path, facts: dict[str, str]) -> dict[str, str]:
+    """The files of a run that starts now, by name: of the code and the packages.
+
+    Args:
+        root: the repository.
+        facts: of `heartseg.tracking.lineage.lineage_tags`, and what the caller adds to them.
+    """
     patch = working_patch(root)
     packages = json.dumps(environment(), indent=1)
-    return {ENVIRONMENT: packages} | ({PATCH: patch} if patch else {})
+    own = {ENVIRONMENT: packages, FACTS: facts_text(facts)}
+    return own | ({PATCH: patch} if patch else {})
+
+
+def facts_text(facts: dict[str, str]) -> str:
+    """Facts as JSON, without the tags that MLflow needs for itself."""
+    own = {key: facts[key] for key in sorted(facts) if not key.startswith("mlflow.")}
+    return json.dumps(own, indent=1)
 
 
 def log_records(
@@ -72,6 +87,19 @@ def split_cases(prepared: Path) -> dict[str, dict[str, list[str]]]:
     for split, patient, case in rows.itertuples(index=False):
         found.setdefault(split, {}).setdefault(patient, []).append(case)
     return found
+
+
+def read_facts(client: MlflowClient, run: Run) -> dict[str, str]:
+    """All facts about a run's provenance: those of its files and its tags.
+
+    Tags prevail, and they are all that a run has that was made before there were such files.
+    """
+    found: dict[str, str] = {}
+    for name in (FACTS, MACHINE):
+        kept = read_json(read_record(client, run, name))
+        if isinstance(kept, dict):
+            found |= {key: str(value) for key, value in kept.items()}
+    return found | run.data.tags
 
 
 def read_record(client: MlflowClient, run: Run, name: str) -> str | None:

@@ -17,7 +17,7 @@ from heartseg.tracking.mlflow import (
     open_run,
     run_of,
 )
-from heartseg.tracking.records import log_records
+from heartseg.tracking.records import FACTS, FOLDER, facts_text, log_records
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -95,6 +95,7 @@ def find_run(
     )
     if file_digest(data_source) == training["data_digest"]:
         log_records(client, run_id, training.get("records", {}), data_source, names)
+    client.log_text(run_id, facts_text(training["tags"]), f"{FOLDER}/{FACTS}")
     client.set_terminated(run_id)
     return run_id
 

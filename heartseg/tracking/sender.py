@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heartseg.paths import write_whole
+from heartseg.tracking.records import FOLDER, MACHINE, facts_text
 from heartseg.training.journal import JOURNAL, parse_line
+from heartseg.training.machine import machine_tags
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,8 +28,24 @@ OVERLAYS_SENT = "overlays.sent"
 FILES = "artifacts"
 """Folder in the run folder whose content becomes artifacts of the run, as it lies there."""
 FILES_SENT = "artifacts.sent"
+MACHINE_SENT = "machine.sent"
 
 _log = logging.getLogger(__name__)
+
+
+def shown(metrics: dict[str, float]) -> dict[str, float]:
+    """An epoch's metrics by the names that they have in MLflow.
+
+    The run's page has a section of charts per name before a slash, in alphabetical order: dice/…
+    and loss/… come first, then test/…, then names without a slash. The number of workers is not
+    worth a chart; lineage/machine.json has it.
+    """
+    names = {"train_loss": "loss/train", "val_loss": "loss/val", "dice_mean": "dice/mean"}
+    return {
+        names.get(key) or (f"dice/{key[5:].upper()}" if key.startswith("dice_") else key): value
+        for key, value in metrics.items()
+        if key != "workers"
+    }
 
 
 class _Reader:
@@ -90,7 +108,7 @@ class JournalSender(_Reader):
             epoch, when = entry["epoch"], int(entry["time"] * 1000)
             # The timestamps are the journal's: a point that arrived although its answer got
             # lost is the same point when it is sent again, and the store keeps one.
-            metrics = [Metric(key, value, when, epoch) for key, value in entry["metrics"].items()]
+            metrics = [Metric(k, v, when, epoch) for k, v in shown(entry["metrics"]).items()]
             self.client.log_batch(self.run_id, metrics=metrics)
             self._write_sent(epoch, end)
 
@@ -114,6 +132,7 @@ class ArtifactSender(_Reader):
     def send(self) -> None:
         """Send what is new; raises whatever store and network raise."""
         self._send_files()
+        self._send_machine()
         for entry, end in self.unsent():
             epoch = entry["epoch"]
             figure = self._overlay(entry)
@@ -127,6 +146,14 @@ class ArtifactSender(_Reader):
             return
         self.client.log_artifacts(self.run_id, str(folder))
         write_whole(mark, self.run_id)
+
+    def _send_machine(self) -> None:
+        """Facts about the machine are known when the workers have started, and may change later."""
+        facts, mark = machine_tags(self.run_dir), self.run_dir / MACHINE_SENT
+        content = f"{self.run_id}\n{facts_text(facts)}"
+        if facts and not (mark.exists() and mark.read_text("utf-8") == content):
+            self.client.log_text(self.run_id, facts_text(facts), f"{FOLDER}/{MACHINE}")
+            write_whole(mark, content)
 
     def _overlay(self, entry: dict[str, Any]) -> Figure | None:
         """The figure of an epoch's sample predictions; unreadable ones are passed over."""

@@ -20,6 +20,7 @@ import yaml
 from heartseg.errors import InputError
 from heartseg.tracking.faults import first_line, store_errors, without_password
 from heartseg.tracking.mlflow import connect, delete_runs, open_run
+from heartseg.tracking.records import FOLDER, MACHINE, facts_text
 from heartseg.tracking.sender import JournalSender
 from heartseg.training.journal import read_epochs
 from heartseg.training.machine import machine_tags
@@ -35,8 +36,8 @@ CLOSE_S = 30.0  # the end of a sweep waits so long for the last points
 SHORT = {"learning_rate": "lr", "batch_size": "bs", "input_size": "size", "weight_decay": "wd"}
 STATE_TAG = "heartseg.state"
 REASON_TAG = "heartseg.reason"
-CHECKPOINT_TAG = "heartseg.checkpoint"
-"""Folder of the trial's checkpoint and journal."""
+CHECKPOINT = "heartseg.checkpoint"
+"""The folder of a trial's checkpoint and journal, among the facts about its machine."""
 
 _log = logging.getLogger(__name__)
 
@@ -204,12 +205,14 @@ class SweepTracker:
         run_id = trial.sender.run_id
         if outcome is not None:
             self._end(trial, outcome, run_id)
-        # The artifact comes last: a store that does not take it delays no point and no status.
+        # Artifacts come last: a store that does not take them delays no point and no status.
         if not trial.has_recipe:
             text = yaml.safe_dump(trial.recipe, sort_keys=False)
             self.client.log_text(run_id, text, "recipe.yaml")
             trial.has_recipe = True
         if outcome is not None:
+            facts = machine_tags(trial.run_dir) | {CHECKPOINT: str(trial.run_dir)}
+            self.client.log_text(run_id, facts_text(facts), f"{FOLDER}/{MACHINE}")
             update_state(trial.run_dir, closed=outcome.state)
             with self._lock:
                 del self._trials[trial.number]
@@ -217,9 +220,11 @@ class SweepTracker:
     def _end(self, trial: _Trial, outcome: Outcome, run_id: str) -> None:
         from mlflow.entities import Metric
 
-        tags = machine_tags(trial.run_dir) | {STATE_TAG: outcome.state, REASON_TAG: outcome.reason}
-        for key, value in tags.items():
-            self.client.set_tag(run_id, key, value)
+        self.client.set_tag(run_id, STATE_TAG, outcome.state)
+        if outcome.reason:
+            self.client.set_tag(run_id, REASON_TAG, outcome.reason)
+        elif REASON_TAG in self.client.get_run(run_id).data.tags:  # it was cut off before
+            self.client.delete_tag(run_id, REASON_TAG)
         if outcome.value is not None:
             # The journal's time: a value that is sent twice is then the same point.
             when = int(read_epochs(trial.run_dir)[-1]["time"] * 1000)
@@ -246,8 +251,7 @@ class SweepTracker:
             dataset=self.sweep.dataset,
             data_source=self.sweep.data_source,
             data_digest=self.sweep.data_digest,
-            tags=tags
-            | {"mlflow.parentRunId": self.sweep.run_id, CHECKPOINT_TAG: str(trial.run_dir)},
+            tags=tags | {"mlflow.parentRunId": self.sweep.run_id},
             run_id=known,
         )
         update_state(trial.run_dir, mlflow_run_id=run_id)

@@ -27,7 +27,6 @@ from heartseg.tracking.faults import (
 from heartseg.tracking.mlflow import TRAINING_KEY, delete_runs, open_run, quiet
 from heartseg.tracking.sender import ArtifactSender, JournalSender
 from heartseg.training.journal import JOURNAL, read_epochs
-from heartseg.training.machine import machine_tags
 from heartseg.training.run_dir import read_state, update_state
 
 if TYPE_CHECKING:
@@ -67,17 +66,10 @@ def send_run(client: MlflowClient, run_dir: Path) -> str:
     with writing_to_store(client, f"what {run_dir} keeps"):
         run_id = open_training_run(client, run_dir)
         JournalSender(client, run_id, run_dir).send()
-        _end_run(client, run_id, run_dir, state["status"])
+        client.set_terminated(run_id, state["status"])
         ArtifactSender(client, run_id, run_dir, state["opening"]["dataset"]).send()
     update_state(run_dir, sent=True, finished=state["status"] == "FINISHED")
     return state["status"]
-
-
-def _end_run(client: MlflowClient, run_id: str, run_dir: Path, status: str) -> None:
-    """The last of a run: on what it was trained, which is known by now, and how it ended."""
-    for key, value in machine_tags(run_dir).items():
-        client.set_tag(run_id, key, value)
-    client.set_terminated(run_id, status)
 
 
 class _Sending(threading.Thread):
@@ -294,7 +286,7 @@ class RunTracker:
         if self._monitor is not None:
             self._monitor.finish()
             self._monitor = None
-        _end_run(self.client, sender.run_id, self.run_dir, self._status)
+        self.client.set_terminated(sender.run_id, self._status)
 
     def _send_artifacts(self) -> None:
         if self.sender is None:
@@ -313,13 +305,11 @@ class RunTracker:
     def _start_monitor(self) -> None:
         if not self.system_metrics or self.sender is None:
             return
-        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+        from heartseg.tracking.system_metrics import Monitor
 
         if self._monitor is not None:
             self._monitor.finish()
-        self._monitor = SystemMetricsMonitor(
-            self.sender.run_id, resume_logging=True, tracking_uri=self.uri
-        )
+        self._monitor = Monitor(self.sender.run_id, resume_logging=True, tracking_uri=self.uri)
         self._monitor.start()
 
 
