@@ -10,6 +10,7 @@ from heartseg.errors import writing
 
 WEIGHTS = "weights"
 """Holds a folder per dataset for trained weights that recipes start from."""
+CARD = "model_card.md"
 MODEL = "model"
 """In a folder of results: weights and training.json."""
 

@@ -14,7 +14,7 @@ from typing import Any
 from heartseg.config import Params, load_params
 from heartseg.data.prepared import file_digest, read_metadata
 from heartseg.errors import InputError, run_command
-from heartseg.paths import MODEL, prepared_path, results_dir, write_whole
+from heartseg.paths import CARD, MODEL, prepared_path, results_dir, write_whole
 from heartseg.privacy import case_names
 
 
@@ -52,7 +52,7 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
     from heartseg.tracking import registry
     from heartseg.tracking.faults import run_gone
     from heartseg.tracking.mlflow import tracking_uri
-    from heartseg.tracking.notes import describe
+    from heartseg.tracking.notes import describe, first_page
     from heartseg.tracking.pending import connect_or_wait, keep
 
     numbers = headline(report, dataset)
@@ -95,7 +95,7 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
     if client is None:
         keep("register", name, dataset, results, weights_md5)
         card = model_card(training["recipe"], report, training, facts, registered)
-        write_whole(results / "model_card.md", card)
+        write_whole(results / CARD, card)
         write_whole(results / "registered.json", json.dumps(registered, indent=1) + "\n")
         return
     registry.use_store(tracking_uri(Path.cwd()))
@@ -154,10 +154,11 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
         "model_uri": model_uri,
     }
     card = model_card(training["recipe"], report, training, facts, registered)
-    card_path = results / "model_card.md"
+    card_path = results / CARD
     write_whole(card_path, card)
-    client.update_model_version(registered_name, version, card[: registry.DESCRIPTION_LENGTH])
+    client.update_model_version(registered_name, version, first_page(card))
     client.log_artifact(run_id, str(card_path))
+    client.log_model_artifact(model_uri.removeprefix("models:/"), str(card_path))
     write_whole(results / "registered.json", json.dumps(registered, indent=1) + "\n")
     known = "" if found is None else " (registered before)"
     print(

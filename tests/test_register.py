@@ -20,6 +20,7 @@ from heartseg.models.trained import save_trained
 from heartseg.paths import model_dir, prepared_path, results_dir
 from heartseg.tracking import pulled
 from heartseg.tracking.mlflow import connect
+from heartseg.tracking.notes import first_page
 from tests.examples import ROOT, small_recipe
 from tests.tracking.stores import _cold_store, _own_environment, forget_run, new_run, store
 
@@ -120,7 +121,10 @@ def test_a_model_is_registered_once_and_can_be_pulled(params, store):
     assert "model_card.md" in [file.path for file in client.list_artifacts(run_id)]
     version = client.get_model_version(NAME, "1")
     assert version.run_id == run_id
-    assert version.description == card.decode()[:5000]
+    assert version.description == first_page(card.decode())
+    assert len(version.description) <= 5000 < len(card)
+    origin = {"run_id": run_id, "model_id": logged.model_id, "model": first["model_uri"]}
+    assert pulled.read_card(store, origin)[1] == card.decode()
     model = pulled.pull(store, first["model_uri"])
     assert model.metadata["dataset"] == "camus"
     images = np.random.default_rng(0).integers(0, 255, (1, 1, 40, 52), np.uint8)

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from heartseg.errors import InputError, one_line
+from heartseg.paths import CARD
 
 if TYPE_CHECKING:
     from heartseg.models.packaged import PackagedModel
@@ -34,7 +35,6 @@ PROGRAM = "model.pt2"
 ONNX = "model.onnx"
 WEIGHTS = "weights.safetensors"
 RECIPE = "recipe.yaml"
-CARD = "model_card.md"
 FACTS = "model.json"
 SUMS = "SHA256SUMS"
 FILES = (PROGRAM, ONNX, WEIGHTS, RECIPE, CARD, FACTS)

@@ -52,7 +52,6 @@ PROMOTING_TAG = "heartseg.promoting"
 _OPEN = "open:"
 
 ELSEWHERE = " (trained elsewhere)"
-DESCRIPTION_LENGTH = 5000  # of the column in MLflow's database
 
 
 @dataclass(frozen=True)
