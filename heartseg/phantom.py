@@ -6,6 +6,7 @@ import argparse
 import os
 import shutil
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 from heartseg.config import Phantoms, load_params
@@ -16,9 +17,11 @@ from heartseg.data.phantoms.mmode_quality import write_quality
 from heartseg.data.phantoms.recording import write_recordings
 from heartseg.errors import InputError, one_line, run_command
 from heartseg.paths import phantom_dir
+from heartseg.report.colours import COLOURS
 
-PICTURE_ROWS = 4  # patients, and animals beside them
-COLORS = {2: "tab:green", 3: "tab:cyan", 1: "tab:red", 255: "tab:red"}  # by value in the mask
+PICTURE_ROWS = 2  # patients, and animals beside them
+PICTURE_COLOURS = 64  # speckle needs few grays, and every one more makes the file larger
+CONTOURS = {2: "MYO", 3: "LA", 1: "LV", 255: "LV"}  # by value in the mask; the LV's lies on top
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -91,6 +94,7 @@ def draw_picture(phantoms: Phantoms, path: Path) -> None:
         InputError: the file cannot be written.
     """
     from matplotlib.figure import Figure
+    from PIL import Image
 
     figure = Figure(figsize=(15, 2.6 * PICTURE_ROWS), layout="constrained", facecolor="black")
     ratios = [1.35] * 4 + [1] * 2
@@ -109,12 +113,14 @@ def draw_picture(phantoms: Phantoms, path: Path) -> None:
                 axis.imshow(image, cmap="gray", vmin=0, vmax=255, aspect=ratio)
                 axis.axis("off")
             axes[row, 2 * column].set_title(title, color="white", fontsize=9)
-            for label, color in COLORS.items():
+            for label, name in CONTOURS.items():
                 if label in labels:
-                    axes[row, 2 * column + 1].contour(labels == label, [0.5], colors=color)
+                    axes[row, 2 * column + 1].contour(labels == label, [0.5], colors=COLOURS[name])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=80, facecolor="black", metadata={"Software": None})
+        drawn = BytesIO()
+        figure.savefig(drawn, dpi=80, facecolor="black")
+        Image.open(drawn).convert("RGB").quantize(PICTURE_COLOURS).save(path, optimize=True)
     except OSError as error:
         raise _cannot_write(path, error) from None
 

@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from heartseg.datasets.camus import CAMUS
 from heartseg.metrics.sequence import summarise_curves
-from heartseg.report.figures import COLOURS
+from heartseg.report.colours import COLOURS
 
 PANELS = {"lv_area_cm2": "LV area (cm²)", "lv_volume_ml": "LV volume (mL)"}
 MARKERS = {"ED": "v", "ES": "^"}

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from heartseg.data.prepared import decode_png
 from heartseg.metrics.quality import THRESHOLD, area_under_roc
 from heartseg.privacy import CaseNames
+from heartseg.report.colours import BAD, BLUE, GOOD, GREY
 
-COLOURS = {"good": "#009E73", "bad": "#D55E00"}
+LABELS = {"good": GOOD, "bad": BAD}
 EXAMPLES = 6  # of either label
 
 
@@ -46,7 +47,7 @@ def score_figure(windows: pd.DataFrame) -> Figure:
     edges = np.linspace(0, 1, 21)
     for label, chosen in (("good", ~bad), ("bad", bad)):
         name = f"{label} ({chosen.sum()} windows)"
-        histogram.hist(scores[chosen], edges, color=COLOURS[label], alpha=0.6, label=name)
+        histogram.hist(scores[chosen], edges, color=LABELS[label], alpha=0.6, label=name)
     histogram.axvline(THRESHOLD, color="black", linestyle="--", linewidth=1)
     histogram.set_xlabel("score (probability of bad, 0 to 1)")
     histogram.set_ylabel("windows")
@@ -55,11 +56,11 @@ def score_figure(windows: pd.DataFrame) -> Figure:
         limits = np.concatenate([[np.inf], np.unique(scores)[::-1]])
         found = [(scores[bad] >= limit).mean() for limit in limits]
         false = [(scores[~bad] >= limit).mean() for limit in limits]
-        curve.plot(false, found, color="#0072B2", drawstyle="steps-post")
+        curve.plot(false, found, color=BLUE, drawstyle="steps-post")
         at = (scores[~bad] > THRESHOLD).mean(), (scores[bad] > THRESHOLD).mean()
         curve.plot(*at, "o", color="black", label=f"score {THRESHOLD:g}")
         curve.legend(fontsize=8, loc="lower right")
-    curve.plot([0, 1], [0, 1], color="#999999", linestyle=":", linewidth=1)
+    curve.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
     curve.set_title(f"area under the curve {area_under_roc(bad, scores):.3f}", fontsize=9)
     curve.set_xlabel("good windows called bad (1 − specificity)")
     curve.set_ylabel("bad windows found (sensitivity)")
@@ -79,7 +80,7 @@ def example_figure(
     """
     figure = Figure(figsize=(2.0 * EXAMPLES, 5.2), dpi=100, layout="constrained")
     grid = figure.subplots(2, EXAMPLES, squeeze=False)
-    for axes_row, label in zip(grid, COLOURS, strict=True):
+    for axes_row, label in zip(grid, LABELS, strict=True):
         own = windows[windows["quality"] == label].sort_values("score", kind="stable")
         count = min(EXAMPLES, len(own))
         places = np.linspace(0, len(own) - 1, count).round().astype(int)
@@ -92,7 +93,7 @@ def example_figure(
             axes.set_title(
                 f"{names.shown(row['case_id'])}\n{label}, score {row['score']:.2f}",
                 fontsize=7,
-                color=COLOURS["bad"] if wrong else "black",
+                color=BAD if wrong else "black",
             )
     figure.suptitle("labels good (above) and bad, by score; wrong ones in red", fontsize=9)
     return figure

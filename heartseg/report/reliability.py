@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 
 from heartseg.metrics.calibration import ALL, BINS, Calibration
 from heartseg.metrics.uncertainty import spearman
-from heartseg.report.figures import COLOURS, POINTS, new_figure, overlay_grid
+from heartseg.report.colours import BLACK, BLUE, COLOURS
+from heartseg.report.figures import new_figure, overlay_grid
 
 FEW = 50  # pixels; a bin with fewer has no frequency worth a point
 
@@ -27,7 +28,7 @@ def reliability_diagram(calibration: Calibration, split: str) -> Figure:
         enough = found.counts >= FEW
         told, true = (part[enough] / found.counts[enough] for part in (found.told, found.true))
         label = "label told" if name == ALL else name
-        colour = COLOURS.get(name, "#000000")
+        colour = COLOURS.get(name, BLACK)
         curves.plot(
             told, true, color=colour, marker="o", markersize=3, label=f"{label}: {found.ece():.3f}"
         )
@@ -51,7 +52,7 @@ def uncertainty_scatter(pairs: pd.DataFrame) -> Figure:
     """
     figure = new_figure(4.6, 3.6)
     axes = figure.subplots()
-    axes.scatter(pairs["uncertainty"], pairs["dice"], s=14, color=POINTS, alpha=0.7)
+    axes.scatter(pairs["uncertainty"], pairs["dice"], s=14, color=BLUE, alpha=0.7)
     rank = spearman(pairs)
     known = "undefined" if np.isnan(rank) else f"{rank:.2f}".replace("-", "−")
     axes.set_xlabel("uncertainty of the case (0 to 1)")

@@ -9,7 +9,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from heartseg.datasets import DATASETS
-from heartseg.report.figures import COLOURS
+from heartseg.report.colours import BLACK, COLOURS
 
 TITLES = {
     "BACKGROUND": "background",
@@ -17,7 +17,7 @@ TITLES = {
     "MYO": "LV epicardium (myocardium)",
     "LA": "left atrium",
 }
-LABEL_COLOURS = {"BACKGROUND": "#000000"} | COLOURS
+LABEL_COLOURS = {"BACKGROUND": BLACK} | COLOURS
 
 
 def target_panels(

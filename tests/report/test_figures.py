@@ -12,7 +12,9 @@ from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 from PIL import Image
 
+from heartseg.datasets import DATASETS
 from heartseg.report import figures
+from heartseg.report.colours import COLOURS
 
 pytestmark = pytest.mark.slow
 
@@ -200,7 +202,7 @@ def test_training_curves_show_every_series():
             "train_loss": [1.0, 0.6, 0.4],
             "val_loss": [1.1, NAN, 0.5],
             "dice_mean": [0.5, 0.6, 0.7],
-            "dice_LV": [0.6, 0.7, 0.8],
+            **{name: [0.6, 0.7, 0.8] for name in DATASETS["camus"].dice_metrics},
             "learning_rate": [1e-3, 2e-3, 1e-3],
             "images_per_second": [50.0, 51.0, 52.0],
         }
@@ -215,10 +217,12 @@ def test_training_curves_show_every_series():
         "train": ([1, 2, 3], [1.0, 0.6, 0.4]),
         "validation": ([1, 3], [1.1, 0.5]),
         "mean": ([1, 2, 3], [0.5, 0.6, 0.7]),
-        "LV": ([1, 2, 3], [0.6, 0.7, 0.8]),
+        **dict.fromkeys(["LV", "MYO", "LA"], ([1, 2, 3], [0.6, 0.7, 0.8])),
         "learning rate": ([1, 2, 3], [1e-3, 2e-3, 1e-3]),
     }
-    assert dices.lines[1].get_color() == figures.COLOURS["LV"]
+    own = {line.get_label(): line.get_color() for line in dices.lines}
+    assert all(own[name] == COLOURS[name] for name in ("LV", "MYO", "LA"))
+    assert len(set(own.values())) == 4
     assert {axes.get_xlabel() for axes in (losses, dices, rates)} == {"epoch"}
     assert all(axes.get_ylabel() for axes in (losses, dices, rates))
 
@@ -249,7 +253,7 @@ def test_contours_keep_their_colour_in_the_file(tmp_path: Path):
     figures.save(speckled_grid(), tmp_path / "overlay.png")
     pixels = np.asarray(Image.open(tmp_path / "overlay.png").convert("RGB")).reshape(-1, 3)
     for name in ("LV", "LVepi"):
-        wanted = [int(figures.COLOURS[name][i : i + 2], 16) for i in (1, 3, 5)]
+        wanted = [int(COLOURS[name][i : i + 2], 16) for i in (1, 3, 5)]
         near = (np.abs(pixels.astype(int) - wanted).max(axis=1) < 25).sum()
         assert near > 200, name
 
