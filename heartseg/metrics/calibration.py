@@ -48,7 +48,7 @@ class Reliability:
 
 
 class Calibration:
-    """Reliability of the label told (under "all") and of each structure's probability.
+    """Reliability of the predicted label (under "all") and of each structure's probability.
 
     Only pixels in a box around the heart count, as in Mehrtash et al., IEEE TMI 39(12), 2020,
     section III: far away from it, certain and right, lies most of an image, and would hide all.

@@ -18,7 +18,7 @@ def certainty_section(metrics: dict[str, Any]) -> str:
     parts = ["## Certainty"]
     if calibration := metrics.get("calibration"):
         rows = [
-            ("label told" if key == "ece" else key.removeprefix("ece_"), number(value, 4))
+            ("predicted label" if key == "ece" else key.removeprefix("ece_"), number(value, 4))
             for key, value in calibration.items()
             if key.startswith("ece")
         ]
@@ -30,7 +30,7 @@ def certainty_section(metrics: dict[str, Any]) -> str:
     if uncertainty := metrics.get("uncertainty"):
         parts.append(
             "Uncertainty of a case (cases.csv), the mean normalised entropy (0 to 1) of the pixels "
-            "told to be heart: mean "
+            "predicted as heart: mean "
             f"{number(uncertainty['mean'], 3)}, greatest {number(uncertainty['max'], 3)}. Its rank "
             "correlation with the case's mean Dice (Spearman, -1 to 1; negative where unsure cases "
             f"are the worse ones): {number(uncertainty['spearman_dice'], 2)}, "

@@ -108,10 +108,12 @@ def overlay_grid(
                 image, cmap="gray", vmin=0, vmax=255, extent=(0, width * step_x, height * step_y, 0)
             )
             axes.set_aspect(aspects[row])
-            axes.set_title(f"{titles[row]}\n{column}" if column == "image" else column, fontsize=8)
-            axes.tick_params(labelsize=6)
-            axes.set_xlabel(units[1], fontsize=7)
-            axes.set_ylabel(units[0], fontsize=7)
+            # To the right from the axes' left end: long titles stay within the figure.
+            title = f"{titles[row]}\n{column}" if column == "image" else column
+            axes.set_title(title, fontsize=8, loc="left")
+            axes.tick_params(labelsize=7)
+            axes.set_xlabel(units[1], fontsize=8)
+            axes.set_ylabel(units[0], fontsize=8)
             label_map = labels[column]
             if label_map is not None:
                 _draw_contours(axes, label_map, dataset, (step_y, step_x))
@@ -198,7 +200,7 @@ def bland_altman(
     _level(axes, found["loa_low"], "−1.96 SD", "dashed")
     axes.margins(y=0.15)
     axes.set_xlabel(f"{quantity}: mean of reference and measured ({unit})")
-    axes.set_ylabel(f"measured − reference ({unit})")
+    axes.set_ylabel(f"measured − reference ({'points' if unit == '%' else unit})")
     axes.set_title(f"{quantity}: {_counted(found, 'pairs')}", fontsize=10)
     return figure
 

@@ -27,7 +27,7 @@ def reliability_diagram(calibration: Calibration, split: str) -> Figure:
     for name, found in calibration.curves.items():
         enough = found.counts >= FEW
         told, true = (part[enough] / found.counts[enough] for part in (found.told, found.true))
-        label = "label told" if name == ALL else name
+        label = "predicted label" if name == ALL else name
         colour = COLOURS.get(name, BLACK)
         curves.plot(
             told, true, color=colour, marker="o", markersize=3, label=f"{label}: {found.ece():.3f}"
@@ -40,7 +40,7 @@ def reliability_diagram(calibration: Calibration, split: str) -> Figure:
     curves.set_title(f"calibration on the {split} split", fontsize=10)
     pixels.set_yscale("log")
     pixels.set_ylabel("pixels")
-    pixels.set_xlabel("probability told (0 to 1)")
+    pixels.set_xlabel("predicted probability (0 to 1)")
     return figure
 
 
@@ -87,6 +87,8 @@ def uncertainty_panel(
     drawn = second.imshow(
         entropy, cmap="magma", vmin=0, vmax=1, extent=shown.get_extent(), aspect=first.get_aspect()
     )
-    second.set_title("uncertainty", fontsize=8)
-    figure.colorbar(drawn, ax=second, label="normalised entropy (0 to 1)", shrink=0.8)
+    second.set_title("uncertainty", fontsize=8, loc="left")
+    bar = figure.colorbar(drawn, ax=second, shrink=0.8)
+    bar.set_label("normalised entropy (0 to 1)", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
     return figure

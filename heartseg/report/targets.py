@@ -66,7 +66,7 @@ def target_panels(
             axes.set_title(TITLES[label.name], fontsize=8)
         for axes in axes_row:
             axes.set_aspect(aspect)
-            axes.tick_params(labelsize=6)
-            axes.set_xlabel(units[1], fontsize=7)
-            axes.set_ylabel(units[0], fontsize=7)
+            axes.tick_params(labelsize=7)
+            axes.set_xlabel(units[1], fontsize=8)
+            axes.set_ylabel(units[0], fontsize=8)
     return figure

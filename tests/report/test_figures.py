@@ -55,7 +55,7 @@ def test_contours_follow_the_edges_of_pixels_in_mm():
         "LVepi": (18 * 0.25, 44 * 0.25, 8 * 0.5, 30 * 0.5),
     }
     assert extents(prediction)["LV"] == (25 * 0.25, 45 * 0.25, 5.0, 10.0)
-    assert plain.get_title() == "a case\nimage"
+    assert plain.get_title("left") == "a case\nimage"
     assert [axes.get_xlabel() for axes in figure.axes] == ["mm"] * 3
     assert [axes.get_ylabel() for axes in figure.axes] == ["mm"] * 3
 
@@ -100,13 +100,16 @@ def test_grid_takes_cases_of_different_sizes_and_none_without_reference():
     figure = figures.overlay_grid(
         [image, tall], [labels, None], [labels, tall], "camus", ["first", "second"]
     )
-    assert [axes.get_title() for axes in figure.axes[::3]] == ["first\nimage", "second\nimage"]
+    assert [axes.get_title("left") for axes in figure.axes[::3]] == [
+        "first\nimage",
+        "second\nimage",
+    ]
     assert drawn_proportion(figure, figure.axes[0]) == pytest.approx(40 / 60, rel=0.01)
     assert drawn_proportion(figure, figure.axes[5]) == pytest.approx(3, rel=0.02)
     assert figure.axes[0].get_xlabel() == "px"
     assert extents(figure.axes[4]) == {}
     without = figures.overlay_grid([image], None, [labels], "camus", ["x"])
-    assert [axes.get_title() for axes in without.axes] == ["x\nimage", "prediction"]
+    assert [axes.get_title("left") for axes in without.axes] == ["x\nimage", "prediction"]
     assert extents(without.axes[1])["LV"] == (20, 40, 10, 20)
 
 
@@ -123,7 +126,7 @@ def test_bland_altman_by_hand():
     kept = points[np.isfinite(points).all(axis=1)]
     assert kept.tolist() == [[10.5, 1], [21.5, 3], [29.5, -1], [42.5, 5]]
     assert axes.get_title() == "EF: 4 pairs, 1 missing left out"
-    assert axes.get_ylabel() == "measured − reference (%)"
+    assert axes.get_ylabel() == "measured − reference (points)"
     assert axes.get_xlabel().endswith("(%)")
 
 
