@@ -171,13 +171,16 @@ def _interruptible(trials: SweepTrials) -> Iterator[None]:
 
 
 def _report(job: Job, search: Search, trials: SweepTrials, tracker: SweepTracker) -> None:
-    """Optuna's plots and the table of trials, in the results and in MLflow."""
-    from heartseg.report.sweep import trials_table, write_plots
+    """Optuna's plots, and the trials as a table and a figure, in the results and in MLflow."""
+    from heartseg.report.figures import save
+    from heartseg.report.sweep import trials_figure, trials_table, write_plots
 
     plots = write_plots(search.study, job.sweep.metric, job.results / "plots")
+    rows = list(trials.rows.values())
+    plots.append(job.results / "plots/trials.png")
+    save(trials_figure(rows, job.sweep.metric, job.sweep.mode), plots[-1])
     table = job.results / "trials.csv"
-    rows = trials_table(list(trials.rows.values()), job.sweep.metric)
-    write_whole(table, csv_text(rows))
+    write_whole(table, csv_text(trials_table(rows, job.sweep.metric)))
     tracker.log_results(plots, table, search.best())
 
 
