@@ -112,6 +112,7 @@ def overlay_grid(
             title = f"{titles[row]}\n{column}" if column == "image" else column
             axes.set_title(title, fontsize=8, loc="left")
             axes.tick_params(labelsize=7)
+            axes.xaxis.set_major_locator(MaxNLocator(5))
             axes.set_xlabel(units[1], fontsize=8)
             axes.set_ylabel(units[0], fontsize=8)
             label_map = labels[column]
@@ -199,7 +200,7 @@ def bland_altman(
     _level(axes, found["loa_high"], "+1.96 SD", "dashed")
     _level(axes, found["loa_low"], "−1.96 SD", "dashed")
     axes.margins(y=0.15)
-    axes.set_xlabel(f"{quantity}: mean of reference and measured ({unit})")
+    axes.set_xlabel(f"mean of reference and measured ({unit})")
     axes.set_ylabel(f"measured − reference ({'points' if unit == '%' else unit})")
     axes.set_title(f"{quantity}: {_counted(found, 'pairs')}", fontsize=10)
     return figure
@@ -247,7 +248,8 @@ def training_curves(history: pd.DataFrame) -> Figure:
             structure = column.removeprefix("dice_").upper()
             if structure != "MEAN":
                 _curve(scores, history, column, structure, COLOURS[structure])
-        _curve(scores, history, "dice_mean", "mean", BLACK, dashes="--")
+        if len(scores.lines) > 1:
+            _curve(scores, history, "dice_mean", "mean", BLACK, dashes="--")
     _curve(rates, history, "learning_rate", "learning rate", GREEN)
     scores.set_ylim(-0.02, 1.02)
     for axes, label in (

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from heartseg.datasets import DATASETS
 from heartseg.report.colours import BLACK, COLOURS
@@ -67,6 +68,7 @@ def target_panels(
         for axes in axes_row:
             axes.set_aspect(aspect)
             axes.tick_params(labelsize=7)
+            axes.xaxis.set_major_locator(MaxNLocator(5))
             axes.set_xlabel(units[1], fontsize=8)
             axes.set_ylabel(units[0], fontsize=8)
     return figure
