@@ -7,13 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from heartseg.data.prepared import decode_png
 from heartseg.metrics.quality import THRESHOLD, area_under_roc
 from heartseg.privacy import CaseNames
 from heartseg.report.colours import BAD, BLUE, GOOD, GREY
 
-LABELS = {"good": GOOD, "bad": BAD}
 EXAMPLES = 6  # of either label
 
 
@@ -45,9 +45,13 @@ def score_figure(windows: pd.DataFrame) -> Figure:
     bad = windows["quality"].eq("bad").to_numpy()
     scores = windows["score"].to_numpy()
     edges = np.linspace(0, 1, 21)
-    for label, chosen in (("good", ~bad), ("bad", bad)):
-        name = f"{label} ({chosen.sum()} windows)"
-        histogram.hist(scores[chosen], edges, color=LABELS[label], alpha=0.6, label=name)
+    histogram.hist(
+        [scores[~bad], scores[bad]],
+        edges,
+        color=[GOOD, BAD],
+        label=[f"good ({(~bad).sum()} windows)", f"bad ({bad.sum()} windows)"],
+    )
+    histogram.yaxis.set_major_locator(MaxNLocator(integer=True))
     histogram.axvline(THRESHOLD, color="black", linestyle="--", linewidth=1)
     histogram.set_xlabel("score (probability of bad, 0 to 1)")
     histogram.set_ylabel("windows")
@@ -80,7 +84,7 @@ def example_figure(
     """
     figure = Figure(figsize=(2.0 * EXAMPLES, 5.2), dpi=100, layout="constrained")
     grid = figure.subplots(2, EXAMPLES, squeeze=False)
-    for axes_row, label in zip(grid, LABELS, strict=True):
+    for axes_row, label in zip(grid, ("good", "bad"), strict=True):
         own = windows[windows["quality"] == label].sort_values("score", kind="stable")
         count = min(EXAMPLES, len(own))
         places = np.linspace(0, len(own) - 1, count).round().astype(int)
@@ -91,9 +95,12 @@ def example_figure(
             wrong = (row["score"] > THRESHOLD) != (label == "bad")
             axes.imshow(image_of(row["case_id"]), cmap="gray", vmin=0, vmax=255, aspect="auto")
             axes.set_title(
-                f"{names.shown(row['case_id'])}\n{label}, score {row['score']:.2f}",
-                fontsize=7,
+                f"{names.shown(row['case_id'])}\n{label}, score {row['score']:.2f}"
+                + (", wrong" if wrong else ""),
+                fontsize=8,
                 color=BAD if wrong else "black",
             )
-    figure.suptitle("labels good (above) and bad, by score; wrong ones in red", fontsize=9)
+    figure.suptitle(
+        "windows labelled good (above) and bad, by score (probability of bad)", fontsize=9
+    )
     return figure
