@@ -81,13 +81,7 @@ def left_ventricle(labels: np.ndarray, spacing: Spacing) -> Chamber:
     if base is None:
         base = _wide_end(cavity, points, spacing)
     apex = points[np.argmax(np.linalg.norm(points - base, axis=1))]
-    chamber = Chamber(cavity, spacing, base, apex)
-    if chamber.length < SHORTEST_MM:
-        raise ValueError(
-            f"the LV is too small to have a long axis: {chamber.length:.2g} mm, "
-            f"at least {SHORTEST_MM:g} mm are needed"
-        )
-    return chamber
+    return _with_long_axis(Chamber(cavity, spacing, base, apex), "LV")
 
 
 def left_atrium(labels: np.ndarray, spacing: Spacing) -> Chamber:
@@ -97,8 +91,8 @@ def left_atrium(labels: np.ndarray, spacing: Spacing) -> Chamber:
     cavity's centre to the far wall.
 
     Raises:
-        ValueError: no (H, W) map or no spacing in mm; no LA, or no LV at it, without which the
-            mitral annulus cannot be told.
+        ValueError: no (H, W) map or no spacing in mm; no LA, or one too small to have a long axis
+            (`SHORTEST_MM`), or no LV at it, without which the mitral annulus cannot be told.
     """
     labels, spacing = _checked(labels, spacing)
     cavity, ventricle = _cropped(labels, spacing, Camus.LA, Camus.LV)
@@ -106,7 +100,19 @@ def left_atrium(labels: np.ndarray, spacing: Spacing) -> Chamber:
     if base is None:
         raise ValueError("no LV at the LA, so its mitral annulus cannot be told")
     centre = _centre(cavity, spacing)
-    return Chamber(cavity, spacing, base, _exit(cavity, centre, centre - base, spacing))
+    direction = centre - base
+    roof = _exit(cavity, centre, direction, spacing) if direction.any() else base
+    return _with_long_axis(Chamber(cavity, spacing, base, roof), "LA")
+
+
+def _with_long_axis(chamber: Chamber, name: str) -> Chamber:
+    """Refuse a chamber that is too small to have a long axis."""
+    if chamber.length < SHORTEST_MM:
+        raise ValueError(
+            f"the {name} is too small to have a long axis: {chamber.length:.2g} mm, "
+            f"at least {SHORTEST_MM:g} mm are needed"
+        )
+    return chamber
 
 
 def largest_part(mask: np.ndarray) -> np.ndarray:
