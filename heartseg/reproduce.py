@@ -17,15 +17,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from heartseg.arguments import agrees
-from heartseg.config import PARAMS_FILE
-from heartseg.errors import InputError, run_command
+from heartseg.cli import agrees, run_command
+from heartseg.config.params import PARAMS_FILE
+from heartseg.errors import InputError
 from heartseg.paths import model_dir, results_dir
 from heartseg.text import printable
 
 if TYPE_CHECKING:
     from heartseg.report.verdict import Verdict
-    from heartseg.tracking.recorded import Packages, Recorded
+    from heartseg.tracking.reproduction import Packages, Recorded
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -44,9 +44,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from rich.console import Console
 
     from heartseg.report.verdict import verdict_view
-    from heartseg.tracking.chain import find_subject
-    from heartseg.tracking.mlflow import connect, tracking_uri
-    from heartseg.tracking.recorded import differing_packages, doubts, read_recorded
+    from heartseg.tracking.client import connect, tracking_uri
+    from heartseg.tracking.lineage import find_subject
+    from heartseg.tracking.reproduction import differing_packages, doubts, read_recorded
 
     client = connect(tracking_uri(root))
     recorded = read_recorded(client, find_subject(client, options.model), options.model)
@@ -75,7 +75,7 @@ def _ask(root: Path, recorded: Recorded, *, yes: bool) -> None:
     Raises:
         InputError: they do not, or there is no terminal to ask on.
     """
-    from heartseg.tracking.lineage import PATCH_TAG
+    from heartseg.tracking.provenance import PATCH_TAG
     from heartseg.tracking.worktree import describe_code
 
     told = describe_code(root, recorded.commit, recorded.patch)
@@ -139,7 +139,7 @@ def _judge(root: Path, place: Path, recorded: Recorded, packages: Packages) -> V
     from heartseg.data.prepared import file_digest
     from heartseg.models.trained import TRAINING, WEIGHTS
     from heartseg.report import verdict
-    from heartseg.tracking.lineage import check_out
+    from heartseg.tracking.provenance import check_out
 
     dataset = recorded.recipe["dataset"]
     folder = place / model_dir(dataset)

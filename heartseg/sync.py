@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from heartseg.config import load_params
-from heartseg.errors import run_command
+from heartseg.cli import run_command
+from heartseg.config.params import load_params
+from heartseg.data.privacy import case_names
 from heartseg.paths import MODEL, prepared_path
-from heartseg.privacy import case_names
-from heartseg.tracking.mlflow import connect, repository_root, shown_uri, tracking_uri
+from heartseg.tracking.client import connect, repository_root, shown_uri, tracking_uri
 from heartseg.tracking.pending import Pending, read_pending, settle
 from heartseg.training.journal import read_epochs
 from heartseg.training.run_dir import RUNS, InUse, hold, read_state
@@ -58,9 +58,9 @@ def _belongs(what: str, its: str, uri: str) -> bool:
 
 
 def _send(client: Any, root: Path, pending: Pending) -> None:
-    from heartseg.evaluate import send_evaluation
+    from heartseg.evaluation.evaluate import send_evaluation
+    from heartseg.evaluation.register import register_model
     from heartseg.models.trained import TRAINING
-    from heartseg.register import register_model
 
     params, results = load_params(), Path(pending.results)
     training, report = _read(results / MODEL / TRAINING), _read(results / "report.json")

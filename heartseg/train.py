@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from heartseg.arguments import add_in_process
-from heartseg.config import Params, Train, load_params
+from heartseg.cli import add_in_process, run_command
+from heartseg.config.params import Params, Train, load_params
+from heartseg.config.recipe import Recipe
 from heartseg.data.prepared import file_digest, read_metadata
-from heartseg.errors import InputError, run_command, writing
+from heartseg.data.privacy import case_names
+from heartseg.errors import InputError, writing
 from heartseg.paths import WEIGHTS, model_dir, prepared_path, results_dir
-from heartseg.privacy import case_names
-from heartseg.recipe import Recipe
-from heartseg.tracking.mlflow import repository_root
+from heartseg.tracking.client import repository_root
 from heartseg.training.run_dir import (
     RUNS,
     clear_checkpoints,
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             _train(_get_ready(options.recipe, params, prepared, digest, run_dir), train_here)
             return
 
-        from heartseg.training import ray_train
+        from heartseg.cluster import train as ray_train
 
         try:
             # Images and MLflow get ready while Ray's processes start, which takes seconds.
@@ -117,10 +117,10 @@ class Ready:
 def _get_ready(name: str, params: Params, prepared: Path, digest: str, run_dir: Path) -> Ready:
     """Load the images, and start the MLflow run or continue it."""
     from heartseg.data.resident import load_resident
+    from heartseg.tracking.artifacts import collect_records, write_records
+    from heartseg.tracking.client import TRAINING_KEY, connect, shown_uri, tracking_uri
     from heartseg.tracking.faults import store_errors, writing_to_store
-    from heartseg.tracking.lineage import lineage_tags, started_from
-    from heartseg.tracking.mlflow import TRAINING_KEY, connect, shown_uri, tracking_uri
-    from heartseg.tracking.records import collect_records, write_records
+    from heartseg.tracking.provenance import lineage_tags, started_from
     from heartseg.tracking.sender import FILES, FILES_SENT, ArtifactSender
     from heartseg.tracking.tracker import RunTracker, open_training_run
 

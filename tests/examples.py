@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from heartseg.config import Params
+from heartseg.config.params import Params
+from heartseg.config.recipe import Recipe
 from heartseg.data.prepared import Sample, write_prepared
-from heartseg.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 

@@ -12,8 +12,8 @@ import psutil
 import pytest
 import yaml
 
-from heartseg.config import load_params
-from heartseg.tracking.mlflow import connect
+from heartseg.config.params import load_params
+from heartseg.tracking.client import connect
 from heartseg.training.checkpoint import checkpoints
 from heartseg.training.journal import PROGRESS, read_progress
 from tests.clones import environment

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from heartseg.config import Params
+from heartseg.config.params import Params
 from heartseg.data.prepared import file_digest, write_prepared
 from heartseg.models import build_network
 from heartseg.models.trained import save_trained
 from heartseg.paths import model_dir, prepared_path
-from heartseg.tracking.mlflow import connect
+from heartseg.tracking.client import connect
 from tests.clones import run, set_params
+from tests.evaluation.test_evaluate import camus_samples
 from tests.examples import ROOT, small_recipe
-from tests.metrics.test_evaluate import camus_samples
 from tests.tracking.stores import _cold_store, _own_environment, new_run, store
 
 __all__ = ["_cold_store", "_own_environment", "store"]

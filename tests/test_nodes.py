@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import yaml
 
-from heartseg.config import load_params
+from heartseg.config.params import load_params
 from heartseg.data.resident import load_resident
-from heartseg.tracking.mlflow import connect
+from heartseg.tracking.client import connect
 from heartseg.training.checkpoint import checkpoints
 from heartseg.training.journal import read_epochs
 from heartseg.training.loop import fit

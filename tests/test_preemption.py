@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from heartseg.config import load_params
+from heartseg.config.params import load_params
 from heartseg.data.prepared import file_digest
-from heartseg.tracking.mlflow import connect
+from heartseg.tracking.client import connect
 from heartseg.training.checkpoint import checkpoints
 from heartseg.training.journal import read_epochs, read_progress
 from tests.clones import environment, run

@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from heartseg import register
-from heartseg.config import Params
+from heartseg.config.params import Params
 from heartseg.data.prepared import Sample, file_digest, write_prepared
 from heartseg.errors import InputError
 from heartseg.models import build_network
 from heartseg.models.trained import save_trained
 from heartseg.paths import model_dir, prepared_path, results_dir
 from heartseg.tracking import pulled
-from heartseg.tracking.mlflow import connect
+from heartseg.tracking.client import connect
 from tests.examples import ROOT, small_recipe
 from tests.tracking.stores import _cold_store, _own_environment, forget_run, new_run, store
 

@@ -17,8 +17,8 @@ import pytest
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from heartseg.config import load_params
-from heartseg.tracking.mlflow import connect
+from heartseg.config.params import load_params
+from heartseg.tracking.client import connect
 from heartseg.training.journal import read_epochs, read_progress
 from tests.clones import environment, run
 from tests.examples import ROOT, small_recipe, write_disks

@@ -9,29 +9,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from heartseg.data.privacy import case_names
 from heartseg.datasets import DATASETS
-from heartseg.evaluate import evaluate_model, pairs_of, predictor, summarise
+from heartseg.evaluation.evaluate import evaluate_model, pairs_of, predictor, summarise
+from heartseg.evaluation.register import register_model
 from heartseg.folds.job import Job
 from heartseg.paths import MODEL, prepared_path, write_whole
-from heartseg.privacy import case_names
-from heartseg.register import register_model
 from heartseg.text import csv_text
 
 if TYPE_CHECKING:
-    from heartseg.metrics.cases import Measured, Predict
-    from heartseg.models.packaged import PackagedModel
-    from heartseg.models.views import Tta
+    from heartseg.evaluation.cases import Measured, Predict
+    from heartseg.models.inference import PackagedModel
+    from heartseg.models.tta import Tta
 
 
 def judge_folds(job: Job, rows: pd.DataFrame) -> dict[str, Any]:
     """Predict every patient by the network that has not seen it; what was decided by that."""
     import torch
 
-    from heartseg.metrics.cases import joined, measure_cases
-    from heartseg.metrics.summary import headline
+    from heartseg.evaluation.cases import joined, measure_cases
+    from heartseg.evaluation.select import decide
+    from heartseg.evaluation.summary import headline
     from heartseg.models.trained import load_trained
-    from heartseg.models.views import views_of
-    from heartseg.training.postprocess import decide
+    from heartseg.models.tta import views_of
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     channels = job.recipe.model.in_channels
@@ -65,8 +65,8 @@ def _report(
     job: Job, facts: list[dict[str, Any]], whole: Measured, decided: dict[str, Any]
 ) -> None:
     """Leave out_of_fold.csv and crossval.json, also in MLflow, and tell the folds' metrics."""
-    from heartseg.metrics.summary import headline, tidy
-    from heartseg.tracking.mlflow import log_evaluation
+    from heartseg.evaluation.summary import headline, tidy
+    from heartseg.tracking.client import log_evaluation
 
     table = pd.DataFrame([fact["metrics"] for fact in facts], dtype=float)
     mean, sd = table.mean().to_dict(), table.std(ddof=1).to_dict()

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from heartseg.config import Train
+from heartseg.config.params import Train
+from heartseg.config.recipe import Recipe
+from heartseg.data.privacy import case_names
 from heartseg.paths import MODEL, prepared_path
-from heartseg.privacy import case_names
-from heartseg.recipe import Recipe
 from heartseg.training.run_dir import (
     clear_checkpoints,
     read_state,
@@ -40,7 +40,7 @@ def train_folds(job: Job, *, in_process: bool) -> None:
         for fold in pending:
             _train_fold(job, fold, images, train_here)
         return
-    from heartseg.training import ray_train
+    from heartseg.cluster import train as ray_train
 
     try:
         ray_train.start_ray(job.folder / "ray.log")

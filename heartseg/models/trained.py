@@ -13,11 +13,11 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save
 
+from heartseg.config.recipe import Recipe
 from heartseg.errors import InputError, one_line, writing
 from heartseg.models import build_network
+from heartseg.models.inference import PackagedModel, unshared
 from heartseg.models.outputs import Ensemble, one_vs_rest, output_channels
-from heartseg.models.packaged import PackagedModel, unshared
-from heartseg.recipe import Recipe
 
 WEIGHTS = "weights.safetensors"
 TRAINING = "training.json"

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from heartseg.config.nested import get, leaves
 from heartseg.datasets import DATASETS
 from heartseg.models.inputs import frames_of
-from heartseg.nested import get, leaves
 from heartseg.report.certainty import certainty_section
 from heartseg.report.clinical import clinical_section
 from heartseg.report.markdown import interval, number, table, with_interval

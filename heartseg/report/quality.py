@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from heartseg.data.prepared import decode_png
+from heartseg.data.privacy import CaseNames
 from heartseg.metrics.quality import THRESHOLD, area_under_roc
-from heartseg.privacy import CaseNames
 
 COLOURS = {"good": "#009E73", "bad": "#D55E00"}
 EXAMPLES = 6  # of either label

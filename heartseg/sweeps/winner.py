@@ -28,9 +28,9 @@ def register_winner(job: Job, best: FrozenTrial, tracker: SweepTracker, folder: 
         tracker: knows the sweep's run in MLflow.
         folder: of the sweep.
     """
-    from heartseg.evaluate import evaluate_model
+    from heartseg.evaluation.evaluate import evaluate_model
+    from heartseg.evaluation.register import register_model
     from heartseg.models.trained import save_trained
-    from heartseg.register import register_model
     from heartseg.sweeps.folder import trial_dir
     from heartseg.tracking.faults import without_password
     from heartseg.training.checkpoint import load_checkpoint, selected_weights

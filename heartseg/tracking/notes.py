@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from heartseg.nested import get
+from heartseg.config.nested import get
 from heartseg.report.markdown import number, table, with_interval
 
 if TYPE_CHECKING:

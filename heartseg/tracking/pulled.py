@@ -13,8 +13,8 @@ import numpy as np
 
 from heartseg.errors import InputError
 from heartseg.text import printable
+from heartseg.tracking.client import connect
 from heartseg.tracking.faults import nothing_at, store_errors
-from heartseg.tracking.mlflow import connect
 from heartseg.tracking.registry import DESCRIPTION_LENGTH, use_store
 
 if TYPE_CHECKING:

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from heartseg.data.prepared import file_digest
-from heartseg.privacy import CaseNames
+from heartseg.data.privacy import CaseNames
 from heartseg.text import printable
-from heartseg.tracking.mlflow import (
+from heartseg.tracking.artifacts import log_records
+from heartseg.tracking.client import (
     connect,
     open_run,
     run_of,
 )
-from heartseg.tracking.records import log_records
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -162,7 +162,7 @@ def promote(
     process sets the alias last sees the announcements of all others.
 
     Args:
-        client: from `heartseg.tracking.mlflow.connect`.
+        client: from `heartseg.tracking.client.connect`.
         name: the registered model.
         version: the version that asks for promotion.
         mode: whether a greater or a smaller value is better.

@@ -35,7 +35,7 @@ class _Reader:
 
     Args:
         client: of the store.
-        run_id: the run, from `heartseg.tracking.mlflow.open_run`.
+        run_id: the run, from `heartseg.tracking.client.open_run`.
         run_dir: the run folder, with the journal.
     """
 
@@ -100,7 +100,7 @@ class ArtifactSender(_Reader):
 
     Args:
         client: of the store.
-        run_id: the run, from `heartseg.tracking.mlflow.open_run`.
+        run_id: the run, from `heartseg.tracking.client.open_run`.
         run_dir: the run folder, with the journal.
         dataset: the dataset's name, for the colours of overlays.
     """

@@ -14,9 +14,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from heartseg.config.recipe import Recipe
 from heartseg.errors import InputError, Stopped
 from heartseg.paths import write_whole
-from heartseg.recipe import Recipe
 
 RUNS = "runs"
 STATE = "run.json"

@@ -220,7 +220,7 @@ def test_everybody_reads_but_writes_only_what_was_granted(stack, users, granted,
 @pytest.fixture(scope="module")
 def place(stack, tmp_path_factory) -> Path:
     """A working directory with prepared images, small enough for seconds."""
-    from heartseg.config import load_params
+    from heartseg.config.params import load_params
 
     folder = tmp_path_factory.mktemp("place")
     content = yaml.safe_load((ROOT / "params.yaml").read_text())

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from heartseg.config import load_params
+from heartseg.config.params import load_params
 from heartseg.metrics.plausibility import PATIENT_FLAGS
 from heartseg.report.card import model_card
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from heartseg.tracking.mlflow import connect, open_run
+from heartseg.tracking.client import connect, open_run
 
 RECIPE = {"dataset": "camus", "model": {"name": "unet", "channels": [4, 8]}, "epochs": 3}
 
