@@ -32,6 +32,7 @@ from pathlib import Path
 import mlflow, mlflow.pytorch, torch
 from mlflow import MlflowClient
 from heartseg import evaluate, register
+from heartseg.evaluation import evaluate as evaluation, register as registration
 
 results = Path("results/camus")
 
@@ -57,19 +58,20 @@ def fork(command, owner=None, name=None, after=True):
     for path in results.glob("*.json"):
         json.loads(path.read_text())  # whole, or not there
 
-fork(evaluate, evaluate, "write_whole")
+fork(evaluate, evaluation, "write_whole")
 fork(evaluate, MlflowClient, "log_artifact")
 fork(evaluate)
 fork(register, MlflowClient, "create_logged_model")
 fork(register, MlflowClient, "create_registered_model")  # after the package was logged
 fork(register, MlflowClient, "create_model_version")
 fork(register, MlflowClient, "set_registered_model_alias")
-fork(register, register, "write_whole", after=False)
+fork(register, registration, "write_whole", after=False)
 fork(register)
 """
 
 
 @pytest.mark.slow
+@pytest.mark.chaos
 @pytest.mark.timeout(600)
 def test_killed_at_any_write_and_run_again(
     params: Params, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
