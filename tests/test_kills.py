@@ -18,7 +18,7 @@ from heartseg.paths import model_dir, prepared_path
 from heartseg.tracking.client import connect
 from tests.clones import run, set_params
 from tests.evaluation.test_evaluate import camus_samples
-from tests.examples import ROOT, small_recipe
+from tests.examples import ROOT, small_recipe, training_record
 from tests.tracking.stores import _cold_store, _own_environment, new_run, store
 
 __all__ = ["_cold_store", "_own_environment", "store"]
@@ -95,16 +95,14 @@ def test_killed_at_any_write_and_run_again(
     recipe = small_recipe(params)
     torch.manual_seed(0)
     run_id = new_run(store)
-    training = {
-        "recipe_name": "camus",
-        "recipe": recipe.model_dump(mode="json"),
-        "epoch": 2,
-        "data_digest": file_digest(prepared_path("camus")),
-        "tracking_uri": store,
-        "experiment": NAME,
-        "mlflow_run_id": run_id,
-        "tags": {"git.commit": "none", "git.dirty": "none"},
-    }
+    training = training_record(
+        recipe,
+        epoch=2,
+        data_digest=file_digest(prepared_path("camus")),
+        tracking_uri=store,
+        experiment=NAME,
+        mlflow_run_id=run_id,
+    )
     save_trained(model_dir("camus"), build_network(recipe.model, 4).state_dict(), training)
     client = connect(store)
     client.set_terminated(run_id)
