@@ -28,10 +28,9 @@ from mkdocs.structure.pages import Page
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from heartseg import config, recipe
-from heartseg.__main__ import COMMANDS
-from heartseg.sweeps import file as sweep_file
-from heartseg.sweeps import ranges
+from heartseg.__main__ import COMMANDS, module_of
+from heartseg.config import params as config
+from heartseg.config import ranges, recipe, sweep_file
 
 ROOT = Path(__file__).parent.parent
 OUTSIDE = (
@@ -86,7 +85,7 @@ def commands() -> str:
     """Return a section for each command with the text of its ``--help``."""
     parts = ["```text\n" + help_of("heartseg.__main__", []) + "```\n"]
     for name in COMMANDS:
-        module = f"heartseg.{name.replace('-', '_')}"
+        module = module_of(name)
         parts.append(f"## heartseg {name}\n\n```text\n{help_of(module, ['--help'])}```\n")
         if name == "sweep":
             text = help_of(module, ["apply", "--help"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-from heartseg.errors import run_command
+from heartseg.cli import run_command
 
 COMMANDS = {
     "phantom": "write synthetic datasets in the layout of the real ones",
@@ -32,6 +32,11 @@ COMMANDS = {
 }
 
 
+def module_of(name: str) -> str:
+    """Return the module of a command."""
+    return "heartseg.config.__main__" if name == "config" else f"heartseg.{name.replace('-', '_')}"
+
+
 def main() -> None:
     """Run the command named by the first argument."""
     if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
@@ -45,9 +50,7 @@ def main() -> None:
     name = sys.argv.pop(1)
     sys.argv[0] = f"heartseg {name}"
     # The import takes seconds, in which Ctrl-C must end the command as it does later.
-    run_command(
-        lambda argv: importlib.import_module(f"heartseg.{name.replace('-', '_')}").main(argv)
-    )
+    run_command(lambda argv: importlib.import_module(module_of(name)).main(argv))
 
 
 if __name__ == "__main__":

@@ -9,11 +9,12 @@ import argparse
 from collections.abc import Sequence
 from typing import get_args
 
-from heartseg.config import load_params
-from heartseg.errors import InputError, run_command
+from heartseg.cli import run_command
+from heartseg.config.params import load_params
+from heartseg.config.recipe import DatasetName
+from heartseg.data.privacy import WITHHELD, case_names
+from heartseg.errors import InputError
 from heartseg.paths import prepared_path
-from heartseg.privacy import WITHHELD, case_names
-from heartseg.recipe import DatasetName
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from heartseg.arguments import agrees
-from heartseg.config import Params, load_params
+from heartseg.cli import agrees, run_command
+from heartseg.config.params import Params, load_params
 from heartseg.data.prepared import file_digest
-from heartseg.errors import InputError, run_command
+from heartseg.errors import InputError
 from heartseg.paths import MODEL, prepared_path, sweep_results_dir
 from heartseg.sweeps.folder import SWEEPS, TRIALS, identity, put_aside
-from heartseg.tracking.mlflow import repository_root
+from heartseg.tracking.client import repository_root
 from heartseg.training.run_dir import CHECKPOINTS, RUNS, STATE, InUse, hold, read_state, what_makes
 
 RESULT = {"complete", "pruned", "failed"}

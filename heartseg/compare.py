@@ -11,15 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from heartseg.config import Params, load_params
+from heartseg.cli import run_command
+from heartseg.config.params import Params, load_params
+from heartseg.data.privacy import case_names
 from heartseg.datasets import DATASETS
-from heartseg.errors import InputError, run_command, writing_to
+from heartseg.errors import InputError, writing_to
 from heartseg.paths import prepared_path, write_whole
-from heartseg.privacy import case_names
 from heartseg.text import printable
 
 if TYPE_CHECKING:
-    from heartseg.predicting.held_out import HeldOut, Shown
+    from heartseg.evaluation.held_out import HeldOut, Shown
     from heartseg.tracking.evaluations import Evaluated
 
 PICTURES = 6  # the cases that changed most
@@ -36,9 +37,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     params = load_params()
 
-    from heartseg.predicting.held_out import measured_anew, recorded
+    from heartseg.evaluation.held_out import measured_anew, recorded
     from heartseg.tracking import evaluations
-    from heartseg.tracking.mlflow import connect, tracking_uri
+    from heartseg.tracking.client import connect, tracking_uri
 
     client = connect(tracking_uri(Path.cwd()))
     first, second = (evaluations.read_evaluated(client, uri) for uri in (options.a, options.b))
@@ -76,9 +77,8 @@ def _page(
     first: Evaluated, second: Evaluated, held_out: HeldOut, params: Params, shown: Shown
 ) -> tuple[str, str]:
     """The page, and what it says first."""
-    from heartseg.metrics import paired
-    from heartseg.predicting.held_out import changed_cases
-    from heartseg.report import compare
+    from heartseg.evaluation import compare_page, paired
+    from heartseg.evaluation.held_out import changed_cases
     from heartseg.tracking.evaluations import AGAIN, about
 
     dataset = first.dataset
@@ -93,10 +93,10 @@ def _page(
         ) from None
     differences = paired.compare_cases(pairs, dataset, params.evaluate)
     changed = paired.most_changed(pairs, dataset, PICTURES)
-    page = compare.comparison_page(
+    page = compare_page.comparison_page(
         (
-            compare.Side(first.title, about(first), first.recipe),
-            compare.Side(second.title, about(second), second.recipe),
+            compare_page.Side(first.title, about(first), first.recipe),
+            compare_page.Side(second.title, about(second), second.recipe),
         ),
         dataset,
         held_out.about,
@@ -107,7 +107,7 @@ def _page(
         no_pictures=held_out.no_pictures,
         confidence=params.evaluate.confidence,
     )
-    return page, compare.verdict(differences)
+    return page, compare_page.verdict(differences)
 
 
 if __name__ == "__main__":

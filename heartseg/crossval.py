@@ -13,14 +13,14 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from heartseg.arguments import add_in_process
-from heartseg.config import load_params
+from heartseg.cli import add_in_process, run_command
+from heartseg.config.params import load_params
 from heartseg.data.prepared import file_digest, read_prepared
 from heartseg.data.splits import fold_of
-from heartseg.errors import Stopped, run_command
-from heartseg.evaluate import held_out_rows
+from heartseg.errors import Stopped
+from heartseg.evaluation.evaluate import held_out_rows
 from heartseg.paths import prepared_path
-from heartseg.tracking.mlflow import repository_root
+from heartseg.tracking.client import repository_root
 from heartseg.training.run_dir import RUNS, handling_end, open_run_dir, stop_now
 
 

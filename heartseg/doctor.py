@@ -18,10 +18,11 @@ from pathlib import Path
 
 from heartseg.checks.check import Check, Status, attempt
 from heartseg.checks.data import check_data
-from heartseg.config import load_params
-from heartseg.errors import InputError, one_line, run_command
+from heartseg.cli import run_command
+from heartseg.config.params import load_params
+from heartseg.errors import InputError, one_line
 from heartseg.text import printable
-from heartseg.tracking.mlflow import repository_root
+from heartseg.tracking.client import repository_root
 from heartseg.training.run_dir import RUNS
 
 COLOURS: dict[Status, str] = {"ok": "green", "warn": "yellow", "fail": "red"}
@@ -57,7 +58,7 @@ def look() -> list[Check]:
 
 def check_cluster(runs: Path) -> list[Check]:
     """Join the cluster at RAY_ADDRESS, or start a local one, and look at its nodes."""
-    from heartseg.training import ray_train  # sets what must be set before ray is imported
+    from heartseg.cluster import train as ray_train  # sets what must be set before ray is imported
 
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -67,7 +68,7 @@ def check_cluster(runs: Path) -> list[Check]:
         except (RuntimeError, ValueError) as error:  # another version, a wrong or no token
             mend = "the driver needs the cluster's versions of Ray and Python, and its token"
             return [Check("Ray", "driver", "fail", one_line(error), mend)]
-        from heartseg.training import ray_nodes
+        from heartseg.cluster import nodes as ray_nodes
 
         try:
             return ray_nodes.check_nodes(runs)

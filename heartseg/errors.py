@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import errno
-import sys
 import tempfile
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
 
-from heartseg.collector import collect_seldom
 from heartseg.text import printable
 
 STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
@@ -137,32 +133,3 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, InputError):
         return text  # whole: what to do stands at its end
     return f"{type(error).__name__}: {text}"[:200]
-
-
-def run_command(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
-    """Run a command's `main` with exit code 2 for the user's faults and 1 for ours."""
-    collect_seldom()
-    try:
-        with writing(None):
-            main(None)
-    except InputError as error:
-        print(f"error: {printable(str(error), lines=True)}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print(
-            "interrupted; run the same command again: a training goes on from its last checkpoint",
-            file=sys.stderr,
-        )
-        sys.exit(130)
-    except Stopped:
-        print("asked to end; the same command goes on from here", file=sys.stderr)
-        sys.exit(143)  # as of a process that SIGTERM has ended: a scheduler starts it again
-    except Exception as error:
-        from heartseg.tracking.faults import fault_of_store
-
-        if (told := fault_of_store(error)) is not None:
-            print(f"error: {printable(told, lines=True)}", file=sys.stderr)
-            sys.exit(2)
-        traceback.print_exc()
-        sys.exit(1)
-    sys.exit(0)

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from heartseg.config import PARAMS_FILE, load_params
-from heartseg.errors import InputError, run_command
-from heartseg.privacy import KEY_VARIABLE, shown_name
+from heartseg.cli import run_command
+from heartseg.config.params import PARAMS_FILE, load_params
+from heartseg.data.privacy import KEY_VARIABLE, shown_name
+from heartseg.errors import InputError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -32,9 +33,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from rich.console import Console
 
     from heartseg.report.lineage import chain_tree, users_tree
-    from heartseg.tracking.chain import find_subject, read_chain
-    from heartseg.tracking.mlflow import connect, tracking_uri
-    from heartseg.tracking.users import find_users, on_data, on_patient, versions_without_run
+    from heartseg.tracking.client import connect, tracking_uri
+    from heartseg.tracking.descendants import find_users, on_data, on_patient, versions_without_run
+    from heartseg.tracking.lineage import find_subject, read_chain
 
     client = connect(tracking_uri(root))
     console = Console(highlight=False)

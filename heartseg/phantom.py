@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
-from heartseg.config import Phantoms, load_params
-from heartseg.data.camus_names import VIEWS
+from heartseg.cli import run_command
+from heartseg.config.params import Phantoms, load_params
 from heartseg.data.phantoms.camus import make_patient, make_view, write_camus
 from heartseg.data.phantoms.mmode import make_animal, write_mmode
 from heartseg.data.phantoms.mmode_quality import write_quality
 from heartseg.data.phantoms.recording import write_recordings
-from heartseg.errors import InputError, one_line, run_command
+from heartseg.datasets.camus import VIEWS
+from heartseg.errors import InputError, one_line
 from heartseg.paths import phantom_dir
 from heartseg.report.colours import COLOURS
 

@@ -23,13 +23,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from heartseg.arguments import positive
-from heartseg.errors import InputError, run_command
+from heartseg.cli import positive, run_command
+from heartseg.errors import InputError
 
 if TYPE_CHECKING:
     from heartseg.models.package import Package
-    from heartseg.predicting.files import Job
-    from heartseg.predicting.segmenter import Outcome
+    from heartseg.prediction.files import Job
+    from heartseg.prediction.segmenter import Outcome
 
 THREADS = 3
 """While one has the network, the others read and write."""
@@ -56,10 +56,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--ray", action="store_true", help="on the cluster at RAY_ADDRESS")
     options = parser.parse_args(argv)
 
-    from heartseg.predicting.files import find_jobs
-    from heartseg.predicting.results import finish, start
-    from heartseg.predicting.segmenter import Outcome
-    from heartseg.predicting.source import read_model
+    from heartseg.prediction.files import find_jobs
+    from heartseg.prediction.results import finish, start
+    from heartseg.prediction.segmenter import Outcome
+    from heartseg.prediction.source import read_model
 
     out = options.out.absolute()
     total = Outcome()
@@ -95,8 +95,8 @@ def _follow(outcomes: Iterator[Outcome], files: int, total: Outcome) -> None:
 
 
 def _here(package: Package, jobs: Sequence[Job], settings: dict[str, Any]) -> Iterator[Outcome]:
-    from heartseg.predicting.files import in_chunks
-    from heartseg.predicting.segmenter import Segmenter
+    from heartseg.prediction.files import in_chunks
+    from heartseg.prediction.segmenter import Segmenter
 
     segmenter = Segmenter.of(package, settings)
     with ThreadPoolExecutor(THREADS) as pool:
@@ -106,7 +106,8 @@ def _here(package: Package, jobs: Sequence[Job], settings: dict[str, Any]) -> It
 def _on_cluster(
     package: Package, jobs: Sequence[Job], settings: dict[str, Any]
 ) -> Iterator[Outcome]:
-    from heartseg.training import ray_predict, ray_train
+    from heartseg.cluster import predict as ray_predict
+    from heartseg.cluster import train as ray_train
 
     with tempfile.TemporaryDirectory() as logs:
         ray_train.start_ray(Path(logs) / "ray.log")

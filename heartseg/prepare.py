@@ -13,14 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from heartseg.config import CamusDataset, MmodeDataset, load_params
-from heartseg.data import camus, mmode, mmode_quality_windows
+from heartseg.cli import run_command
+from heartseg.config.params import CamusDataset, MmodeDataset, load_params
+from heartseg.data.camus import reader as camus
+from heartseg.data.camus.sequences import stack_sequences
 from heartseg.data.prepared import SPLITS, map_in_order, write_prepared
-from heartseg.data.sequences import stack_sequences
 from heartseg.data.source import PHANTOM_MARKER, Case, Survey, enumerated
 from heartseg.data.splits import notes_on_split, split_patients
+from heartseg.data.windows import quality as mmode_quality_windows
+from heartseg.data.windows import reader as mmode
 from heartseg.datasets import DATASETS
-from heartseg.errors import BadFilesError, InputError, one_line, printing_notes, run_command
+from heartseg.errors import BadFilesError, InputError, one_line, printing_notes
 from heartseg.metrics.scale import Measured, disagreement, impossible_size, measured, swapped_phases
 from heartseg.paths import prepared_path
 

@@ -12,7 +12,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from heartseg.errors import InputError, run_command, writing_to
+from heartseg.cli import run_command
+from heartseg.errors import InputError, writing_to
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -23,8 +24,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     _check_target(options.to, options.overwrite)
 
-    from heartseg.models.exported import ONNX, write_folder
-    from heartseg.predicting.source import store_uri
+    from heartseg.models.export import ONNX, write_folder
+    from heartseg.prediction.source import store_uri
     from heartseg.tracking import pulled
 
     uri = store_uri()

@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from heartseg.arguments import positive
-from heartseg.config import Params, load_params
-from heartseg.errors import InputError, printing_notes, run_command, writing_to
+from heartseg.cli import positive, run_command
+from heartseg.config.params import Params, load_params
+from heartseg.errors import InputError, printing_notes, writing_to
 from heartseg.paths import write_whole
 from heartseg.text import csv_text
 
 if TYPE_CHECKING:
-    from heartseg.data.mmode_folder import Folder
-    from heartseg.data.mmode_quality import QualityLabels
-    from heartseg.data.mmode_recordings import Strip
     from heartseg.data.species import Species
+    from heartseg.data.strips.folder import Folder
+    from heartseg.data.strips.quality import QualityLabels
+    from heartseg.data.strips.recordings import Strip
     from heartseg.tracking.pulled import Pulled
 
 Predict = Callable[[np.ndarray], np.ndarray]
@@ -80,10 +80,10 @@ def _measure_all(
     rates: tuple[float, float],
     notes: list[str],
 ) -> None:
-    from heartseg.data.mmode_folder import find_recordings, unmatched_labels
-    from heartseg.data.mmode_quality import QualityLabels
-    from heartseg.data.mmode_recordings import Defaults, read_known, read_recording
-    from heartseg.models.strips import bad_columns, predict_strip
+    from heartseg.data.strips.folder import find_recordings, unmatched_labels
+    from heartseg.data.strips.quality import QualityLabels
+    from heartseg.data.strips.recordings import Defaults, read_known, read_recording
+    from heartseg.models.sliding_window import bad_columns, predict_strip
     from heartseg.report.recording_tables import doubts, report_text
 
     found = find_recordings(options.recordings, notes)
@@ -150,7 +150,7 @@ def _measure_all(
 
 def _read_labels(quality: Path) -> QualityLabels:
     """The labels in a file, which must exist."""
-    from heartseg.data.mmode_quality import read_quality
+    from heartseg.data.strips.quality import read_quality
 
     if not quality.exists():
         raise InputError(f"{quality}: does not exist. Give recording, start_s, end_s, quality.")
@@ -173,7 +173,7 @@ def _labels_of_windows(
 
 def size_of(strip: Strip, params: Params, rates: tuple[float, float]) -> tuple[int, float]:
     """Columns of a window, as long as those that were trained on, and the windows' overlap."""
-    from heartseg.data.mmode_windows import window_size
+    from heartseg.data.strips.cut import window_size
 
     width, _ = window_size(strip, params.windows, rates)
     return width, params.recording.overlap
@@ -190,7 +190,7 @@ def pull_predictor(model: str, dataset: str) -> Predict:
     Raises:
         InputError: there is no such model, or it was trained on another dataset.
     """
-    from heartseg.tracking.mlflow import tracking_uri
+    from heartseg.tracking.client import tracking_uri
     from heartseg.tracking.pulled import pull
 
     pulled: Pulled = pull(tracking_uri(Path.cwd()), model)
@@ -214,7 +214,7 @@ def measure_recording(
     """Measure a strip's mask and write its files; returns its row of recordings.csv."""
     from PIL import Image
 
-    from heartseg.data.mmode_quality import spans_of
+    from heartseg.data.strips.quality import spans_of
     from heartseg.metrics.mmode import follow, summarise_beats
     from heartseg.report.figures import save
     from heartseg.report.recording import recording_figure

@@ -17,15 +17,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from heartseg.arguments import agrees
-from heartseg.config import PARAMS_FILE
-from heartseg.errors import InputError, run_command
+from heartseg.cli import agrees, run_command
+from heartseg.config.params import PARAMS_FILE
+from heartseg.errors import InputError
 from heartseg.paths import model_dir, results_dir
 from heartseg.text import printable
 
 if TYPE_CHECKING:
     from heartseg.report.verdict import Verdict
-    from heartseg.tracking.recorded import Packages, Recorded
+    from heartseg.tracking.reproduction import Packages, Recorded
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -44,9 +44,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from rich.console import Console
 
     from heartseg.report.verdict import verdict_view
-    from heartseg.tracking.chain import find_subject
-    from heartseg.tracking.mlflow import connect, tracking_uri
-    from heartseg.tracking.recorded import differing_packages, doubts, read_recorded
+    from heartseg.tracking.client import connect, tracking_uri
+    from heartseg.tracking.lineage import find_subject
+    from heartseg.tracking.reproduction import differing_packages, doubts, read_recorded
 
     client = connect(tracking_uri(root))
     recorded = read_recorded(client, find_subject(client, options.model), options.model)
@@ -75,7 +75,7 @@ def _ask(root: Path, recorded: Recorded, *, yes: bool) -> None:
     Raises:
         InputError: they do not, or there is no terminal to ask on.
     """
-    from heartseg.tracking.lineage import PATCH_TAG
+    from heartseg.tracking.provenance import PATCH_TAG
     from heartseg.tracking.worktree import describe_code
 
     told = describe_code(root, recorded.commit, recorded.patch)
@@ -137,13 +137,13 @@ def _run_stage(place: Path, stage: str, *arguments: str, **extra: str) -> None:
 def _judge(root: Path, place: Path, recorded: Recorded, packages: Packages) -> Verdict:
     """Compare the model and the metrics in the worktree with the recorded ones."""
     from heartseg.data.prepared import file_digest
-    from heartseg.models.trained import TRAINING, WEIGHTS
+    from heartseg.models.trained import WEIGHTS, read_training
     from heartseg.report import verdict
-    from heartseg.tracking.lineage import check_out
+    from heartseg.tracking.provenance import check_out
 
     dataset = recorded.recipe["dataset"]
     folder = place / model_dir(dataset)
-    training = json.loads((folder / TRAINING).read_text(encoding="utf-8"))
+    training = read_training(folder)
     metrics = json.loads((place / results_dir(dataset) / "report.json").read_text("utf-8"))
     wanted, then = recorded.weights_md5, place / "recorded.safetensors"
     identical = None if wanted is None else file_digest(folder / WEIGHTS) == wanted
@@ -158,7 +158,7 @@ def _judge(root: Path, place: Path, recorded: Recorded, packages: Packages) -> V
         metrics_identical=None if changed is None else not changed,
         weights_difference=difference,
         metrics=changed or [],
-        causes=verdict.likely_causes(recorded.tags, training["tags"], packages),
+        causes=verdict.likely_causes(recorded.tags, training.tags, packages),
     )
 
 

@@ -14,8 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from heartseg.arguments import positive
-from heartseg.errors import run_command
+from heartseg.cli import positive, run_command
 
 
 def main(argv: Sequence[str] | None = None) -> None:

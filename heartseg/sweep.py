@@ -14,15 +14,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from heartseg.config import PARAMS_FILE, load_params
-from heartseg.errors import InputError, Stopped, run_command
+from heartseg.cli import run_command
+from heartseg.config.params import PARAMS_FILE, load_params
+from heartseg.config.sweep_file import RECIPE, read_sweep
+from heartseg.data.privacy import case_names
+from heartseg.errors import InputError, Stopped
 from heartseg.paths import write_whole
-from heartseg.privacy import case_names
-from heartseg.sweeps.file import RECIPE, read_sweep
 from heartseg.sweeps.folder import find_sweep_dir, identity, open_sweep_dir, put_aside
 from heartseg.sweeps.job import Job, check_data
 from heartseg.text import csv_text
-from heartseg.tracking.mlflow import repository_root
+from heartseg.tracking.client import repository_root
 from heartseg.training.run_dir import RUNS, handling_end, read_state, stop_now, update_state
 
 if TYPE_CHECKING:
@@ -60,10 +61,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _sweep(job: Job, folder: Path) -> None:
+    from heartseg.cluster import train as ray_train
     from heartseg.sweeps.study import Search
     from heartseg.sweeps.trials import SweepTrials
     from heartseg.sweeps.winner import register_winner
-    from heartseg.training import ray_train
 
     search = Search(job.sweep, job.params, folder, identity(job.name, folder))
     hours, spent = job.sweep.hours, read_state(folder)["seconds"]
@@ -111,8 +112,8 @@ def _sweep(job: Job, folder: Path) -> None:
 def _open_tracker(job: Job, folder: Path) -> SweepTracker:
     """The sweep's run in MLflow, and who writes to it."""
     from heartseg.sweeps.job import open_sweep_run
+    from heartseg.tracking.client import close_runs, connect, tracking_uri
     from heartseg.tracking.faults import writing_to_store
-    from heartseg.tracking.mlflow import close_runs, connect, tracking_uri
     from heartseg.tracking.sweep_tracker import SweepTracker
 
     uri = tracking_uri(Path.cwd())
@@ -125,19 +126,20 @@ def _open_tracker(job: Job, folder: Path) -> SweepTracker:
 
 
 def _start_ray(job: Job, folder: Path) -> None:
-    from heartseg.training import ray_train
+    from heartseg.cluster import train as ray_train
 
     resources = job.sweep.resources
     ray_train.start_ray(folder / "ray.log", dashboard=resources.workers > 1)
-    from heartseg.training import ray_tune
+    from heartseg.cluster import tune as ray_tune
 
     ray_tune.count_slots(resources)
 
 
 def _run_trials(job: Job, trials: SweepTrials, folder: Path) -> None:
+    from heartseg.cluster import train as ray_train
+    from heartseg.cluster import tune as ray_tune
+    from heartseg.cluster.watch import watched
     from heartseg.sweeps.display import SweepDisplay
-    from heartseg.training import ray_train, ray_tune
-    from heartseg.training.ray_watch import watched
 
     def give_up() -> None:
         trials.cut_off()
@@ -173,7 +175,7 @@ def _interruptible(trials: SweepTrials) -> Iterator[None]:
 def _report(job: Job, search: Search, trials: SweepTrials, tracker: SweepTracker) -> None:
     """Optuna's plots, and the trials as a table and a figure, in the results and in MLflow."""
     from heartseg.report.figures import save
-    from heartseg.report.sweep import trials_figure, trials_table, write_plots
+    from heartseg.sweeps.report import trials_figure, trials_table, write_plots
 
     plots = write_plots(search.study, job.sweep.metric, job.results / "plots")
     rows = list(trials.rows.values())
@@ -186,8 +188,8 @@ def _report(job: Job, search: Search, trials: SweepTrials, tracker: SweepTracker
 
 def apply(path: Path) -> None:
     """Write the winning values of a sweep into params.yaml, its comments kept."""
+    from heartseg.config.yaml_file import change_yaml
     from heartseg.sweeps.study import best_of
-    from heartseg.yaml_file import change_yaml
 
     params = load_params()
     sweep = read_sweep(path, params)

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from heartseg.config import load_params
-from heartseg.errors import run_command
+from heartseg.cli import run_command
+from heartseg.config.params import load_params
+from heartseg.data.privacy import case_names
 from heartseg.paths import MODEL, prepared_path
-from heartseg.privacy import case_names
-from heartseg.tracking.mlflow import connect, repository_root, shown_uri, tracking_uri
+from heartseg.tracking.client import connect, repository_root, shown_uri, tracking_uri
 from heartseg.tracking.pending import Pending, read_pending, settle
 from heartseg.training.journal import read_epochs
 from heartseg.training.run_dir import RUNS, InUse, hold, read_state
@@ -58,17 +58,18 @@ def _belongs(what: str, its: str, uri: str) -> bool:
 
 
 def _send(client: Any, root: Path, pending: Pending) -> None:
-    from heartseg.evaluate import send_evaluation
-    from heartseg.models.trained import TRAINING
-    from heartseg.register import register_model
+    from heartseg.evaluation.evaluate import send_evaluation
+    from heartseg.evaluation.register import register_model
+    from heartseg.models.trained import read_training
 
     params, results = load_params(), Path(pending.results)
-    training, report = _read(results / MODEL / TRAINING), _read(results / "report.json")
+    report = _read(results / "report.json")
     what = f"{pending.stage} of {pending.results}"
     if report.get("weights_md5") != pending.weights_md5:
         print(f"{what}: the results there are of another model now; nothing was sent")
     elif pending.stage == "evaluate":
         names = case_names(params.privacy, prepared_path(pending.dataset))
+        training = read_training(results / MODEL)
         send_evaluation(client, pending.dataset, training, report, pending.git, results, names)
         print(f"{what}: is in MLflow")
     else:

@@ -12,16 +12,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from heartseg.config import load_params
+from heartseg.cli import run_command
+from heartseg.config.params import load_params
 from heartseg.datasets import DATASETS
-from heartseg.errors import InputError, printing_notes, run_command, writing_to
+from heartseg.errors import InputError, printing_notes, writing_to
 from heartseg.text import csv_text
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from heartseg.config import CamusDataset, MmodeDataset
+    from heartseg.config.params import CamusDataset, MmodeDataset
     from heartseg.data.prepared import Sample
     from heartseg.data.source import Survey
     from heartseg.tracking.pulled import Pulled
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     import pandas as pd
 
     from heartseg.models.inputs import frames_of
-    from heartseg.tracking.mlflow import tracking_uri
+    from heartseg.tracking.client import tracking_uri
     from heartseg.tracking.pulled import pull
 
     pulled = pull(tracking_uri(Path.cwd()), options.model)
@@ -95,8 +96,9 @@ def measure_folder(
 
 def survey(config: CamusDataset | MmodeDataset, folder: Path) -> Survey:
     """Survey a folder, read as the dataset of `config` with this source."""
-    from heartseg.config import MmodeDataset
-    from heartseg.data import camus, mmode
+    from heartseg.config.params import MmodeDataset
+    from heartseg.data.camus import reader as camus
+    from heartseg.data.windows import reader as mmode
 
     if isinstance(config, MmodeDataset):
         # Neither whose heart it is nor the scale counts here, so file names need not tell.

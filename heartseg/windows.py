@@ -1,7 +1,7 @@
 """Cut M-mode recordings into square windows around the heart, to train on.
 
 Takes DICOM files and pictures of strips, with the traces, recordings.csv and quality.csv beside
-them (`heartseg.data.mmode_folder`, `mmode_traces`, `mmode_quality`). Writes a new folder: img/,
+them (`heartseg.data.strips.folder`, `mmode_traces`, `mmode_quality`). Writes a new folder: img/,
 mask/ and windows.csv, as datasets.mmode.source wants them; unannotated/ and bad/ with the windows
 that cannot be trained on; strips/ with the joined strips of DICOM files, to draw traces on.
 """
@@ -15,13 +15,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from heartseg.config import Params, load_params
-from heartseg.errors import InputError, printing_notes, run_command
+from heartseg.cli import run_command
+from heartseg.config.params import Params, load_params
+from heartseg.errors import InputError, printing_notes
 
 if TYPE_CHECKING:
-    from heartseg.data.mmode_folder import Recording
-    from heartseg.data.mmode_quality import QualityLabels
-    from heartseg.data.mmode_recordings import Defaults, Strip
+    from heartseg.data.strips.folder import Recording
+    from heartseg.data.strips.quality import QualityLabels
+    from heartseg.data.strips.recordings import Defaults, Strip
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -42,11 +43,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _cut(options: argparse.Namespace, params: Params, notes: list[str]) -> None:
-    from heartseg.data import mmode_training_set as training_set
-    from heartseg.data.mmode_folder import find_recordings
-    from heartseg.data.mmode_recordings import Defaults
     from heartseg.data.source import PHANTOM_MARKER
     from heartseg.data.species import SPECIES
+    from heartseg.data.strips import training_set
+    from heartseg.data.strips.folder import find_recordings
+    from heartseg.data.strips.recordings import Defaults
 
     found = find_recordings(options.recordings, notes)
     species = SPECIES[params.datasets.mmode.species]
@@ -83,9 +84,9 @@ def _read(
     Raises:
         InputError: with every file that is wrong.
     """
-    from heartseg.data.mmode_folder import unmatched_labels
-    from heartseg.data.mmode_quality import QualityLabels, read_quality
-    from heartseg.data.mmode_recordings import read_recording
+    from heartseg.data.strips.folder import unmatched_labels
+    from heartseg.data.strips.quality import QualityLabels, read_quality
+    from heartseg.data.strips.recordings import read_recording
 
     strips: list[Strip] = []
     problems: list[str] = []
@@ -133,9 +134,9 @@ def _judge(
     strips: list[Strip], labels: QualityLabels, model: str, params: Params, notes: list[str]
 ) -> None:
     """Add spans that a model of quality finds, for strips that nobody has labelled."""
-    from heartseg.data.mmode_quality import BAD, GOOD, spans_of
     from heartseg.data.species import SPECIES
-    from heartseg.models.strips import bad_columns
+    from heartseg.data.strips.quality import BAD, GOOD, spans_of
+    from heartseg.models.sliding_window import bad_columns
     from heartseg.recording import pull_predictor, size_of
 
     classify = pull_predictor(model, "mmode-quality")

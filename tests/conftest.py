@@ -9,12 +9,12 @@ from pathlib import Path
 import dvc  # noqa: F401  its loggers keep the stderr of their import: not that of one test
 import pytest
 
-from heartseg.collector import collect_seldom
-from heartseg.config import Params, load_params
-from heartseg.recipe import Recipe
+from heartseg.config.params import Params, load_params
+from heartseg.config.recipe import Recipe
+from heartseg.gc_tuning import relax_gc
 from tests.examples import ROOT, small_recipe
 
-collect_seldom()
+relax_gc()
 
 
 @pytest.fixture(scope="session", autouse=True)

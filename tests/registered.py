@@ -12,12 +12,12 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from heartseg.config import load_params
+from heartseg.config.params import load_params
+from heartseg.config.recipe import Recipe
 from heartseg.models import build_network
+from heartseg.models.inference import log_packaged
 from heartseg.models.package import FACTS, SUMS, WEIGHTS
-from heartseg.models.packaged import log_packaged
 from heartseg.models.trained import build_model
-from heartseg.recipe import Recipe
 from heartseg.tracking import registry
 from tests.examples import ROOT
 from tests.tracking.stores import new_run

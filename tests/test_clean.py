@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from heartseg import clean
-from heartseg.config import load_params
+from heartseg.config.params import load_params
 from heartseg.data.prepared import file_digest
 from heartseg.errors import InputError
 from heartseg.training.run_dir import hold, open_run_dir, update_state

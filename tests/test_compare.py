@@ -13,14 +13,14 @@ import yaml
 from mlflow.tracking._tracking_service import utils
 
 from heartseg import compare
-from heartseg.config import load_params
+from heartseg.config.params import load_params
 from heartseg.data.prepared import Sample, file_digest, read_prepared, write_prepared
+from heartseg.data.privacy import case_names
 from heartseg.datasets.camus import Camus
 from heartseg.errors import InputError
-from heartseg.metrics.cases import Measured, measure_cases
-from heartseg.models.packaged import STD
-from heartseg.privacy import case_names
-from heartseg.tracking.mlflow import connect, log_evaluation
+from heartseg.evaluation.cases import Measured, measure_cases
+from heartseg.models.inference import STD
+from heartseg.tracking.client import connect, log_evaluation
 from tests.examples import ROOT
 from tests.registered import register_threshold
 from tests.tracking.stores import _cold_store, _own_environment

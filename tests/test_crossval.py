@@ -17,13 +17,13 @@ import pytest
 import yaml
 
 from heartseg import crossval
-from heartseg.config import load_params
+from heartseg.config.params import load_params
 from heartseg.data.prepared import Sample, decode_image, file_digest, read_prepared, write_prepared
 from heartseg.errors import InputError
 from heartseg.folds import job
 from heartseg.tracking import pulled, registry
-from heartseg.tracking.mlflow import connect
-from heartseg.tracking.records import read_facts
+from heartseg.tracking.artifacts import read_facts
+from heartseg.tracking.client import connect
 from heartseg.training.journal import JOURNAL, read_progress
 from tests.clones import environment, run
 from tests.examples import ROOT, disks, small_recipe
@@ -188,7 +188,7 @@ def mean_sigmoids(folder: Path, metrics: dict):
     import torch
 
     from heartseg.models.trained import load_trained
-    from heartseg.models.views import views_of
+    from heartseg.models.tta import views_of
 
     model, _, _ = load_trained(folder / "model")
     model.look_at(views_of("camus", metrics["tta"]["chosen"]))

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 import yaml
 
-from heartseg.__main__ import COMMANDS
-from heartseg.config import load_params
-from heartseg.recipe import Recipe
+from heartseg.__main__ import COMMANDS, module_of
+from heartseg.config.params import load_params
+from heartseg.config.recipe import Recipe
 from tests.examples import ROOT
 from tests.pages import PAGES, blocks, command_lines, written_files
 
@@ -53,7 +53,7 @@ def parse(name: str, arguments: list[str]) -> argparse.Namespace:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(argparse.ArgumentParser, "parse_args", stop)
         try:
-            importlib.import_module(f"heartseg.{name.replace('-', '_')}").main(arguments)
+            importlib.import_module(module_of(name)).main(arguments)
         except Parsed as parsed:
             return parsed.args[0]
     raise AssertionError(f"heartseg {name} parses no arguments")
@@ -238,7 +238,7 @@ def leaves(content: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
 
 
 def test_sweep_files_in_the_pages_are_valid(tmp_path):
-    from heartseg.sweeps.file import read_sweep
+    from heartseg.config.sweep_file import read_sweep
 
     found = [block for page in PAGES for block in blocks(page, "yaml") if "\nspace:" in block]
     assert len(found) == 2

@@ -11,7 +11,7 @@ import yaml
 from heartseg.paths import WEIGHTS
 from tests.examples import ROOT
 
-ROOMS = ("data", "datasets", "metrics", "models", "training", "report")
+ROOMS = ("data", "datasets", "metrics", "evaluation", "models", "training", "cluster", "report")
 """What can change a stage's outputs. Tracking, configuration and paths cannot."""
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from heartseg.cli import run_command
 from heartseg.errors import (
     InputError,
     StorageError,
-    run_command,
     unreadable,
     unwritable,
     writing,

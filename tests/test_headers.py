@@ -12,9 +12,6 @@ from pydicom import Dataset
 
 from heartseg import recording, windows
 from heartseg.data import images
-from heartseg.data.mmode_dicom import read_dicom
-from heartseg.data.mmode_folder import find_recordings
-from heartseg.data.mmode_recordings import Defaults, read_recording
 from heartseg.data.phantoms.recording import (
     MM_PER_ROW,
     S_PER_COLUMN,
@@ -23,6 +20,9 @@ from heartseg.data.phantoms.recording import (
     scroll,
 )
 from heartseg.data.species import SPECIES
+from heartseg.data.strips.dicom import read_dicom
+from heartseg.data.strips.folder import find_recordings
+from heartseg.data.strips.recordings import Defaults, read_recording
 from heartseg.errors import InputError
 from tests.examples import ROOT
 

@@ -12,8 +12,8 @@ import psutil
 import pytest
 import yaml
 
-from heartseg.config import load_params
-from heartseg.tracking.mlflow import connect
+from heartseg.config.params import load_params
+from heartseg.tracking.client import connect
 from heartseg.training.checkpoint import checkpoints
 from heartseg.training.journal import PROGRESS, read_progress
 from tests.clones import environment
@@ -101,6 +101,7 @@ def test_a_signal_to_the_whole_group_leaves_a_checkpoint_of_the_very_step(place)
     assert "the same command" in said
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("name", ["raylet", "gcs_server"])
 def test_the_death_of_rays_own_processes_ends_the_training_with_a_message(place, name):
     driver = start(place)

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import yaml
 
-from heartseg.config import load_params
+from heartseg.config.params import load_params
 from heartseg.data.resident import load_resident
-from heartseg.tracking.mlflow import connect
+from heartseg.tracking.client import connect
 from heartseg.training.checkpoint import checkpoints
 from heartseg.training.journal import read_epochs
 from heartseg.training.loop import fit
@@ -26,7 +26,7 @@ from tests.examples import ROOT, small_recipe, write_disks
 from tests.nodes import HEAD, Nodes, namespaces_permitted
 from tests.processes import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(1800)]
 
 WORKERS = (2, 3)  # machines
 # Without dropout, which differs between workers, and with an optimizer that does not blow rounding

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from heartseg.data.prepared import read_metadata, read_prepared
-from heartseg.tracking.mlflow import connect
-from heartseg.tracking.records import read_facts
+from heartseg.tracking.artifacts import read_facts
+from heartseg.tracking.client import connect
 from tests.clones import TINY, commit, copy_repository, run, set_params
 from tests.examples import ROOT
 from tests.pages import command_lines, written_files

@@ -21,10 +21,11 @@ from safetensors.torch import load_file
 
 from heartseg import predict, pull
 from heartseg.errors import InputError
-from heartseg.models import exported, package
-from heartseg.models.packaged import MEAN, STD
+from heartseg.models import export as exported
+from heartseg.models import package
+from heartseg.models.inference import MEAN, STD
 from tests.clones import environment
-from tests.predicting.test_segmenter import blob, chambers, write_frames
+from tests.prediction.test_segmenter import blob, chambers, write_frames
 from tests.registered import CARD, MODEL, register_threshold, registered
 from tests.tracking.stores import _cold_store, _own_environment
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from heartseg.config import load_params
+from heartseg.config.params import load_params
 from heartseg.data.prepared import file_digest
-from heartseg.tracking.mlflow import connect
+from heartseg.tracking.client import connect
 from heartseg.training.checkpoint import checkpoints
 from heartseg.training.journal import read_epochs, read_progress
 from tests.clones import environment, run
@@ -25,7 +25,7 @@ from tests.tracking.stores import Server, _cold_store, _own_environment
 
 __all__ = ["_cold_store", "_own_environment"]
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(600)]
 
 EPOCHS = 6
 COMMAND = [sys.executable, "-m", "heartseg.train", "camus", "--in-process"]

@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 import yaml
 
-from heartseg.config import load_params
+from heartseg.config.params import load_params
 from heartseg.data.prepared import read_prepared
+from heartseg.data.privacy import shown_name
 from heartseg.errors import InputError
 from heartseg.lineage import main as lineage
-from heartseg.privacy import shown_name
 from heartseg.reproduce import main as reproduce
-from heartseg.tracking.mlflow import connect
+from heartseg.tracking.client import connect
 from tests.clones import TINY, commit, copy_repository, environment, run, set_params
 from tests.examples import ROOT, small_recipe
 

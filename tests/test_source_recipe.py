@@ -15,7 +15,8 @@ import torch
 import yaml
 
 from heartseg import evaluate, predict, prepare, register, train
-from heartseg.config import CamusPhantoms, Params, Split, load_params
+from heartseg.config.params import CamusPhantoms, Params, Split, load_params
+from heartseg.config.recipe import DeepLabV3Config
 from heartseg.data.phantoms.camus import write_camus
 from heartseg.data.prepared import read_metadata, read_prepared
 from heartseg.data.resident import Resident
@@ -23,7 +24,6 @@ from heartseg.data.splits import split_patients
 from heartseg.errors import InputError
 from heartseg.models import build_network
 from heartseg.models.outputs import output_channels
-from heartseg.recipe import DeepLabV3Config
 from heartseg.training.loop import fit
 from heartseg.training.losses import build_loss
 from tests.clones import set_params

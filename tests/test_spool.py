@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 
 from heartseg import evaluate, register, sync, train
-from heartseg.config import load_params
+from heartseg.config.params import load_params
 from heartseg.errors import InputError
 from heartseg.tracking import pulled
 from heartseg.tracking import tracker as tracker_module
-from heartseg.tracking.mlflow import connect
+from heartseg.tracking.client import connect
 from tests.clones import set_params
 from tests.examples import ROOT, small_recipe, write_disks
 from tests.tracking.stores import Server, _cold_store, _own_environment, store
 
 __all__ = ["_cold_store", "_own_environment", "store"]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.chaos]
 
 RESULTS = Path("results/camus")
 

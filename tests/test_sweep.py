@@ -17,9 +17,9 @@ import pytest
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from heartseg.config import load_params
-from heartseg.tracking.mlflow import connect
-from heartseg.tracking.records import read_facts
+from heartseg.config.params import load_params
+from heartseg.tracking.artifacts import read_facts
+from heartseg.tracking.client import connect
 from heartseg.training.journal import read_epochs, read_progress
 from tests.clones import environment, run
 from tests.examples import ROOT, small_recipe, write_disks
@@ -204,6 +204,7 @@ def test_an_interruption_and_three_kills_lose_and_repeat_nothing(repository):
     assert len(study(repository)) == TRIALS
 
 
+@pytest.mark.chaos
 def test_the_death_of_the_gcs_closes_all_runs(repository):
     driver = start(repository)
     wait_until(driver, lambda: in_the_midst_of_an_epoch(repository))

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from heartseg import test
-from heartseg.config import load_params
+from heartseg.config.params import load_params
 from heartseg.errors import InputError
-from heartseg.models.packaged import PackagedModel, log_packaged
+from heartseg.models.inference import PackagedModel, log_packaged
 from heartseg.models.trained import build_model
 from heartseg.tracking import pulled, registry
 from tests.data.raw import SPACING, echo, write_nifti, write_release

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from heartseg.config import Privacy
+from heartseg.config.params import Privacy
 from heartseg.data.csv_table import read_table
-from heartseg.data.mmode_training_set import COLUMNS, _write_csv
-from heartseg.predicting.tables import write_table
-from heartseg.privacy import CaseNames
+from heartseg.data.privacy import CaseNames
+from heartseg.data.strips.training_set import COLUMNS, _write_csv
+from heartseg.prediction.tables import write_table
 from heartseg.text import csv_text, guarded, printable, unguarded
 from heartseg.tracking.evaluations import _table
 

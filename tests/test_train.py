@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from heartseg.data.prepared import file_digest
-from heartseg.tracking.mlflow import connect
+from heartseg.tracking.client import connect
 from heartseg.training.journal import read_epochs, read_progress
 from tests.clones import environment, run
 from tests.examples import ROOT, small_recipe, write_disks
@@ -34,7 +34,7 @@ COMMAND = [sys.executable, "-m", "heartseg.train", "camus"]
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory) -> Path:
     """Prepared images and params.yaml for two workers."""
-    from heartseg.config import load_params
+    from heartseg.config.params import load_params
 
     place = tmp_path_factory.mktemp("repository")
     content = yaml.safe_load((ROOT / "params.yaml").read_text())

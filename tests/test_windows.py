@@ -13,11 +13,11 @@ from PIL import Image
 from pydicom import dcmread
 
 from heartseg import windows
-from heartseg.config import Params
-from heartseg.data import mmode
-from heartseg.data.mmode_traces import fill_between
+from heartseg.config.params import Params
 from heartseg.data.phantoms import recording as phantom
 from heartseg.data.splits import split_patients
+from heartseg.data.strips.traces import fill_between
+from heartseg.data.windows import reader as mmode
 from heartseg.errors import InputError
 from heartseg.prepare import prepare
 from heartseg.tracking import pulled

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from heartseg.checks.check import Check
-from heartseg.config import Params
+from heartseg.config.params import Params
 from heartseg.paths import prepared_path
 
 PATIENCE_S = 120

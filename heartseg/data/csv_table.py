@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from heartseg.config.yaml_file import no_such
 from heartseg.errors import InputError, one_line, unreadable
 from heartseg.text import normal, unguarded
-from heartseg.yaml_file import no_such
 
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}([.,][0-9]{3})+")

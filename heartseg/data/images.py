@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from heartseg.data.formats.pixels import Images, check_size, to_uint8
 from heartseg.data.geometry import SAME_SCALE, Spacing
-from heartseg.data.pixels import Images, check_size, to_uint8
 from heartseg.errors import InputError, one_line, unreadable
 
 __all__ = [
@@ -62,7 +62,7 @@ def is_hidden(path: Path) -> bool:
 
 def is_image(path: Path) -> bool:
     """Whether the name, or the mark of DICOM, promises an image. Hidden files are none."""
-    from heartseg.data.mmode_dicom import is_dicom
+    from heartseg.data.strips.dicom import is_dicom
 
     return not is_hidden(path) and (bool(suffix_of(path)) or is_dicom(path))
 
@@ -265,26 +265,26 @@ OTHERS = {
 
 
 def _nifti(path: Path) -> Images:
-    from heartseg.data.nifti import read_nifti
+    from heartseg.data.formats.nifti import read_nifti
 
     return read_nifti(path)
 
 
 def _dicom(path: Path) -> Images:
-    from heartseg.data.dicom import read_tissue
+    from heartseg.data.formats.dicom import read_tissue
 
     return read_tissue(path)
 
 
 def _metaimage(path: Path) -> Images:
-    from heartseg.data.metaimage import read_metaimage
+    from heartseg.data.formats.metaimage import read_metaimage
 
     return read_metaimage(path)
 
 
 def _video(kind: str) -> Callable[[Path], Images]:
     def read(path: Path) -> Images:
-        from heartseg.data.video import read_video
+        from heartseg.data.formats.video import read_video
 
         return read_video(path, kind)
 
@@ -293,7 +293,7 @@ def _video(kind: str) -> Callable[[Path], Images]:
 
 def _picture(kind: str) -> Callable[[Path], Images]:
     def read(path: Path) -> Images:
-        from heartseg.data.pictures import read_picture
+        from heartseg.data.formats.pictures import read_picture
 
         return read_picture(path, kind)
 

@@ -6,6 +6,8 @@ from enum import IntEnum
 
 from heartseg.datasets.spec import UNCHANGED, DatasetSpec, HeadlineItem, View
 
+VIEWS, PHASES = ("2CH", "4CH"), ("ED", "ES")
+
 
 class Camus(IntEnum):
     """Labels of the CAMUS release."""

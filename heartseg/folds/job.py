@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from heartseg.config import Params
+from heartseg.config.params import Params
+from heartseg.config.recipe import Recipe
 from heartseg.data.prepared import file_digest, read_metadata
+from heartseg.data.privacy import case_names
 from heartseg.paths import crossval_results_dir, prepared_path
-from heartseg.privacy import case_names
-from heartseg.recipe import Recipe
 from heartseg.training.run_dir import code_digest, read_state, update_state
 
 if TYPE_CHECKING:
-    from heartseg.tracking.mlflow import MlflowClient
+    from heartseg.tracking.client import MlflowClient
 
 PARENT = "mlflow.parentRunId"
 
@@ -79,7 +79,7 @@ class Job:
             title: the run's name.
             own: tags by which no other run of the cross-validation goes.
         """
-        from heartseg.tracking.mlflow import delete_runs, open_run
+        from heartseg.tracking.client import delete_runs, open_run
 
         known, recipe = read_state(folder).get("mlflow_run_id"), self.recipe.model_dump(mode="json")
         if known is None:  # a killed driver may have opened one and not noted its id
@@ -113,9 +113,9 @@ def open_job(name: str, params: Params, assigned: dict[str, int], folder: Path) 
     Raises:
         InputError: the store does not answer.
     """
-    from heartseg.tracking.lineage import lineage_tags, started_from
-    from heartseg.tracking.mlflow import connect, tracking_uri
-    from heartseg.tracking.records import collect_records, log_records
+    from heartseg.tracking.artifacts import collect_records, log_records
+    from heartseg.tracking.client import connect, tracking_uri
+    from heartseg.tracking.provenance import lineage_tags, started_from
 
     dataset = params.recipe(name).dataset
     uri = tracking_uri(Path.cwd())

@@ -9,29 +9,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from heartseg.data.privacy import case_names
 from heartseg.datasets import DATASETS
-from heartseg.evaluate import evaluate_model, pairs_of, predictor, summarise
+from heartseg.evaluation.evaluate import evaluate_model, pairs_of, predictor, summarise
+from heartseg.evaluation.register import register_model
 from heartseg.folds.job import Job
 from heartseg.paths import MODEL, prepared_path, write_whole
-from heartseg.privacy import case_names
-from heartseg.register import register_model
 from heartseg.text import csv_text
 
 if TYPE_CHECKING:
-    from heartseg.metrics.cases import Measured, Predict
-    from heartseg.models.packaged import PackagedModel
-    from heartseg.models.views import Tta
+    from heartseg.evaluation.cases import Measured, Predict
+    from heartseg.models.inference import PackagedModel
+    from heartseg.models.tta import Tta
 
 
 def judge_folds(job: Job, rows: pd.DataFrame) -> dict[str, Any]:
     """Predict every patient by the network that has not seen it; what was decided by that."""
     import torch
 
-    from heartseg.metrics.cases import joined, measure_cases
-    from heartseg.metrics.summary import headline
+    from heartseg.evaluation.cases import joined, measure_cases
+    from heartseg.evaluation.select import decide
+    from heartseg.evaluation.summary import headline
     from heartseg.models.trained import load_trained
-    from heartseg.models.views import views_of
-    from heartseg.training.postprocess import decide
+    from heartseg.models.tta import views_of
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     channels = job.recipe.model.in_channels
@@ -41,7 +41,7 @@ def judge_folds(job: Job, rows: pd.DataFrame) -> dict[str, Any]:
         model, _, training = load_trained(job.fold_dir(fold) / MODEL)
         frames = rows[rows["patient"].isin(job.patients(fold))]
         members.append((model.to(device), predictor(model, channels, device), frames))
-        facts.append({key: training[key] for key in ("fold", "epoch", "mlflow_run_id")})
+        facts.append(training.model_dump(include={"fold", "epoch", "mlflow_run_id"}))
 
     def pairs(tta: Tta) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for model, predict, frames in members:
@@ -65,8 +65,8 @@ def _report(
     job: Job, facts: list[dict[str, Any]], whole: Measured, decided: dict[str, Any]
 ) -> None:
     """Leave out_of_fold.csv and crossval.json, also in MLflow, and tell the folds' metrics."""
-    from heartseg.metrics.summary import headline, tidy
-    from heartseg.tracking.mlflow import log_evaluation
+    from heartseg.evaluation.summary import headline, tidy
+    from heartseg.tracking.client import log_evaluation
 
     table = pd.DataFrame([fact["metrics"] for fact in facts], dtype=float)
     mean, sd = table.mean().to_dict(), table.std(ddof=1).to_dict()
@@ -107,24 +107,33 @@ def register_ensemble(job: Job, decided: dict[str, Any]) -> None:
     """Save the folds' networks as one model, evaluate it on the held-out patients, register it."""
     from safetensors.torch import load_file
 
-    from heartseg.models.trained import TRAINING, WEIGHTS, save_ensemble
+    from heartseg.models.trained import (
+        WEIGHTS,
+        FoldOrigin,
+        TrainingRecord,
+        read_training,
+        save_ensemble,
+    )
     from heartseg.tracking.faults import without_password
 
     folders = [job.fold_dir(fold) / MODEL for fold in range(job.folds)]
-    trainings = [json.loads((f / TRAINING).read_text(encoding="utf-8")) for f in folders]
+    trainings = [read_training(folder) for folder in folders]
     name = f"{job.name}/{job.folds}folds"
-    training = {
-        "recipe_name": name,
-        "recipe": job.recipe.model_dump(mode="json"),
-        "data_digest": job.digest,
-        "tracking_uri": without_password(job.uri),
-        "experiment": job.experiment,
-        "mlflow_run_id": job.run_id,
-        "tags": job.tags | {"heartseg.recipe": name},
-        "epoch": ", ".join(str(own["epoch"]) for own in trainings),
-        "folds": [{k: own[k] for k in ("fold", "epoch", "mlflow_run_id")} for own in trainings],
-        "decided": decided,
-    }
+    training = TrainingRecord(
+        recipe_name=name,
+        recipe=job.recipe.model_dump(mode="json"),
+        data_digest=job.digest,
+        tracking_uri=without_password(job.uri),
+        experiment=job.experiment,
+        mlflow_run_id=job.run_id,
+        tags=job.tags | {"heartseg.recipe": name},
+        epoch=", ".join(str(own.epoch) for own in trainings),
+        folds=[
+            FoldOrigin.model_validate(own.model_dump(include={"fold", "epoch", "mlflow_run_id"}))
+            for own in trainings
+        ],
+        decided=decided,
+    )
     save_ensemble(job.results / MODEL, [load_file(f / WEIGHTS) for f in folders], training)
     evaluate_model(name, job.dataset, job.results, job.params)
     register_model(name, job.dataset, job.results, job.params)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from heartseg.config import Evaluate
+from heartseg.config.params import Evaluate
 from heartseg.metrics.bootstrap import NOT_NEGATIVE, named_interval
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from heartseg.config import Evaluate
+from heartseg.config.params import Evaluate
 
 FEWEST_PATIENTS = 5
 """With fewer patients no interval is given: 3 patients have only 10 different resamples."""

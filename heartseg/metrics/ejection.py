@@ -11,16 +11,19 @@ that says why.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import numpy as np
 
-from heartseg.datasets.camus import Camus
+from heartseg.datasets.camus import PHASES, VIEWS, Camus
 from heartseg.metrics import Spacing
 from heartseg.metrics.chamber import Chamber, largest_part, left_atrium, left_ventricle
 
 DISKS = 20
 MM3_PER_ML = 1000.0
+
+Masks = Mapping[tuple[str, str], tuple[np.ndarray, Spacing]]  # labels, spacing by (view, phase)
 
 
 def long_axis_length(labels: np.ndarray, spacing: Spacing) -> float:
@@ -157,3 +160,40 @@ def disk_volume(
 def area_length(area: float, other_area: float, length: float) -> float:
     """8 A B / (3 pi L) in mL, of areas in mm2 and a length in mm."""
     return 8 * area * other_area / (3 * math.pi * length) / MM3_PER_ML
+
+
+def biplane_ef(masks: Masks) -> float:
+    """Compute the biplane ejection fraction of a patient in percent.
+
+    Each phase has its own long axis. NaN if a view or a phase is absent or cannot be measured.
+    """
+    if any((view, phase) not in masks for view in VIEWS for phase in PHASES):
+        return np.nan
+    lv = {key: measured_or_none(left_ventricle, *mask) for key, mask in masks.items()}
+    return measured_or_nan(ejection_fraction, *(phase_volume(lv, phase) for phase in PHASES))
+
+
+def phase_volume(
+    lv: Mapping[tuple[str, str], Chamber | None], phase: str, length: float | None = None
+) -> float:
+    """Compute the biplane LV volume of a phase in mL; NaN if a view has no chamber."""
+    two, four = lv["2CH", phase], lv["4CH", phase]
+    return disk_volume(two, four, length=length) if two and four else np.nan
+
+
+def measured_or_none(
+    measurement: Callable[..., Chamber], labels: np.ndarray, spacing: Spacing
+) -> Chamber | None:
+    """Return the chamber of a mask; None if there is none, which summaries count as missing."""
+    try:
+        return measurement(labels, spacing)
+    except ValueError:
+        return None
+
+
+def measured_or_nan(measurement: Callable[..., float], *arguments: Any) -> float:
+    """Return the value of a measurement; NaN if it cannot be made."""
+    try:
+        return measurement(*arguments)
+    except ValueError:
+        return np.nan

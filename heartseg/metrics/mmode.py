@@ -18,6 +18,7 @@ from scipy import ndimage
 from heartseg.data.species import HUMAN as HUMAN  # with what is measured here
 from heartseg.data.species import MOUSE, Species
 from heartseg.data.species import SPECIES as SPECIES
+from heartseg.datasets import structure_mask
 from heartseg.metrics import Spacing
 from heartseg.metrics.beats import SMOOTHING, Beat, find_beats, rmssd_ms, sdnn_ms, smooth_pieces
 from heartseg.metrics.walls import Walls, longest_runs, trace_walls
@@ -166,3 +167,23 @@ def _median(values: Sequence[float]) -> float:
     """Median of the known values, NaN where there are none."""
     known = [value for value in values if np.isfinite(value)]
     return float(np.median(known)) if known else np.nan
+
+
+def window_row(
+    prediction: np.ndarray, reference: np.ndarray, spacing: Spacing, species: Species
+) -> dict[str, float]:
+    """LVIDd, LVIDs (mm), FS, EF by Teichholz (percent) and HR (1/min) of one M-mode window.
+
+    Each with the endings _reference and _predicted; NaN where it cannot be measured.
+    """
+    slowest, fastest = species.rates
+    row = {}
+    for labels, name in ((reference, "reference"), (prediction, "predicted")):
+        mask = structure_mask(labels, "mmode", "LV")
+        values = measure(mask, spacing, minimal_rate=slowest, maximal_rate=fastest, species=species)
+        row[f"lvidd_mm_{name}"] = values.lvidd_mm
+        row[f"lvids_mm_{name}"] = values.lvids_mm
+        row[f"fs_percent_{name}"] = values.fs_percent
+        row[f"ef_percent_{name}"] = values.ef_percent
+        row[f"hr_bpm_{name}"] = values.hr_bpm
+    return row

@@ -15,7 +15,7 @@ import pandas as pd
 from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
 
-from heartseg.config import Evaluate
+from heartseg.config.params import Evaluate
 from heartseg.data.prepared import decode_png
 from heartseg.datasets.camus import Camus
 from heartseg.metrics import Spacing

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from heartseg.metrics.summary import mean_of
-
 
 def normalised_entropy(probabilities: np.ndarray) -> np.ndarray:
     """Entropy of the class probabilities per pixel, 0 (sure) to 1 (all classes alike).
@@ -50,17 +48,11 @@ def case_uncertainty(entropy: np.ndarray, labels: np.ndarray) -> float:
     return float(entropy[heart].mean(dtype=np.float64)) if heart.any() else 1.0
 
 
-def doubt_and_dice(cases: pd.DataFrame, dataset: str) -> pd.DataFrame:
-    """Columns uncertainty and (mean) dice, a row per case, of the rows of cases.csv."""
-    doubt = cases.groupby("case_id")["uncertainty"].first()
-    return pd.DataFrame({"uncertainty": doubt, "dice": mean_of("dice", cases, dataset)})
-
-
 def summarise_uncertainty(pairs: pd.DataFrame) -> dict[str, Any]:
     """Whether uncertain cases are the bad ones.
 
     Args:
-        pairs: of `doubt_and_dice`.
+        pairs: of `heartseg.evaluation.summary.doubt_and_dice`.
 
     Returns:
         n; mean and max of the uncertainty (0 to 1); spearman_dice, Spearman's rank correlation

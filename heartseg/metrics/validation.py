@@ -10,8 +10,8 @@ import pandas as pd
 from heartseg.data.species import SPECIES, likely_species
 from heartseg.datasets import DATASETS
 from heartseg.datasets.mmode import Mmode
-from heartseg.metrics.clinical import biplane_ef
-from heartseg.metrics.summary import window_row
+from heartseg.metrics.ejection import biplane_ef
+from heartseg.metrics.mmode import window_row
 
 NO_EF_ERROR = 100.0
 """Error, in points, of an ejection fraction that the predicted masks do not allow to measure."""

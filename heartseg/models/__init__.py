@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from heartseg.recipe import (
+from heartseg.config.recipe import (
     DeepLabV3Config,
     DynUNetConfig,
     ModelConfig,
@@ -47,6 +47,6 @@ def build_network(config: ModelConfig, out_channels: int, *, pretrained: bool = 
 
             return build_dynunet(config, out_channels)
         case WindowCNNConfig():
-            from heartseg.models.quality import WindowCNN
+            from heartseg.models.window_cnn import WindowCNN
 
             return WindowCNN(config, out_channels)

@@ -11,9 +11,9 @@ from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.segmentation.deeplabv3 import ASPP, ASPPPooling, DeepLabHead
 from torchvision.models.segmentation.fcn import FCNHead
 
+from heartseg.config.recipe import DeepLabV3Config
 from heartseg.errors import InputError
 from heartseg.models.pretrained import load_backbone_weights, load_segmentation_weights
-from heartseg.recipe import DeepLabV3Config
 
 FIRST = {"resnet50": "conv1", "resnet101": "conv1", "mobilenet_v3_large": "0.0"}
 """Name of the first convolution in torchvision's backbones."""

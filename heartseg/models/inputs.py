@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from heartseg.config.recipe import Recipe
 from heartseg.data.frames import resample_frames
 from heartseg.errors import InputError
-from heartseg.recipe import Recipe
 
 
 def frames_of(channels: int) -> int:

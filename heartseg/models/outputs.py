@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from heartseg.config.recipe import Recipe
 from heartseg.datasets import DATASETS
-from heartseg.recipe import Recipe
 
 
 def output_channels(recipe: Recipe) -> int:

@@ -29,7 +29,7 @@ from heartseg.errors import InputError, one_line
 from heartseg.paths import CARD
 
 if TYPE_CHECKING:
-    from heartseg.models.packaged import PackagedModel
+    from heartseg.models.inference import PackagedModel
 
 PROGRAM = "model.pt2"
 ONNX = "model.onnx"
@@ -78,7 +78,7 @@ class Package:
         from safetensors.torch import load
 
         from heartseg.models.trained import build_model
-        from heartseg.models.views import views_of
+        from heartseg.models.tta import views_of
 
         try:
             weights = load(self.weights)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from heartseg.config.recipe import QuickNATConfig
 from heartseg.models.padding import pad_to_multiple
-from heartseg.recipe import QuickNATConfig
 
 DEPTH = 4  # encoders, and as many decoders
 

@@ -6,8 +6,8 @@ import torch
 from monai.networks.nets import DynUNet, UNet
 from torch import nn
 
+from heartseg.config.recipe import DynUNetConfig, UNetConfig
 from heartseg.models.padding import pad_to_multiple
-from heartseg.recipe import DynUNetConfig, UNetConfig
 
 
 class AnySize(nn.Module):

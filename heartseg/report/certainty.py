@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from heartseg.config.nested import get
 from heartseg.metrics.calibration import BINS
-from heartseg.nested import get
 from heartseg.report.markdown import number, table
 
 

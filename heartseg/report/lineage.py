@@ -14,7 +14,7 @@ UNKNOWN = "[yellow]not recorded[/]"
 
 
 def chain_tree(chain: dict[str, Any], title: str) -> Tree:
-    """All that made a model: from `heartseg.tracking.chain.read_chain`."""
+    """All that made a model: from `heartseg.tracking.lineage.read_chain`."""
     tree = Tree(f"[bold]{escape(title)}[/]")
     run, data = chain["run"], chain["data"]
     if (model := chain["model"]) is not None:
@@ -54,7 +54,7 @@ def chain_tree(chain: dict[str, Any], title: str) -> Tree:
 
 
 def users_tree(groups: Sequence[dict[str, Any]], title: str) -> Tree:
-    """All that was made of some data: from `heartseg.tracking.users.find_users`."""
+    """All that was made of some data: from `heartseg.tracking.descendants.find_users`."""
     tree = Tree(f"[bold]{escape(title)}[/]")
     for group in groups:
         words = f"{_text(group['dataset'])} from {_text(group['source'])}"

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from heartseg.data.prepared import decode_png
+from heartseg.data.privacy import CaseNames
 from heartseg.metrics.quality import THRESHOLD, area_under_roc
-from heartseg.privacy import CaseNames
 from heartseg.report.colours import BAD, BLUE, GOOD, GREY
 
 EXAMPLES = 6  # of either label

@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from heartseg.nested import leaves
+from heartseg.config.nested import leaves
 from heartseg.text import printable
 
 NOT_COMPARED = ("weights_md5", "selected_on_it")  # of report.json; the former is the other check

@@ -14,16 +14,16 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, Field
 
-from heartseg.data.camus_names import parse_frame
+from heartseg.data.camus.names import parse_frame
 from heartseg.data.images import stem_of
 from heartseg.data.species import SPECIES
 from heartseg.datasets import DATASETS
+from heartseg.datasets.camus import PHASES, VIEWS
 from heartseg.metrics import Spacing
-from heartseg.metrics.clinical import PHASES, VIEWS
 from heartseg.metrics.mmode import measure
 from heartseg.metrics.sequence import lv_curves, summarise_curves
-from heartseg.predicting.files import Job
-from heartseg.predicting.tables import Mask, add_flags, clinical_rows, frame_rows
+from heartseg.prediction.files import Job
+from heartseg.prediction.tables import Mask, add_flags, clinical_rows, frame_rows
 from heartseg.report.overlay import outlines
 
 PICTURE_SIDE = 800

@@ -18,7 +18,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp
 
-from heartseg.data.camus_names import parse_frame
+from heartseg.data.camus.names import parse_frame
 from heartseg.data.images import KINDS, Images, stem_of
 from heartseg.datasets import DATASETS
 from heartseg.metrics.plausibility import CASE_FLAGS, PATIENT_FLAGS

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from heartseg.cluster import train as ray_train
 from heartseg.errors import InputError
 from heartseg.models.package import Package
-from heartseg.predicting.segmenter import PIXELS_AT_ONCE
+from heartseg.prediction.segmenter import PIXELS_AT_ONCE
 from heartseg.serving.service import Unavailable
-from heartseg.training import ray_train
 
 # Read when ray.serve is imported. A replica that computes on all cores answers no sooner than this
 # how much it has to do; Ray's own 0.1 s make it ask again and again.

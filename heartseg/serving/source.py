@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from heartseg.models.package import Package
-from heartseg.predicting.source import read_model, store_uri
+from heartseg.prediction.source import read_model, store_uri
 
 
 @dataclass(frozen=True)

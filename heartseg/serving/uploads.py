@@ -16,10 +16,10 @@ from typing import BinaryIO
 from fastapi import HTTPException
 from PIL import Image
 
-from heartseg.data.dicom import SIZES as DICOM_SIZES
-from heartseg.data.dicom import check_picture
+from heartseg.data.formats.dicom import SIZES as DICOM_SIZES
+from heartseg.data.formats.dicom import check_picture
+from heartseg.data.formats.nifti import GZIP, header_of
 from heartseg.data.images import HEAD, Images, kind_of, not_understood, read_images
-from heartseg.data.nifti import GZIP, header_of
 from heartseg.errors import InputError, one_line
 from heartseg.serving.limits import Limits
 
@@ -158,7 +158,7 @@ def _dicom_sizes(path: Path) -> Sizes:
 
 
 def _metaimage_sizes(path: Path) -> Sizes:
-    from heartseg.data.metaimage import read_header, shape_of
+    from heartseg.data.formats.metaimage import read_header, shape_of
 
     width, height, *more = shape_of(read_header(path))
     return math.prod(more), height, width
@@ -166,7 +166,7 @@ def _metaimage_sizes(path: Path) -> Sizes:
 
 def _video_sizes(kind: str) -> Callable[[Path], Sizes]:
     def read(path: Path) -> Sizes:
-        from heartseg.data.video import sizes_of
+        from heartseg.data.formats.video import sizes_of
 
         return sizes_of(path, kind)
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from heartseg.config import PARAMS_FILE
+from heartseg.config.params import PARAMS_FILE
 from heartseg.errors import InputError
 from heartseg.training.run_dir import hold, read_state, update_state
 

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import yaml
 
-from heartseg.config import PARAMS_FILE, Params, Train
+from heartseg.config.params import PARAMS_FILE, Params, Train
+from heartseg.config.recipe import WEIGHTS_FIELDS
+from heartseg.config.sweep_file import RECIPE, SweepFile
 from heartseg.data.prepared import file_digest, read_metadata
+from heartseg.data.privacy import case_names
 from heartseg.datasets import DATASETS
 from heartseg.errors import InputError
 from heartseg.paths import prepared_path, sweep_results_dir
-from heartseg.privacy import case_names
-from heartseg.recipe import WEIGHTS_FIELDS
-from heartseg.sweeps.file import RECIPE, SweepFile
 from heartseg.training.run_dir import code_digest, code_files, read_state, update_state
 
 if TYPE_CHECKING:
-    from heartseg.tracking.mlflow import MlflowClient
+    from heartseg.tracking.client import MlflowClient
     from heartseg.tracking.sweep_tracker import SweepRun
 
 
@@ -138,9 +138,9 @@ def check_data(job: Job) -> None:
 
 def open_sweep_run(client: MlflowClient, job: Job, folder: Path, identity: str) -> SweepRun:
     """The sweep's own run in MLflow, new or continued."""
-    from heartseg.tracking.lineage import lineage_tags, started_from
-    from heartseg.tracking.mlflow import delete_runs, open_run
-    from heartseg.tracking.records import collect_records, log_records
+    from heartseg.tracking.artifacts import collect_records, log_records
+    from heartseg.tracking.client import delete_runs, open_run
+    from heartseg.tracking.provenance import lineage_tags, started_from
     from heartseg.tracking.sweep_tracker import SweepRun
 
     tags = lineage_tags(Path.cwd(), job.dataset, job.prepared)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, cast
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from heartseg.config import Params
-from heartseg.sweeps.file import SweepFile, Values
-from heartseg.sweeps.ranges import Choice, Integers, LogUniform, Range, Scalar, Uniform
+from heartseg.config.params import Params
+from heartseg.config.ranges import Choice, Integers, LogUniform, Range, Scalar, Uniform
+from heartseg.config.sweep_file import SweepFile, Values
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner

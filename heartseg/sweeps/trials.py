@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from heartseg.config import Params
+from heartseg.config.params import Params
+from heartseg.config.recipe import Recipe
+from heartseg.config.sweep_file import SweepFile, Values
+from heartseg.data.privacy import CaseNames
 from heartseg.errors import InputError
-from heartseg.privacy import CaseNames
-from heartseg.recipe import Recipe
-from heartseg.sweeps.file import SweepFile, Values
 from heartseg.sweeps.folder import trial_dir
 from heartseg.sweeps.study import REASON, Search
 from heartseg.tracking.sweep_tracker import Outcome, SweepTracker
@@ -23,7 +23,7 @@ from heartseg.training.run_dir import clear_checkpoints, read_state, update_stat
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-    from heartseg.training.ray_tune import TrialPlan
+    from heartseg.cluster.tune import TrialPlan
 
 CUT_OFF = Outcome("cut off", reason="the sweep ended before it; the same command goes on with it")
 
@@ -43,7 +43,7 @@ class Row:
 
 
 class SweepTrials:
-    """The `Trials` of `heartseg.training.ray_tune.run_trials`.
+    """The `Trials` of `heartseg.cluster.tune.run_trials`.
 
     Attributes:
         rows: of all trials so far, by number, for the display.
@@ -79,7 +79,7 @@ class SweepTrials:
                 self._take_over(trial)
 
     def next(self) -> TrialPlan | None:
-        from heartseg.training.ray_tune import TrialPlan
+        from heartseg.cluster.tune import TrialPlan
 
         while (suggestion := self.search.next()) is not None:
             number, values = suggestion.number, suggestion.values

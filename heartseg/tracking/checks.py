@@ -14,9 +14,9 @@ from heartseg.checks.check import Check
 from heartseg.checks.node import clock_check
 from heartseg.errors import InputError, one_line
 from heartseg.text import printable
+from heartseg.tracking.client import connect, repository_root, tracking_uri
 from heartseg.tracking.credentials import check_credentials_file, credentials_file
 from heartseg.tracking.faults import UNKNOWN, first_line, store_errors, without_password
-from heartseg.tracking.mlflow import connect, repository_root, tracking_uri
 from heartseg.tracking.moved import artifact_folder, former_folders
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from heartseg.data.privacy import ID_COLUMNS
 from heartseg.errors import InputError
-from heartseg.privacy import ID_COLUMNS
 from heartseg.text import printable, unguarded
-from heartseg.tracking import records
-from heartseg.tracking.chain import Subject, find_subject, read_recipe
+from heartseg.tracking import artifacts
 from heartseg.tracking.faults import writing_to_store
+from heartseg.tracking.lineage import Subject, find_subject, read_recipe
 from heartseg.tracking.registry import POSTPROCESS_TAG, TTA_TAG, WEIGHTS_TAG
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def read_evaluated(client: MlflowClient, uri: str) -> Evaluated:
         found = client.search_model_versions(f"run_id = '{subject.run_id}'")
         version = max(found, key=lambda one: int(one.version)) if found else None
     files = {
-        name: records.read_artifact(client, subject.run_id, f"evaluation/{name}")
+        name: artifacts.read_artifact(client, subject.run_id, f"evaluation/{name}")
         for name in ("report.json", "cases.csv", "clinical.csv")
     }
     return Evaluated(
@@ -83,7 +83,7 @@ def read_evaluated(client: MlflowClient, uri: str) -> Evaluated:
         model_uri=None if version is None else f"models:/{version.name}/{version.version}",
         dataset=subject.tags["heartseg.dataset"],
         recipe=printable(read_recipe(client, subject) or {}),
-        metrics=printable(records.read_json(files["report.json"]) or {}),
+        metrics=printable(artifacts.read_json(files["report.json"]) or {}),
         cases=_table(files["cases.csv"]),
         clinical=_table(files["clinical.csv"]),
     )

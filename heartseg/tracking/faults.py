@@ -102,7 +102,7 @@ def fault_of_store(error: BaseException) -> str | None:
     """
     if not is_unreachable(error):
         return None
-    from heartseg.tracking.mlflow import tracking_uri
+    from heartseg.tracking.client import tracking_uri
 
     return explain(error, tracking_uri(Path.cwd()))
 

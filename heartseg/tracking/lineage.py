@@ -1,282 +1,212 @@
-"""Lineage: which code, data and libraries made a model, as far as git and DVC know it."""
+"""The chain behind a model, as its run in MLflow tells it."""
 
 from __future__ import annotations
 
-import getpass
-import hashlib
-import os
-import platform
-import subprocess
-import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from importlib.metadata import distributions, version
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from heartseg.config import PARAMS_FILE, load_params
-from heartseg.data.prepared import file_digest
+from heartseg.data.privacy import WITHHELD
+from heartseg.errors import InputError
+from heartseg.text import printable
+from heartseg.tracking import artifacts
+from heartseg.tracking.faults import nothing_at, store_errors
+from heartseg.tracking.provenance import NONE, cached_file, find_data, git
+from heartseg.tracking.registry import POSTPROCESS_TAG, WEIGHTS_TAG
 
-NONE = "none"
-LOCK = "dvc.lock"
-PATCH_TAG = "git.patch_md5"
-REQUIREMENTS = "requirements.lock"
-LIBRARIES = ("heartseg", "torch", "ray", "mlflow")
-FILED = (
-    "git.branch",
-    "dvc.prepared_in_lock",
-    "dvc.experiment",
-    "heartseg.code_md5",
-    "heartseg.lock_md5",
-    "version.",
-    "machine.",
-)
-"""Beginnings of the facts that are kept in lineage/*.json only: no run is searched by them."""
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
+
+STARTED_TAG = "heartseg.started_from"
+Cases = dict[str, dict[str, list[str]]]
+"""{split: {patient: [case]}}"""
 
 
-def lineage_tags(root: Path, dataset: str, prepared: Path) -> dict[str, str]:
-    """Facts that lead from a run to the exact code and data it used.
+@dataclass(frozen=True)
+class Subject:
+    """A run, and the model version that was asked for, if it was one."""
 
-    `searchable` says which of them become tags of the run in MLflow.
+    run: Run
+    version: ModelVersion | None
 
-    Works outside of git and DVC too; what is not known is then "none".
+    @property
+    def tags(self) -> dict[str, str]:
+        return self.run.data.tags
 
-    Args:
-        root: the folder of params.yaml; in a temporary experiment of DVC, that copy's.
-        dataset: its name in params.yaml.
-        prepared: the prepared dataset's Parquet file.
+    @property
+    def run_id(self) -> str:
+        return self.run.info.run_id
 
-    Returns:
-        git.commit, git.branch, git.dirty ("true" or "false": tracked changes other than
-        dvc.lock and the outputs of stages, or untracked code), git.patch_md5 (of
-        `working_patch`), dvc.source (path),
-        dvc.source_md5 (as DVC recorded it for the prepare stage or for `dvc add`),
-        dvc.prepared_md5 (of the file itself),
-        dvc.prepared_in_lock ("true" where dvc.lock names that very file), dvc.experiment,
-        heartseg.dataset, heartseg.lock_md5 (of requirements.lock), version.python and those of
-        the main libraries, and the tags by which MLflow itself shows commit and user.
+    @property
+    def weights_md5(self) -> str | None:
+        """Of weights.safetensors; None for a run that was not evaluated."""
+        if self.version is not None:
+            return self.version.tags.get(WEIGHTS_TAG)
+        return self.tags.get("eval.weights_md5")
+
+
+def find_subject(client: MlflowClient, uri: str) -> Subject:
+    """What "models:/NAME@ALIAS", "models:/NAME/VERSION" or "runs:/ID" names.
+
+    Raises:
+        InputError: there is no such thing, or heartseg did not make it.
     """
-    stages = _locked_stages(root)
-    patch = working_patch(root)
-    tags = {
-        **git_tags(root),
-        PATCH_TAG: patch_md5(patch),
-        **_data_tags(root, stages, dataset, prepared),
-        "heartseg.dataset": dataset,
-        "heartseg.lock_md5": lock_digest(root),
-        "version.python": platform.python_version(),
-        **{f"version.{name}": version(name) for name in LIBRARIES},
-        "mlflow.user": _user(),
-    }
-    if tags["git.commit"] != NONE:
-        tags["mlflow.source.git.commit"] = tags["git.commit"]
-    return tags
-
-
-def searchable(facts: dict[str, str]) -> dict[str, str]:
-    """The facts by which runs are searched, which MLflow keeps as tags of the run.
-
-    `heartseg.tracking.records` keeps all of them as files of the run.
-    """
-    return {key: value for key, value in facts.items() if not key.startswith(FILED)}
-
-
-def git_tags(root: Path) -> dict[str, str]:
-    """git.commit, git.branch and git.dirty of the working tree, as in `lineage_tags`."""
-    if git(root, "rev-parse", "--show-toplevel") is None:
-        return {"git.commit": NONE, "git.branch": NONE, "git.dirty": NONE}
-    commit = git(root, "rev-parse", "--verify", "HEAD")
-    # Without a commit the code stands nowhere.
-    dirty = commit is None or bool(_changed(root))
-    return {
-        "git.commit": commit or NONE,
-        "git.branch": git(root, "symbolic-ref", "--short", "HEAD") or NONE,  # none: detached
-        "git.dirty": str(dirty).lower(),
-    }
-
-
-def working_patch(root: Path) -> str:
-    """What `git apply` needs to make the last commit into the working tree; "" without changes.
-
-    Holds the changes that make a tree dirty in `lineage_tags`, new files of heartseg among them.
-    """
-    if git(root, "rev-parse", "--verify", "HEAD") is None or not (paths := _changed(root)):
-        return ""
-    with tempfile.TemporaryDirectory() as folder:
-        # In an index of its own, so that what the user has staged stays as it is.
-        own = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
-        git(root, "read-tree", "HEAD", extra=own)
-        git(root, "add", "--all", "--", *map(str, paths), extra=own)
-        patch = git(root, "diff", "--cached", "--binary", "--no-renames", "HEAD", extra=own)
-    return f"{patch}\n\n" if patch else ""  # a binary hunk ends with an empty line
-
-
-def _changed(root: Path) -> list[Path]:
-    """Tracked files that differ from the last commit, and new code; not what DVC writes."""
-    top, stages = git(root, "rev-parse", "--show-toplevel"), _locked_stages(root)
-    names = (git(root, "diff", "--name-only", "--no-renames", "-z", "HEAD") or "").split("\0")
-    changed = {(Path(str(top)) / name).resolve() for name in names if name}
-    new = git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", "heartseg")
-    changed |= {root.resolve() / name for name in (new or "").split("\0") if name}
-    return sorted(p for p in changed if not _is_written_by_dvc(p, root.resolve(), stages))
-
-
-def git(root: Path, *arguments: str, extra: dict[str, str] | None = None) -> str | None:
-    """What git prints; None where there is no git, no repository or no such thing.
-
-    Args:
-        root: the folder that git works in.
-        arguments: of git.
-        extra: environment variables beside the process's own.
-    """
+    kind, _, rest = uri.partition(":/")
+    version = None
     try:
-        done = subprocess.run(
-            ["git", "-C", str(root), *arguments],
-            env=os.environ | (extra or {}),
-            capture_output=True,
-            check=False,
-        )
-    except FileNotFoundError:
-        return None
-    # Bytes as they are: a patch may hold lines that end otherwise or are no UTF-8.
-    text = done.stdout.decode(errors="surrogateescape")
-    return text.strip("\n") if done.returncode == 0 else None
+        if kind == "models":
+            name, _, alias = rest.partition("@")
+            if alias:
+                version = client.get_model_version_by_alias(name, alias)
+            else:
+                name, _, number = rest.rpartition("/")
+                version = client.get_model_version(name, number)
+        run_id = rest.split("/")[0] if version is None else str(version.run_id)
+        subject = Subject(client.get_run(run_id), version)
+    except store_errors() as error:
+        raise nothing_at(uri, client, error) from None
+    if "dvc.prepared_md5" not in subject.tags:
+        raise InputError(f"{uri} was not trained by heartseg: its run tells of no prepared dataset")
+    return subject
 
 
-def _is_written_by_dvc(path: Path, root: Path, stages: dict[str, Any]) -> bool:
-    """Whether a tracked file is dvc.lock or lies in the output of a stage."""
-    outputs = [root / out["path"] for stage in stages.values() for out in stage.get("outs", [])]
-    return path == root / LOCK or any(path.is_relative_to(output) for output in outputs)
-
-
-def _locked_stages(root: Path) -> dict[str, Any]:
-    if not (root / LOCK).exists():
-        return {}
-    return yaml.safe_load((root / LOCK).read_text(encoding="utf-8"))["stages"]
-
-
-def _data_tags(root: Path, stages: dict[str, Any], dataset: str, prepared: Path) -> dict[str, str]:
-    source = load_params(root / PARAMS_FILE).datasets.of(dataset).source
-    stage = stages.get(f"prepare@{dataset}", {})
-    source_md5 = _recorded(stage.get("deps", []), root / source, root)
-    added = root / f"{source}.dvc"
-    if source_md5 is None and added.exists():
-        outs = yaml.safe_load(added.read_text(encoding="utf-8"))["outs"]
-        source_md5 = outs[0].get("md5")
-    digest = file_digest(prepared)
-    recorded = _recorded(stage.get("outs", []), root / prepared, root)
-    return {
-        "dvc.source": source.as_posix(),
-        "dvc.source_md5": source_md5 or NONE,
-        "dvc.prepared_md5": digest,
-        "dvc.prepared_in_lock": NONE if not stages else str(recorded == digest).lower(),
-        "dvc.experiment": os.environ.get("DVC_EXP_NAME", NONE),
-    }
-
-
-def _recorded(entries: list[dict[str, Any]], path: Path, root: Path) -> str | None:
-    """The MD5 that dvc.lock holds for a dependency or output."""
-    wanted = Path(os.path.abspath(path))
-    for entry in entries:
-        if Path(os.path.abspath(root / entry["path"])) == wanted:
-            return entry.get("md5")
-    return None
-
-
-def lock_digest(root: Path) -> str:
-    """MD5 of requirements.lock; "none" where there is none."""
-    path = root / REQUIREMENTS
-    return file_digest(path) if path.exists() else NONE
-
-
-def started_from(files: list[Path]) -> dict[str, str]:
-    """Tag with the MD5 of the files of weights that a training starts from, if there are any."""
-    return {"heartseg.started_from": " ".join(map(file_digest, files))} if files else {}
-
-
-def environment() -> dict[str, str]:
-    """Version by name of all packages that are installed, heartseg apart: its commit says more."""
-    found = {str(d.name).lower().replace("_", "-"): d.version for d in distributions()}
-    return {name: found[name] for name in sorted(found) if name != "heartseg"}
-
-
-def find_data(root: Path, md5: str) -> Path | None:
-    """The folder of DVC's cache, if that has an object whole.
+def read_chain(client: MlflowClient, root: Path, subject: Subject) -> dict[str, Any]:
+    """All that made a model, nested, as it may be shown; what is not known is None.
 
     Args:
+        client: from `connect`.
         root: the repository.
-        md5: the object's hash; ends with ".dir" for a folder, whose files must then be there too.
+        subject: from `find_subject`.
     """
-    with _open_cache(root, md5, remote=False) as found:
-        return None if found is None else Path(found[0].path)
+    tags = artifacts.read_facts(client, subject.run)
+    info = subject.run.info
+    parent = tags.get("mlflow.parentRunId")
+    cases = read_cases(client, root, subject.run)
+    counts = None if cases is None else {split: len(found) for split, found in cases.items()}
+    known = {key: None if value == NONE else value for key, value in tags.items()}
+    found = {
+        "model": None if subject.version is None else _model(subject.version),
+        "run": about_run(subject.run) | {"experiment": _experiment(client, info.experiment_id)},
+        "sweep": None
+        if parent is None
+        else {
+            "run_id": parent,
+            "name": known.get("heartseg.sweep"),
+            "trial": known.get("heartseg.trial"),
+            "values": dict(subject.run.data.params),
+        },
+        "recipe": {"name": known.get("heartseg.recipe"), "values": read_recipe(client, subject)},
+        "started_from": [
+            {"weights_md5": md5, "models": _names(versions_with(client, md5))}
+            for md5 in tags.get(STARTED_TAG, "").split()
+        ],
+        "code": {
+            "commit": known.get("git.commit"),
+            "branch": known.get("git.branch"),
+            "here": git(root, "cat-file", "-e", f"{tags.get('git.commit')}^{{commit}}") is not None,
+            "dirty": known.get("git.dirty"),
+            "patch_md5": known.get("git.patch_md5"),
+            "code_md5": known.get("heartseg.code_md5"),
+            "dvc_experiment": known.get("dvc.experiment"),
+        },
+        "data": {
+            "dataset": known.get("heartseg.dataset"),
+            "source": known.get("dvc.source"),
+            "source_md5": known.get("dvc.source_md5"),
+            "source_in_cache": is_cached(root, known.get("dvc.source_md5")),
+            "prepared_md5": known["dvc.prepared_md5"],
+            "prepared_in_cache": is_cached(root, known["dvc.prepared_md5"]),
+            "patients": counts,
+        },
+        "environment": {"lock_md5": known.get("heartseg.lock_md5")} | _below(known, "version."),
+        "machine": _below(known, "machine."),
+    }
+    return printable(found)
 
 
-def check_out(root: Path, md5: str, place: Path) -> bool:
-    """Bring an object from DVC's cache, or from the default remote, to a place of its own.
+def read_recipe(client: MlflowClient, subject: Subject) -> dict[str, Any] | None:
+    """The recipe that the run kept."""
+    text = artifacts.read_artifact(client, subject.run_id, "recipe.yaml")
+    return None if text is None else yaml.safe_load(text)
 
-    Returns:
-        Whether one of them had it; otherwise nothing is written.
+
+def read_cases(client: MlflowClient, root: Path, run: Run) -> Cases | None:
+    """The cases as the run kept them, or from the dataset in DVC's cache."""
+    cached = cached_cases(root, run.data.tags["dvc.prepared_md5"])
+    return next(itertools.chain(kept_cases(client, [run]), cached), None)
+
+
+def kept_cases(client: MlflowClient, runs: Sequence[Run]) -> Iterator[Cases]:
+    """The lists of cases that runs keep, but those that withhold names.
+
+    Names are real ones, or hashed by the key of whoever started the run.
     """
-    from dvc_data.hashfile.checkout import checkout
-    from dvc_objects.fs.local import LocalFileSystem
-
-    with _open_cache(root, md5, remote=True) as found:
-        if found is not None:
-            cache, content = found
-            checkout(str(place), LocalFileSystem(), content, cache, force=True, quiet=True)
-        return found is not None
-
-
-@contextmanager
-def _open_cache(root: Path, md5: str, *, remote: bool) -> Iterator[tuple[Any, Any] | None]:
-    """DVC's cache and the whole object in it; None where it is not to be had."""
-    from dvc.config import ConfigError
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-    from dvc_data.hashfile import check, load
-    from dvc_data.hashfile.hash_info import HashInfo
-    from dvc_objects.errors import ObjectFormatError
-
-    info, missing = HashInfo("md5", md5), (FileNotFoundError, ObjectFormatError)
-
-    def content(cache: Any) -> Any:
-        with suppress(*missing):
-            found = load(cache, info)
-            check(cache, found)
-            return found
-        return None
-
-    with ExitStack() as stack:
-        found = None
-        with suppress(DvcException, ConfigError, OSError):  # no repository, no remote, not there
-            repo = stack.enter_context(Repo(str(root)))
-            cache = repo.cache.local
-            found = content(cache)
-            if found is None and remote:
-                repo.cloud.pull({info})
-                found = content(cache)
-                if found is None and info.isdir:  # DVC skips what is in a folder that it knows
-                    tree: Any = load(cache, info)
-                    repo.cloud.pull({child for _, _, child in tree})
-                    found = content(cache)
-        yield None if found is None else (cache, found)
+    seen: set[str] = set()
+    for run in runs:
+        place = run.data.tags.get("mlflow.parentRunId", run.info.run_id)
+        if place in seen:  # a sweep keeps one list for all of its trials
+            continue
+        seen.add(place)
+        text = artifacts.read_record(client, run, artifacts.CASES)
+        if text is not None and f'"{WITHHELD}"' not in text:
+            yield artifacts.read_json(text)
 
 
-def cached_file(cache: Path, md5: str) -> Path:
-    """Where the cache's folder keeps a file."""
-    return cache / md5[:2] / md5[2:]
+def cached_cases(root: Path, prepared_md5: str) -> Iterator[Cases]:
+    """The list of cases, by real names, of a prepared dataset; none where DVC's cache lacks it."""
+    cache = find_data(root, prepared_md5)
+    if cache is not None:
+        yield artifacts.split_cases(cached_file(cache, prepared_md5))
 
 
-def patch_md5(patch: str) -> str:
-    """MD5 of a patch's bytes, as in the tag git.patch_md5; "none" for an empty one."""
-    content = patch.encode(errors="surrogateescape")
-    return hashlib.md5(content, usedforsecurity=False).hexdigest() if patch else NONE
+def versions_with(client: MlflowClient, weights_md5: str) -> list[ModelVersion]:
+    """The model versions with these weights."""
+    return list(client.search_model_versions(f"tags.`{WEIGHTS_TAG}` = '{weights_md5}'"))
 
 
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container whose user has no name
-        return NONE
+def _model(version: ModelVersion) -> dict[str, Any]:
+    tags = version.tags
+    return {
+        "name": version.name,
+        "version": str(version.version),
+        "aliases": list(version.aliases),
+        "weights_md5": tags.get(WEIGHTS_TAG),
+        "postprocess": tags.get(POSTPROCESS_TAG),
+        "evaluation": _below(tags, "eval."),
+        "reason": tags.get("heartseg.reason"),
+    }
+
+
+def about_run(run: Run) -> dict[str, Any]:
+    """A run in a few words."""
+    return {
+        "id": run.info.run_id,
+        "name": run.info.run_name,
+        "status": run.info.status,
+        "started": run.info.start_time,
+        "user": run.data.tags.get("mlflow.user"),
+        "deleted": run.info.lifecycle_stage == "deleted",
+    }
+
+
+def _experiment(client: MlflowClient, experiment_id: str) -> str:
+    return client.get_experiment(experiment_id).name
+
+
+def _below(values: dict[str, Any], prefix: str) -> dict[str, Any]:
+    return {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
+
+
+def is_cached(root: Path, md5: str | None) -> bool | None:
+    """Whether DVC's cache has the object; None where no hash is known."""
+    return None if md5 is None else find_data(root, md5) is not None
+
+
+def _names(versions: list[ModelVersion]) -> list[str]:
+    return [f"{version.name}/{version.version}" for version in versions]

@@ -6,7 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from heartseg.nested import get
+from heartseg.config.nested import get
 from heartseg.paths import CARD
 from heartseg.report.markdown import number, table, with_interval
 

@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from heartseg.config import Tracking
+from heartseg.config.params import Tracking
 from heartseg.errors import InputError
 from heartseg.paths import write_whole
-from heartseg.tracking.lineage import git_tags
-from heartseg.tracking.mlflow import connect, repository_root, shown_uri, tracking_uri
+from heartseg.tracking.client import connect, repository_root, shown_uri, tracking_uri
+from heartseg.tracking.provenance import git_tags
 from heartseg.training.run_dir import RUNS
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ class Pending:
         dataset: the dataset's name.
         results: folder of the results, relative to the repository.
         weights_md5: of the model that the results belong to.
-        store: `heartseg.tracking.mlflow.shown_uri` of the store.
-        git: `heartseg.tracking.lineage.git_tags` when the stage ran.
+        store: `heartseg.tracking.client.shown_uri` of the store.
+        git: `heartseg.tracking.provenance.git_tags` when the stage ran.
     """
 
     stage: Literal["evaluate", "register"]

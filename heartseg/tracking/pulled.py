@@ -15,8 +15,8 @@ import numpy as np
 from heartseg.errors import InputError
 from heartseg.paths import CARD
 from heartseg.text import printable
+from heartseg.tracking.client import connect
 from heartseg.tracking.faults import nothing_at, store_errors
-from heartseg.tracking.mlflow import connect
 from heartseg.tracking.notes import first_page
 from heartseg.tracking.registry import use_store
 

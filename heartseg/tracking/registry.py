@@ -7,21 +7,23 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from heartseg.data.prepared import file_digest
-from heartseg.privacy import CaseNames
+from heartseg.data.privacy import CaseNames
 from heartseg.text import printable
-from heartseg.tracking.mlflow import (
+from heartseg.tracking.artifacts import FACTS, FOLDER, facts_text, log_records
+from heartseg.tracking.client import (
     connect,
     open_run,
     run_of,
 )
-from heartseg.tracking.records import FACTS, FOLDER, facts_text, log_records
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+
+    from heartseg.models.trained import TrainingRecord
 
 
 Alias = Literal["champion", "challenger"]
@@ -63,7 +65,7 @@ class Promotion:
 
 
 def find_run(
-    client: MlflowClient, training: dict[str, Any], data_source: Path, names: CaseNames
+    client: MlflowClient, training: TrainingRecord, data_source: Path, names: CaseNames
 ) -> str:
     """The training's run, or one that stands for it in this store.
 
@@ -71,7 +73,7 @@ def find_run(
 
     Args:
         client: from `use_store`.
-        training: training.json.
+        training: Record of the training.
         data_source: the prepared dataset.
         names: how its cases may be shown.
     """
@@ -83,18 +85,18 @@ def find_run(
         client.delete_run(run_id)  # a command that was killed while it opened it
     run_id = open_run(
         client,
-        experiment=training["experiment"],
-        name=training["recipe_name"] + ELSEWHERE,
-        params=training["recipe"],
-        texts={"recipe.yaml": training["recipe"]},
-        dataset=training["recipe"]["dataset"],
+        experiment=training.experiment,
+        name=training.recipe_name + ELSEWHERE,
+        params=training.recipe,
+        texts={"recipe.yaml": training.recipe},
+        dataset=training.recipe["dataset"],
         data_source=data_source.as_posix(),
-        data_digest=training["data_digest"],
-        tags=training["tags"],
+        data_digest=training.data_digest,
+        tags=training.tags,
     )
-    if file_digest(data_source) == training["data_digest"]:
-        log_records(client, run_id, training.get("records", {}), data_source, names)
-    client.log_text(run_id, facts_text(training["tags"]), f"{FOLDER}/{FACTS}")
+    if file_digest(data_source) == training.data_digest:
+        log_records(client, run_id, training.records, data_source, names)
+    client.log_text(run_id, facts_text(training.tags), f"{FOLDER}/{FACTS}")
     client.set_terminated(run_id)
     return run_id
 
@@ -162,7 +164,7 @@ def promote(
     process sets the alias last sees the announcements of all others.
 
     Args:
-        client: from `heartseg.tracking.mlflow.connect`.
+        client: from `heartseg.tracking.client.connect`.
         name: the registered model.
         version: the version that asks for promotion.
         mode: whether a greater or a smaller value is better.

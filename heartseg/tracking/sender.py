@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heartseg.paths import write_whole
-from heartseg.tracking.records import FOLDER, MACHINE, facts_text
+from heartseg.tracking.artifacts import FOLDER, MACHINE, facts_text
 from heartseg.training.journal import JOURNAL, parse_line
 from heartseg.training.machine import machine_tags
 
@@ -53,7 +53,7 @@ class _Reader:
 
     Args:
         client: of the store.
-        run_id: the run, from `heartseg.tracking.mlflow.open_run`.
+        run_id: the run, from `heartseg.tracking.client.open_run`.
         run_dir: the run folder, with the journal.
     """
 
@@ -118,7 +118,7 @@ class ArtifactSender(_Reader):
 
     Args:
         client: of the store.
-        run_id: the run, from `heartseg.tracking.mlflow.open_run`.
+        run_id: the run, from `heartseg.tracking.client.open_run`.
         run_dir: the run folder, with the journal.
         dataset: the dataset's name, for the colours of overlays.
     """

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from heartseg.errors import InputError
+from heartseg.tracking.artifacts import FOLDER, MACHINE, facts_text
+from heartseg.tracking.client import connect, delete_runs, open_run
 from heartseg.tracking.faults import first_line, store_errors, without_password
-from heartseg.tracking.mlflow import connect, delete_runs, open_run
-from heartseg.tracking.records import FOLDER, MACHINE, facts_text
 from heartseg.tracking.sender import JournalSender
 from heartseg.training.journal import read_epochs
 from heartseg.training.machine import machine_tags
@@ -29,7 +29,7 @@ from heartseg.training.run_dir import read_state, update_state
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-    from heartseg.sweeps.file import Values
+    from heartseg.config.sweep_file import Values
 
 POLL_S = 1.0
 CLOSE_S = 30.0  # the end of a sweep waits so long for the last points
@@ -84,7 +84,7 @@ class SweepRun:
         data_source: of the prepared dataset.
         data_digest: MD5 of the prepared dataset.
         tags: lineage; "heartseg.sweep" tells the sweep from all others.
-        records: of `heartseg.tracking.records`.
+        records: of `heartseg.tracking.artifacts`.
     """
 
     run_id: str

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from heartseg.errors import InputError, Stopped
+from heartseg.tracking.client import TRAINING_KEY, delete_runs, open_run, quiet
 from heartseg.tracking.faults import (
     explain,
     first_line,
@@ -24,7 +25,6 @@ from heartseg.tracking.faults import (
     without_password,
     writing_to_store,
 )
-from heartseg.tracking.mlflow import TRAINING_KEY, delete_runs, open_run, quiet
 from heartseg.tracking.sender import ArtifactSender, JournalSender
 from heartseg.training.journal import JOURNAL, read_epochs
 from heartseg.training.run_dir import read_state, update_state

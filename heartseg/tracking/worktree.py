@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from heartseg.config import PARAMS_FILE
+from heartseg.config.params import PARAMS_FILE
+from heartseg.config.yaml_file import change_yaml
 from heartseg.data.prepared import file_digest
 from heartseg.errors import InputError
 from heartseg.paths import phantom_dir, prepared_path
-from heartseg.tracking.lineage import NONE, check_out, git
-from heartseg.yaml_file import change_yaml
+from heartseg.tracking.provenance import NONE, check_out, git
 
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from heartseg.recipe import Augment
+from heartseg.config.recipe import Augment
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from heartseg.config import Train
+from heartseg.config.params import Train
+from heartseg.config.recipe import Recipe
 from heartseg.data.resident import Resident
-from heartseg.recipe import Recipe
 from heartseg.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from heartseg.training.journal import Journal
 from heartseg.training.loop import Ask, Epoch, State, fit

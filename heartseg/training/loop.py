@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils import deterministic
 
+from heartseg.config.recipe import Recipe
 from heartseg.data.resident import Resident
 from heartseg.datasets import DATASETS
 from heartseg.errors import InputError, Stopped
@@ -23,7 +24,6 @@ from heartseg.metrics.validation import ClinicalValidation
 from heartseg.models import build_network
 from heartseg.models.inputs import check_frames
 from heartseg.models.outputs import output_channels
-from heartseg.recipe import Recipe
 from heartseg.training.augment import apply, draw
 from heartseg.training.losses import build_loss, training_loss
 from heartseg.training.optimizer import build_optimizer, learning_rate

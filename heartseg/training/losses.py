@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional as F
 
-from heartseg.recipe import Recipe
+from heartseg.config.recipe import Recipe
 
 AUXILIARY_WEIGHT = 0.5  # of the auxiliary head's loss, as in torchvision's segmentation reference
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from heartseg.recipe import Recipe
+from heartseg.config.recipe import Recipe
 
 
 def build_optimizer(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:

@@ -14,9 +14,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from heartseg.config.recipe import Recipe
 from heartseg.errors import InputError, Stopped
 from heartseg.paths import write_whole
-from heartseg.recipe import Recipe
 
 RUNS = "runs"
 STATE = "run.json"
@@ -27,7 +27,7 @@ CHECKPOINTS = "checkpoints"
 DAMAGED = ".damaged"
 """Appended to the name of a checkpoint whose content is not what was written."""
 PACKAGE = Path(__file__).parents[1]
-CODE = ("data", "metrics", "models", "training")
+CODE = ("data", "datasets", "metrics", "models", "training", "cluster")
 """Rooms whose code decides about a training's result."""
 
 

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import distributed, nn
 
+from heartseg.config.recipe import Recipe
 from heartseg.data.resident import Resident
 from heartseg.datasets import DATASETS
 from heartseg.metrics.overlap import confusion_counts, dice_from_counts
 from heartseg.metrics.quality import BINS, rates_from_counts, score_counts
 from heartseg.metrics.validation import ClinicalValidation
+from heartseg.models.inference import normalise
 from heartseg.models.outputs import predicted_labels
-from heartseg.models.packaged import normalise
-from heartseg.recipe import Recipe
 from heartseg.training.losses import Loss
 
 

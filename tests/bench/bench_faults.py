@@ -50,7 +50,7 @@ def data(train: int, size: int) -> dict[str, Resident]:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory):
     os.environ.pop("RAY_ADDRESS", None)
-    from heartseg.training import ray_train
+    from heartseg.cluster import train as ray_train
 
     ray_train.start_ray(tmp_path_factory.mktemp("logs") / "ray.log")
     yield ray_train

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from heartseg.config import load_params
+from heartseg.config.params import load_params
 from tests.examples import ROOT, small_recipe, write_disks
 from tests.nodes import HEAD, Nodes, namespaces_permitted
 from tests.test_nodes import SWEEP

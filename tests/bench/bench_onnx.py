@@ -19,7 +19,7 @@ import onnxruntime
 import torch
 
 from heartseg.data.images import read_images
-from heartseg.predicting.source import read_model
+from heartseg.prediction.source import read_model
 
 
 def main(model: str, count: int) -> None:

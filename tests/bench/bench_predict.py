@@ -28,8 +28,8 @@ def plain(package, jobs, out) -> float:
 
     from heartseg.data.images import read_images
     from heartseg.paths import put_file
-    from heartseg.predicting.files import patient_of
-    from heartseg.predicting.tables import Mask, clinical_rows, frame_rows, write_table
+    from heartseg.prediction.files import patient_of
+    from heartseg.prediction.tables import Mask, clinical_rows, frame_rows, write_table
     from heartseg.report.overlay import save_overlay
 
     predict = package.load()
@@ -54,9 +54,9 @@ def plain(package, jobs, out) -> float:
 
 def heartseg(package, jobs, out) -> float:
     from heartseg.predict import THREADS, ThreadPoolExecutor
-    from heartseg.predicting.files import in_chunks
-    from heartseg.predicting.results import finish
-    from heartseg.predicting.segmenter import Outcome, Segmenter
+    from heartseg.prediction.files import in_chunks
+    from heartseg.prediction.results import finish
+    from heartseg.prediction.segmenter import Outcome, Segmenter
 
     segmenter = Segmenter(package.load(), package.metadata, out)
     started = time.perf_counter()
@@ -69,8 +69,8 @@ def heartseg(package, jobs, out) -> float:
 
 
 def measure(way: str, model: str, patients: int, out: Path) -> None:
-    from heartseg.predicting.files import find_jobs
-    from heartseg.predicting.source import read_model
+    from heartseg.prediction.files import find_jobs
+    from heartseg.prediction.source import read_model
 
     database = Path(os.environ["HEARTSEG_CAMUS_ROOT"]) / "database_nifti"
     folders = sorted(path for path in database.iterdir() if path.is_dir())[:patients]

@@ -20,7 +20,7 @@ import numpy as np
 import requests
 from PIL import Image
 
-from heartseg.config import load_params
+from heartseg.config.params import load_params
 from tests.examples import ROOT
 from tests.tracking.stores import free_port, new_run
 
@@ -84,7 +84,7 @@ def register(store: str, recipe_name: str) -> None:
 
     from heartseg.datasets import DATASETS
     from heartseg.models import build_network
-    from heartseg.models.packaged import PackagedModel, log_packaged
+    from heartseg.models.inference import PackagedModel, log_packaged
     from heartseg.tracking import registry
 
     recipe = load_params(ROOT / "params.yaml").recipe(recipe_name)

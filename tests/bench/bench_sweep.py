@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from heartseg.config import load_params
+from heartseg.config.params import load_params
 from tests.clones import environment, run
 from tests.examples import ROOT, small_recipe, write_disks
 
@@ -32,7 +32,7 @@ BARE = """
 import json, sys
 from pathlib import Path
 import optuna, torch
-from heartseg.config import load_params
+from heartseg.config.params import load_params
 from heartseg.data.resident import load_resident
 from heartseg.training.loop import fit
 torch.set_num_threads(1)
@@ -60,7 +60,7 @@ from ray.train.torch import TorchTrainer
 def work(config):
     from pathlib import Path
     import torch
-    from heartseg.config import load_params
+    from heartseg.config.params import load_params
     from heartseg.data.resident import load_resident
     from heartseg.training.loop import fit
     torch.set_num_threads(1)

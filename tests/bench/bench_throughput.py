@@ -18,14 +18,14 @@ import numpy as np
 import pytest
 import torch
 
-from heartseg.config import load_params
+from heartseg.cluster import train as ray_train
+from heartseg.config.params import load_params
 from heartseg.data.resident import Resident
 from heartseg.models import build_network
+from heartseg.models.inference import normalise
 from heartseg.models.outputs import output_channels
-from heartseg.models.packaged import normalise
-from heartseg.tracking.mlflow import connect, open_run
+from heartseg.tracking.client import connect, open_run
 from heartseg.tracking.tracker import RunTracker
-from heartseg.training import ray_train
 from heartseg.training.journal import read_epochs
 from heartseg.training.losses import build_loss, training_loss
 from heartseg.training.optimizer import build_optimizer

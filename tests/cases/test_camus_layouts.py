@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from heartseg.config import Params, load_params
+from heartseg.config.params import Params, load_params
 from heartseg.data.prepared import decode_png, read_prepared
 from heartseg.errors import BadFilesError
 from heartseg.prepare import prepare

@@ -18,8 +18,8 @@ import pytest
 import SimpleITK as sitk
 
 from heartseg import predict, test
-from heartseg.config import load_params
-from heartseg.data.camus_names import parse_frame
+from heartseg.config.params import load_params
+from heartseg.data.camus.names import parse_frame
 from heartseg.models.package import Package, read_folder
 from heartseg.serving.limits import Limits
 from heartseg.tracking.pulled import Pulled

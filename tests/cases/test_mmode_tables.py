@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from heartseg import recording, test, windows
-from heartseg.config import load_params
+from heartseg.config.params import load_params
 from heartseg.data.prepared import decode_png, read_prepared
 from heartseg.errors import BadFilesError, InputError
 from heartseg.prepare import prepare

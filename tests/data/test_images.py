@@ -197,7 +197,7 @@ def test_a_nifti_file_without_spacing_has_none(tmp_path, stored):
 
 
 def test_a_picture_of_too_many_pixels_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr("heartseg.data.pixels.MOST_PIXELS", 1000)
+    monkeypatch.setattr("heartseg.data.formats.pixels.MOST_PIXELS", 1000)
     monkeypatch.setattr(Image.Image, "convert", None)
     Image.new("1", (40, 30)).save(tmp_path / "bomb.png")
 

@@ -21,15 +21,16 @@ import SimpleITK as sitk
 from fastapi import HTTPException
 from PIL import Image
 
-from heartseg.config import Params
-from heartseg.data import camus, mmode
+from heartseg.config.params import Params
+from heartseg.data.camus import reader as camus
 from heartseg.data.images import read_images
-from heartseg.data.mmode_folder import find_recordings
-from heartseg.data.mmode_recordings import Defaults, read_recording
 from heartseg.data.phantoms.recording import make_dicom
 from heartseg.data.species import MOUSE
+from heartseg.data.strips.folder import find_recordings
+from heartseg.data.strips.recordings import Defaults, read_recording
+from heartseg.data.windows import reader as mmode
 from heartseg.errors import InputError, writing_to
-from heartseg.predicting.files import find_jobs
+from heartseg.prediction.files import find_jobs
 from heartseg.prepare import check
 from heartseg.serving.limits import Limits
 from heartseg.serving.uploads import read_uploads

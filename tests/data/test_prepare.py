@@ -12,8 +12,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from heartseg.config import CamusDataset, CamusPhantoms, MmodeDataset, MmodePhantoms, Params
-from heartseg.data import camus
+from heartseg.config.params import CamusDataset, CamusPhantoms, MmodeDataset, MmodePhantoms, Params
+from heartseg.data.camus import reader as camus
 from heartseg.data.phantoms.camus import write_camus
 from heartseg.data.phantoms.mmode import write_mmode
 from heartseg.data.prepared import decode_png, file_digest, read_metadata, read_prepared

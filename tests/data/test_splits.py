@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heartseg.config import Params, Split
+from heartseg.config.params import Params, Split
 from heartseg.data.splits import fold_of, notes_on_split, split_patients
 from heartseg.errors import InputError
 

@@ -24,18 +24,18 @@ from fastapi import HTTPException
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from heartseg.config import load_params
+from heartseg.config.params import load_params
+from heartseg.config.sweep_file import read_sweep
 from heartseg.data import images
-from heartseg.data.camus_tables import read_info, read_split_lists, read_truth
-from heartseg.data.mmode_dicom import read_dicom
-from heartseg.data.mmode_pictures import read_mask, read_picture
+from heartseg.data.camus.sequences import frame_rate
+from heartseg.data.camus.tables import read_info, read_split_lists, read_truth
 from heartseg.data.phantoms.recording import make_dicom
-from heartseg.data.sequences import frame_rate
+from heartseg.data.strips.dicom import read_dicom
+from heartseg.data.strips.pictures import read_mask, read_picture
 from heartseg.datasets.camus import Camus
 from heartseg.errors import InputError
 from heartseg.serving.limits import Limits, PixelBudget
 from heartseg.serving.uploads import read_uploads
-from heartseg.sweeps.file import read_sweep
 from tests.data.raw import INFO, echo
 from tests.examples import ROOT
 from tests.fuzz.mutations import FLOATS, INTEGERS, mutate

@@ -14,14 +14,14 @@ import pytest
 import yaml
 from pydicom import Dataset
 
-from heartseg.config import load_params
+from heartseg.config.params import load_params
+from heartseg.config.yaml_file import MOST_VALUES
 from heartseg.data import images
-from heartseg.data.mmode_dicom import read_dicom
-from heartseg.data.mmode_pictures import read_mask, read_picture
-from heartseg.data.nifti import MOST_BYTES
+from heartseg.data.formats.nifti import MOST_BYTES
 from heartseg.data.phantoms.recording import make_dicom
+from heartseg.data.strips.dicom import read_dicom
+from heartseg.data.strips.pictures import read_mask, read_picture
 from heartseg.errors import InputError
-from heartseg.yaml_file import MOST_VALUES
 from tests.data.raw import echo
 from tests.examples import ROOT
 from tests.fuzz.formats import png, png_seeds, read_as_upload

@@ -32,7 +32,7 @@ from tests.infra.stack import INFRA, SETTINGS, Stack, compose, wait_for
 from tests.infra.test_files import objects
 from tests.tracking.stores import free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(600)]
 
 PASSWORDS = {"anna": "anna-" + os.urandom(8).hex(), "rita": "rita-" + os.urandom(8).hex()}
 EXPERIMENT = "heartseg-camus"
@@ -220,7 +220,7 @@ def test_everybody_reads_but_writes_only_what_was_granted(stack, users, granted,
 @pytest.fixture(scope="module")
 def place(stack, tmp_path_factory) -> Path:
     """A working directory with prepared images, small enough for seconds."""
-    from heartseg.config import load_params
+    from heartseg.config.params import load_params
 
     folder = tmp_path_factory.mktemp("place")
     content = yaml.safe_load((ROOT / "params.yaml").read_text())

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from heartseg.datasets.camus import Camus
+from heartseg.evaluation.clinical import indices
 from heartseg.metrics.agreement import agreement
-from heartseg.metrics.clinical import indices
 from heartseg.metrics.ejection import (
     area_length_volume,
     biplane_volume,

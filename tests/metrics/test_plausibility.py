@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from heartseg.config import Params
+from heartseg.config.params import Params
 from heartseg.data.prepared import encode_png
 from heartseg.datasets.camus import Camus
 from heartseg.metrics.plausibility import (

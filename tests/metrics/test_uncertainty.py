@@ -7,12 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from heartseg.metrics.uncertainty import (
-    case_uncertainty,
-    doubt_and_dice,
-    normalised_entropy,
-    summarise_uncertainty,
-)
+from heartseg.evaluation.summary import doubt_and_dice
+from heartseg.metrics.uncertainty import case_uncertainty, normalised_entropy, summarise_uncertainty
 
 
 def pixels(*probabilities: list[float]) -> np.ndarray:

@@ -9,8 +9,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from heartseg.datasets.camus import Camus
-from heartseg.metrics.mmode import HUMAN
-from heartseg.metrics.summary import window_row
+from heartseg.metrics.mmode import HUMAN, window_row
 from heartseg.metrics.validation import NO_EF_ERROR, ClinicalValidation
 from heartseg.training.validate import _gather
 from tests.metrics.shapes import MM_PER_ROW, S_PER_COLUMN, UNEQUAL, heart, strip

@@ -7,7 +7,13 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from heartseg.recipe import DeepLabV3Config, DynUNetConfig, ModelConfig, QuickNATConfig, UNetConfig
+from heartseg.config.recipe import (
+    DeepLabV3Config,
+    DynUNetConfig,
+    ModelConfig,
+    QuickNATConfig,
+    UNetConfig,
+)
 
 CONFIGS: dict[str, ModelConfig] = {
     "deeplabv3": DeepLabV3Config(

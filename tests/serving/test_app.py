@@ -19,7 +19,7 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from heartseg.datasets.camus import Camus
-from heartseg.metrics.clinical import indices
+from heartseg.evaluation.clinical import indices
 from heartseg.serving.app import PAGE_POLICY
 from heartseg.serving.limits import Limits
 from heartseg.serving.service import Unavailable

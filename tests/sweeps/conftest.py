@@ -9,7 +9,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from heartseg.config import Params
+from heartseg.config.params import Params
 from heartseg.sweeps.study import STUDY, Search
 from tests.sweeps.small import small_sweep
 from tests.tracking.stores import _cold_store, _own_environment, store

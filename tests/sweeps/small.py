@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from heartseg.config import Params
-from heartseg.sweeps.file import SweepFile, read_sweep
+from heartseg.config.params import Params
+from heartseg.config.sweep_file import SweepFile, read_sweep
 
 TPE: dict[str, Any] = {
     "name": "tpe",

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import pytest
 import yaml
 
-from heartseg.privacy import CaseNames
+from heartseg.data.privacy import CaseNames
 from heartseg.sweeps import trials as module
 from heartseg.sweeps.folder import trial_dir
 from heartseg.sweeps.trials import SweepTrials

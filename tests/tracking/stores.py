@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from heartseg.tracking.mlflow import connect, open_run
+from heartseg.tracking.client import connect, open_run
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

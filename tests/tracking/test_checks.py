@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from heartseg.tracking.checks import check_tracking
-from heartseg.tracking.mlflow import connect, find_experiment
+from heartseg.tracking.client import connect, find_experiment
 from tests.tracking.stores import free_port
 
 pytestmark = pytest.mark.slow

@@ -7,8 +7,8 @@ import os
 import pytest
 
 from heartseg.errors import InputError
+from heartseg.tracking.client import connect, tracking_uri
 from heartseg.tracking.credentials import check_credentials_file, without_credentials
-from heartseg.tracking.mlflow import connect, tracking_uri
 
 
 @pytest.fixture(autouse=True)

@@ -13,10 +13,10 @@ from mlflow.exceptions import MlflowException, RestException
 from heartseg import lineage, pull, sync
 from heartseg.errors import InputError
 from heartseg.tracking import pulled
-from heartseg.tracking.chain import find_subject
+from heartseg.tracking.artifacts import read_artifact
+from heartseg.tracking.client import connect
 from heartseg.tracking.faults import explain, fault_of_store, refusal, writing_to_store
-from heartseg.tracking.mlflow import connect
-from heartseg.tracking.records import read_artifact
+from heartseg.tracking.lineage import find_subject
 from tests.examples import ROOT
 from tests.tracking.stores import Server, forget_run, free_port, new_run
 from tests.tracking.test_moved import NAME, register

@@ -15,16 +15,18 @@ import pytest
 import yaml
 
 from heartseg.checks.check import Check
+from heartseg.cli import run_command
 from heartseg.doctor import show
-from heartseg.errors import InputError, run_command
+from heartseg.errors import InputError
 from heartseg.lineage import main as lineage
 from heartseg.reproduce import main as reproduce
-from heartseg.tracking import chain, evaluations, pulled, registry
-from heartseg.tracking.lineage import patch_md5, working_patch
-from heartseg.tracking.mlflow import connect, open_run
+from heartseg.tracking import evaluations, pulled, registry
+from heartseg.tracking import lineage as chain
+from heartseg.tracking.client import connect, open_run
+from heartseg.tracking.provenance import patch_md5, working_patch
 from tests.examples import ROOT
 from tests.tracking.stores import forget_run
-from tests.tracking.test_lineage import git
+from tests.tracking.test_provenance import git
 
 pytestmark = pytest.mark.slow
 

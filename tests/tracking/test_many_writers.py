@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from heartseg.tracking.mlflow import connect
+from heartseg.tracking.client import connect
 from heartseg.tracking.sweep_tracker import Outcome, SweepRun, SweepTracker
 from heartseg.tracking.tracker import RunTracker
 from heartseg.training.run_dir import read_state

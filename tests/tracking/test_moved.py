@@ -16,7 +16,7 @@ from mlflow.tracking._tracking_service import utils
 from heartseg.errors import InputError
 from heartseg.tracking import registry
 from heartseg.tracking.checks import check_tracking
-from heartseg.tracking.mlflow import connect, shown_uri
+from heartseg.tracking.client import connect, shown_uri
 from heartseg.tracking.moved import former_folders
 from tests.tracking.stores import new_run
 

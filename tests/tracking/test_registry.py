@@ -14,7 +14,7 @@ from sqlalchemy import Engine, event
 
 from heartseg.errors import InputError
 from heartseg.tracking import pulled, registry
-from heartseg.tracking.mlflow import connect
+from heartseg.tracking.client import connect
 from tests.tracking.stores import new_run
 
 pytestmark = pytest.mark.slow
@@ -218,7 +218,7 @@ def test_two_processes_that_register_at_once(store):
     values = (0.6, 0.9, 0.7, 0.8)
     versions = [register(store, tags(value)) for value in values]
     code = (
-        "import sys; from heartseg.tracking.mlflow import connect;"
+        "import sys; from heartseg.tracking.client import connect;"
         "from heartseg.tracking.registry import promote; client = connect(sys.argv[1]);"
         "print(flush=True); input(); promote(client, 'heartseg-camus', sys.argv[2], 'max')"
     )

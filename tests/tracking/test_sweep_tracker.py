@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from heartseg.tracking import sweep_tracker as module
-from heartseg.tracking.mlflow import connect
+from heartseg.tracking.client import connect
 from heartseg.tracking.sweep_tracker import Outcome, SweepRun, SweepTracker, trial_name
 from heartseg.training.run_dir import read_state, update_state
 from tests.tracking.stores import expected, journal_line, new_run, points

@@ -15,7 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 from heartseg.tracking import tracker as module
-from heartseg.tracking.mlflow import connect
+from heartseg.tracking.client import connect
 from heartseg.tracking.tracker import RunTracker
 from heartseg.training.run_dir import read_state
 from tests.processes import wait_until

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from heartseg.recipe import Augment
+from heartseg.config.recipe import Augment
 from heartseg.training.augment import Changes, apply, draw
 
 OFF = Augment(

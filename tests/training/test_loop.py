@@ -7,9 +7,9 @@ import copy
 import pytest
 import torch
 
+from heartseg.config.recipe import Augment
 from heartseg.data.resident import Resident
 from heartseg.errors import InputError, Stopped
-from heartseg.recipe import Augment
 from heartseg.training.checkpoint import load_checkpoint, save_checkpoint, selected_weights
 from heartseg.training.loop import Ask, fit
 from tests.examples import disks, small_recipe

@@ -6,9 +6,9 @@ import copy
 
 import torch
 
-from heartseg.config import Params
+from heartseg.config.params import Params
+from heartseg.config.recipe import Recipe
 from heartseg.data.resident import Resident
-from heartseg.recipe import Recipe
 from heartseg.training.loop import Epoch, fit
 
 

@@ -17,12 +17,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from heartseg.config import CamusPhantoms
-from heartseg.data.camus_names import VIEWS
+from heartseg.config.params import CamusPhantoms
 from heartseg.data.phantoms import map_processes, mark_as_phantom
 from heartseg.data.phantoms.apical import QUALITY, ApicalView
 from heartseg.data.phantoms.ultrasound import Sector
 from heartseg.data.phantoms.ventricle import Ventricle, random_bulge, random_profile, volume_ml
+from heartseg.datasets.camus import VIEWS
 
 
 @dataclass(frozen=True)

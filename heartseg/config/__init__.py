@@ -1,0 +1,1 @@
+"""Configuration: params.yaml, recipes and sweep files as typed, validated objects."""

@@ -1,0 +1,1 @@
+"""CAMUS: its release files, names, tables and half sequences."""

@@ -1,0 +1,130 @@
+"""Windows of M-mode recordings, sorted by use and written as a training set."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from PIL import Image
+
+from heartseg.config.params import Windows
+from heartseg.data.strips.cut import Window, cut_windows, window_size
+from heartseg.data.strips.quality import BAD, GOOD, QualityLabels
+from heartseg.data.strips.recordings import Strip
+from heartseg.errors import writing_to
+from heartseg.text import csv_text
+
+COLUMNS = ("name", "animal", "recording", "mm_per_row", "s_per_column", "quality")
+PLACE = ("first_row", "first_column", "size")
+TO_TRAIN, UNANNOTATED, OF_BAD_QUALITY = ".", "unannotated", "bad"
+FOLDERS = (TO_TRAIN, UNANNOTATED, OF_BAD_QUALITY)
+
+Sorted = dict[str, list[tuple[Window, str]]]
+"""Windows with their quality ("" where unknown), by the folder that they belong in."""
+
+
+def sort_windows(
+    strip: Strip,
+    labels: QualityLabels,
+    config: Windows,
+    rates: tuple[float, float],
+    notes: list[str],
+) -> Sorted:
+    """The windows of a strip.
+
+    Those to train on show traces in every column. Where a strip has labels of quality, all of
+    their columns, or they themselves, are labelled good; those labelled bad are kept apart.
+
+    Args:
+        strip: the strip.
+        labels: of all strips.
+        config: the section of params.yaml.
+        rates: slowest and fastest plausible heart rate in beats per minute.
+        notes: gets a line on the strip.
+    """
+    size, why = window_size(strip, config, rates)
+    width = strip.image.shape[1]
+    spans = labels.columns(strip.name, width, strip.spacing[1])
+    annotated = strip.annotated
+    wanted = annotated if annotated.any() else ~annotated
+    if spans is not None:
+        wanted = wanted & spans[0]
+    folder = TO_TRAIN if annotated.any() else UNANNOTATED
+    result: Sorted = {name: [] for name in FOLDERS}
+    windows = cut_windows(strip, wanted, size, config.overlap)
+    names = [window.name for window in windows]
+    unlabelled = 0
+    for window in windows:
+        label = labels.of_window(window.name, names)
+        if label is None:
+            result[folder].append((window, GOOD if spans is not None else ""))
+        elif label == GOOD:
+            result[folder].append((window, label))
+        elif label == BAD:
+            result[OF_BAD_QUALITY].append((window, label))
+        else:
+            unlabelled += 1
+    if spans is not None:
+        bad = cut_windows(strip, spans[1], size, config.overlap)
+        result[OF_BAD_QUALITY] += [(window, BAD) for window in bad]
+    kept, left_out = len(result[folder]), len(result[OF_BAD_QUALITY])
+    notes.append(
+        f"{strip.name}: {width} columns, {kept} window(s) of {size} x {size} ({why})"
+        + (f", {left_out} of bad quality" if left_out else "")
+        + (f", {unlabelled} left out for want of a label" if unlabelled else "")
+    )
+    return result
+
+
+def write_windows(
+    folder: Path, windows: Sorted, strips: Sequence[Strip], marker: Path | None
+) -> None:
+    """Write the folder, whole or not at all: windows, and the strips that no file holds yet.
+
+    Args:
+        folder: new or empty.
+        windows: of all strips.
+        strips: all of them.
+        marker: the file that says that recordings are phantoms; it goes with their windows.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        with writing_to(folder):
+            temporary.mkdir(parents=True)
+            for part, found in windows.items():
+                for window, _ in found:
+                    pictures = {"img": window.image}
+                    if part == TO_TRAIN:
+                        pictures["mask"] = window.mask
+                    for kind, pixels in pictures.items():
+                        (temporary / part / kind).mkdir(parents=True, exist_ok=True)
+                        Image.fromarray(pixels).save(temporary / part / kind / f"{window.name}.png")
+                if found:
+                    _write_csv(temporary / part / "windows.csv", found)
+            for strip in strips:
+                if strip.from_dicom:
+                    (temporary / "strips").mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(strip.image).save(temporary / "strips" / f"{strip.name}.png")
+            if marker is not None:
+                shutil.copyfile(marker, temporary / marker.name)
+            if folder.is_dir():
+                folder.rmdir()  # empty
+            temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_csv(path: Path, windows: list[tuple[Window, str]]) -> None:
+    rows = []
+    for window, quality in windows:
+        strip = window.strip
+        known = (window.name, strip.animal, strip.recording, *strip.spacing, quality)
+        rows.append([*known, window.row, window.column, window.size])
+    table = pd.DataFrame(rows, columns=[*COLUMNS, *PLACE])
+    path.write_text(csv_text(table), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Evaluations: models measured on held-out patients, their tables, and comparisons of two."""

@@ -1,0 +1,324 @@
+"""MLflow: where the store is, and a training's run in it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from heartseg.config.nested import leaves
+from heartseg.errors import InputError
+from heartseg.text import printable
+from heartseg.tracking.credentials import check_credentials_file, without_credentials
+from heartseg.tracking.faults import explain, store_errors, without_password, writing_to_store
+from heartseg.tracking.moved import artifact_folder, follow_move
+from heartseg.tracking.notes import EXPERIMENT_TAGS, NOTE, RUN_TAGS
+from heartseg.tracking.provenance import searchable
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput
+
+    from heartseg.models.trained import TrainingRecord
+
+_log = logging.getLogger(__name__)
+
+
+# --- the store ----------------------------------------------------------------------------
+
+
+def repository_root(folder: Path) -> Path:
+    """The repository that `folder` belongs to, absolute.
+
+    `dvc exp run --temp` and `--queue` work in a copy of the repository below .dvc/tmp/exps and
+    delete it afterwards; from within such a copy this is the repository that was copied.
+    """
+    folder = folder.resolve()
+    for parent in folder.parents:
+        if parent.parts[-3:] == (".dvc", "tmp", "exps"):
+            copy = next(p for p in (folder, *folder.parents) if (p / ".dvc").is_dir())
+            return parent.parents[2] / folder.relative_to(copy)
+    return folder
+
+
+def tracking_uri(root: Path) -> str:
+    """MLFLOW_TRACKING_URI, or mlflow.db at the root of the repository.
+
+    Args:
+        root: the folder that holds params.yaml.
+
+    Returns:
+        The URI; SQLite paths in it are absolute, because workers run in other folders. The name
+        and password of a server's are in the environment instead.
+    """
+    uri = without_credentials(os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db"))
+    if (database := sqlite_path(uri)) is None:
+        return uri
+    return f"sqlite:///{repository_root(root) / database}"
+
+
+def shown_uri(uri: str, root: Path) -> str:
+    """The store's URI as run folders keep it: without password, inside the repository relative.
+
+    So a run folder still belongs to its store after both have moved with the repository.
+    """
+    database, root = sqlite_path(uri), repository_root(root)
+    if database is not None and database.is_relative_to(root):
+        return f"sqlite:///{database.relative_to(root)}"
+    return without_password(uri)
+
+
+def quiet() -> None:
+    """Keep what MLflow says below a warning off the terminal, and its waiting bounded.
+
+    A variable that the user has set keeps its value.
+    """
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # read when mlflow is imported
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # clinics allow no calls outside
+    # MLflow's own 7 retries make every call to a dead server last 4 minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # a line per retry
+
+
+def connect(uri: str) -> MlflowClient:
+    """A client for the store, which is created where it is a database that does not exist yet.
+
+    The driver calls this before any other process uses the store: processes that meet a cold
+    database at once would all try to create its tables.
+
+    Raises:
+        InputError: the store does not answer, or cannot be used, or others may read the password.
+    """
+    check_credentials_file()
+    quiet()
+    from mlflow import MlflowClient
+
+    try:
+        client = MlflowClient(uri)
+        client.search_experiments(max_results=1)
+    except store_errors(ImportError, ValueError) as error:  # no driver, a malformed port
+        raise InputError(explain(error, uri)) from None
+    if (database := sqlite_path(uri)) is not None and (told := follow_move(database)):
+        print(printable(told), file=sys.stderr)
+    return client
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The file of a SQLite store; None for another kind of store."""
+    path = uri.removeprefix("sqlite:///")
+    return None if path == uri else Path(path)
+
+
+TRAINING_KEY = "heartseg.training_key"
+"""Tag by which the run of a training is found that began without a store."""
+
+
+# --- a training's run ---------------------------------------------------------------------
+
+
+def find_experiment(client: MlflowClient, name: str) -> str:
+    """Id of the experiment of that name, which is created where it does not exist.
+
+    Raises:
+        InputError: the experiment was deleted on the server.
+    """
+    from mlflow.exceptions import MlflowException
+
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            place = _artifact_location(client.tracking_uri, name)
+            return client.create_experiment(name, place, EXPERIMENT_TAGS)
+        except MlflowException:
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:  # it was not another process that has just created it
+                raise
+    if experiment.lifecycle_stage == "deleted":
+        raise InputError(
+            f"the MLflow experiment {name} was deleted; bring it back with `mlflow experiments "
+            f"restore --experiment-id {experiment.experiment_id}`, or set another "
+            "tracking.experiment_prefix in params.yaml"
+        )
+    return experiment.experiment_id
+
+
+def _artifact_location(uri: str, experiment: str) -> str | None:
+    """Beside the database for SQLite; a server decides for itself."""
+    if (database := sqlite_path(uri)) is None:
+        return None
+    return (artifact_folder(database) / experiment).as_uri()
+
+
+def open_run(
+    client: MlflowClient,
+    *,
+    experiment: str,
+    name: str,
+    params: dict[str, Any],
+    texts: dict[str, dict[str, Any]],
+    dataset: str,
+    data_source: str,
+    data_digest: str,
+    tags: dict[str, str],
+    run_id: str | None = None,
+) -> str:
+    """Start a run, or continue the one that `run_id` names.
+
+    Args:
+        client: from `connect`.
+        experiment: name of the experiment; created where it does not exist.
+        name: the run's name.
+        params: nested; logged with dots between the levels.
+        texts: logged whole as YAML files, by file name.
+        dataset: the dataset's name.
+        data_source: where the training reads the data; nothing is fetched from there.
+        data_digest: MD5 of the prepared dataset.
+        tags: for example of `heartseg.tracking.provenance.lineage_tags`; those that are
+            `searchable` are set.
+        run_id: the run to continue; one that was deleted on the server is replaced by a new one.
+
+    Returns:
+        The run's id, for the caller to keep in the run folder.
+    """
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+
+    tags = searchable(tags)
+    if run_id is not None and is_active(client, run_id):
+        client.update_run(run_id, status="RUNNING")
+        for key, value in tags.items():
+            client.set_tag(run_id, key, value)
+        return run_id
+    if run_id is not None:
+        _log.warning("the MLflow run %s was deleted; a new one takes its place", run_id)
+
+    in_experiment = find_experiment(client, experiment)
+    run = client.create_run(in_experiment, run_name=name, tags=RUN_TAGS | tags)
+    run_id = run.info.run_id
+    try:
+        pairs = [Param(key, value) for key, value in flatten(params).items()]
+        client.log_batch(run_id, params=pairs)
+        for file_name, content in texts.items():
+            client.log_text(run_id, yaml.safe_dump(content, sort_keys=False), file_name)
+        source = json.dumps({"uri": data_source})
+        data = Dataset(dataset, data_digest, source_type="local", source=source)
+        context = InputTag("mlflow.data.context", "training")
+        _log_inputs(client, run_id, [DatasetInput(data, [context])])
+    except BaseException:
+        client.set_terminated(run_id, "FAILED")
+        raise
+    return run_id
+
+
+def _log_inputs(client: MlflowClient, run_id: str, inputs: list[DatasetInput]) -> None:
+    """Of two runs that are the first to name a dataset at the same moment, one is refused.
+
+    MLflow looks for the dataset's row and then inserts it; the second time it finds the other's.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.log_inputs(run_id, inputs)
+    except MlflowException:
+        client.log_inputs(run_id, inputs)
+
+
+def run_of(client: MlflowClient, training: TrainingRecord) -> str | None:
+    """The id of a training's run in this store, None where it has none.
+
+    Args:
+        client: from `connect`.
+        training: Record of the training.
+    """
+    run_id = training.mlflow_run_id
+    if run_id is not None and is_active(client, run_id):
+        return run_id
+    key = training.tags.get(TRAINING_KEY)
+    experiment = client.get_experiment_by_name(training.experiment)
+    if key is None or experiment is None:
+        return None
+    runs = client.search_runs([experiment.experiment_id], _having({TRAINING_KEY: key}))
+    return runs[0].info.run_id if runs else None
+
+
+def delete_runs(client: MlflowClient, experiment: str, tags: dict[str, str]) -> None:
+    """Delete the runs that have these tags: a killed driver opened them and did not note their id.
+
+    Nothing was sent to them: that begins when the id is noted.
+    """
+    for run in client.search_runs([find_experiment(client, experiment)], _having(tags)):
+        client.delete_run(run.info.run_id)
+
+
+def close_runs(client: MlflowClient, experiment: str, tags: dict[str, str]) -> None:
+    """End the runs that have these tags and that a killed driver has left RUNNING."""
+    having = f"{_having(tags)} and attributes.status = 'RUNNING'"
+    for run in client.search_runs([find_experiment(client, experiment)], having):
+        client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _having(tags: dict[str, str]) -> str:
+    """MLflow's filter for runs with these tags."""
+    return " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+
+
+def log_evaluation(
+    client: MlflowClient,
+    run_id: str,
+    numbers: Mapping[str, float | int | None],
+    files: Sequence[Path],
+    *,
+    tags: Mapping[str, str] | None = None,
+    note: str = "",
+) -> None:
+    """Add an evaluation to the training's run: its numbers as metrics, its files as artifacts.
+
+    Args:
+        client: from `connect`.
+        run_id: the training's run.
+        numbers: by the metric's name; those that are None are left out.
+        files: files and folders, which go to the artifact folder "evaluation".
+        tags: of the run.
+        note: a description of the run in Markdown; "" keeps the one that it has.
+
+    Raises:
+        InputError: the store does not answer, or cannot be written.
+    """
+    from mlflow.entities import Metric, RunTag
+
+    now = int(time.time() * 1000)
+    found = [Metric(k, float(v), now, 0) for k, v in numbers.items() if v is not None]
+    own = dict(tags or {}) | ({NOTE: note} if note else {})
+    with writing_to_store(client, "the evaluation"):
+        client.log_batch(run_id, found, tags=[RunTag(key, value) for key, value in own.items()])
+        for path in files:
+            folder = "evaluation" if path.is_file() else f"evaluation/{path.name}"
+            log = client.log_artifact if path.is_file() else client.log_artifacts
+            log(run_id, str(path), folder)
+
+
+def is_active(client: MlflowClient, run_id: str) -> bool:
+    """Whether the store has the run, and not as a deleted one."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_run(run_id).info.lifecycle_stage == "active"
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
+
+
+def flatten(values: dict[str, Any]) -> dict[str, str]:
+    """Nested keys joined by dots, values as text: {"model": {"name": "unet"}} -> "model.name"."""
+    return {".".join(key): str(value) for key, value in leaves(values)}

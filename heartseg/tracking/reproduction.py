@@ -1,0 +1,129 @@
+"""All that a run keeps for making its model again, and what is different now."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from heartseg.errors import InputError
+from heartseg.text import printable
+from heartseg.tracking import artifacts
+from heartseg.tracking.lineage import Subject, read_recipe
+from heartseg.tracking.provenance import NONE, PATCH_TAG, environment, lock_digest, patch_md5
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+Packages = dict[str, tuple[str, str]]
+"""Versions then and now by the name of a package, or python."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a run keeps.
+
+    Attributes:
+        tags: of the run, and the facts in its files.
+        commit: that it was trained at.
+        patch: uncommitted changes at that time; "" for none.
+        recipe: that was trained, whole.
+        started_from: MD5 of the files of weights that it started from.
+        weights_md5: of weights.safetensors; None where it is not known.
+        metrics: report.json of its evaluation; None where there is none.
+        packages: all that were installed; None for a run that did not keep them.
+        threads: that took part in each sum of the training, which decides about its rounding.
+    """
+
+    tags: dict[str, str]
+    commit: str
+    patch: str
+    recipe: dict[str, Any]
+    started_from: list[str]
+    weights_md5: str | None
+    metrics: dict[str, Any] | None
+    packages: dict[str, str] | None
+    threads: str
+
+
+def read_recorded(client: MlflowClient, subject: Subject, uri: str) -> Recorded:
+    """What the run of a model keeps.
+
+    Args:
+        client: from `connect`.
+        subject: from `find_subject`.
+        uri: that names it, for messages.
+
+    Raises:
+        InputError: not enough is recorded to make the model again, or to compare, or the patch is
+            not the recorded one.
+    """
+    tags = artifacts.read_facts(client, subject.run)
+    commit = tags.get("git.commit", NONE)
+    if commit == NONE:
+        raise InputError(f"{uri} was trained outside of git: its code is not recorded")
+    if "heartseg.crossval" in tags:
+        raise InputError(
+            f"{uri} comes from a cross-validation, whose folds are no splits of the prepared "
+            "data; run `heartseg crossval` at that commit"
+        )
+    if "machine.threads" not in tags:
+        raise InputError(f"run {subject.run_id} does not tell on which machine it was trained")
+    recipe = read_recipe(client, subject)
+    if recipe is None:
+        raise InputError(
+            f"run {subject.run_id} has no recipe.yaml among its artifacts, or they cannot be "
+            "reached from here: without it the model cannot be made again"
+        )
+    read_artifact, read_json = artifacts.read_artifact, artifacts.read_json
+    metrics = read_json(read_artifact(client, subject.run_id, "evaluation/report.json"))
+    if subject.weights_md5 is None and metrics is None:
+        raise InputError(f"{uri} was never evaluated: there is nothing to compare with")
+    patch = artifacts.read_record(client, subject.run, artifacts.PATCH) or ""
+    then, stored = tags.get(PATCH_TAG, NONE), patch_md5(patch)
+    if then != stored:
+        raise InputError(
+            f"run {subject.run_id} was trained with uncommitted changes of MD5 {then}, but its "
+            f"{artifacts.FOLDER}/{artifacts.PATCH} has MD5 {stored}: it was changed or "
+            "deleted after the training, and is not run. Restore the artifact from a backup of "
+            "the store"
+        )
+    return Recorded(
+        tags=tags,
+        commit=commit,
+        patch=patch,
+        recipe=recipe,
+        started_from=tags.get("heartseg.started_from", "").split(),
+        weights_md5=subject.weights_md5,
+        metrics=metrics,
+        packages=read_json(artifacts.read_record(client, subject.run, artifacts.ENVIRONMENT)),
+        threads=tags["machine.threads"].split()[0],  # "2 then 8": it went on elsewhere
+    )
+
+
+def differing_packages(recorded: Recorded) -> Packages:
+    """Packages and Python whose versions are not the recorded ones, the weightiest first."""
+    then, now = recorded.packages, environment()
+    if then is None:  # the run keeps the main versions only
+        kept = ("torch", "ray", "mlflow")
+        then = {k: recorded.tags[f"version.{k}"] for k in kept if f"version.{k}" in recorded.tags}
+        now = {name: now[name] for name in then if name in now}
+    then = {"python": recorded.tags.get("version.python", "unknown"), **then}
+    now = {"python": platform.python_version(), **now}
+    names = dict.fromkeys(("python", "torch", *sorted({*then, *now})))
+    pairs = {name: (then.get(name, "absent"), now.get(name, "absent")) for name in names}
+    return printable({name: pair for name, pair in pairs.items() if pair[0] != pair[1]})
+
+
+def doubts(root: Path, recorded: Recorded, packages: Packages) -> list[str]:
+    """What may keep the model from coming out again: other packages, changes not recorded."""
+    found = []
+    if recorded.tags.get("git.dirty") == "true" and not recorded.patch:
+        found.append("the model was trained with uncommitted changes that nobody recorded")
+    if packages:
+        then, now = recorded.tags.get("heartseg.lock_md5", NONE), lock_digest(root)
+        same = "is the recorded one" if then == now else f"had the hash {then} then, {now} now"
+        found.append(f"other packages are installed (requirements.lock {same}):")
+        found += [f"  {name} {was} then, {is_} now" for name, (was, is_) in packages.items()]
+    return found

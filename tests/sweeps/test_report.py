@@ -1,0 +1,93 @@
+"""What a sweep leaves for people."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import optuna
+import pytest
+
+from heartseg.report.figures import save
+from heartseg.sweeps.report import PLOTS, trials_figure, trials_table, write_plots
+from heartseg.sweeps.trials import Row
+
+
+def test_the_table_has_a_row_per_trial_and_a_column_per_field(tmp_path):
+    place = Path("trials")
+    rows = [
+        Row(2, {"optimizer": "sgd", "momentum": 0.8}, "pruned", 18, place, 0.5, 5, "asha"),
+        Row(0, {"optimizer": "adamw"}, "complete", 18, place, 0.75, 18),
+        Row(1, {"optimizer": "adamw"}, "failed", 18, place, None, 2, "out of memory"),
+    ]
+    path = tmp_path / "trials.csv"
+    trials_table(rows, "dice_mean").to_csv(path, index=False)
+    assert path.read_text().splitlines() == [
+        "trial,state,dice_mean,epochs,optimizer,reason,momentum",
+        "0,complete,0.75,18,adamw,,",
+        "1,failed,,2,adamw,out of memory,",
+        "2,pruned,0.5,5,sgd,asha,0.8",
+    ]
+    assert trials_table([], "dice_mean").empty
+
+
+@pytest.fixture(scope="module")
+def study() -> optuna.Study:
+    """Ten trials in memory; batch_size applies to half of them."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(direction="maximize")
+    for n in range(10):
+        trial = study.ask({"learning_rate": optuna.distributions.FloatDistribution(0.001, 0.1)})
+        if n % 2:
+            trial.suggest_categorical("batch_size", [8, 12])
+        study.tell(trial, 0.5 + trial.params["learning_rate"])
+    study.tell(study.ask(), state=optuna.trial.TrialState.FAIL)
+    return study
+
+
+@pytest.mark.slow
+def test_all_plots_are_written_and_need_no_network(study, tmp_path):
+    files = write_plots(study, "dice_mean", tmp_path / "plots")
+    assert {path.name for path in files} == {f"{name}.html" for name in PLOTS}
+    for path in files:
+        page = path.read_text(encoding="utf-8")
+        assert not re.search(r"<(script|link)[^>]+(src|href)=", page)
+        assert "Plotly.newPlot" in page
+        assert len(page) > 2_000_000  # plotly itself is in it
+        assert "dice_mean" in page
+
+
+def test_the_figure_shows_each_trial_by_each_of_its_values(tmp_path):
+    rows = [
+        Row(0, {"lr": 0.001, "optimizer": "adamw"}, "complete", 18, tmp_path, 0.7, 18),
+        Row(1, {"lr": 0.05, "optimizer": "sgd", "momentum": 0.9}, "complete", 18, tmp_path, 0.6),
+        Row(2, {"lr": 0.1, "optimizer": "adamw"}, "pruned", 18, tmp_path, 0.8, 5, "asha"),
+        Row(3, {"lr": 0.1, "optimizer": "adamw"}, "failed", 18, tmp_path, None, 2, "memory"),
+    ]
+    figure = trials_figure(rows, "dice_mean", "max")
+    save(figure, tmp_path / "trials.png")
+    panels = {axes.get_xlabel(): axes for axes in figure.axes}
+    assert list(panels) == ["trial", "lr", "optimizer", "momentum"]
+    points = {
+        name: [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines
+               if line.get_marker() == "o"]
+        for name, axes in panels.items()
+    }  # fmt: skip
+    assert points["trial"] == [(0, 0.7), (1, 0.6), (2, 0.8)]
+    assert [y for _, y in points["momentum"]] == [0.6]
+    assert [text.get_text() for text in panels["optimizer"].get_xticklabels()] == ["adamw", "sgd"]
+    stars = [line.get_ydata()[0] for line in panels["trial"].lines if line.get_marker() == "*"]
+    assert stars == [0.7]  # a pruned trial is not the best
+    save(trials_figure([], "dice_mean", "min"), tmp_path / "none.png")
+
+
+def test_plots_for_which_there_are_too_few_trials_are_left_out(tmp_path):
+    study = optuna.create_study()
+    assert write_plots(study, "dice_mean", tmp_path) == []
+    trial = study.ask({"learning_rate": optuna.distributions.FloatDistribution(0.001, 0.1)})
+    trial.suggest_categorical("batch_size", [8, 12])
+    study.tell(trial, 0.5)
+    names = {path.name for path in write_plots(study, "dice_mean", tmp_path)}
+    assert "history.html" in names
+    assert "importances.html" not in names
+    assert names == {path.name for path in tmp_path.iterdir()}
