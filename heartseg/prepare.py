@@ -18,7 +18,7 @@ from heartseg.config.params import CamusDataset, MmodeDataset, load_params
 from heartseg.data.camus import reader as camus
 from heartseg.data.camus.sequences import stack_sequences
 from heartseg.data.prepared import SPLITS, map_in_order, write_prepared
-from heartseg.data.source import PHANTOM_MARKER, Case, Survey, enumerated
+from heartseg.data.source import PHANTOM_MARKER, Case, Survey, shorten_list
 from heartseg.data.splits import notes_on_split, split_patients
 from heartseg.data.windows import quality as mmode_quality_windows
 from heartseg.data.windows import reader as mmode
@@ -177,7 +177,7 @@ def _notes_on_scale(sizes: Mapping[str, Mapping[tuple[str, str], Measured]]) -> 
     swapped = {p: reason for p, own in sizes.items() if (reason := swapped_phases(own))}
     scale, phases = "Check the scale of the files", "Check whether the files are swapped"
     return [
-        f"{enumerated(list(found))}: {what} (the first: {next(iter(found.values()))}). {remedy}"
+        f"{shorten_list(list(found))}: {what} (the first: {next(iter(found.values()))}). {remedy}"
         for what, found, remedy in (
             ("the mask shows a heart of a size that no human has", impossible, scale),
             ("the images of the patient disagree about the scale", apart, scale),
@@ -193,7 +193,7 @@ def _merged(notes: Iterable[str]) -> list[str]:
     for note in notes:
         case, _, what = note.partition(": ")
         cases[what].append(case)
-    return [f"{enumerated(names)}: {what}" for what, names in cases.items()]
+    return [f"{shorten_list(names)}: {what}" for what, names in cases.items()]
 
 
 def _counts(splits: Iterable[str]) -> dict[str, int]:

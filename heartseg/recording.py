@@ -25,7 +25,7 @@ from heartseg.text import csv_text
 
 if TYPE_CHECKING:
     from heartseg.data.species import Species
-    from heartseg.data.strips.folder import Folder
+    from heartseg.data.strips.folder import RecordingFolder
     from heartseg.data.strips.quality import QualityLabels
     from heartseg.data.strips.recordings import Strip
     from heartseg.tracking.pulled import Pulled
@@ -82,7 +82,7 @@ def _measure_all(
 ) -> None:
     from heartseg.data.strips.folder import find_recordings, unmatched_labels
     from heartseg.data.strips.quality import QualityLabels
-    from heartseg.data.strips.recordings import Defaults, read_known, read_recording
+    from heartseg.data.strips.recordings import Defaults, read_recording, read_references
     from heartseg.models.sliding_window import bad_columns, predict_strip
     from heartseg.report.recording_tables import doubts, report_text
 
@@ -107,7 +107,7 @@ def _measure_all(
         quality = file or recording.folder.quality
         try:
             strips = read_recording(recording, defaults, notes)
-            known = read_known(recording)
+            known = read_references(recording)
             if quality is not None and quality not in judged:
                 judged[quality] = _read_labels(quality)
             labels = judged[quality] if quality is not None else QualityLabels()
@@ -135,7 +135,7 @@ def _measure_all(
     for folder in folders.values():
         notes += folder.unmatched_files()
         try:
-            problems += folder.stray_rows()
+            problems += folder.unmatched_row_problems()
         except InputError as error:
             problems.append(str(error))
     for quality, labels in judged.items():
@@ -158,10 +158,10 @@ def _read_labels(quality: Path) -> QualityLabels:
 
 
 def _labels_of_windows(
-    labels: QualityLabels, quality: Path, folders: Sequence[Folder]
+    labels: QualityLabels, quality: Path, folders: Sequence[RecordingFolder]
 ) -> list[str]:
     """A note if windows of strips that are here are labelled, which a whole recording ignores."""
-    strips = {name for folder in folders for names in folder.read.values() for name in names}
+    strips = {name for folder in folders for names in folder.read_strips.values() for name in names}
     windows = [window for window in labels.windows if window.rpartition("_w")[0] in strips]
     if not windows:
         return []
@@ -214,7 +214,7 @@ def measure_recording(
     """Measure a strip's mask and write its files; returns its row of recordings.csv."""
     from PIL import Image
 
-    from heartseg.data.strips.quality import spans_of
+    from heartseg.data.strips.quality import find_spans
     from heartseg.metrics.mmode import follow, summarise_beats
     from heartseg.report.figures import save
     from heartseg.report.recording import recording_figure
@@ -229,7 +229,7 @@ def measure_recording(
         "seconds": mask.shape[1] * strip.spacing[1],
         **summary_row(values, walls, pieces, species),
         "bad_quality_s": bad.sum() * strip.spacing[1],
-        "bad_spans_s": "; ".join(f"{a:.3f}-{b:.3f}" for a, b in spans_of(bad, strip.spacing[1])),
+        "bad_spans_s": "; ".join(f"{a:.3f}-{b:.3f}" for a, b in find_spans(bad, strip.spacing[1])),
         "mm_per_row": strip.spacing[0],
         "s_per_column": strip.spacing[1],
     }

@@ -135,7 +135,7 @@ def _get_ready(name: str, params: Params, prepared: Path, digest: str, run_dir: 
             )
     # Renamed here: workers, journal and the figures in MLflow never see the real ones.
     names = case_names(params.privacy, prepared)
-    data["val"] = data["val"].renamed(names.shown)
+    data["val"] = data["val"].rename_cases(names.shown)
     uri = tracking_uri(Path.cwd())
     tags = lineage_tags(Path.cwd(), recipe.dataset, prepared)
     tags |= {"heartseg.recipe": name, "heartseg.code_md5": code_digest()}

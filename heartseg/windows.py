@@ -55,7 +55,7 @@ def _cut(options: argparse.Namespace, params: Params, notes: list[str]) -> None:
     strips, labels = _read(found, Defaults(species, spacing), notes)
     if options.quality:
         _judge(strips, labels, options.quality, params, notes)
-    windows: training_set.Sorted = {folder: [] for folder in training_set.FOLDERS}
+    windows: training_set.WindowsByFolder = {folder: [] for folder in training_set.FOLDERS}
     for strip in strips:
         cut = training_set.sort_windows(strip, labels, params.windows, species.rates, notes)
         for folder in windows:
@@ -99,7 +99,7 @@ def _read(
     for folder in {one.folder.path: one.folder for one in found}.values():
         notes += folder.unmatched_files()
         try:
-            problems += folder.stray_rows()
+            problems += folder.unmatched_row_problems()
         except InputError as error:
             problems.append(str(error))
         if folder.quality is None:
@@ -135,21 +135,21 @@ def _judge(
 ) -> None:
     """Add spans that a model of quality finds, for strips that nobody has labelled."""
     from heartseg.data.species import SPECIES
-    from heartseg.data.strips.quality import BAD, GOOD, spans_of
+    from heartseg.data.strips.quality import BAD, GOOD, find_spans
     from heartseg.models.sliding_window import bad_columns
     from heartseg.recording import pull_predictor, size_of
 
     classify = pull_predictor(model, "mmode-quality")
     rates = SPECIES[params.datasets.mmode.species].rates
     for strip in strips:
-        if strip.name in labels.spans or labels.names_window_of(strip.name):
+        if strip.name in labels.spans or labels.labels_window_of(strip.name):
             notes.append(f"{strip.name}: its labels of quality count, not {model}")
             continue
         bad = bad_columns(classify, strip.image, *size_of(strip, params, rates))
         labels.spans[strip.name] = [
             (start, end, label)
             for label, columns in ((GOOD, ~bad), (BAD, bad))
-            for start, end in spans_of(columns, strip.spacing[1])
+            for start, end in find_spans(columns, strip.spacing[1])
         ]
 
 

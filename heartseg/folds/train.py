@@ -33,7 +33,7 @@ def train_folds(job: Job, *, in_process: bool) -> None:
 
     images = load_resident(prepared_path(job.dataset), None, job.recipe.input_size)
     names = case_names(job.params.privacy, prepared_path(job.dataset))
-    images = images.renamed(names.shown)
+    images = images.rename_cases(names.shown)
     if in_process:
         from heartseg.training.in_process import train_here
 
@@ -61,8 +61,8 @@ def _train_fold(job: Job, fold: int, images: Resident, train: TrainFold) -> None
     folder.mkdir(exist_ok=True)
     validating = job.patients(fold)
     data = {
-        "train": images.of_patients(job.assigned.keys() - validating),
-        "val": images.of_patients(validating),
+        "train": images.select_patients(job.assigned.keys() - validating),
+        "val": images.select_patients(validating),
     }
     title = f"{job.folder.name} fold {fold}"
     run_id = job.open_run(folder, title, {"heartseg.fold": str(fold)})

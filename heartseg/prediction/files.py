@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from heartseg.data.camus.names import LABEL_FOLDERS, PIXELS, parse_frame
-from heartseg.data.images import KINDS, SUFFIXES, is_hidden, is_image, stem_of
-from heartseg.data.source import enumerated, files_below
+from heartseg.data.camus.names import LABEL_FOLDERS, PIXEL_SUFFIXES, parse_frame
+from heartseg.data.images import FORMATS, SUFFIXES, is_hidden, is_image, stem_of
+from heartseg.data.source import files_below, shorten_list
 
 NOT_IMAGES = ("_gt", "_mask", "_seg", "_uncertainty", "_overlay", "_curves")
-COMPANIONS = {".cfg", ".txt", ".csv", ".json", *PIXELS}
+COMPANIONS = {".cfg", ".txt", ".csv", ".json", *PIXEL_SUFFIXES}
 """Endings of tables and pixels that stand beside images."""
 DIRECTORY = "DICOMDIR"
 """Name of the table of contents of DICOM media (PS3.10, section 8)."""
@@ -62,12 +62,12 @@ def find_jobs(
             others = Counter(found.suffix for found in below if _is_other(found, out))
             if others and notes is not None:
                 counts = [f"{count} {end or 'without ending'}" for end, count in others.items()]
-                notes.append((str(path), f"has files that are no images: {enumerated(counts)}"))
+                notes.append((str(path), f"has files that are no images: {shorten_list(counts)}"))
             folders.append(path)
         elif path.exists():
             inside = [path] if is_image(path) else []
             if not inside:
-                problems.append(f"{path}: is not {KINDS}, by its name; convert it")
+                problems.append(f"{path}: is not {FORMATS}, by its name; convert it")
             folders.append(path.parent)
         else:
             matched = sorted(Path(match) for match in glob.glob(str(path), recursive=True))

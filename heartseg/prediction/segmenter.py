@@ -99,7 +99,7 @@ class Opened:
         return self._named("uncertainty")
 
     def _named(self, what: str) -> Path:
-        return self.job.place.with_name(f"{self.job.place.name}_{what}{self.images.ending}")
+        return self.job.place.with_name(f"{self.job.place.name}_{what}{self.images.suffix}")
 
 
 class Segmenter:
@@ -191,7 +191,7 @@ class Segmenter:
         """Keep what was noticed in a file, also if it cannot be segmented in the end."""
         outcome.notes += [(str(file), note) for note in images.notes]
         if self.spec.apical and images.spacing is None:
-            no_scale = f"{images.geometry.doubt}: nothing is measured in mm (see --spacing)"
+            no_scale = f"{images.geometry.scale_problem}: nothing is measured in mm (see --spacing)"
             outcome.notes.append((str(file), no_scale))
 
     def _is_made(self, path: Path) -> bool:
@@ -271,7 +271,7 @@ class Segmenter:
             if self.spec.apical:
                 add_flags(rows, labels, measured, one.images.frames[one.numbers])
                 geometry = one.images.geometry
-                rows = [row | {"scale": geometry.source or geometry.doubt} for row in rows]
+                rows = [row | {"scale": geometry.source or geometry.scale_problem} for row in rows]
             outcome.images += rows
         if curves is not None:
             name = {"sequence": str(place.relative_to(self.out))}

@@ -19,7 +19,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp
 
 from heartseg.data.camus.names import parse_frame
-from heartseg.data.images import KINDS, Images, stem_of
+from heartseg.data.images import FORMATS, Images, stem_of
 from heartseg.datasets import DATASETS
 from heartseg.metrics.plausibility import CASE_FLAGS, PATIENT_FLAGS
 from heartseg.report.colours import COLOURS
@@ -42,7 +42,7 @@ REASONS: dict[int | str, dict[str, Any]] = {
     403: {"description": "sent by a browser for a page of another site"},
     408: {"description": "the upload took too long"},
     413: {"description": "too many bytes, frames or pixels, or more than can be done in time"},
-    415: {"description": f"not {KINDS}"},
+    415: {"description": f"not {FORMATS}"},
     422: {"description": "a file that cannot be read, or a field that cannot be right"},
     503: {"description": "too much to do; try again"},
 }
@@ -122,7 +122,7 @@ def make_app(service: Service, host: str, token: str | None, every_s: float) -> 
 
     @app.post("/predict", summary="Contours and measurements", responses=REASONS)
     async def predict(
-        files: Annotated[list[UploadFile], File(description=f"{KINDS}; up to four")],
+        files: Annotated[list[UploadFile], File(description=f"{FORMATS}; up to four")],
         views: Annotated[
             list[View] | None, Form(description="of each file; told by the names otherwise")
         ] = None,
@@ -180,7 +180,7 @@ def make_app(service: Service, host: str, token: str | None, every_s: float) -> 
         responses=REASONS | {200: {"content": {NIFTI_TYPE: {}, "image/png": {}}}},
     )
     async def labels(
-        file: Annotated[UploadFile, File(description=f"{KINDS}")],
+        file: Annotated[UploadFile, File(description=f"{FORMATS}")],
     ) -> Response:
         present, name = service.present, _name(file)
         with service.budget.request() as take:
@@ -190,10 +190,10 @@ def make_app(service: Service, host: str, token: str | None, every_s: float) -> 
         kept = "".join(c if c.isalnum() or c in "._-" else "_" for c in stem_of(Path(name)))
         kept = kept.encode("ascii", "replace").decode().replace("?", "_")
         headers = {
-            "Content-Disposition": f'attachment; filename="{kept}_seg{images.ending}"',
+            "Content-Disposition": f'attachment; filename="{kept}_seg{images.suffix}"',
             "X-Model-Version": present.version,
         }
-        media_type = "image/png" if images.ending == ".png" else NIFTI_TYPE
+        media_type = "image/png" if images.suffix == ".png" else NIFTI_TYPE
         return Response(content, media_type=media_type, headers=headers)
 
     whole: ASGIApp = Gate(app, service.limits, token)
@@ -228,12 +228,12 @@ def _scale(
         return {"spacing": image.spacing, "spacing_source": "file", "no_scale": None}
     if mm_per_row and column:
         return {"spacing": (mm_per_row, column), "spacing_source": "request", "no_scale": None}
-    doubt = image.geometry.doubt if apical else "mm per row and s per column are not given"
+    doubt = image.geometry.scale_problem if apical else "mm per row and s per column are not given"
     return {"spacing": None, "spacing_source": None, "no_scale": doubt}
 
 
 def _saved(images: Images, maps: Any) -> bytes:
     with tempfile.TemporaryDirectory(prefix="heartseg-") as folder:
-        path = Path(folder) / f"labels{images.ending}"
+        path = Path(folder) / f"labels{images.suffix}"
         images.save(maps, path)
         return path.read_bytes()

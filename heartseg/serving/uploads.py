@@ -16,10 +16,16 @@ from typing import BinaryIO
 from fastapi import HTTPException
 from PIL import Image
 
-from heartseg.data.formats.dicom import SIZES as DICOM_SIZES
-from heartseg.data.formats.dicom import check_picture
-from heartseg.data.formats.nifti import GZIP, header_of
-from heartseg.data.images import HEAD, Images, kind_of, not_understood, read_images
+from heartseg.data.formats.dicom_header import SIZE_TAGS as DICOM_SIZES
+from heartseg.data.formats.dicom_header import check_has_pixels
+from heartseg.data.formats.nifti import GZIP, header_class
+from heartseg.data.images import (
+    SIGNATURE_BYTES,
+    Images,
+    describe_unsupported,
+    detect_format,
+    read_images,
+)
 from heartseg.errors import InputError, one_line
 from heartseg.serving.limits import Limits
 
@@ -67,16 +73,16 @@ def read_uploads(
 
 def _kind(stream: BinaryIO, name: str) -> str:
     """What the content is, which leaves the stream at its beginning."""
-    head = stream.read(HEAD)
+    head = stream.read(SIGNATURE_BYTES)
     stream.seek(0)
     if not head:
         raise HTTPException(400, f"{name}: is empty")
-    kind = kind_of(head)
+    kind = detect_format(head)
     try:
         if kind is None:
-            raise InputError(not_understood(head))
+            raise InputError(describe_unsupported(head))
         if head.startswith(GZIP):
-            header_of(_unpacked(head))
+            header_class(_unpacked(head))
     except InputError as error:
         raise HTTPException(415, f"{name}: {error}") from None
     return kind
@@ -99,7 +105,7 @@ def _told(path: Path, name: str) -> Iterator[None]:
 
 def _unpacked(head: bytes) -> bytes:
     try:
-        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, HEAD)
+        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, SIGNATURE_BYTES)
     except zlib.error:
         return b""
 
@@ -136,7 +142,7 @@ def _nifti_sizes(path: Path) -> Sizes:
         packed = stream.read(len(GZIP)) == GZIP
     with (gzip.open if packed else open)(path, "rb") as stream:
         head = stream.read(nib.Nifti2Header.sizeof_hdr)
-    kind = header_of(head)
+    kind = header_class(head)
     shape = [int(size) for size in kind(head[: kind.sizeof_hdr], check=False).get_data_shape()]
     sides = [size for size in shape[:3] if size != 1][:2]  # any of the three may be that of slices
     if len(sides) < 2 or min(shape) < 1:
@@ -153,7 +159,7 @@ def _dicom_sizes(path: Path) -> Sizes:
         raise InputError("is a deflated DICOM file; store it uncompressed, or as JPEG")
     wanted = ["NumberOfFrames", "SOPClassUID", *DICOM_SIZES]  # whose heart it is stays in the file
     dataset = pydicom.dcmread(BytesIO(content), stop_before_pixels=True, specific_tags=wanted)
-    check_picture(dataset, DICOM_SIZES)
+    check_has_pixels(dataset, DICOM_SIZES)
     return int(dataset.get("NumberOfFrames") or 1), int(dataset.Rows), int(dataset.Columns)
 
 
@@ -166,9 +172,9 @@ def _metaimage_sizes(path: Path) -> Sizes:
 
 def _video_sizes(kind: str) -> Callable[[Path], Sizes]:
     def read(path: Path) -> Sizes:
-        from heartseg.data.formats.video import sizes_of
+        from heartseg.data.formats.video import read_sizes
 
-        return sizes_of(path, kind)
+        return read_sizes(path, kind)
 
     return read
 

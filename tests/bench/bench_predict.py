@@ -42,7 +42,7 @@ def plain(package, jobs, out) -> float:
             labels = predict(images.frames[:, None])
             numbers = np.arange(1)
             save_overlay(images.frames, labels, numbers, "camus", images.spacing, job.place)
-            target = job.place.with_name(f"{job.place.name}_seg{images.ending}")
+            target = job.place.with_name(f"{job.place.name}_seg{images.suffix}")
             put_file(lambda path, save=images.save, maps=labels: save(maps, path), target)
             frames += frame_rows(job, labels, numbers, images.spacing, out)
             masks.append(Mask(job, labels[0], images.spacing, images.frames[0]))

@@ -17,9 +17,9 @@ POINTS = "recording,animal,mm_per_row,s_per_column\nstrip,m1,0.0206,0.00083334\n
 COMMAS = POINTS.replace(",", ";").replace(".", ",")
 
 
-def read(path: Path, content: bytes, others: bool = False) -> list[dict[str, str]]:
+def read(path: Path, content: bytes, ignore_unknown: bool = False) -> list[dict[str, str]]:
     path.write_bytes(content)
-    table = read_table(path, KNOWN[:1], KNOWN[1:], numbers=NUMBERS, others=others)
+    table = read_table(path, KNOWN[:1], KNOWN[1:], numbers=NUMBERS, ignore_unknown=ignore_unknown)
     return rows_of(table)
 
 
@@ -47,16 +47,18 @@ def test_every_way_that_excel_writes_a_table(tmp_path: Path, content: bytes) -> 
         "recording ;animal;MM-per-row;s.per.column",
     ],
 )
-@pytest.mark.parametrize("others", [False, True])
-def test_columns_are_known_by_their_words(tmp_path: Path, header: str, others: bool) -> None:
+@pytest.mark.parametrize("ignore_unknown", [False, True])
+def test_columns_are_known_by_their_words(
+    tmp_path: Path, header: str, ignore_unknown: bool
+) -> None:
     text = f"{header}\n{COMMAS.partition(chr(10))[2]}"
-    assert read(tmp_path / "a.csv", text.encode(), others) == [ROW]
+    assert read(tmp_path / "a.csv", text.encode(), ignore_unknown) == [ROW]
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("recording,mm_per_row,MM per row\nstrip,1,2\n", "mm_per_row more than once"),
+        ("recording,mm_per_row,MM per row\nstrip,1,2\n", "more than one column mm_per_row"),
         ("recording,mm_pr_row\nstrip,1\n", "'mm_pr_row'"),
         ("recording,mm_per_row\nstrip,1,206\n", "3 cells for 2"),
         ("recording;mm_per_row;s_per_column\nstrip;0,0206;0.001\n", "points .* commas"),
@@ -71,7 +73,11 @@ def test_what_can_be_read_in_two_ways_is_refused(tmp_path: Path, text: str, reas
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"PK\3\4...", "Office"), (b"recording\n\xe4\n", "line 2.*UTF-8"), (b"a\0b\0c", "no text")],
+    [
+        (b"PK\3\4...", "Office"),
+        (b"recording\n\xe4\n", "line 2.*UTF-8"),
+        (b"a\0b\0c", "not a text file"),
+    ],
 )
 def test_what_is_no_text_is_called_that(tmp_path: Path, content: bytes, reason: str) -> None:
     with pytest.raises(InputError, match=rf"a\.csv: .*{reason}"):

@@ -121,7 +121,7 @@ def test_a_scale_that_nothing_vouches_for_is_none(tmp_path: Path, spoil) -> None
     nib.save(image, tmp_path / "a.nii")
     images = read_images(tmp_path / "a.nii")
     assert images.spacing is None
-    assert images.geometry.doubt
+    assert images.geometry.scale_problem
     assert np.array_equal(images.frames, frames)
     assert read_images(tmp_path / "a.nii", spacing=SPACING).spacing == SPACING
 

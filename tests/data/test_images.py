@@ -117,7 +117,7 @@ def test_an_impossible_pixel_spacing_is_none(dataset, tmp_path, stated):
     images = read_images(save(made, tmp_path))
 
     assert images.spacing is None
-    assert f"{stated[0]:g} x {stated[1]:g} mm" in images.geometry.doubt
+    assert f"{stated[0]:g} x {stated[1]:g} mm" in images.geometry.scale_problem
 
 
 def test_millimetres_in_the_field_of_centimetres_are_not_believed(dataset, tmp_path):
@@ -197,7 +197,7 @@ def test_a_nifti_file_without_spacing_has_none(tmp_path, stored):
 
 
 def test_a_picture_of_too_many_pixels_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr("heartseg.data.formats.pixels.MOST_PIXELS", 1000)
+    monkeypatch.setattr("heartseg.data.formats.pixels.MAX_PIXELS", 1000)
     monkeypatch.setattr(Image.Image, "convert", None)
     Image.new("1", (40, 30)).save(tmp_path / "bomb.png")
 

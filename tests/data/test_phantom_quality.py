@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from heartseg.config.params import MmodePhantoms, Params
-from heartseg.data.phantoms.degrade import KINDS, degrade, quality_of
+from heartseg.data.phantoms.degrade import DEGRADATIONS, degrade, quality_of
 from heartseg.data.phantoms.mmode import AnimalStrip, make_strip
 from heartseg.data.phantoms.mmode_quality import write_quality
 
@@ -28,7 +28,7 @@ def worse(strip: AnimalStrip, kind: str, grade: int, seed: int = 0) -> np.ndarra
     return degrade(rng, strip.image, walls, strip.truth.mm_per_row, kind, grade)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", DEGRADATIONS)
 def test_a_higher_grade_leaves_less_of_the_image(strip: AnimalStrip, kind: str) -> None:
     left = []
     for grade in (1, 2, 3, 4):

@@ -67,7 +67,7 @@ def break_files(source: Path) -> dict[str, str]:
         str(affine): "affine",
         str(cfg): "empty",
         str(missing): "missing",
-        str(source / "database_split"): "patient0003 is in 2 lists",
+        str(source / "database_split"): "patient0003 is in 2 split lists",
     }
 
 

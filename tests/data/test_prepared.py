@@ -144,7 +144,7 @@ def test_wrong_files_are_refused(tmp_path: Path) -> None:
 
     refuse("does not exist")
     (tmp_path / "d.parquet").write_bytes(b"PAR1 no more")
-    refuse("no readable Parquet")
+    refuse("cannot be read as Parquet")
     pd.DataFrame({"image": [b""]}).to_parquet(tmp_path / "d.parquet")
     refuse("not written by heartseg")
 

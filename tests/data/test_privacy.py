@@ -165,7 +165,7 @@ def test_by_default_it_lies_outside_of_the_repository(tmp_path, monkeypatch):
 def test_a_key_that_is_no_secret_is_refused(key):
     read_key()
     key.chmod(0o644)
-    with pytest.raises(InputError, match="everybody may read this key; run `chmod 600"):
+    with pytest.raises(InputError, match="Run `chmod 600"):
         read_key()
     key.chmod(0o640)  # of a group is meant
     key.write_bytes(b"short")

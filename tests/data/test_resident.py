@@ -100,7 +100,7 @@ def test_arrays_are_handed_over_without_a_copy(prepared: Path) -> None:
 def test_images_of_some_patients(prepared: Path) -> None:
     every = load_resident(prepared, None, SIZE)
     assert len(every) == 6
-    some = every.of_patients({"case5", "case1", "nobody"})
+    some = every.select_patients({"case5", "case1", "nobody"})
     assert some.case_ids == list(some.about["patient"]) == ["case1", "case5"]
     assert torch.equal(some.images, every.images[[1, 5]])
     assert torch.equal(some.masks, every.masks[[1, 5]])

@@ -105,7 +105,7 @@ def test_official_lists_win_in_auto_and_are_ignored_otherwise() -> None:
     ("method", "official", "reason"),
     [
         ("official", None, "no split list"),
-        ("official", {"a": "test", "b": "val"}, "nobody to train on"),
+        ("official", {"a": "test", "b": "val"}, "no training patients"),
         ("official", {"a": "train"}, "b: in no split list"),
     ],
 )

@@ -122,7 +122,7 @@ def read_as_label_map(path: Path) -> None:
 def read_to_predict(path: Path) -> None:
     read = images.read_images(path)
     assert (read.frames.dtype, read.frames.ndim) == (np.uint8, 3)
-    assert (read.spacing is None) == bool(read.geometry.doubt)
+    assert (read.spacing is None) == bool(read.geometry.scale_problem)
     if read.spacing is not None:
         assert all(0 < step < np.inf for step in read.spacing)
 

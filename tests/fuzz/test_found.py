@@ -17,7 +17,7 @@ from pydicom import Dataset
 from heartseg.config.params import load_params
 from heartseg.config.yaml_file import MOST_VALUES
 from heartseg.data import images
-from heartseg.data.formats.nifti import MOST_BYTES
+from heartseg.data.formats.nifti import MAX_BYTES
 from heartseg.data.phantoms.recording import make_dicom
 from heartseg.data.strips.dicom import read_dicom
 from heartseg.data.strips.pictures import read_mask, read_picture
@@ -98,7 +98,7 @@ def test_nifti_extension_that_is_longer_than_the_file(tmp_path: Path) -> None:
     struct.pack_into("<i", data, 352, 2**31 - 16)  # esize
     struct.pack_into("<f", data, 108, 2**31)  # vox_offset
     (tmp_path / "a.nii").write_bytes(data)
-    assert peak_memory(images.read_images, tmp_path / "a.nii") < MOST_BYTES + (1 << 26)
+    assert peak_memory(images.read_images, tmp_path / "a.nii") < MAX_BYTES + (1 << 26)
 
 
 # --- DICOM --------------------------------------------------------------------------------

@@ -39,13 +39,13 @@ def degrade(
         image: uint8 (H, W).
         walls: depth in mm of the LV's inner borders, (W,) each.
         mm_per_row: spacing.
-        kind: one of `KINDS`.
+        kind: one of `DEGRADATIONS`.
         grade: 1 to WORST_GRADE.
     """
     severity = float((grade + rng.uniform(-JITTER, JITTER)) / WORST_GRADE)
     rows = (np.arange(len(image))[:, None] + 0.5) * mm_per_row
     outside = np.stack([walls[0] - rows, rows - walls[1]])  # mm beyond either border
-    worse = KINDS[kind](rng, image.astype(np.float32), outside, severity)
+    worse = DEGRADATIONS[kind](rng, image.astype(np.float32), outside, severity)
     return np.clip(np.rint(worse), 0, 255).astype(np.uint8)
 
 
@@ -114,7 +114,7 @@ def _motion(
 
 Degradation = Callable[[np.random.Generator, np.ndarray, np.ndarray, float], np.ndarray]
 
-KINDS: dict[str, Degradation] = {
+DEGRADATIONS: dict[str, Degradation] = {
     "shadow": _shadow,
     "low_gain": _low_gain,
     "haze": _haze,

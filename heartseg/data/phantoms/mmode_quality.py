@@ -15,7 +15,7 @@ from PIL import Image
 
 from heartseg.config.params import MmodePhantoms
 from heartseg.data.phantoms import map_processes, mark_as_phantom
-from heartseg.data.phantoms.degrade import BAD_FROM, KINDS, WORST_GRADE, degrade, quality_of
+from heartseg.data.phantoms.degrade import BAD_FROM, DEGRADATIONS, WORST_GRADE, degrade, quality_of
 from heartseg.data.phantoms.mmode import STRIP_COLUMNS, AnimalStrip, make_strip, write_table
 
 WINDOW_COLUMNS = ("name", "animal", "mm_per_row", "s_per_column", "quality", "kind", "grade")
@@ -62,7 +62,7 @@ def degraded_windows(rng: np.random.Generator, whole: AnimalStrip) -> list[tuple
     found: list[tuple[Row, np.ndarray]] = []
     for window, start in zip(whole.windows, whole.starts, strict=True):
         cut = slice(int(start), int(start) + size)
-        grade, kind = int(rng.integers(WORST_GRADE + 1)), str(rng.choice(list(KINDS)))
+        grade, kind = int(rng.integers(WORST_GRADE + 1)), str(rng.choice(list(DEGRADATIONS)))
         image = whole.image[:, cut]
         if grade:
             walls = (whole.motion.upper[cut], whole.motion.lower[cut])
@@ -82,7 +82,7 @@ def degraded_strip(rng: np.random.Generator, whole: AnimalStrip) -> tuple[np.nda
     length = int(columns * rng.uniform(*SPAN))
     start = int(rng.integers(columns - length + 1))
     cut = slice(start, start + length)
-    grade, kind = int(rng.integers(BAD_FROM, WORST_GRADE + 1)), str(rng.choice(list(KINDS)))
+    grade, kind = int(rng.integers(BAD_FROM, WORST_GRADE + 1)), str(rng.choice(list(DEGRADATIONS)))
     walls = (whole.motion.upper[cut], whole.motion.lower[cut])
     image = whole.image.copy()
     image[:, cut] = degrade(rng, image[:, cut], walls, whole.truth.mm_per_row, kind, grade)

@@ -145,13 +145,10 @@ def test_only_the_patients_with_wrong_volumes_lose_them(source: Path) -> None:
         "patient0003,90,40\npatient0003,80,40\npatient0004,inf,40\n"
     )
     survey = camus.survey(source, use_lists=True)
-    assert survey.problems == [
-        f"{source}/truth.csv: names patient0003 more than once. Keep one row.",
-        f"{source}/truth.csv: patient0002 has edv_ml 90 and esv_ml 95. "
-        "Give volumes in mL, esv_ml above 0 and below edv_ml.",
-        f"{source}/truth.csv: edv_ml of patient0004 is 'inf'. Give a number without a unit, or "
-        "leave the cell empty.",
-    ]
+    facts = ("for patient0003", "edv_ml 90 and esv_ml 95", "edv_ml of patient0004 is 'inf'")
+    for problem, fact in zip(survey.problems, facts, strict=True):
+        assert problem.startswith(f"{source}/truth.csv: ")
+        assert fact in problem
     known = {case.patient for case in survey.cases if "reference_edv" in case.read().reference}
     assert known == {"patient0001"}
 
@@ -213,7 +210,7 @@ def sequence(source: Path) -> None:
 
 FAULTS = {
     "truncated gzip": Fault(truncate, IMAGE, "truncated", 1),
-    "a sequence": Fault(sequence, IMAGE, "holds 3 frames", 1),
+    "a sequence": Fault(sequence, IMAGE, "contains 3 frames", 1),
     "label 4": Fault(wrong_label, MASK, "outside 0-3 (4)", 1),
     "interpolated labels": Fault(between_labels, MASK, "outside 0-3 (0.5, 1.5)", 1),
     "mask of another shape": Fault(
@@ -223,7 +220,7 @@ FAULTS = {
         lambda s: write_nifti(s / MASK, echo()[1].T), MASK, "40 x 24 pixels", 1
     ),
     "mask of another affine": Fault(
-        lambda s: write_nifti(s / MASK, echo()[1], AFFINE * 1.05), MASK, "another affine", 1
+        lambda s: write_nifti(s / MASK, echo()[1], AFFINE * 1.05), MASK, "different affine", 1
     ),
     "mask without orientation": Fault(
         lambda s: write_nifti(s / MASK, echo()[1], np.eye(4)), MASK, "orientation", 1
@@ -238,7 +235,9 @@ FAULTS = {
     "folder for a file": Fault(folder_for_file, IMAGE, "is a folder", 1),
     "cfg empty": Fault(lambda s: (s / CFG).write_text(" \n"), CFG, "empty", 2),
     "cfg missing": Fault(lambda s: (s / CFG).unlink(), CFG, "missing", 2),
-    "cfg binary": Fault(lambda s: (s / CFG).write_bytes(bytes(range(256))), CFG, "no text", 2),
+    "cfg binary": Fault(
+        lambda s: (s / CFG).write_bytes(bytes(range(256))), CFG, "not a text file", 2
+    ),
     "cfg without ES": Fault(lambda s: (s / CFG).write_text("ED: 1\n"), CFG, "no line ES", 2),
     "cfg with frame 0": Fault(
         lambda s: (s / CFG).write_text(INFO.replace("ED: 1", "ED: 0")), CFG, "ED is '0'", 2
@@ -253,28 +252,34 @@ FAULTS = {
         lambda s: (s / CFG).write_text(INFO.replace("EF: 54", "EF: 0.54")), CFG, "fraction", 2
     ),
     "list empty": Fault(
-        lambda s: write_list(s, "testing", []), f"{LISTS}/subgroup_testing.txt", "nobody", 4
+        lambda s: write_list(s, "testing", []),
+        f"{LISTS}/subgroup_testing.txt",
+        "contains no patients",
+        4,
     ),
     "list naming nobody": Fault(
         lambda s: write_list(s, "validation", ["Patient_3"]),
         f"{LISTS}/subgroup_validation.txt",
-        "names nobody who is present (first: 'Patient_3')",
+        "'Patient_3'",
         4,
     ),
     "list binary": Fault(
         lambda s: (s / LISTS / "subgroup_testing.txt").write_bytes(b"\xff\x00\xfe"),
         f"{LISTS}/subgroup_testing.txt",
-        "no text file",
+        "not a text file",
         4,
     ),
     "lists overlap": Fault(
         lambda s: write_list(s, "testing", ["patient0001", "patient0004"]),
         LISTS,
-        "patient0001 is in 2 lists",
+        "patient0001 is in 2 split lists",
         4,
     ),
     "patient in no list": Fault(
-        lambda s: write_list(s, "training", ["patient0002"]), LISTS, "patient0001 is in no lists", 4
+        lambda s: write_list(s, "training", ["patient0002"]),
+        LISTS,
+        "patient0001 is in no split lists",
+        4,
     ),
     "truth.csv of other columns": Fault(
         lambda s: (s / "truth.csv").write_text("a,b\n1,2\n"), "truth.csv", "no column patient", 0
@@ -326,7 +331,7 @@ def test_lists_do_not_matter_where_they_are_not_used(source: Path) -> None:
 
 
 def test_sources_that_are_no_release_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"absent does not exist"):
+    with pytest.raises(InputError, match=r"absent: does not exist"):
         camus.survey(tmp_path / "absent", use_lists=True)
     with pytest.raises(InputError, match="no file"):
         camus.survey(tmp_path, use_lists=True)
@@ -349,7 +354,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
 def test_images_without_any_mask_are_refused(source: Path) -> None:
     for mask in source.rglob("*_gt*"):
         mask.unlink()
-    with pytest.raises(InputError, match="16 images and no reference mask"):
+    with pytest.raises(InputError, match="16 images, but no reference masks"):
         camus.survey(source, use_lists=True)
 
 
@@ -467,7 +472,7 @@ def test_every_layout_gives_the_same_cases(source: Path, arrange: Callable[[Path
         elif arrange is not nnunet:  # which has no Info_VIEW.cfg
             assert (sample.reference, sample.quality) == (own.reference, own.quality)
             assert sample.frame == own.frame
-    missing = [note for note in found.notes if "without reference" in note]
+    missing = [note for note in found.notes if "no reference masks" in note]
     assert len(missing) == (LAYOUTS[arrange] == 12)
     assert all("patient0004" in note for note in missing)
 

@@ -61,7 +61,7 @@ def test_resampling_is_linear_interpolation_over_normalised_time(
 
 @pytest.mark.parametrize(("frames", "count"), [(1, 20), (0, 20), (5, 1)])
 def test_one_frame_is_no_sequence(frames: int, count: int) -> None:
-    with pytest.raises(ValueError, match="two frames or more"):
+    with pytest.raises(ValueError, match="cannot resample"):
         resample_frames(np.zeros((frames, 4, 4), np.uint8), count)
 
 
@@ -118,9 +118,9 @@ def test_views_without_a_sequence_are_named_counted_and_not_fatal(
 ) -> None:
     facts = prepare("camus", config, tmp_path / "d.parquet", skip_bad=False, threads=1)
     assert facts["notes"][:3] == [
-        "patient0003: no half sequence of 2CH, so not used",
-        "patient0004: no half sequence of 2CH, 4CH, so not used",
-        "2 of 4 patients have the half sequences of their views",
+        "patient0003: no half sequence of 2CH, so this view is not used",
+        "patient0004: no half sequence of 2CH, 4CH, so this view is not used",
+        "2 of 4 patients have half sequences of all their views",
     ]
     assert facts["notes"][3].startswith("test is empty")
     assert len(facts["notes"]) == 4
@@ -167,7 +167,7 @@ FAULTS = {
     ),
     "too short": Fault(
         lambda p: write_nifti(p, moving()[:17]),
-        "has 17 frames, where Info_2CH.cfg has ED and ES as frames 1 and 18",
+        "has 17 frames, but according to Info_2CH.cfg ED and ES are the frames 1 and 18",
     ),
 }
 

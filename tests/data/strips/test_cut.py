@@ -53,7 +53,7 @@ def test_windows_show_wanted_columns_only() -> None:
     wanted[[120, 600, 700]] = False
     windows = cut_windows(make_strip(), wanted, 100, 0.5)
     for window in windows:
-        assert wanted[window.cut[1]].all()
+        assert wanted[window.slices[1]].all()
     # the run 601 .. 699 is one column too short
     assert {window.column for window in windows} & set(range(550, 701)) == set()
     assert {0, 20, 121, 701, 900} <= {window.column for window in windows}
@@ -112,7 +112,7 @@ def test_size_is_a_number_of_beats(config: Windows) -> None:
 def test_size_has_limits(config: Windows) -> None:
     tall = make_strip()
     tall = replace(tall, lower=tall.lower + 180)  # from 120 to 460: 340 rows, more than 3 beats
-    assert window_size(tall, config, RATES) == (int(np.ceil(340 * 1.2)), "the LV and its margin")
+    assert window_size(tall, config, RATES) == (int(np.ceil(340 * 1.2)), "the LV with its margin")
     flat = make_strip(rows=290)
     assert window_size(flat, config, RATES) == (290, "the whole depth")
     fixed = config.model_copy(update={"size": 128})

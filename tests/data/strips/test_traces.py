@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from heartseg.data.strips.traces import fill_between, read_traces, traces_of
+from heartseg.data.strips.traces import fill_between, mask_to_traces, read_traces
 from heartseg.errors import InputError
 from heartseg.metrics.overlap import mask_dice
 from tests.examples import real_data
@@ -71,7 +71,7 @@ def test_traces_of_a_mask_give_it_again() -> None:
     upper, lower = rng.integers(0, 9, 30), rng.integers(11, 21, 30)  # 20 is the edge
     mask = fill_between(upper, lower, ROWS)
     mask[:, 7] = False
-    again = traces_of(mask)
+    again = mask_to_traces(mask)
     assert np.isnan(again[0][7])
     assert np.isnan(again[1][7])
     assert np.array_equal(fill_between(*again, ROWS), mask)
@@ -83,12 +83,12 @@ def test_traces_of_a_mask_give_it_again() -> None:
         ("col,upper_row,lower_row\n0,9,2\n", "not below the upper one in column 0"),
         (
             "col,upper_row,lower_row\n0,2,9\n9,2,9\n",
-            "reaches from 0 to 9, the picture has 9 columns",
+            "from 0 to 9, but the image has 9 columns",
         ),
-        ("col,upper_row,lower_row\n0,2,25\n1,2,9\n", "from 9 to 25, the picture has 20 rows"),
+        ("col,upper_row,lower_row\n0,2,25\n1,2,9\n", "from 9 to 25, but the image has 20 rows"),
         ("col,upper_row,lower_row\n0,2,x\n", "lower_row of row 1 below the header is 'x'"),
         ("col,upper,lower_row\n0,2,9\n", "no column 'upper'; did you mean 'upper_row'"),
-        ("trace,col,row\nupper,0,2\nupper,3,2\n", "no point of the lower trace"),
+        ("trace,col,row\nupper,0,2\nupper,3,2\n", "no points of the lower trace"),
         ("trace,col,row\nupper,0,2\nuper,3,2\n", "trace is 'uper'"),
         ("trace,col,row\nupper,0,2\nlower,3,9\n", "no column has both traces"),
         ("", "is empty"),

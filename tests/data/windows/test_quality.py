@@ -38,7 +38,7 @@ def test_labels_become_label_maps(config: MmodeDataset) -> None:
     assert (bad.mask == 1).all()
     assert bad.mask.shape == bad.image.shape == (20, 24)
     assert good.spacing == (0.12, config.s_per_column)
-    assert "1 window(s) have no label" in found.notes[-1]
+    assert "1 window(s) have no quality label" in found.notes[-1]
 
 
 def test_faults_are_told(config: MmodeDataset) -> None:
@@ -50,12 +50,12 @@ def test_faults_are_told(config: MmodeDataset) -> None:
     with pytest.raises(BadFilesError) as caught:
         first.read()
     assert "'fair'. Write good or bad" in str(caught.value)
-    assert "have the animals m1, m2" in str(caught.value)
-    with pytest.raises(BadFilesError, match="another file of the name a_w2"):
+    assert "different animals: m1, m2" in str(caught.value)
+    with pytest.raises(BadFilesError, match="second file of the name a_w2"):
         second.read()
 
 
 def test_windows_without_any_label_are_refused(config: MmodeDataset) -> None:
     write(config.source, "a_w1,m1,a,0.02,\n", ("a_w1",))
-    with pytest.raises(InputError, match="no window has a label"):
+    with pytest.raises(InputError, match="no window has a quality label"):
         survey(config)

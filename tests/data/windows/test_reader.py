@@ -84,7 +84,7 @@ def test_a_mask_of_more_than_two_levels_is_noted(config: MmodeDataset) -> None:
     sample = mmode.survey(config).cases[0].read()
     assert (sample.mask == (levels >= 130)).all()
     assert sample.notes == (
-        "a0_w0: its mask has 4 gray levels; those above 127.5, half of the maximum, count as LV",
+        "a0_w0: its mask has 4 gray levels; those above 127.5, half of the maximum, are read as LV",
     )
 
 
@@ -153,8 +153,10 @@ def test_a_recording_of_two_animals_is_a_fault_of_its_windows(config: MmodeDatas
     survey = mmode.survey(config)
     found = faults(survey)
     assert len(found) == 2
-    assert "the windows of a0 have the animals m1, m2" in found[0]
-    assert "the windows of a1 have the animals m1, none" in found[1] or "none, m1" in found[1]
+    assert "the windows of a0 have different animals: m1, m2" in found[0]
+    assert (
+        "the windows of a1 have different animals: m1, none" in found[1] or "none, m1" in found[1]
+    )
     assert [bool(case.problems) for case in survey.cases] == [True] * 4 + [False] * 2
 
 
@@ -172,14 +174,14 @@ def test_windows_csv_may_have_spaces_and_needs_no_spacing(config: MmodeDataset) 
 
 def test_files_that_are_no_png_are_noted(config: MmodeDataset) -> None:
     (config.source / "img/a7_w0.doc").touch()
-    for number in range(7):
+    for number in range(10):
         (config.source / f"mask/{number}.txt").touch()
     (config.source / "mask/.hidden").touch()
     survey = mmode.survey(config)
     image, mask = survey.notes
     assert image.startswith("img: ")
     assert image.endswith(" a7_w0.doc")
-    assert mask.endswith("0.txt, 1.txt, 2.txt, 3.txt, 4.txt and 2 more")
+    assert mask.endswith("7.txt and 2 more")
     assert len(survey.cases) == 6
 
 
@@ -261,7 +263,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str, str, int]] = {
     ),
     "no name column": (sidecar("file\na0_w0\n"), "windows.csv", "has no column name", 6),
     "empty sidecar": (sidecar(""), "windows.csv", "is empty", 6),
-    "no rows": (sidecar("name\n"), "windows.csv", "names none", 6),
+    "no rows": (sidecar("name\n"), "windows.csv", "none of the windows", 6),
     "misspelt column": (
         sidecar("name,mm_per_rows\na0_w0,0.05\n"),
         "windows.csv",
@@ -271,7 +273,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str, str, int]] = {
     "column twice": (
         sidecar("name,mm_per_row,mm_per_row\na0_w0,0.05,0.1\n"),
         "windows.csv",
-        "has the column mm_per_row more than once",
+        "more than one column mm_per_row",
         6,
     ),
     "decimal comma": (
@@ -283,10 +285,10 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str, str, int]] = {
     "two files of a name": (
         lambda s: shutil.copy(s / "mask/a0_w0.png", s / "mask/a0_w0.PNG"),
         "mask/a0_w0.png",
-        "is another file of the name a0_w0",
+        "is a second file of the name a0_w0",
         1,
     ),
-    "sidecar of others": (sidecar("name\nb0_w0\n"), "windows.csv", "names none", 6),
+    "sidecar of others": (sidecar("name\nb0_w0\n"), "windows.csv", "none of the windows", 6),
     "twice in the sidecar": (
         sidecar("name\na0_w0\na0_w0.png\n"),
         "windows.csv",
@@ -328,7 +330,7 @@ def test_a_folder_named_like_a_png_is_a_fault(config: MmodeDataset) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "reason"), [("(?P<animal>", "no regular expression"), (r"\d+", "no group")]
+    ("pattern", "reason"), [("(?P<animal>", "not a regular expression"), (r"\d+", "no group")]
 )
 def test_unusable_patterns_are_refused(config: MmodeDataset, pattern: str, reason: str) -> None:
     with pytest.raises(InputError, match=reason):
@@ -340,7 +342,7 @@ def test_sources_that_are_no_dataset_are_refused(config: MmodeDataset, tmp_path:
         with pytest.raises(InputError, match=reason):
             mmode.survey(config.model_copy(update={"source": tmp_path / "other"}))
 
-    refuse("is no folder")
+    refuse("is not a folder")
     (tmp_path / "other/img").mkdir(parents=True)
     refuse("no folder mask")
     (tmp_path / "other/mask").mkdir()
