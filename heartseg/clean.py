@@ -20,7 +20,6 @@ import typer
 
 from heartseg.cli import confirm, make_app, paragraphs, run_app, run_command
 from heartseg.config.params import Params, load_params
-from heartseg.data.prepared import file_digest
 from heartseg.errors import InputError
 from heartseg.paths import MODEL, prepared_path, sweep_results_dir
 from heartseg.sweeps.folder import SWEEPS, TRIALS, identity, put_aside
@@ -133,6 +132,8 @@ def _changed(state: dict[str, Any], params: Params) -> str:
         return "the code"  # an earlier version of heartseg did not record it
     if name not in params.recipes:
         return "the recipe"
+    from heartseg.data.prepared import file_digest  # imports pandas
+
     recipe = params.recipe(name)
     prepared = prepared_path(recipe.dataset)
     digest = file_digest(prepared) if prepared.exists() else then["data"]  # it may be restored

@@ -15,7 +15,7 @@ from heartseg.__main__ import COMMANDS, app, module_of
 from heartseg.cli import run_app, run_command
 from tests.examples import ROOT
 
-HEAVY = ("torch", "ray", "mlflow", "pandas", "numpy")
+HEAVY = ("torch", "ray", "mlflow", "pandas")
 
 
 @pytest.fixture
