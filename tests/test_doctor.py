@@ -16,7 +16,7 @@ BAD = Check("disk", "gpu1", "fail", "1.0 GB free at /srv/[runs]", "make room the
 
 
 def test_all_well_ends_well(monkeypatch, capsys):
-    monkeypatch.setattr(doctor, "look", lambda: [GOOD, WARNING])
+    monkeypatch.setattr(doctor, "run_checks", lambda: [GOOD, WARNING])
     doctor.main([])
     printed = capsys.readouterr().out
     assert "1 ok, 1 warn, 0 fail" in printed
@@ -24,7 +24,7 @@ def test_all_well_ends_well(monkeypatch, capsys):
 
 
 def test_a_failed_check_ends_with_the_users_exit_code(monkeypatch, capsys):
-    monkeypatch.setattr(doctor, "look", lambda: [GOOD, BAD])
+    monkeypatch.setattr(doctor, "run_checks", lambda: [GOOD, BAD])
     with pytest.raises(InputError, match="1 of 2"):
         doctor.main(["--json"])
     told = json.loads(capsys.readouterr().out)

@@ -112,7 +112,7 @@ def interrupt(place: Path) -> None:
     os.kill(driver.pid, signal.SIGINT)
     said = driver.communicate(timeout=240)[0]
     assert driver.returncode == 130, said[-3000:]
-    assert "go on with: python -m heartseg.sweep sweeps/small.yaml" in said
+    assert "python -m heartseg.sweep sweeps/small.yaml" in said
     assert "Traceback" not in said
     client = connect(f"sqlite:///{place}/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("heartseg-camus").experiment_id])

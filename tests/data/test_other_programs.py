@@ -21,6 +21,7 @@ import SimpleITK as sitk
 from fastapi import HTTPException
 from PIL import Image
 
+from heartseg.checks.dataset import check_cases
 from heartseg.config.params import Params
 from heartseg.data.camus import reader as camus
 from heartseg.data.images import read_images
@@ -31,7 +32,6 @@ from heartseg.data.strips.recordings import Defaults, read_recording
 from heartseg.data.windows import reader as mmode
 from heartseg.errors import InputError, writing_to
 from heartseg.prediction.files import find_jobs
-from heartseg.prepare import check
 from heartseg.serving.limits import Limits
 from heartseg.serving.uploads import read_uploads
 from tests.data.raw import AFFINE, echo, write_nifti, write_patient, write_windows
@@ -359,7 +359,7 @@ def test_swapped_phases_are_noted(tmp_path: Path) -> None:
     small[small == 1] = np.arange((small == 1).sum()) % 2 + 1
     write_nifti(folder / "p1_2CH_ED_gt.nii.gz", small)
     notes: list[str] = []
-    check("camus", camus.survey(tmp_path, use_lists=False).cases, 1, notes)
+    check_cases("camus", camus.survey(tmp_path, use_lists=False).cases, 1, notes)
     (note,) = (note for note in notes if "smaller at ED" in note)
     assert note.startswith("p1: ")
     assert "2CH" in note

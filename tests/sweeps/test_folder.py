@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from heartseg.errors import InputError
-from heartseg.sweep import apply
 from heartseg.sweeps import folder as folder_module
+from heartseg.sweeps.apply import apply_winner
 from heartseg.sweeps.folder import find_sweep_dir, open_sweep_dir, put_aside, trial_dir
 from heartseg.training.run_dir import read_state
 from tests.examples import ROOT
@@ -177,5 +177,5 @@ def test_values_of_another_recipe_are_not_applied(tmp_path, monkeypatch):
     (tmp_path / "camus.yaml").write_text(yaml.safe_dump(content(recipe="camus-unet")))
     opened(tmp_path / "runs", made_of())
     with pytest.raises(InputError, match=r"a sweep of recipe camus, .* now names camus-unet"):
-        apply(Path("camus.yaml"))
+        apply_winner(Path("camus.yaml"))
     assert (tmp_path / "params.yaml").read_text() == text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from heartseg.errors import InputError
-from heartseg.train import _check_weights
+from heartseg.train import check_weights
 from heartseg.training import run_dir
 from heartseg.training.run_dir import clear_checkpoints, open_run_dir, read_state, update_state
 from tests.examples import small_recipe
@@ -70,13 +70,13 @@ def test_dvc_would_not_notice_weights_elsewhere_so_they_are_refused(params, tmp_
         (tmp_path / name).touch()
         model = small_recipe(params).model.model_dump() | {"weights": name}
         recipe = small_recipe(params, model=model)
-        _check_weights(recipe, "camus")  # by hand, anything goes
+        check_weights(recipe, "camus")  # by hand, anything goes
         monkeypatch.setenv("DVC_STAGE", "train@camus")
         if name == "start.pth":
             with pytest.raises(InputError, match=r"start\.pth .*weights/camus/"):
-                _check_weights(recipe, "camus")
+                check_weights(recipe, "camus")
         else:
-            _check_weights(recipe, "camus")
+            check_weights(recipe, "camus")
         monkeypatch.delenv("DVC_STAGE")
 
 
