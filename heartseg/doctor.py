@@ -85,7 +85,7 @@ def show(checks: Sequence[Check]) -> None:
     table = Table("check", "where", "", "what was seen", pad_edge=False)
     for check in checks:
         status = f"[{COLOURS[check.status]}]{check.status}[/]"
-        mend = f"\n[bold]to mend it:[/] {escape(check.mend)}" if check.mend else ""
+        mend = f"\n[bold]to mend it:[/] {escape(check.fix)}" if check.fix else ""
         where, seen = (escape(printable(text, lines=True)) for text in (check.where, check.seen))
         table.add_row(check.name, where, status, seen + mend)
     console = Console()

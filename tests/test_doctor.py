@@ -33,7 +33,7 @@ def test_a_failed_check_ends_with_the_users_exit_code(monkeypatch, capsys):
         "where": "gpu1",
         "status": "fail",
         "seen": "1.0 GB free at /srv/[runs]",
-        "mend": "make room there",
+        "fix": "make room there",
     }
     with pytest.raises(InputError):
         doctor.main([])
@@ -53,4 +53,4 @@ def test_no_cluster_at_the_address(monkeypatch, tmp_path):
     (check,) = doctor.check_cluster(tmp_path)
     assert check.status == "fail"
     assert "127.0.0.1:1" in check.seen
-    assert check.seen.endswith("(RAY_AUTH_TOKEN_PATH)")  # the remedies are not cut off
+    assert "RAY_AUTH_TOKEN_PATH" in check.seen  # the remedies are not cut off

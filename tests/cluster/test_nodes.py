@@ -27,7 +27,7 @@ class Node:
     """A node whose visitor runs here, but for what `broken` names."""
 
     def __init__(self, broken: dict[str, Exception]):
-        self.visitor, self.broken = ray_nodes._Visitor(), broken
+        self.visitor, self.broken = ray_nodes._Probe(), broken
 
     def __getattr__(self, name: str) -> Method:
         def raising(*_: Any) -> None:
@@ -54,9 +54,9 @@ DENIED = PermissionError("a trace of the other process\n[Errno 13] Permission de
 @pytest.mark.parametrize(
     ("broken", "said"),
     [
-        ({"leave_mark": TIMED_OUT}, "timed out"),
-        ({"see_marks": TIMED_OUT}, "timed out"),
-        ({"see_marks": DENIED}, "Permission denied"),
+        ({"write_marker": TIMED_OUT}, "timed out"),
+        ({"read_markers": TIMED_OUT}, "timed out"),
+        ({"read_markers": DENIED}, "Permission denied"),
     ],
 )
 def test_storage_of_the_other_nodes_is_still_looked_at(tmp_path, broken, said):
@@ -70,18 +70,18 @@ def test_storage_of_the_other_nodes_is_still_looked_at(tmp_path, broken, said):
     }
     assert said in found["b"].seen
     assert "\n" not in found["b"].seen
-    assert found["b"].mend
+    assert found["b"].fix
     assert not runs.exists()
 
 
-@pytest.mark.parametrize("broken", ["listen", "reach"])
+@pytest.mark.parametrize("broken", ["listen", "find_closed"])
 def test_ports_of_the_other_nodes_are_still_tried(broken):
     nodes = {"a": Node({}), "b": Node({broken: TIMED_OUT}), "c": Node({})}
     checks = ray_nodes._check_ports(nodes, dict.fromkeys(nodes, "127.0.0.1"))
     assert {check.where: check.status for check in checks} == {"a": "ok", "b": "fail", "c": "ok"}
     (bad,) = [check for check in checks if check.status == "fail"]
     assert "timed out" in bad.seen
-    assert bad.mend
+    assert bad.fix
 
 
 def test_a_port_that_is_shut_is_named():

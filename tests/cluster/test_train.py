@@ -54,7 +54,7 @@ def cluster(tmp_path_factory):
     ray_train.shutdown()
 
 
-def how(params, workers, **changes):
+def train_config(params, workers, **changes):
     return params.train.model_copy(update={"workers": workers, "overlay_every": 2, **changes})
 
 
@@ -76,9 +76,9 @@ def test_workers_on_ray_equal_this_process(cluster, params, data, tmp_path):
     Four workers share two cores, and five validation images unevenly.
     """
     recipe = small_recipe(params, **EXACT)
-    weights = load_checkpoint(cluster.train_on_cluster(recipe, how(params, 4), data, tmp_path))[
-        "model"
-    ]
+    weights = load_checkpoint(
+        cluster.train_on_cluster(recipe, train_config(params, 4), data, tmp_path)
+    )["model"]
     expected = in_this_process(recipe, data)
     assert weights.keys() == expected.keys()
     assert largest_difference(weights, expected) < 1e-5
@@ -99,7 +99,7 @@ def test_a_killed_worker_is_replaced_and_changes_nothing(cluster, params, data, 
 
     killer = threading.Thread(target=kill_after_the_second_epoch, daemon=True)
     killer.start()
-    end = load_checkpoint(cluster.train_on_cluster(recipe, how(params, 2), data, tmp_path))
+    end = load_checkpoint(cluster.train_on_cluster(recipe, train_config(params, 2), data, tmp_path))
     assert killed, "the training ended before the kill"
     assert largest_difference(end["model"], in_this_process(recipe, data)) < 1e-5
     assert [entry["epoch"] for entry in read_epochs(tmp_path)] == list(range(1, 9))
@@ -114,7 +114,7 @@ def test_weights_to_start_from_are_found_from_where_the_training_was_started(
     torch.save(trained, "trained.pth")
     model = EXACT["model"] | {"weights": "trained.pth"}
     recipe = small_recipe(params, **EXACT | {"model": model, "learning_rate": 1e-9}, epochs=1)
-    folder = cluster.train_on_cluster(recipe, how(params, 1), data, tmp_path / "run")
+    folder = cluster.train_on_cluster(recipe, train_config(params, 1), data, tmp_path / "run")
     weights = load_checkpoint(folder)["model"]
     learnt = {key: value for key, value in weights.items() if value.is_floating_point()}
     parameters = {key: learnt[key] for key in learnt if "running" not in key}
@@ -124,7 +124,7 @@ def test_weights_to_start_from_are_found_from_where_the_training_was_started(
 def test_a_users_fault_in_a_worker_ends_at_once(cluster, params, data, tmp_path: Path):
     recipe = small_recipe(params, learning_rate=1e30, schedule="constant")
     with pytest.raises(InputError, match="lower learning_rate"):
-        cluster.train_on_cluster(recipe, how(params, 1), data, tmp_path)
+        cluster.train_on_cluster(recipe, train_config(params, 1), data, tmp_path)
 
 
 def test_a_full_disk_ends_all_workers_and_the_same_training_goes_on(
@@ -142,12 +142,12 @@ def test_a_full_disk_ends_all_workers_and_the_same_training_goes_on(
 
     threading.Thread(target=fill_after_the_second_epoch, daemon=True).start()
     with pytest.raises(InputError, match="could not be written: No space left on device"):
-        cluster.train_on_cluster(recipe, how(params, 2, overlay_every=0), data, run_dir)
+        cluster.train_on_cluster(recipe, train_config(params, 2, overlay_every=0), data, run_dir)
     # The journal is written before the checkpoint, which the second epoch's may not have been.
     assert 1 <= load_checkpoint(run_dir)["next_epoch"] - 1 < 40
     ballast[0].unlink()
     short = recipe.model_copy(update={"epochs": load_checkpoint(run_dir)["next_epoch"]})
-    cluster.train_on_cluster(short, how(params, 2, overlay_every=0), data, run_dir)
+    cluster.train_on_cluster(short, train_config(params, 2, overlay_every=0), data, run_dir)
     assert load_checkpoint(run_dir)["last"]
 
 
@@ -155,5 +155,5 @@ def test_a_batch_that_workers_cannot_share_is_refused_before_they_start(
     cluster, params, data, tmp_path
 ):
     with pytest.raises(InputError, match="cannot be shared equally by 3 workers"):
-        cluster.train_on_cluster(small_recipe(params), how(params, 3), data, tmp_path)
+        cluster.train_on_cluster(small_recipe(params), train_config(params, 3), data, tmp_path)
     assert not (tmp_path / "ray").exists()

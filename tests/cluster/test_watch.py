@@ -16,7 +16,7 @@ from heartseg.cluster import watch as ray_watch
 from heartseg.errors import InputError, Stopped
 from heartseg.training.run_dir import STOP
 from tests.clones import environment
-from tests.cluster.test_train import cluster, data, how
+from tests.cluster.test_train import cluster, data, train_config
 from tests.examples import small_recipe
 
 __all__ = ["cluster", "data"]
@@ -29,7 +29,7 @@ def test_waiting_for_room_is_said_and_ends_by_notice_and_by_ctrl_c(
 ):
     import ray
 
-    monkeypatch.setattr(ray_watch, "FIRST_SECONDS", 0.1)
+    monkeypatch.setattr(ray_watch, "FIRST_REPORT_SECONDS", 0.1)
     total = int(ray.cluster_resources()["CPU"])
     taken = ray.util.placement_group([{"CPU": total}])
     assert taken.wait(60)
@@ -48,7 +48,7 @@ def test_waiting_for_room_is_said_and_ends_by_notice_and_by_ctrl_c(
         (tmp_path / STOP).unlink(missing_ok=True)
         threading.Thread(target=when_said, args=[act], daemon=True).start()
         with pytest.raises(raised):
-            cluster.train_on_cluster(small_recipe(params), how(params, 2), data, tmp_path)
+            cluster.train_on_cluster(small_recipe(params), train_config(params, 2), data, tmp_path)
         assert f"waiting for {total} CPU" in "".join(said)
         assert f"the cluster has 0 free of {total}" in "".join(said)
     assert signal.getsignal(signal.SIGINT) == at_ctrl_c
