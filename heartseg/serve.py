@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from heartseg.serving.source import Source
 
     source = Source(options.model)
-    first = source.look(None)  # what is wrong with it is told before anything starts
+    first = source.fetch_newer(None)  # what is wrong with it is told before anything starts
     assert first is not None
 
     from heartseg.serving.app import make_app

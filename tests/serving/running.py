@@ -79,10 +79,10 @@ class Versions(Source):
     def version(self, name: str, weights: bytes = b"") -> Version:
         return Version(name, Package("test", weights, self.metadata))
 
-    def look(self, present: str | None) -> Version | None:
+    def fetch_newer(self, current: str | None) -> Version | None:
         if isinstance(self.newest, Exception):
             raise self.newest
-        return None if self.newest.name == present else self.newest
+        return None if self.newest.name == current else self.newest
 
 
 class Client:
@@ -115,7 +115,7 @@ def running(
 ) -> Iterator[Client]:
     """A service in a thread, which ends with the block; its network is `Grays` by default."""
     network, source = network or Grays(), Versions(dataset, channels)
-    first = source.look(None)
+    first = source.fetch_newer(None)
     assert first is not None
     service = Service(source, first, network, limits)
     opened = open_socket(host, 0)

@@ -116,7 +116,7 @@ def test_a_slow_reader_gets_its_answer_within_bounds(monkeypatch):
 
 
 def test_slow_uploads_lock_nobody_out():
-    limits = Limits(1 << 20, 20.0, uploads=8, of_a_client=6, slow_s=0.4)
+    limits = Limits(1 << 20, 20.0, uploads=8, uploads_per_client=6, slow_s=0.4)
     body = HEAD + chunked(PART)
     with running(limits) as client, sockets(client.port, 6, body) as slow:
         time.sleep(0.1)
