@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
 
     from heartseg.prediction.files import find_jobs
-    from heartseg.prediction.results import finish, start
+    from heartseg.prediction.results import mark_folder, write_summary
     from heartseg.prediction.segmenter import Outcome
     from heartseg.prediction.source import read_model
 
@@ -71,11 +71,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             "spacing": tuple(options.spacing) if options.spacing else None,
             "uncertainty": options.uncertainty,
             "overwrite": options.overwrite,
-            "made_before": start(out, package, options.overwrite),
+            "made_before": mark_folder(out, package, options.overwrite),
         }
         run = _on_cluster if options.ray else _here
         _follow(run(package, jobs, settings), len(jobs), total)
-        finish(total, options.out)
+        write_summary(total, options.out)
     if total.problems:
         listing = "\n".join(f"  - {problem}" for problem in total.problems)
         raise InputError(f"{len(total.problems)} input(s) could not be segmented:\n{listing}")

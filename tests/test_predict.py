@@ -185,7 +185,7 @@ def test_uncertainty_by_uri_and_folder(pulled, registered, tmp_path, monkeypatch
 
     capsys.readouterr()
     predict.main([str(pulled), "in", "--out", "by_folder", "--uncertainty"])
-    assert "0 file(s) segmented into by_folder, 1 there already" in capsys.readouterr().out
+    assert "0 file(s) segmented into by_folder, 1 segmented earlier" in capsys.readouterr().out
     assert contents(Path("by_folder")) == with_it
 
 
@@ -205,7 +205,7 @@ def test_two_models_are_not_mixed(pulled, registered, tmp_path, monkeypatch, cap
     assert not np.array(Image.open("out/a_seg.png")).any()
     capsys.readouterr()
     predict.main([MODEL, "a.png", "--out", "out"])
-    assert "0 file(s) segmented into out, 1 there already" in capsys.readouterr().out
+    assert "0 file(s) segmented into out, 1 segmented earlier" in capsys.readouterr().out
 
 
 def test_on_a_ray_cluster_the_same_comes_out(pulled, tmp_path, monkeypatch):

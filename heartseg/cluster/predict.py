@@ -30,7 +30,7 @@ class Worker:
         return {"outcome": [json.dumps(values, default=lambda v: v.item()) for values in outcomes]}
 
     def _segment(self, chunk: str) -> Outcome:
-        return self.segmenter([Job(Path(file), Path(place)) for file, place in json.loads(chunk)])
+        return self.segmenter([Job(Path(file), Path(output)) for file, output in json.loads(chunk)])
 
 
 def segment_on_cluster(
@@ -49,7 +49,7 @@ def segment_on_cluster(
         The outcome of each chunk of files, in the order of completion.
     """
     chunks = [
-        json.dumps([(str(job.file), str(job.place)) for job in chunk]) for chunk in in_chunks(jobs)
+        json.dumps([(str(job.file), str(job.output)) for job in chunk]) for chunk in in_chunks(jobs)
     ]
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))

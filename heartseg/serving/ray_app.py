@@ -19,7 +19,7 @@ import numpy as np
 from heartseg.cluster import train as ray_train
 from heartseg.errors import InputError
 from heartseg.models.package import Package
-from heartseg.prediction.segmenter import PIXELS_AT_ONCE
+from heartseg.prediction.segmenter import BATCH_PIXELS
 from heartseg.serving.service import Unavailable
 
 # A replica that uses all cores may take this long to report the length of its queue. With Ray's
@@ -79,7 +79,7 @@ class Replica:
         results: dict[int, tuple[np.ndarray, int]] = {}
         for numbers in groups.values():
             predict, (_, height, width) = models[numbers[0]], stacks[numbers[0]].shape
-            step = max(PIXELS_AT_ONCE // (height * width), 1)  # limits the memory
+            step = max(BATCH_PIXELS // (height * width), 1)  # limits the memory
             for start in range(0, len(numbers), step):
                 own = numbers[start : start + step]
                 labels = predict(np.stack([stacks[number] for number in own]))

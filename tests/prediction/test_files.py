@@ -19,7 +19,7 @@ def places(*inputs: str) -> dict[str, str]:
     found, problems = find_jobs(inputs, Path("out"))
     assert problems == []
     here = Path.cwd()
-    return {str(job.file.relative_to(here)): str(job.place.relative_to("out")) for job in found}
+    return {str(job.file.relative_to(here)): str(job.output.relative_to("out")) for job in found}
 
 
 def touch(*names: str) -> None:
@@ -103,7 +103,7 @@ def test_pieces_hold_whole_patients_and_each_file_once():
 
     assert sorted(name for chunk in chunks for name in chunk) == sorted(names)
     assert len(chunks) > 1
-    assert max(map(len, chunks)) < files.FILES_AT_ONCE + 4
+    assert max(map(len, chunks)) < files.CHUNK_SIZE + 4
     for patient in patients:
         own = {f"{patient}/{patient}_{end}" for end in ends}
         assert sum(own <= set(chunk) for chunk in chunks) == 1

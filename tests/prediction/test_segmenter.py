@@ -14,7 +14,7 @@ from heartseg.data.phantoms.recording import make_dicom
 from heartseg.evaluation.clinical import indices
 from heartseg.prediction import segmenter
 from heartseg.prediction.files import find_jobs
-from heartseg.prediction.segmenter import FRAMES_AT_ONCE, Outcome, Segmenter
+from heartseg.prediction.segmenter import BATCH_FRAMES, Outcome, Segmenter
 
 WIDTH, DEPTH = 40, 24
 # Rotated about two axes, another spacing on each, and an origin: nothing cancels out.
@@ -84,7 +84,7 @@ def test_a_label_map_lies_on_the_grid_of_its_image(tmp_path, ending, third_axis)
 
 def test_frames_of_one_size_share_batches_and_come_back_to_their_files(tmp_path):
     """A sequence longer than a batch, single frames of its size, and one of another size."""
-    frames = [np.roll(blob(), -2 * step, axis=1) for step in range(FRAMES_AT_ONCE + 3)]
+    frames = [np.roll(blob(), -2 * step, axis=1) for step in range(BATCH_FRAMES + 3)]
     data = np.stack([frame.T for frame in frames], axis=-1).astype(np.int16)
     image = nib.Nifti1Image(data, OBLIQUE)
     image.header.set_zooms((0.3, 0.7, 0.02))
@@ -104,8 +104,8 @@ def test_frames_of_one_size_share_batches_and_come_back_to_their_files(tmp_path)
 
     assert sorted(sizes) == [
         (1, 1, 30, 50),
-        (len(frames) + 2 - FRAMES_AT_ONCE, 1, DEPTH, WIDTH),
-        (FRAMES_AT_ONCE, 1, DEPTH, WIDTH),
+        (len(frames) + 2 - BATCH_FRAMES, 1, DEPTH, WIDTH),
+        (BATCH_FRAMES, 1, DEPTH, WIDTH),
     ]
     labels = nib.load("out/sequence_seg.nii.gz")
     assert labels.header.get_zooms() == nib.load(tmp_path / "sequence.nii.gz").header.get_zooms()
@@ -117,7 +117,7 @@ def test_frames_of_one_size_share_batches_and_come_back_to_their_files(tmp_path)
 
 
 def test_large_images_go_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(segmenter, "PIXELS_AT_ONCE", DEPTH * WIDTH)
+    monkeypatch.setattr(segmenter, "BATCH_PIXELS", DEPTH * WIDTH)
     for name in "ab":
         Image.fromarray(blob()).save(tmp_path / f"{name}.png")
     sizes = []
@@ -179,7 +179,7 @@ def test_a_label_map_of_another_grid_is_not_taken_for_done(tmp_path):
 
     (problem,) = segment(tmp_path / "a.png").problems
 
-    assert "a_seg.png: is (1, 24, 40)" in problem
+    assert "a_seg.png: has shape (1, 24, 40)" in problem
     assert "--overwrite" in problem
     Path("out/a_seg.png").write_bytes(b"half")
     (problem,) = segment(tmp_path / "a.png").problems
@@ -362,7 +362,7 @@ def test_a_reference_on_another_grid_is_told_and_left_out(tmp_path):
 
     outcome = segment(tmp_path / f"{STEM}.nii.gz")
 
-    assert f"{STEM}_gt.nii.gz: is (4, 23, 40)" in outcome.problems[0]
+    assert f"{STEM}_gt.nii.gz: has shape (4, 23, 40)" in outcome.problems[0]
     assert outcome.done == 1
     assert "dice_LV" not in pd.read_csv(f"out/{STEM}_curves.csv")
 

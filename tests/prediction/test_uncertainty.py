@@ -97,7 +97,7 @@ def test_uncertainty_that_is_missing_or_of_another_time_is_made_again(tmp_path):
     # of another grid: told, as for a label map
     Image.fromarray(blob(30, 50)).save(picture)
     (problem,) = segment(tmp_path / "a.png", **asked).problems
-    assert "a_uncertainty.png: is (1, 30, 50)" in problem
+    assert "a_uncertainty.png: has shape (1, 30, 50)" in problem
 
 
 def test_the_label_map_comes_after_the_uncertainty(tmp_path, monkeypatch):
