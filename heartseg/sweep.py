@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_data(job)
 
     with (
-        open_sweep_dir(_runs(), job.name, job.made_of(), fresh=options.fresh) as folder,
+        open_sweep_dir(_runs(), job.name, job.fingerprint(), fresh=options.fresh) as folder,
         handling_end(stop_now),
     ):
         _sweep(job, folder)

@@ -181,7 +181,7 @@ def test_an_interruption_and_three_kills_lose_and_repeat_nothing(repository):
         check=False,
     )  # fmt: skip
     assert refused.returncode == 2
-    assert "metric: 'dice_mean' then, 'dice_lv' now" in refused.stderr
+    assert "metric: was 'dice_mean', is 'dice_lv'" in refused.stderr
     write_sweep(repository)
     run([*COMMAND[:3], "apply", COMMAND[3]], repository)
     best = max(t.value for t in study(repository) if t.value is not None)

@@ -1,4 +1,4 @@
-"""What a sweep leaves for people: Optuna's plots and the table of trials."""
+"""The report of a sweep: Optuna's plots and the table of trials."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ PLOTS = {
     "parallel_coordinate": ("plot_parallel_coordinate", 1),
     "slice": ("plot_slice", 1),
 }
-"""Functions of optuna.visualization, by the name of our file, and the fewest complete trials for
-which they draw more than empty axes."""
+"""Function of optuna.visualization and the smallest number of complete trials for which it draws
+more than empty axes, by file name."""
 
 _log = logging.getLogger(__name__)
 
 
 def trials_table(rows: Sequence[Row], metric: str) -> pd.DataFrame:
-    """A row per trial: number, state, metric, epochs done, sampled values, reason."""
+    """Return a table with a row per trial: number, state, metric, epochs, values and reason."""
     return pd.DataFrame(
         {
             "trial": row.number,
@@ -43,12 +43,12 @@ def trials_table(rows: Sequence[Row], metric: str) -> pd.DataFrame:
 
 
 def write_plots(study: optuna.Study, metric: str, folder: Path) -> list[Path]:
-    """Optuna's plots of a study as NAME.html, which need no network, and NAME.png.
+    """Write Optuna's plots of a study as NAME.html and NAME.png.
 
-    A plot for which there are too few trials that ran to their end is left out.
+    The HTML files load nothing from the network. Plots that need more complete trials are skipped.
 
     Returns:
-        The files.
+        The written files.
     """
     import matplotlib
 

@@ -1,4 +1,4 @@
-"""A sweep's folder is found again, refused where it was begun otherwise, and never shared."""
+"""A sweep's folder is found again, refused after other settings, and never shared."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def test_what_changed_is_named_and_refused(tmp_path):
     assert str(folder) in text
     assert "--fresh" in text
     assert [line.strip() for line in text.splitlines()[1:-1]] == [
-        "mode: 'max' then, 'min' now",
-        "space.learning_rate: {'loguniform': [0.001, 0.01]} then, absent now",
-        "sampler.name: 'tpe' then, 'random' now",
-        "seed: 0 then, 3 now",
-        "params.yaml.camus.epochs: 18 then, 20 now",
-        "weights/camus/start.pth: its content",
-        "the code of heartseg: data/3.py",
+        "mode: was 'max', is 'min'",
+        "space.learning_rate: was {'loguniform': [0.001, 0.01]}, is absent",
+        "sampler.name: was 'tpe', is 'random'",
+        "seed: was 0, is 3",
+        "params.yaml.camus.epochs: was 18, is 20",
+        "weights/camus/start.pth: its content has changed",
+        "the code of heartseg has changed: data/3.py",
     ]
     assert read_state(folder)["made_of"] == made_of()  # as if it had not been asked
 
@@ -71,10 +71,10 @@ def test_trials_and_hours_may_grow_and_not_shrink(tmp_path):
     opened(tmp_path, made_of(trials=6, hours=1))
     opened(tmp_path, made_of(trials=8, hours=1.5))
     for less in ({"trials": 7, "hours": 1.5}, {"trials": 8, "hours": 1}):
-        with pytest.raises(InputError, match=r"trials: 8 then, 7 now|hours: 1.5 then, 1 now"):
+        with pytest.raises(InputError, match=r"trials: was 8, is 7|hours: was 1.5, is 1"):
             opened(tmp_path, made_of(**less))
     opened(tmp_path, made_of(trials=None, hours=2))  # without limit
-    with pytest.raises(InputError, match="trials: None then, 8 now"):
+    with pytest.raises(InputError, match="trials: was None, is 8"):
         opened(tmp_path, made_of(trials=8, hours=2))
 
 
@@ -96,7 +96,7 @@ def test_another_recipe_is_named_and_not_all_that_it_holds(tmp_path):
     with pytest.raises(InputError) as caught:
         opened(tmp_path, now)
     recipe, code = [line.strip() for line in str(caught.value).splitlines()[1:-1]]
-    assert recipe == "recipe: 'camus' then, 'camus-unet' now"
+    assert recipe == "recipe: was 'camus', is 'camus-unet'"
     assert code.endswith("data/4.py and 4 more")
 
 
@@ -109,21 +109,21 @@ def test_a_sweep_of_a_longer_name_was_not_put_aside(tmp_path):
     assert put_aside(folder) == [folder.with_name(f"camus-{name}")]
 
 
-def test_what_changed_counts_only_once_a_trial_has_begun(tmp_path):
-    """Refused because no trial fits on the cluster, the file is mended and run again."""
-    too_much, mended = ({"workers": 1, "cpus": cpus, "gpus": 0} for cpus in (64, 1))
+def test_changes_count_only_once_a_trial_has_started(tmp_path):
+    """Refused because no trial fits on the cluster, the file is fixed and run again."""
+    too_much, fixed = ({"workers": 1, "cpus": cpus, "gpus": 0} for cpus in (64, 1))
     _, name = opened(tmp_path, made_of(resources=too_much), trial=False)
-    folder, other = opened(tmp_path, made_of(resources=mended))
+    folder, other = opened(tmp_path, made_of(resources=fixed))
     assert other != name
-    assert read_state(folder)["made_of"] == made_of(resources=mended)
-    with pytest.raises(InputError, match=r"resources\.cpus: 1 then, 64 now"):
+    assert read_state(folder)["made_of"] == made_of(resources=fixed)
+    with pytest.raises(InputError, match=r"resources\.cpus: was 1, is 64"):
         opened(tmp_path, made_of(resources=too_much))
 
 
 def test_a_folder_that_was_made_and_not_begun_is_begun(tmp_path):
     """Killed between the folder and its state; --fresh has nothing to put aside then."""
     (tmp_path / "sweeps/camus").mkdir(parents=True)
-    with pytest.raises(InputError, match="the sweep was not run yet"):
+    with pytest.raises(InputError, match="run `heartseg sweep` first"):
         find_sweep_dir(tmp_path, "camus")
     opened(tmp_path, made_of(), fresh=True)
     find_sweep_dir(tmp_path, "camus")
