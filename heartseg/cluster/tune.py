@@ -12,7 +12,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,32 +30,17 @@ from heartseg.cluster.trial import (
     worker_resources,
 )
 from heartseg.config.params import Train
-from heartseg.config.recipe import Recipe
 from heartseg.config.sweep_file import Resources
 from heartseg.errors import InputError, StorageError
+from heartseg.tracking.trial import Trial
 from heartseg.training.run_dir import STOP
-
-
-@dataclass(frozen=True)
-class TrialPlan:
-    """A trial for Tune to run.
-
-    Attributes:
-        number: Number of the trial.
-        recipe: Recipe to train.
-        run_dir: Folder of the trial's checkpoints and journal. All nodes must share it.
-    """
-
-    number: int
-    recipe: Recipe
-    run_dir: Path
 
 
 class TrialSource(Protocol):
     """The decisions of a sweep. All methods are called from the thread that runs `run_trials`."""
 
-    def next(self) -> TrialPlan | None:
-        """Return the next trial to run, or None if there are no more."""
+    def next(self) -> Trial | None:
+        """Return the next trial to run, which has a recipe, or None if there are no more."""
         ...
 
     def epoch_done(self, number: int) -> bool:
@@ -218,12 +202,13 @@ class _StudySearcher(Searcher):
         self.running = running
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        plan = None if self.running.should_stop() else self.running.source.next()
-        if plan is None:
+        trial = None if self.running.should_stop() else self.running.source.next()
+        if trial is None:
             return Searcher.FINISHED
-        self.running.numbers[trial_id] = plan.number
-        self.running.decoder.decode.remote(plan.recipe.input_size)  # while the process starts
-        return {"recipe": plan.recipe.model_dump(mode="json"), "run_dir": str(plan.run_dir)}
+        assert trial.recipe is not None
+        self.running.numbers[trial_id] = trial.number
+        self.running.decoder.decode.remote(trial.recipe.input_size)  # while the process starts
+        return {"recipe": trial.recipe.model_dump(mode="json"), "run_dir": str(trial.run_dir)}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False

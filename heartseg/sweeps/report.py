@@ -13,7 +13,7 @@ import pandas as pd
 if TYPE_CHECKING:
     import optuna
 
-    from heartseg.sweeps.trials import Row
+    from heartseg.tracking.trial import Trial
 
 PLOTS = {
     "history": ("plot_optimization_history", 1),
@@ -27,18 +27,18 @@ more than empty axes, by file name."""
 _log = logging.getLogger(__name__)
 
 
-def trials_table(rows: Sequence[Row], metric: str) -> pd.DataFrame:
+def trials_table(trials: Sequence[Trial], metric: str) -> pd.DataFrame:
     """Return a table with a row per trial: number, state, metric, epochs, values and reason."""
     return pd.DataFrame(
         {
-            "trial": row.number,
-            "state": row.state,
-            metric: row.value,
-            "epochs": row.epoch,
-            **row.values,
-            "reason": row.reason,
+            "trial": trial.number,
+            "state": trial.state,
+            metric: trial.value,
+            "epochs": trial.epoch,
+            **trial.values,
+            "reason": trial.reason,
         }
-        for row in sorted(rows, key=lambda row: row.number)
+        for trial in sorted(trials, key=lambda trial: trial.number)
     )
 
 

@@ -7,7 +7,6 @@ compare. A sweep that was killed therefore continues as if it had not been inter
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,6 +16,8 @@ from optuna.trial import FrozenTrial, TrialState
 from heartseg.config.params import Params
 from heartseg.config.ranges import Choice, Integers, LogUniform, Range, Scalar, Uniform
 from heartseg.config.sweep_file import SweepFile, Values
+from heartseg.sweeps.folder import trial_dir
+from heartseg.tracking.trial import State, Trial
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -25,21 +26,6 @@ if TYPE_CHECKING:
 STUDY = "study.db"
 REASON = "reason"
 """User attribute of a failed trial: the reason."""
-
-
-@dataclass(frozen=True)
-class Suggestion:
-    """A trial to run.
-
-    Attributes:
-        number: Number of the trial, from 0.
-        values: Sampled values by field of the recipe.
-        epoch: Last epoch that was reported before an interruption, or 0 for a new trial.
-    """
-
-    number: int
-    values: Values
-    epoch: int = 0
 
 
 class Search:
@@ -55,6 +41,7 @@ class Search:
     def __init__(self, sweep: SweepFile, params: Params, folder: Path, name: str):
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.sweep = sweep
+        self.folder = folder
         self.count = sweep.count(params)
         self.study = _open_study(sweep, folder, name)
         for point in sweep.first_points(params):
@@ -66,8 +53,11 @@ class Search:
         """Return the trials in one of these states, or all trials, sorted by number."""
         return self.study.get_trials(deepcopy=False, states=states or None)
 
-    def next(self) -> Suggestion | None:
-        """Return an interrupted trial, else a new trial, or None if there are no more."""
+    def next(self) -> Trial | None:
+        """Return an interrupted trial, else a new trial, or None if there are no more.
+
+        The `epoch` of an interrupted trial is the last one that was reported.
+        """
         epoch = 0
         if self._interrupted:
             interrupted = self._interrupted.pop(0)
@@ -78,11 +68,37 @@ class Search:
         else:
             trial = self.study.ask()
         self._running[trial.number] = trial
-        return Suggestion(trial.number, self._sample(trial), epoch)
+        run_dir = trial_dir(self.folder, trial.number)
+        return Trial(trial.number, self._sample(trial), run_dir, epoch=epoch)
 
     def anything_left(self) -> bool:
         """Return whether `next` would return a trial."""
         return bool(self._interrupted) or self.count is None or self._started() < self.count
+
+    def finished(self) -> list[Trial]:
+        """Return the complete, pruned and failed trials."""
+        return [self._to_trial(trial) for trial in self.trials() if trial.state.is_finished()]
+
+    def _to_trial(self, found: FrozenTrial) -> Trial:
+        epoch, reason = found.last_step or 0, found.user_attrs.get(REASON, "")
+        state: State = "failed"
+        if found.state == TrialState.COMPLETE:
+            state = "complete"
+        elif found.state == TrialState.PRUNED:
+            state, reason = "pruned", self.pruned_reason(epoch)
+        return Trial(
+            found.number,
+            dict(found.params),
+            trial_dir(self.folder, found.number),
+            state=state,
+            epoch=epoch,
+            value=found.value,
+            reason=reason,
+        )
+
+    def pruned_reason(self, epoch: int) -> str:
+        """Return the reason of a trial that was pruned after an epoch."""
+        return f"{self.sweep.pruner.name} at epoch {epoch}"
 
     def reasons(self) -> list[str]:
         """Return the reasons of all failed trials."""

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable
 
 import pytest
-import yaml
 
+from heartseg.config.recipe import Recipe
 from heartseg.data.privacy import CaseNames
 from heartseg.sweeps import trials as module
 from heartseg.sweeps.folder import trial_dir
@@ -21,17 +21,17 @@ EPOCHS = 18  # of the CAMUS recipe
 
 
 class Tracker:
-    """Notes what it is told."""
+    """Records the calls."""
 
     def __init__(self) -> None:
-        self.begun: dict[int, dict] = {}
+        self.begun: dict[int, Recipe] = {}
         self.ends: list[tuple] = []
 
-    def begin(self, number, run_dir, values, recipe) -> None:
-        self.begun[number] = recipe
+    def begin(self, trial) -> None:
+        self.begun[trial.number] = trial.recipe
 
-    def end(self, number, outcome) -> None:
-        self.ends.append((number, outcome.state, outcome.value, outcome.reason))
+    def end(self, trial) -> None:
+        self.ends.append((trial.number, trial.state, trial.result, trial.reason))
 
 
 NAMES = CaseNames("hashed", b"k" * 32, {"mueller": "id-1"})
@@ -55,7 +55,7 @@ def epochs(trials: SweepTrials, number: int, values: Iterable[float], first: int
     stop = False
     for epoch, value in enumerate(values, start=first):
         assert not stop
-        write_epochs(trials.rows[number].run_dir, value, first=epoch)
+        write_epochs(trials.by_number[number].run_dir, value, first=epoch)
         stop = trials.epoch_done(number)
     return stop
 
@@ -71,7 +71,7 @@ def test_a_trial_that_runs_to_its_end_is_complete(open_trials, tmp_path):
     assert plan.recipe == trials.params.recipe("camus")  # the recipe's own point
     assert not epochs(trials, 0, [n / 20 for n in range(1, EPOCHS + 1)])
     trials.ended(0, None)
-    assert trials.tracker.begun == {0: plan.recipe.model_dump(mode="json")}
+    assert trials.tracker.begun == {0: plan.recipe}
     assert trials.tracker.ends == [(0, "complete", 0.9, "")]
     [found] = trials.search.trials()
     assert (found.value, found.last_step) == (0.9, EPOCHS)
@@ -90,10 +90,10 @@ def test_only_the_best_trial_keeps_a_checkpoint(open_trials):
             trials.epoch_done(number)
         if number < 4:
             trials.ended(number, None if value else "out of memory")
-    left = [len(list((row.run_dir / "checkpoints").iterdir())) for row in trials.rows.values()]
+    left = [len(list((one.run_dir / "checkpoints").iterdir())) for one in trials.by_number.values()]
     assert left == [0, 2, 0, 0, 2]
     trials.clear_checkpoints()
-    left = [len(list((row.run_dir / "checkpoints").iterdir())) for row in trials.rows.values()]
+    left = [len(list((one.run_dir / "checkpoints").iterdir())) for one in trials.by_number.values()]
     assert left == [0, 1, 0, 0, 2]
 
 
@@ -134,7 +134,7 @@ def test_what_comes_after_the_pruning_changes_nothing(open_trials, fault):
     trials = open_trials(pruner=ASHA)
     trials.next(), trials.next()
     epochs(trials, 0, [0.5, 0.5])
-    write_epochs(trials.rows[1].run_dir, 0.4, 0.3, 0.9)  # one epoch ahead of the driver
+    write_epochs(trials.by_number[1].run_dir, 0.4, 0.3, 0.9)  # one epoch ahead of the driver
     assert trials.epoch_done(1)
     assert trials.epoch_done(1)
     trials.ended(1, fault)
@@ -156,7 +156,7 @@ def test_a_fault_ends_the_trial_and_not_the_sweep(open_trials):
 def test_a_value_that_is_no_number_is_a_failure(open_trials):
     trials = open_trials(metric="ef_mae", mode="min")
     trials.next()
-    write_epochs(trials.rows[0].run_dir, *[0.5] * EPOCHS, ef_mae=math.nan)
+    write_epochs(trials.by_number[0].run_dir, *[0.5] * EPOCHS, ef_mae=math.nan)
     trials.epoch_done(0)
     trials.ended(0, None)
     assert trials.tracker.ends == [(0, "failed", None, "ef_mae is nan")]
@@ -182,13 +182,13 @@ def test_epochs_that_a_killed_driver_did_not_hear(open_trials):
     trials.next(), trials.next()
     epochs(trials, 0, [0.5, 0.5, 0.5])
     epochs(trials, 1, [0.6])
-    write_epochs(trials.rows[0].run_dir, 0.55, first=4)
+    write_epochs(trials.by_number[0].run_dir, 0.55, first=4)
     again = open_trials(pruner=ASHA)
     plans = [again.next(), again.next()]
     assert [plan.number for plan in plans] == [0, 1]
-    assert [again.rows[n].epoch for n in (0, 1)] == [4, 1]
+    assert [again.by_number[n].epoch for n in (0, 1)] == [4, 1]
     assert again.search.trials()[0].intermediate_values == {1: 0.5, 2: 0.5, 3: 0.5, 4: 0.55}
-    write_epochs(again.rows[0].run_dir, 0.55, first=4)  # whose checkpoint was not written yet
+    write_epochs(again.by_number[0].run_dir, 0.55, first=4)  # whose checkpoint was not written yet
     assert not again.epoch_done(0)
     assert not epochs(again, 0, [0.6], first=5)
     assert list(again.search.trials()[0].intermediate_values) == [1, 2, 3, 4, 5]
@@ -201,7 +201,7 @@ def test_a_kill_near_a_rung_saves_no_trial_from_being_pruned(open_trials, moment
     trials.next(), trials.next()
     epochs(trials, 0, [0.5, 0.5])
     epochs(trials, 1, [0.9])
-    write_epochs(trials.rows[1].run_dir, 0.3, first=2)
+    write_epochs(trials.by_number[1].run_dir, 0.3, first=2)
     if moment == "epoch reported":
         trials.search.report(1, 2, 0.3)
     elif moment != "epoch written":
@@ -245,8 +245,8 @@ def test_runs_of_earlier_sessions_are_closed_once(open_trials):
     epochs(trials, 3, [0.9, 0.9])
     trials.cut_off()
     assert trials.tracker.ends[3][:3] == (3, "cut off", None)
-    update_state(trials.rows[0].run_dir, closed="complete")
-    update_state(trials.rows[1].run_dir, closed="cut off")  # in a session before
+    update_state(trials.by_number[0].run_dir, closed="complete")
+    update_state(trials.by_number[1].run_dir, closed="cut off")  # in a session before
     again = open_trials(**changes)
     assert again.tracker.ends == [
         (1, "pruned", 0.3, "asha at epoch 2"),
@@ -254,9 +254,8 @@ def test_runs_of_earlier_sessions_are_closed_once(open_trials):
     ]
     for number, recipe in again.tracker.begun.items():
         values = again.search.trials()[number].params
-        assert recipe["learning_rate"] == values["learning_rate"]
-        assert yaml.safe_dump(recipe)  # it becomes the run's recipe.yaml
-    assert {n: (row.state, row.epoch, row.value) for n, row in again.rows.items()} == {
+        assert recipe.learning_rate == values["learning_rate"]
+    assert {n: (one.state, one.epoch, one.value) for n, one in again.by_number.items()} == {
         0: ("complete", EPOCHS, 0.5),
         1: ("pruned", 2, 0.3),
         2: ("failed", 1, None),
@@ -272,4 +271,4 @@ def test_the_reason_of_a_fault_names_no_patient(open_trials):
     said = "OSError: /data/id-1/id-1_2CH_ED.nii is bad"
     assert trials.tracker.ends == [(plan.number, "failed", None, said)]
     assert trials.search.reasons() == [said]
-    assert trials.rows[plan.number].reason == said
+    assert trials.by_number[plan.number].reason == said
