@@ -1,4 +1,4 @@
-"""Trials on a real Ray: what runs at once, what fails, what is stopped, and what is left."""
+"""Trials on Ray: parallel, failing and stopped trials, and the resources they leave."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def prepared(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def tune(tmp_path_factory):
-    os.environ.pop("RAY_ADDRESS", None)  # a cluster of our own
+    os.environ.pop("RAY_ADDRESS", None)  # start a local cluster
     from heartseg.cluster import train as ray_train
     from heartseg.cluster import tune as ray_tune
 
@@ -45,7 +45,7 @@ def tune(tmp_path_factory):
 
 
 class Script:
-    """Trials of given recipes; those in `stop_after` are stopped after so many epochs."""
+    """A source of trials of given recipes. `stop_after` has the epochs after which some stop."""
 
     def __init__(self, folder: Path, recipes, stop_after=()):
         self.folder = folder
@@ -67,7 +67,7 @@ class Script:
         return self.epochs(number)[-1] >= self.stop_after.get(number, math.inf)
 
     def ended(self, number: int, fault: str | None) -> None:
-        assert number not in self.ends, "told twice"
+        assert number not in self.ends, "the end was reported twice"
         self.ends[number] = fault
 
     def should_stop(self) -> bool:
@@ -75,13 +75,13 @@ class Script:
 
 
 def left_over() -> tuple[list[str], list[str]]:
-    """Actors that live and placement groups that hold something, once Ray has tidied up."""
+    """Living actors and placement groups, once Ray has cleaned up."""
     import ray
     from ray._private import state
 
     for _ in range(40):
         living = [a["ActorClassName"] for a in state.actors().values() if a["State"] != "DEAD"]
-        actors = [name for name in living if name != "_AutoscalingCoordinatorActor"]  # Ray's own
+        actors = [name for name in living if name != "_AutoscalingCoordinatorActor"]  # part of Ray
         groups = [
             g["name"] for g in ray.util.placement_group_table().values() if g["state"] != "REMOVED"
         ]
@@ -97,7 +97,7 @@ def test_trials_end_fail_and_stop_and_leave_nothing_behind(tune, params, prepare
     hopeless = small_recipe(params, epochs=EPOCHS, learning_rate=1e30, schedule="constant")
     values = fine.model_dump(mode="json") | {"input_size": 2048}
     wide = {"name": "unet", "in_channels": 1, "channels": [4096, 2], "residual_units": 0}
-    values["model"] = wide | {"dropout": 0.0}  # 17 GB an image, which the system refuses
+    values["model"] = wide | {"dropout": 0.0}  # 17 GB per image, which the system refuses
     greedy = Recipe.model_validate(values)
     trials = Script(tmp_path, [fine, hopeless, fine, fine, greedy, larger], {2: 1, 3: 2})
     one = Resources(workers=1, cpus=1, gpus=0)
@@ -111,7 +111,7 @@ def test_trials_end_fail_and_stop_and_leave_nothing_behind(tune, params, prepare
     assert left_over() == ([], [])
 
 
-def test_a_trial_whose_process_dies_goes_on_from_its_checkpoint(tune, params, prepared, tmp_path):
+def test_a_trial_whose_process_dies_resumes_from_its_checkpoint(tune, params, prepared, tmp_path):
     recipe = small_recipe(params, epochs=40)
     trials = Script(tmp_path, [recipe])
     killed = []
@@ -133,7 +133,7 @@ def test_a_trial_whose_process_dies_goes_on_from_its_checkpoint(tune, params, pr
 
 
 def test_a_trial_whose_process_dies_too_often_fails_alone(tune, params, prepared, tmp_path):
-    """As when the system kills it for want of memory."""
+    """The system kills processes when memory runs out."""
     recipe = small_recipe(params, epochs=40)
     trials = Script(tmp_path, [recipe, small_recipe(params, epochs=1)])
 
@@ -168,7 +168,7 @@ def test_trials_of_two_workers_stop_and_leave_nothing_behind(tune, params, prepa
 
 
 def test_a_full_disk_ends_the_sweep_and_fails_no_trial(tune, params, prepared, tmp_path, disk):
-    """Failed for that, none would be tried again."""
+    """A failed trial would never be tried again."""
     trials = Script(disk, [small_recipe(params, epochs=40), small_recipe(params, epochs=1)])
 
     def fill_after_the_second_epoch():
@@ -186,8 +186,8 @@ def test_a_full_disk_ends_the_sweep_and_fails_no_trial(tune, params, prepared, t
     assert left_over() == ([], [])
 
 
-def test_what_the_sweep_cannot_note_ends_it(tune, params, prepared, tmp_path):
-    """Tune itself would swallow the exception and go on."""
+def test_an_exception_of_the_source_ends_the_sweep(tune, params, prepared, tmp_path):
+    """Tune itself would swallow the exception and continue."""
     trials = Script(tmp_path, [small_recipe(params, epochs=1)] * 3)
 
     def locked(number: int, fault: str | None) -> None:

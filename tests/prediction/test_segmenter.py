@@ -1,4 +1,4 @@
-"""What is left of files: label maps on their grids, tables, skipped and bad files."""
+"""The results of files: label maps on their grids, tables, skipped and bad files."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_frames_of_one_size_share_batches_and_come_back_to_their_files(tmp_path)
         assert animation.n_frames == len(frames)
 
 
-def test_large_images_go_alone(tmp_path, monkeypatch):
+def test_large_images_are_segmented_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(segmenter, "BATCH_PIXELS", DEPTH * WIDTH)
     for name in "ab":
         Image.fromarray(blob()).save(tmp_path / f"{name}.png")
@@ -133,7 +133,7 @@ def test_large_images_go_alone(tmp_path, monkeypatch):
 # --- skipping -----------------------------------------------------------------------------
 
 
-def test_what_is_there_is_not_done_again_but_measured(tmp_path):
+def test_files_segmented_earlier_are_skipped_but_measured(tmp_path):
     inputs = tmp_path / "in"
     inputs.mkdir()
     for name in "ab":
@@ -153,12 +153,12 @@ def test_what_is_there_is_not_done_again_but_measured(tmp_path):
     pd.testing.assert_frame_equal(pd.DataFrame(again.images), pd.DataFrame(first.images))
     assert segment(inputs, overwrite=True).done == 2
     made = (tmp_path / "out/a_seg.nii.gz").stat().st_mtime
-    assert segment(inputs, made_before=made + 1).done == 2  # of a time before an --overwrite
+    assert segment(inputs, made_before=made + 1).done == 2  # older than the last --overwrite
     assert segment(inputs, made_before=made - 1).done == 0
 
 
-def test_a_clip_of_a_machine_is_not_done_again_either(tmp_path):
-    """Its label maps are of the whole picture, its frames of a part."""
+def test_clips_segmented_earlier_are_skipped(tmp_path):
+    """The label maps cover the whole picture, the frames a part of it."""
     frames = list(np.random.default_rng(0).integers(0, 256, (2, 30, 100), dtype=np.uint8))
     made = make_dicom(frames, 1.0, 1.0)
     region = made.SequenceOfUltrasoundRegions[2]
@@ -172,7 +172,7 @@ def test_a_clip_of_a_machine_is_not_done_again_either(tmp_path):
     assert (first.done, again.skipped, again.problems) == (1, 1, [])
 
 
-def test_a_label_map_of_another_grid_is_not_taken_for_done(tmp_path):
+def test_a_label_map_of_another_grid_is_refused(tmp_path):
     Image.fromarray(blob()).save(tmp_path / "a.png")
     segment(tmp_path / "a.png")
     Image.fromarray(blob(30, 50)).save(tmp_path / "a.png")
@@ -201,7 +201,7 @@ def test_an_interrupted_write_leaves_nothing_that_looks_done(tmp_path, monkeypat
     assert [path.name for path in Path("out").iterdir()] == ["a_overlay.png"]
 
 
-def test_what_cannot_be_written_is_told_and_the_others_go_on(tmp_path):
+def test_a_file_that_cannot_be_written_does_not_affect_the_others(tmp_path):
     for name in "ab":
         Image.fromarray(blob()).save(tmp_path / f"{name}.png")
     (tmp_path / "out" / "a_overlay.png").mkdir(parents=True)
@@ -217,7 +217,7 @@ def test_what_cannot_be_written_is_told_and_the_others_go_on(tmp_path):
 
 
 def chambers(height: int) -> np.ndarray:
-    """Label map (H, W): an LV so many rows tall in its wall, on an atrium."""
+    """Label map (H, W): an LV of some height in its wall, above an atrium."""
     labels = np.zeros((64, 56), np.uint8)
     labels[40 - height : 42, 10:40] = 2
     labels[44 - height : 42, 14:36] = 1
@@ -262,7 +262,7 @@ def test_clinical_indices_of_patients_with_all_views(tmp_path):
     assert ed["lv_volume_area_length_ml"] == expected["edv_ml_area_length_4CH"]
 
 
-def test_odd_label_maps_are_flagged(tmp_path):
+def test_implausible_label_maps_are_flagged(tmp_path):
     write_frames(tmp_path / "in", "patient0001", ("2CH",))
     pixels = np.array((0, 60, 120, 180), np.uint8)[chambers(36)]
     pixels[2:6, 2:6] = 60  # a second LV
@@ -276,7 +276,7 @@ def test_odd_label_maps_are_flagged(tmp_path):
         "patient0001_2CH_ED": (False, True),
         "patient0001_2CH_ES": (False, True),
     }
-    assert all("area" not in row for row in rows)  # judged by a cohort's alone
+    assert all("area" not in row for row in rows)  # it needs a cohort
 
 
 @pytest.mark.parametrize("scale", [True, False])
@@ -356,7 +356,7 @@ def test_curves_of_a_sequence_and_its_reference(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_reference_on_another_grid_is_told_and_left_out(tmp_path):
+def test_a_reference_on_another_grid_is_reported_and_ignored(tmp_path):
     save_sequence(tmp_path / f"{STEM}.nii.gz", shrinking(220))
     save_sequence(tmp_path / f"{STEM}_gt.nii.gz", shrinking(1)[:, :-1])
 
@@ -369,7 +369,7 @@ def test_a_reference_on_another_grid_is_told_and_left_out(tmp_path):
 
 @pytest.mark.slow
 def test_a_model_of_sequences_segments_both_ends(tmp_path):
-    """Its first channel is the frame to segment; each channel is brighter than the one before."""
+    """Its first channel is the frame to segment, and each channel is brighter than the previous."""
 
     def predict(stacks: np.ndarray) -> np.ndarray:
         assert stacks.shape == (2, 20, DEPTH, WIDTH)

@@ -1,4 +1,4 @@
-"""The page of `heartseg serve` in a real browser, with answers that come late, and none."""
+"""The page of `heartseg serve` in a browser, with late responses and with errors."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def choose(page, files):
 
 @pytest.mark.parametrize("aborting", [True, False])
 def test_a_late_answer_never_shows_another_patient(page, browser, served, aborting):
-    """The first patient's answer comes after the second patient was chosen, and shown."""
+    """The first patient's response arrives after the second patient's was shown."""
     expect, network = browser[1], served.network
-    if not aborting:  # as if the answer were on its way already
+    if not aborting:  # as if the response had been sent already
         page.evaluate("AbortController.prototype.abort = () => {}")
     network.hold = served.service.current.version
     network.waiting.clear()
@@ -93,7 +93,7 @@ def test_nothing_of_the_previous_patient_stays_beside_an_error(page, browser):
     expect(page.locator("#message")).to_be_empty()
 
 
-def test_what_is_doubtful_is_shown(page, browser):
+def test_warnings_are_shown(page, browser):
     """A ventricle that leaves the image; images without a scale."""
     expect = browser[1]
     files = four()
@@ -111,16 +111,16 @@ def test_what_is_doubtful_is_shown(page, browser):
     assert "mm²" not in page.inner_text("#cards")
     page.fill("#row", "0.5")
     page.fill("#column", "0.75")
-    choose(page, four(("patient0008",) * 4, ".png"))  # the scale of the patient before
+    choose(page, four(("patient0008",) * 4, ".png"))  # with the previous patient's scale
     expect(page.locator("#edv_ml")).to_be_visible()
     expect(page.locator(".card").first.locator(".warnings")).to_contain_text("0.5 mm × 0.75 mm")
     choose(page, four())
     expect(page.locator("#edv_ml")).to_be_visible()
-    assert page.locator(".card .warnings li").count() == 0  # the files' own scale counts
+    assert page.locator(".card .warnings li").count() == 0  # the scale of the files is used
 
 
-def test_the_page_can_be_read_by_all(page, browser):
-    """Alternatives of pictures, announced progress, a whole legend, light and dark."""
+def test_the_page_is_accessible(page, browser):
+    """Text alternatives, announced progress, a complete legend, light and dark colours."""
     expect = browser[1]
     assert set(page.locator("#legend li").all_inner_texts()) == set(DATASETS["camus"].structures)
     expect(page.locator("#status")).to_have_attribute("aria-live", "polite")

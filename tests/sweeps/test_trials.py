@@ -1,4 +1,4 @@
-"""What a sweep makes of the journals that its trials write."""
+"""The decisions of a sweep on the journals that its trials write."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ NAMES = CaseNames("hashed", b"k" * 32, {"mueller": "id-1"})
 
 @pytest.fixture
 def open_trials(params, tmp_path, open_search):
-    """Opens a sweep; a second time as the next session would, whether or not the first ended."""
+    """Function that opens a sweep. A second call opens it as the session after a kill would."""
 
     def open_it(**changes) -> SweepTrials:
         search = open_search(**changes)
@@ -51,7 +51,7 @@ def open_trials(params, tmp_path, open_search):
 
 
 def epochs(trials: SweepTrials, number: int, values: Iterable[float], first: int = 1) -> bool:
-    """The worker's epochs, each told to the driver; whether the last one stops the trial."""
+    """Write epochs and report each, and return whether the last one stops the trial."""
     stop = False
     for epoch, value in enumerate(values, start=first):
         assert not stop
@@ -68,7 +68,7 @@ def test_a_trial_that_runs_to_its_end_is_complete(open_trials, tmp_path):
     trials = open_trials()
     plan = trials.next()
     assert (plan.number, plan.run_dir) == (0, tmp_path / "sweep/trials/000")
-    assert plan.recipe == trials.params.recipe("camus")  # the recipe's own point
+    assert plan.recipe == trials.params.recipe("camus")  # the values of the recipe come first
     assert not epochs(trials, 0, [n / 20 for n in range(1, EPOCHS + 1)])
     trials.ended(0, None)
     assert trials.tracker.begun == {0: plan.recipe}
@@ -78,7 +78,7 @@ def test_a_trial_that_runs_to_its_end_is_complete(open_trials, tmp_path):
 
 
 def test_only_the_best_trial_keeps_a_checkpoint(open_trials):
-    """And those that have not ended keep theirs."""
+    """Trials that have not ended keep theirs, too."""
     trials = open_trials()
     for number, value in enumerate([0.5, 0.7, 0.6, None, 0.4]):
         folder = trials.next().run_dir / "checkpoints"
@@ -129,8 +129,8 @@ def test_a_pruned_trial(open_trials):
 
 
 @pytest.mark.parametrize("fault", [None, "RayActorError: the process died"])
-def test_what_comes_after_the_pruning_changes_nothing(open_trials, fault):
-    """Workers of several go on for a while, and their processes may die of being stopped."""
+def test_epochs_and_faults_after_the_pruning_are_ignored(open_trials, fault):
+    """Several workers do not stop at once, and their processes may die when they are stopped."""
     trials = open_trials(pruner=ASHA)
     trials.next(), trials.next()
     epochs(trials, 0, [0.5, 0.5])
@@ -153,7 +153,7 @@ def test_a_fault_ends_the_trial_and_not_the_sweep(open_trials):
     assert not trials.should_stop()
 
 
-def test_a_value_that_is_no_number_is_a_failure(open_trials):
+def test_a_trial_with_a_nan_value_fails(open_trials):
     trials = open_trials(metric="ef_mae", mode="min")
     trials.next()
     write_epochs(trials.by_number[0].run_dir, *[0.5] * EPOCHS, ef_mae=math.nan)
@@ -163,7 +163,7 @@ def test_a_value_that_is_no_number_is_a_failure(open_trials):
     assert states(trials) == {0: "FAIL"}
 
 
-def test_values_that_fit_only_one_by_one_fail_before_they_run(open_trials, monkeypatch):
+def test_an_invalid_combination_of_values_fails_before_it_runs(open_trials, monkeypatch):
     trials = open_trials()
     real = type(trials.sweep).recipe_for
 
@@ -177,7 +177,7 @@ def test_values_that_fit_only_one_by_one_fail_before_they_run(open_trials, monke
     assert trials.tracker.ends[0] == (0, "failed", None, "batch_size 12 does not go with the rest")
 
 
-def test_epochs_that_a_killed_driver_did_not_hear(open_trials):
+def test_epochs_that_a_killed_driver_missed_are_reported(open_trials):
     trials = open_trials(pruner=ASHA)
     trials.next(), trials.next()
     epochs(trials, 0, [0.5, 0.5, 0.5])
@@ -188,14 +188,14 @@ def test_epochs_that_a_killed_driver_did_not_hear(open_trials):
     assert [plan.number for plan in plans] == [0, 1]
     assert [again.by_number[n].epoch for n in (0, 1)] == [4, 1]
     assert again.search.trials()[0].intermediate_values == {1: 0.5, 2: 0.5, 3: 0.5, 4: 0.55}
-    write_epochs(again.by_number[0].run_dir, 0.55, first=4)  # whose checkpoint was not written yet
+    write_epochs(again.by_number[0].run_dir, 0.55, first=4)  # its checkpoint was not written yet
     assert not again.epoch_done(0)
     assert not epochs(again, 0, [0.6], first=5)
     assert list(again.search.trials()[0].intermediate_values) == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("moment", ["epoch written", "epoch reported", "pruned"])
-def test_a_kill_near_a_rung_saves_no_trial_from_being_pruned(open_trials, moment):
+def test_a_kill_near_a_rung_does_not_prevent_the_pruning(open_trials, moment):
     changes = {"pruner": ASHA, "trials": 3}
     trials = open_trials(**changes)
     trials.next(), trials.next()
@@ -219,7 +219,7 @@ def test_the_hours_count_over_all_sessions(open_trials, monkeypatch):
     trials = open_trials(hours=1, trials=None)  # 0 s
     trials.next()
     epochs(trials, 0, [0.5])  # saved at 1000 s
-    assert not trials.should_stop()  # 2000 s, of which a killed session tells nothing
+    assert not trials.should_stop()  # 2000 s, which a killed session does not save
     again = open_trials(hours=1, trials=None)  # 3000 s on the clock, 1000 s spent
     assert again.seconds() == 2000
     assert not again.should_stop()  # 3000 s
@@ -231,7 +231,7 @@ def test_the_hours_count_over_all_sessions(open_trials, monkeypatch):
 
 
 def test_runs_of_earlier_sessions_are_closed_once(open_trials):
-    """Killed after Optuna was told and before MLflow was."""
+    """The driver was killed between the writes to Optuna and to MLflow."""
     changes = {"pruner": ASHA, "trials": 4}
     trials = open_trials(**changes)
     for _ in range(4):
@@ -246,7 +246,7 @@ def test_runs_of_earlier_sessions_are_closed_once(open_trials):
     trials.cut_off()
     assert trials.tracker.ends[3][:3] == (3, "cut off", None)
     update_state(trials.by_number[0].run_dir, closed="complete")
-    update_state(trials.by_number[1].run_dir, closed="cut off")  # in a session before
+    update_state(trials.by_number[1].run_dir, closed="cut off")  # in an earlier session
     again = open_trials(**changes)
     assert again.tracker.ends == [
         (1, "pruned", 0.3, "asha at epoch 2"),
@@ -263,12 +263,12 @@ def test_runs_of_earlier_sessions_are_closed_once(open_trials):
     assert again.next().number == 3
 
 
-def test_the_reason_of_a_fault_names_no_patient(open_trials):
-    """Another library's error may quote a file; the reason goes into tags and tables."""
+def test_the_reason_of_a_failure_contains_no_patient(open_trials):
+    """The error of a library may contain the name of a file."""
     trials = open_trials()
     plan = trials.next()
     trials.ended(plan.number, "OSError: /data/mueller/mueller_2CH_ED.nii is bad")
-    said = "OSError: /data/id-1/id-1_2CH_ED.nii is bad"
-    assert trials.tracker.ends == [(plan.number, "failed", None, said)]
-    assert trials.search.reasons() == [said]
-    assert trials.by_number[plan.number].reason == said
+    reason = "OSError: /data/id-1/id-1_2CH_ED.nii is bad"
+    assert trials.tracker.ends == [(plan.number, "failed", None, reason)]
+    assert trials.search.reasons() == [reason]
+    assert trials.by_number[plan.number].reason == reason
