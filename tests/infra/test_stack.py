@@ -438,7 +438,7 @@ def test_doctor_finds_a_node_without_the_storage_and_a_reader(stack, granted, tr
     assert names == ["experiment", "registered model", "shared storage"], failed
     assert all(check["fix"] for check in failed)
     (storage,) = [check for check in failed if check["name"] == "shared storage"]
-    assert "is not there" in storage["seen"]
+    assert "does not exist" in storage["seen"]
 
 
 def test_doctor_names_what_an_editor_may_not(stack, users, granted, place, monkeypatch):
