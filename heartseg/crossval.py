@@ -62,14 +62,14 @@ def crossval(
         handling_end(stop_now),
     ):
         from heartseg.folds.job import open_job
-        from heartseg.folds.judge import judge_folds, register_ensemble
+        from heartseg.folds.judge import evaluate_folds, register_ensemble
         from heartseg.folds.train import train_folds
 
         job = open_job(recipe, params, assigned, folder)
         status = "FAILED"
         try:
             train_folds(job, in_process=in_process)
-            decided = judge_folds(job, rows[rows["patient"].isin(others)])
+            decided = evaluate_folds(job, rows[rows["patient"].isin(others)])
             register_ensemble(job, decided)
             status = "FINISHED"
         except (KeyboardInterrupt, Stopped):

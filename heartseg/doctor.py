@@ -94,7 +94,7 @@ def show(checks: Sequence[Check]) -> None:
     table = Table("check", "where", "", "result", pad_edge=False)
     for check in checks:
         status = f"[{COLOURS[check.status]}]{check.status}[/]"
-        fix = f"\n[bold]to fix it:[/] {escape(check.mend)}" if check.mend else ""
+        fix = f"\n[bold]to fix it:[/] {escape(check.fix)}" if check.fix else ""
         where, seen = (escape(printable(text, lines=True)) for text in (check.where, check.seen))
         table.add_row(check.name, where, status, seen + fix)
     console = Console()

@@ -64,7 +64,7 @@ def predict(
     ray: Annotated[bool, typer.Option("--ray", help="Use the cluster at RAY_ADDRESS.")] = False,
 ) -> None:
     from heartseg.prediction.files import find_jobs
-    from heartseg.prediction.results import finish, start
+    from heartseg.prediction.results import write_summary
     from heartseg.prediction.segmenter import Outcome
     from heartseg.prediction.source import read_model
 
@@ -78,11 +78,11 @@ def predict(
             "spacing": spacing,
             "uncertainty": uncertainty,
             "overwrite": overwrite,
-            "made_before": start(folder, package, overwrite),
+            "made_before": mark_folder(folder, package, overwrite),
         }
         run = _on_cluster if ray else _here
         _follow(run(package, jobs, settings), len(jobs), total)
-        finish(total, out)
+        write_summary(total, out)
     if total.problems:
         listing = "\n".join(f"  - {problem}" for problem in total.problems)
         raise InputError(f"{len(total.problems)} input(s) could not be segmented:\n{listing}")

@@ -61,7 +61,7 @@ def serve(
     from heartseg.serving.source import Source
 
     source = Source(model)
-    first = source.look(None)  # reports a wrong model before anything starts
+    first = source.fetch_newer(None)  # reports a wrong model before anything starts
     assert first is not None
 
     from heartseg.serving.app import make_app as make_service_app

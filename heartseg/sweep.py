@@ -54,7 +54,7 @@ def run(
     check_data(job)
     runs = repository_root(Path.cwd()) / RUNS
     with (
-        open_sweep_dir(runs, job.name, job.made_of(), fresh=fresh) as folder,
+        open_sweep_dir(runs, job.name, job.fingerprint(), fresh=fresh) as folder,
         handling_end(stop_now),
     ):
         from heartseg.sweeps.run import run_sweep

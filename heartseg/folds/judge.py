@@ -1,4 +1,4 @@
-"""What the folds of a cross-validation amount to: out-of-fold metrics, and the ensemble."""
+"""The results of a cross-validation: out-of-fold metrics, and the ensemble."""
 
 from __future__ import annotations
 
@@ -23,8 +23,16 @@ if TYPE_CHECKING:
     from heartseg.models.tta import Tta
 
 
-def judge_folds(job: Job, rows: pd.DataFrame) -> dict[str, Any]:
-    """Predict every patient by the network that has not seen it; what was decided by that."""
+def evaluate_folds(job: Job, rows: pd.DataFrame) -> dict[str, Any]:
+    """Segment each patient with the network that was not trained on it, and report the metrics.
+
+    Args:
+        job: The cross-validation.
+        rows: Rows of the prepared dataset of all patients in the folds.
+
+    Returns:
+        The test-time augmentation and post-processing that were selected on these predictions.
+    """
     import torch
 
     from heartseg.evaluation.cases import joined, measure_cases
@@ -64,7 +72,7 @@ def judge_folds(job: Job, rows: pd.DataFrame) -> dict[str, Any]:
 def _report(
     job: Job, facts: list[dict[str, Any]], whole: Measured, decided: dict[str, Any]
 ) -> None:
-    """Leave out_of_fold.csv and crossval.json, also in MLflow, and tell the folds' metrics."""
+    """Write out_of_fold.csv and crossval.json, log them to MLflow, and print the metrics."""
     from heartseg.evaluation.summary import headline, tidy
     from heartseg.tracking.client import log_evaluation
 
@@ -95,16 +103,21 @@ def _report(
     with names.shareable(files[1:]) as tables:
         log_evaluation(job.client, job.run_id, values, [files[0], *tables])
     n = overall["n_patients"]
-    print(f"{files[0]}: {job.folds} folds, {n} patients predicted once each (mean ± SD of folds)")
+    print(f"{files[0]}: {job.folds} folds, {n} patients, mean ± SD of the folds:")
     for name, value in together.items():
         if value is not None:
             item = DATASETS[job.dataset].headline[name]
             shown = f"{mean[name]:9.{item.decimals}f} ± {sd[name]:.{item.decimals}f}"
-            print(f"  {name:<11} {shown:<20} all together {value:<9.{item.decimals}f} {item.text}")
+            print(f"  {name:<11} {shown:<20} all patients {value:<9.{item.decimals}f} {item.text}")
 
 
 def register_ensemble(job: Job, decided: dict[str, Any]) -> None:
-    """Save the folds' networks as one model, evaluate it on the held-out patients, register it."""
+    """Save the folds' networks as one model, evaluate it on held-out patients and register it.
+
+    Args:
+        job: The cross-validation.
+        decided: Result of `evaluate_folds`.
+    """
     from safetensors.torch import load_file
 
     from heartseg.models.trained import (

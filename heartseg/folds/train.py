@@ -1,4 +1,4 @@
-"""The trainings of a cross-validation, by the same path as `heartseg train`."""
+"""The training of the folds, on the same path as `heartseg train`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,12 @@ TrainFold = Callable[[Recipe, Train, "dict[str, Resident]", Path], Path]
 
 
 def train_folds(job: Job, *, in_process: bool) -> None:
-    """Train the folds that are not finished, one after the other, each on the whole cluster."""
+    """Train the unfinished folds one after another, each on the whole cluster.
+
+    Args:
+        job: The cross-validation.
+        in_process: Whether to train in this process, without Ray.
+    """
     pending = [k for k in range(job.folds) if not read_state(job.fold_dir(k)).get("finished")]
     if not pending:
         return
@@ -51,7 +56,7 @@ def train_folds(job: Job, *, in_process: bool) -> None:
 
 
 def _train_fold(job: Job, fold: int, images: Resident, train: TrainFold) -> None:
-    """Train on the other folds and leave the network in the fold's folder."""
+    """Train on the other folds and save the network in the folder of this fold."""
     from heartseg.models.trained import TrainingRecord, save_trained
     from heartseg.tracking.tracker import RunTracker
     from heartseg.training.checkpoint import load_checkpoint, selected_weights
@@ -82,6 +87,6 @@ def _train_fold(job: Job, fold: int, images: Resident, train: TrainFold) -> None
         fold=fold,
     )
     save_trained(folder / MODEL, weights, training)
-    # Not finished while points wait for the server: the same command then sends them.
+    # While metrics wait for the server, the fold counts as unfinished: the same command sends them.
     update_state(folder, finished=tracker.arrived)
     clear_checkpoints(folder, keep=1)

@@ -142,6 +142,6 @@ def _report(job: Job, search: Search, trials: SweepTrials, tracker: SweepTracker
 
     plots = write_plots(search.study, job.sweep.metric, job.results / "plots")
     table = job.results / "trials.csv"
-    rows = trials_table(list(trials.rows.values()), job.sweep.metric)
+    rows = trials_table(list(trials.by_number.values()), job.sweep.metric)
     write_whole(table, csv_text(rows))
     tracker.log_results(plots, table, search.best())

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from heartseg.checks.check import Check
-from heartseg.checks.node import clock_check
+from heartseg.checks.node import check_clock
 from heartseg.errors import InputError, one_line
 from heartseg.text import printable
 from heartseg.tracking.client import connect, repository_root, tracking_uri
@@ -104,7 +104,7 @@ def _check_server(uri: str) -> list[Check]:
     checks = []
     if date := answer.headers.get("Date"):  # whole seconds, cut off
         moment = email.utils.parsedate_to_datetime(date).timestamp() + 0.5
-        checks.append(clock_check(uri, moment - (before + after) / 2, (after - before) / 2 + 0.5))
+        checks.append(check_clock(uri, moment - (before + after) / 2, (after - before) / 2 + 0.5))
     if answer.status_code == 401:
         return [*checks, Check("tracking user", uri, "fail", UNKNOWN, "see the message")]
     version, ours = printable(answer.text.strip())[:100], mlflow.__version__

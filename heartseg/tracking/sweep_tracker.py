@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -21,6 +21,7 @@ from heartseg.errors import InputError
 from heartseg.tracking.client import connect, delete_runs, open_run
 from heartseg.tracking.faults import first_line, store_errors, without_password
 from heartseg.tracking.sender import JournalSender
+from heartseg.tracking.trial import Trial
 from heartseg.training.journal import read_epochs
 from heartseg.training.machine import machine_tags
 from heartseg.training.run_dir import read_state, update_state
@@ -28,11 +29,8 @@ from heartseg.training.run_dir import read_state, update_state
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-    from heartseg.config.sweep_file import Values
-
 POLL_S = 1.0
 CLOSE_S = 30.0  # the end of a sweep waits so long for the last points
-SHORT = {"learning_rate": "lr", "batch_size": "bs", "input_size": "size", "weight_decay": "wd"}
 STATE_TAG = "heartseg.state"
 REASON_TAG = "heartseg.reason"
 CHECKPOINT_TAG = "heartseg.checkpoint"
@@ -41,33 +39,19 @@ CHECKPOINT_TAG = "heartseg.checkpoint"
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a trial.
+@dataclass
+class _TrialRun:
+    """The MLflow run of a trial.
 
     Attributes:
-        state: "complete", "pruned", "failed" or "cut off".
-        value: of the sweep's metric, where there is one.
-        reason: why it is not complete.
+        trial: The trial.
+        ended: Whether the trial has ended. Its state and value do not change any more then.
+        sender: Sender of the trial's journal, once the run is open.
+        has_recipe: Whether the recipe has been logged.
     """
 
-    state: str
-    value: float | None = None
-    reason: str = ""
-
-    @property
-    def status(self) -> str:
-        """MLflow's word."""
-        return {"failed": "FAILED", "cut off": "KILLED"}.get(self.state, "FINISHED")
-
-
-@dataclass
-class _Trial:
-    run_dir: Path
-    values: Values
-    recipe: dict[str, Any]
-    number: int
-    outcome: Outcome | None = None
+    trial: Trial
+    ended: bool = False
     sender: JournalSender | None = None
     has_recipe: bool = False
 
@@ -106,21 +90,21 @@ class SweepTracker:
         self.client = connect(uri)
         self.uri = uri
         self.sweep = sweep
-        self._trials: dict[int, _Trial] = {}
+        self._runs: dict[int, _TrialRun] = {}
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._follow, name="sweep tracker", daemon=True)
 
-    def begin(self, number: int, run_dir: Path, values: Values, recipe: dict[str, Any]) -> None:
+    def begin(self, trial: Trial) -> None:
         """Open a trial's run, or continue it."""
         with self._lock:
-            self._trials[number] = _Trial(run_dir, values, recipe, number)
+            self._runs[trial.number] = _TrialRun(trial)
 
-    def end(self, number: int, outcome: Outcome) -> None:
+    def end(self, trial: Trial) -> None:
         """Close a trial's run when all its points are there."""
         with self._lock:
-            self._trials[number].outcome = outcome
+            self._runs[trial.number].ended = True
 
     def __enter__(self) -> SweepTracker:
         self._thread.start()
@@ -178,11 +162,11 @@ class SweepTracker:
     def _mirror_all(self) -> bool:
         """Whether everything is there now."""
         with self._lock:
-            trials = list(self._trials.values())
+            runs = list(self._runs.values())
         was_away, failure = self._failure is not None, None
-        for trial in trials:
+        for run in runs:
             try:
-                self._mirror(trial)
+                self._mirror(run)
             except store_errors(InputError) as error:  # try again later
                 if not was_away and failure is None:
                     _log.warning(
@@ -192,43 +176,44 @@ class SweepTracker:
                         first_line(error),
                     )
                 failure = error
-                trial.sender = None  # the run may have been deleted: look at it anew
+                run.sender = None  # the run may have been deleted: look at it anew
         self._failure = failure
         return failure is None
 
-    def _mirror(self, trial: _Trial) -> None:
-        outcome = trial.outcome  # before the points are sent: it comes after the last of them
-        if trial.sender is None:
-            trial.sender = JournalSender(self.client, self._open(trial), trial.run_dir)
-        trial.sender.send()
-        run_id = trial.sender.run_id
-        if outcome is not None:
-            self._end(trial, outcome, run_id)
+    def _mirror(self, run: _TrialRun) -> None:
+        trial = run.trial
+        ended = run.ended  # before the points are sent: it comes after the last of them
+        if run.sender is None:
+            run.sender = JournalSender(self.client, self._open(trial), trial.run_dir)
+        run.sender.send()
+        run_id = run.sender.run_id
+        if ended:
+            self._end(trial, run_id)
         # The artifact comes last: a store that does not take it delays no point and no status.
-        if not trial.has_recipe:
-            text = yaml.safe_dump(trial.recipe, sort_keys=False)
-            self.client.log_text(run_id, text, "recipe.yaml")
-            trial.has_recipe = True
-        if outcome is not None:
-            update_state(trial.run_dir, closed=outcome.state)
+        if not run.has_recipe:
+            recipe = {} if trial.recipe is None else trial.recipe.model_dump(mode="json")
+            self.client.log_text(run_id, yaml.safe_dump(recipe, sort_keys=False), "recipe.yaml")
+            run.has_recipe = True
+        if ended:
+            update_state(trial.run_dir, closed=trial.state)
             with self._lock:
-                del self._trials[trial.number]
+                del self._runs[trial.number]
 
-    def _end(self, trial: _Trial, outcome: Outcome, run_id: str) -> None:
+    def _end(self, trial: Trial, run_id: str) -> None:
         from mlflow.entities import Metric
 
-        tags = machine_tags(trial.run_dir) | {STATE_TAG: outcome.state, REASON_TAG: outcome.reason}
+        tags = machine_tags(trial.run_dir) | {STATE_TAG: trial.state, REASON_TAG: trial.reason}
         for key, value in tags.items():
             self.client.set_tag(run_id, key, value)
-        if outcome.value is not None:
+        if trial.result is not None:
             # The journal's time: a value that is sent twice is then the same point.
             when = int(read_epochs(trial.run_dir)[-1]["time"] * 1000)
-            self.client.log_batch(run_id, metrics=[Metric("value", outcome.value, when, 0)])
-            point = Metric("trial_value", outcome.value, when, trial.number)
+            self.client.log_batch(run_id, metrics=[Metric("value", trial.result, when, 0)])
+            point = Metric("trial_value", trial.result, when, trial.number)
             self.client.log_batch(self.sweep.run_id, metrics=[point])
-        self.client.set_terminated(run_id, outcome.status)
+        self.client.set_terminated(run_id, trial.mlflow_status)
 
-    def _open(self, trial: _Trial) -> str:
+    def _open(self, trial: Trial) -> str:
         known = read_state(trial.run_dir).get("mlflow_run_id")
         tags = self.sweep.tags | {
             "heartseg.trial": str(trial.number),
@@ -240,7 +225,7 @@ class SweepTracker:
         run_id = open_run(
             self.client,
             experiment=self.sweep.experiment,
-            name=trial_name(trial.number, trial.values),
+            name=trial.name,
             params=dict(trial.values),
             texts={},
             dataset=self.sweep.dataset,
@@ -252,12 +237,3 @@ class SweepTracker:
         )
         update_state(trial.run_dir, mlflow_run_id=run_id)
         return run_id
-
-
-def trial_name(number: int, values: Values) -> str:
-    """For example "trial 07 lr=0.0003 bs=12 size=192"."""
-    parts = [f"trial {number:02d}"]
-    for key, value in values.items():
-        text = f"{value:.2g}" if isinstance(value, float) else str(value)
-        parts.append(f"{SHORT.get(key, key.rpartition('.')[2])}={text}")
-    return " ".join(parts)

@@ -12,7 +12,7 @@ from heartseg.config.recipe import Recipe
 from heartseg.data.resident import Resident
 from heartseg.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from heartseg.training.journal import Journal
-from heartseg.training.loop import Ask, Epoch, State, fit
+from heartseg.training.loop import Epoch, State, StopSignal, fit
 from heartseg.training.machine import note_machine
 from heartseg.training.run_dir import StopFile
 
@@ -64,7 +64,7 @@ def train_here(
         device_memory_fraction=train.device_memory_fraction,
         clinical=train.clinical_metrics,
         on_step=journal.write_step,
-        ask=lambda: Ask.STOP if stop() else Ask.GO_ON,
+        poll_stop=lambda: StopSignal.STOP if stop() else StopSignal.CONTINUE,
         save=save,
     )
     return run_dir

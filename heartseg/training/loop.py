@@ -33,16 +33,16 @@ from heartseg.training.validate import as_input, autocast, predict_labels, valid
 State = dict[str, Any]
 
 
-class Ask(IntEnum):
-    """What `fit` is asked to do after a step; the same on every rank."""
+class StopSignal(IntEnum):
+    """What `fit` does after a step; the same on every rank."""
 
-    GO_ON = 0
+    CONTINUE = 0
     SAVE = 1
-    """Save a state of the midst of the epoch, and go on."""
+    """Save a mid-epoch state and continue."""
     STOP = 2
-    """Save it, and end."""
+    """Save a mid-epoch state and stop."""
     ABORT = 3
-    """End without saving."""
+    """Stop without saving."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def fit(
     device_memory_fraction: float = 1.0,
     clinical: bool = False,
     on_step: Callable[[int, int, int, torch.Tensor], None] | None = None,
-    ask: Callable[[], Ask] | None = None,
+    poll_stop: Callable[[], StopSignal] | None = None,
     save: Callable[[State], None] | None = None,
 ) -> None:
     """Train one network by a recipe.
@@ -101,12 +101,14 @@ def fit(
         clinical: also measure the clinical error of the validation images after each epoch,
             ef_mae or lvid_mae; a classification of windows has none.
         on_step: called after each step with (epoch, step, steps, loss).
-        ask: called after each step but an epoch's last, and after each epoch but the last, on
-            every rank, with the same answer.
-        save: called on rank 0 with a state of the midst of an epoch, when `ask` asks for it.
+        poll_stop: Function that returns the next `StopSignal`. It is called on every rank after
+            each step except an epoch's last, and after each epoch except the last. It must return
+            the same value on every rank.
+        save: Function that is called on rank 0 with a mid-epoch state if `poll_stop` returns
+            `SAVE` or `STOP`.
 
     Raises:
-        Stopped: `ask` asked for it.
+        Stopped: `poll_stop` returned `STOP` or `ABORT`.
         InputError: batch size, channels, data and workers do not fit together, or the loss is
             not finite.
     """
@@ -184,12 +186,14 @@ def fit(
             total += value.detach()
             if on_step is not None:
                 on_step(epoch, step + 1, steps, value.detach())
-            asked = ask() if ask is not None and step + 1 < steps else Ask.GO_ON
-            if asked in (Ask.SAVE, Ask.STOP):
+            signal = StopSignal.CONTINUE
+            if poll_stop is not None and step + 1 < steps:
+                signal = poll_stop()
+            if signal in (StopSignal.SAVE, StopSignal.STOP):
                 within = _within_epoch(step + 1, total, chance, device, world_size)
                 if rank == 0 and save is not None:
                     save(_state(recipe, network, ema, optimizer, epoch, best, stale, within))
-            if asked in (Ask.STOP, Ask.ABORT):
+            if signal in (StopSignal.STOP, StopSignal.ABORT):
                 raise Stopped
         if world_size > 1:
             distributed.all_reduce(total)
@@ -232,7 +236,7 @@ def fit(
         if last:
             break
         # Not after the last step above: what it would save stands in the epoch's own checkpoint.
-        if ask is not None and ask() in (Ask.STOP, Ask.ABORT):
+        if poll_stop is not None and poll_stop() in (StopSignal.STOP, StopSignal.ABORT):
             raise Stopped
 
 

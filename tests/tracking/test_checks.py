@@ -57,7 +57,7 @@ def look(monkeypatch: pytest.MonkeyPatch, root: Path, uri: str | None) -> dict[s
     if uri is not None:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     checks = check_tracking(root, [NAME])
-    assert all(check.mend for check in checks if check.status != "ok")
+    assert all(check.fix for check in checks if check.status != "ok")
     assert not any("hidden" in check.seen + check.where for check in checks)
     return {check.name: check.status for check in checks}
 

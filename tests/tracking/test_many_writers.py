@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from heartseg.tracking.client import connect
-from heartseg.tracking.sweep_tracker import Outcome, SweepRun, SweepTracker
+from heartseg.tracking.sweep_tracker import SweepRun, SweepTracker
 from heartseg.tracking.tracker import RunTracker
+from heartseg.tracking.trial import Trial
 from heartseg.training.run_dir import read_state
 from tests.tracking.stores import Server, new_run
 
@@ -78,15 +79,20 @@ def test_every_metric_of_all_is_there_once_and_in_order(
         for run_id, folder in zip(ids, folders, strict=False):
             stack.enter_context(RunTracker(run_id, folder, server.uri, "camus"))
         mirror = stack.enter_context(SweepTracker(server.uri, sweep))
-        for number in range(RUNS, RUNS + TRIALS):
-            mirror.begin(number, folders[number], {"learning_rate": 0.1 / number}, {})
+        trials = [
+            Trial(number, {"learning_rate": 0.1 / number}, folders[number])
+            for number in range(RUNS, RUNS + TRIALS)
+        ]
+        for trial in trials:
+            mirror.begin(trial)
         threads = [threading.Thread(target=work, args=(n,)) for n in range(RUNS + TRIALS)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        for number in range(RUNS, RUNS + TRIALS):
-            mirror.end(number, Outcome("complete", float(number)))
+        for trial in trials:
+            trial.state, trial.value = "complete", float(trial.number)
+            mirror.end(trial)
 
     client = connect(server.uri)
     ids += [read_state(folder)["mlflow_run_id"] for folder in folders[RUNS:]]

@@ -11,7 +11,7 @@ from heartseg.config.recipe import Augment
 from heartseg.data.resident import Resident
 from heartseg.errors import InputError, Stopped
 from heartseg.training.checkpoint import load_checkpoint, save_checkpoint, selected_weights
-from heartseg.training.loop import Ask, fit
+from heartseg.training.loop import StopSignal, fit
 from tests.examples import disks, small_recipe
 
 U_NET = {"name": "unet", "in_channels": 1, "channels": [4, 8], "residual_units": 1, "dropout": 0.1}
@@ -85,30 +85,38 @@ def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
         assert mine["dice_mean"] == theirs["dice_mean"]
 
 
-@pytest.mark.parametrize("asked", [Ask.STOP, Ask.SAVE])
+@pytest.mark.parametrize("signal", [StopSignal.STOP, StopSignal.SAVE])
 def test_a_run_stopped_in_the_midst_of_an_epoch_goes_on_there_bit_for_bit(
-    params, train, val, tmp_path, asked
+    params, train, val, tmp_path, signal
 ):
     """No step is done twice, and the epoch's training loss is that of all its steps."""
     recipe = small_recipe(params, ema_decay=0.9, batch_size=2)
     whole, steps = run(recipe, train, val), []
 
     def note(epoch, step, count, loss):
-        if asked is Ask.SAVE and (epoch, step) == (2, 3):
+        if signal is StopSignal.SAVE and (epoch, step) == (2, 3):
             raise KeyboardInterrupt  # the node is gone a step after it saved
         steps.append((epoch, step))
 
-    def ask():
-        return asked if steps[-1] == (2, 2) else Ask.GO_ON
+    def poll_stop():
+        return signal if steps[-1] == (2, 2) else StopSignal.CONTINUE
 
     def save(state):
         save_checkpoint(tmp_path, state)
 
     with pytest.raises((Stopped, KeyboardInterrupt)):
-        fit(recipe, train, val, report=lambda epoch: None, on_step=note, ask=ask, save=save)
+        fit(
+            recipe,
+            train,
+            val,
+            report=lambda epoch: None,
+            on_step=note,
+            poll_stop=poll_stop,
+            save=save,
+        )
     state = load_checkpoint(tmp_path)
     assert (state["next_epoch"], state["step"]) == (2, 2)
-    asked = None
+    signal = StopSignal.CONTINUE
     resumed = run(recipe, train, val, resume_from=state, on_step=note)
     assert_same_weights(resumed[-1][2]["model"], whole[-1][2]["model"])
     assert_same_weights(selected_weights(resumed[-1][2])[1], selected_weights(whole[-1][2])[1])
@@ -125,7 +133,7 @@ def test_a_run_of_single_steps_stops_between_its_epochs(params, train, val):
             train,
             val,
             report=lambda epoch: epochs.append(epoch.number),
-            ask=lambda: Ask.STOP if epochs == [1, 2] else Ask.GO_ON,
+            poll_stop=lambda: StopSignal.STOP if epochs == [1, 2] else StopSignal.CONTINUE,
         )
     assert epochs == [1, 2]
 
