@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from heartseg.cli import run_command
-from heartseg.config.params import Phantoms, load_params
+from heartseg.config.data import Phantoms
+from heartseg.config.params import load_params
 from heartseg.data.phantoms.camus import make_patient, make_view, write_camus
 from heartseg.data.phantoms.mmode import make_animal, write_mmode
 from heartseg.data.phantoms.mmode_quality import write_quality

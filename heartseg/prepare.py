@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from heartseg.cli import run_command
-from heartseg.config.params import CamusDataset, MmodeDataset, load_params
+from heartseg.config.data import CamusDataset, MmodeDataset
+from heartseg.config.params import load_params
 from heartseg.data.camus import reader as camus
 from heartseg.data.camus.sequences import stack_sequences
 from heartseg.data.prepared import SPLITS, map_in_order, write_prepared

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from heartseg.config.params import CamusDataset, MmodeDataset
+    from heartseg.config.data import CamusDataset, MmodeDataset
     from heartseg.data.prepared import Sample
     from heartseg.data.source import Survey
     from heartseg.tracking.pulled import Pulled
@@ -96,7 +96,7 @@ def measure_folder(
 
 def survey(config: CamusDataset | MmodeDataset, folder: Path) -> Survey:
     """Survey a folder, read as the dataset of `config` with this source."""
-    from heartseg.config.params import MmodeDataset
+    from heartseg.config.data import MmodeDataset
     from heartseg.data.camus import reader as camus
     from heartseg.data.windows import reader as mmode
 

@@ -202,7 +202,7 @@ def test_batch_larger_than_the_data_is_refused(params, train, val):
 
 
 def test_batch_that_workers_cannot_share_is_refused(params, train, val):
-    with pytest.raises(InputError, match="cannot be shared equally by 3 workers"):
+    with pytest.raises(InputError, match="3 workers cannot share batch_size"):
         run(small_recipe(params, batch_size=4), train, val, world_size=3)
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from heartseg.config.yaml_file import no_such
+from heartseg.config.yaml_file import unknown_name
 from heartseg.data.csv_table import read_table, rows_of
 from heartseg.data.strips.dicom import is_dicom
 from heartseg.data.strips.pictures import ENDING, KINDS, list_files, recording_name, some
@@ -103,8 +103,8 @@ class Folder:
     def stray_rows(self) -> list[str]:
         """A problem for every row of recordings.csv that matches no recording."""
         return [
-            f"{self.table}: {no_such('recording', name, sorted(self.files))} (correct the name, "
-            "or remove the row)"
+            f"{self.table}: {unknown_name('recording', name, sorted(self.files))} (correct the "
+            "name, or remove the row)"
             for name in self.strays()
         ]
 
