@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     _check_target(options.to, options.overwrite)
 
-    from heartseg.models.export import ONNX, write_folder
+    from heartseg.models.export import ONNX, write_package
     from heartseg.prediction.source import store_uri
     from heartseg.tracking import pulled
 
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         with tempfile.TemporaryDirectory(dir=options.to.parent, prefix=".pull-") as temporary:
             ready = Path(temporary) / "model"
             ready.mkdir()
-            write_folder(ready, package, {"version": title} | origin, card)
+            write_package(ready, package, {"version": title} | origin, card)
             _put(ready, options.to, Path(temporary) / "earlier")
     size = sum(path.stat().st_size for path in options.to.iterdir()) / 2**20
     print(f"{title} is in {options.to} ({size:.1f} MiB), {ONNX} checked against torch")

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     datasets = load_params().datasets
     import pandas as pd
 
-    from heartseg.models.inputs import frames_of
+    from heartseg.models.inputs import frame_count
     from heartseg.tracking.client import tracking_uri
     from heartseg.tracking.pulled import pull
 
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     dataset = pulled.metadata["dataset"]
     if DATASETS[dataset].classifies:
         raise InputError(f"{options.model} classifies windows; measure it by `heartseg evaluate`")
-    if (frames := frames_of(pulled.metadata["recipe"]["model"]["in_channels"])) > 1:
+    if (frames := frame_count(pulled.metadata["recipe"]["model"]["in_channels"])) > 1:
         raise InputError(
             f"{options.model} takes sequences of {frames} frames, and single images have masks "
             "here; measure it by `heartseg evaluate`"
