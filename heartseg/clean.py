@@ -23,7 +23,15 @@ from heartseg.errors import InputError
 from heartseg.paths import MODEL, prepared_path, sweep_results_dir
 from heartseg.sweeps.folder import SWEEPS, TRIALS, identity, put_aside
 from heartseg.tracking.client import repository_root
-from heartseg.training.run_dir import CHECKPOINTS, RUNS, STATE, InUse, hold, read_state, what_makes
+from heartseg.training.run_dir import (
+    CHECKPOINTS,
+    RUNS,
+    STATE,
+    FolderInUse,
+    lock_folder,
+    read_state,
+    training_inputs,
+)
 
 RESULT = {"complete", "pruned", "failed"}
 """States of a trial that has ended for good."""
@@ -66,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for one, size in zip(found, sizes, strict=True):
         try:
             _delete(one)
-        except InUse as error:
+        except FolderInUse as error:
             print(f"{one.path.relative_to(root)}: kept ({error})")
         else:
             freed += size
@@ -131,7 +139,7 @@ def _changed(state: dict[str, Any], params: Params) -> str:
     recipe = params.recipe(name)
     prepared = prepared_path(recipe.dataset)
     digest = file_digest(prepared) if prepared.exists() else then["data"]  # it may come back
-    now = what_makes(recipe, digest)
+    now = training_inputs(recipe, digest)
     return ", ".join(f"the {key}" for key in now if now[key] != then[key])
 
 
@@ -152,11 +160,11 @@ def _checkpoints_of_losers(folder: Path) -> Iterator[Superseded]:
 
 
 def _delete(one: Superseded) -> None:
-    """Raises InUse where a command works on it."""
+    """Raises FolderInUse where a command works on it."""
     if one.held_by is None:
         shutil.rmtree(one.path)
         return
-    with hold(one.held_by):
+    with lock_folder(one.held_by):
         shutil.rmtree(one.path)
 
 

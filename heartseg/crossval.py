@@ -21,7 +21,7 @@ from heartseg.errors import Stopped
 from heartseg.evaluation.evaluate import held_out_rows
 from heartseg.paths import prepared_path
 from heartseg.tracking.client import repository_root
-from heartseg.training.run_dir import RUNS, handling_end, open_run_dir, stop_now
+from heartseg.training.run_dir import RUNS, handle_termination, open_run_dir, raise_stopped
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     digest, runs = file_digest(prepared), repository_root(Path.cwd()) / RUNS
     with (
         open_run_dir(runs, f"{options.recipe}-crossval", recipe, digest, how) as folder,
-        handling_end(stop_now),
+        handle_termination(raise_stopped),
     ):
         from heartseg.folds.job import open_job
         from heartseg.folds.judge import judge_folds, register_ensemble

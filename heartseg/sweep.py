@@ -24,7 +24,13 @@ from heartseg.sweeps.folder import find_sweep_dir, identity, open_sweep_dir, put
 from heartseg.sweeps.job import Job, check_data
 from heartseg.text import csv_text
 from heartseg.tracking.client import repository_root
-from heartseg.training.run_dir import RUNS, handling_end, read_state, stop_now, update_state
+from heartseg.training.run_dir import (
+    RUNS,
+    handle_termination,
+    raise_stopped,
+    read_state,
+    update_state,
+)
 
 if TYPE_CHECKING:
     from heartseg.sweeps.study import Search
@@ -55,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     with (
         open_sweep_dir(_runs(), job.name, job.made_of(), fresh=options.fresh) as folder,
-        handling_end(stop_now),
+        handle_termination(raise_stopped),
     ):
         _sweep(job, folder)
 
@@ -166,7 +172,7 @@ def _interruptible(trials: SweepTrials) -> Iterator[None]:
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:
-        with handling_end(interrupt):
+        with handle_termination(interrupt):
             yield
     finally:
         signal.signal(signal.SIGINT, before)

@@ -18,7 +18,7 @@ from heartseg.paths import MODEL, prepared_path
 from heartseg.tracking.client import connect, repository_root, shown_uri, tracking_uri
 from heartseg.tracking.pending import Pending, read_pending, settle
 from heartseg.training.journal import read_epochs
-from heartseg.training.run_dir import RUNS, InUse, hold, read_state
+from heartseg.training.run_dir import RUNS, FolderInUse, lock_folder, read_state
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -39,9 +39,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not _belongs(str(run_dir), states[run_dir]["tracking_uri"], uri):
             continue
         try:
-            with hold(run_dir):
+            with lock_folder(run_dir):
                 status = send_run(client, run_dir)
-        except InUse:
+        except FolderInUse:
             print(f"{run_dir}: is being trained, which sends its own")
             continue
         print(f"{run_dir}: {len(read_epochs(run_dir))} epochs are in MLflow, {status}")

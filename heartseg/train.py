@@ -33,7 +33,7 @@ from heartseg.training.run_dir import (
     code_digest,
     open_run_dir,
     read_state,
-    stopped_by_signals,
+    stop_on_signals,
     update_state,
 )
 
@@ -58,12 +58,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     engine = "in-process" if options.in_process else "ray"
     with (
         open_run_dir(runs, options.recipe, recipe, digest, engine) as run_dir,
-        stopped_by_signals(run_dir),
+        stop_on_signals(run_dir),
     ):
         if options.in_process:
-            from heartseg.training.in_process import train_here
+            from heartseg.training.in_process import train_in_process
 
-            _train(_get_ready(options.recipe, params, prepared, digest, run_dir), train_here)
+            _train(_get_ready(options.recipe, params, prepared, digest, run_dir), train_in_process)
             return
 
         from heartseg.cluster import train as ray_train

@@ -88,13 +88,13 @@ def test_a_tampered_file_is_refused(pulled, tmp_path, name):
     content[len(content) // 2] ^= 1
     (folder / name).write_bytes(content)
 
-    with pytest.raises(InputError, match=r"is not the file that was pulled.*Pull"):
+    with pytest.raises(InputError, match=rf"{name} has changed"):
         predict.main([str(folder), "a.png", "--out", "out"])
     (folder / name).unlink()
     with pytest.raises(InputError, match=name):
         predict.main([str(folder), "a.png", "--out", "out"])
     (folder / "SHA256SUMS").unlink()
-    with pytest.raises(InputError, match="is no pulled model"):
+    with pytest.raises(InputError, match="is not a pulled model"):
         predict.main([str(folder), "a.png", "--out", "out"])
     assert not Path("out").exists()
 
@@ -236,7 +236,7 @@ def test_on_a_ray_cluster_the_same_comes_out(pulled, tmp_path, monkeypatch):
 def test_a_model_that_is_not_there(tmp_path, monkeypatch, registered):
     Image.fromarray(blob()).save(tmp_path / "a.png")
     for model, reason in (
-        (".", "is no pulled model"),
+        (".", "is not a pulled model"),
         ("heartseg-camus", "neither a folder"),
         (MODEL, r"params\.yaml.*MLFLOW_TRACKING_URI"),
     ):

@@ -279,7 +279,7 @@ def _run_trial(config: dict[str, Any], decoder: ActorHandle) -> None:
     import torch
 
     from heartseg.data.resident import Resident
-    from heartseg.training.in_process import train_here
+    from heartseg.training.in_process import train_in_process
     from heartseg.training.loop import Epoch
 
     recipe = Recipe.model_validate(config["recipe"])
@@ -293,7 +293,7 @@ def _run_trial(config: dict[str, Any], decoder: ActorHandle) -> None:
     outcome: dict[str, str] = {}
     try:
         train = Train.model_validate(config["train"])
-        train_here(recipe, train, data, Path(config["run_dir"]), after_epoch=tell)
+        train_in_process(recipe, train, data, Path(config["run_dir"]), after_epoch=tell)
     except torch.AcceleratorError:
         raise  # this process can use its GPU no more; Tune starts another one
     except Exception as error:

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from heartseg.sweeps.trials import Row, SweepTrials
 from heartseg.tracking.sweep_tracker import trial_name
-from heartseg.training.display import Repeated
+from heartseg.training.display import PeriodicCall
 from heartseg.training.journal import read_progress
 
 MARGIN = 7
@@ -25,7 +25,7 @@ class SweepDisplay:
             console=self.console, auto_refresh=False, transient=False, vertical_overflow="crop"
         )
         self._told = {n: (row.epoch, row.state) for n, row in trials.rows.items()}
-        self._repeated = Repeated(self._show)
+        self._repeated = PeriodicCall(self._show)
 
     def __enter__(self) -> SweepDisplay:
         ended = sum(row.state != "running" for row in self.trials.rows.values())

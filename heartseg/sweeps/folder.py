@@ -11,7 +11,7 @@ from typing import Any
 
 from heartseg.config.params import PARAMS_FILE
 from heartseg.errors import InputError
-from heartseg.training.run_dir import hold, read_state, update_state
+from heartseg.training.run_dir import lock_folder, read_state, update_state
 
 SWEEPS = "sweeps"
 TRIALS = "trials"
@@ -46,7 +46,7 @@ def open_sweep_dir(
     """
     folder = runs / SWEEPS / name
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with hold(folder):
+    with lock_folder(folder):
         begun = read_state(folder)
         changes = list(_changes(begun["made_of"], made_of)) if begun else []
         if begun and (fresh or (changes and not (folder / TRIALS).exists())):
