@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from heartseg.evaluation.cases import Measured, Predict
     from heartseg.evaluation.select import Pairs
     from heartseg.models.inference import PackagedModel
+    from heartseg.models.trained import TrainingRecord
     from heartseg.models.tta import Tta
 
 
@@ -63,12 +64,12 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
 
     model, recipe, training = load_trained(model_folder)
     digest = file_digest(prepared)
-    if training["recipe_name"] != name:
+    if training.recipe_name != name:
         raise InputError(
-            f"{model_folder} was trained by recipe {training['recipe_name']}, not {name}; "
+            f"{model_folder} was trained by recipe {training.recipe_name}, not {name}; "
             f"run `heartseg train {name}` first"
         )
-    if training["data_digest"] != digest:
+    if training.data_digest != digest:
         raise InputError(
             f"{prepared} is not what {model_folder} was trained on, so held-out patients "
             f"may have been trained on; run `heartseg train {name}` first"
@@ -77,7 +78,7 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
     client = connect_or_wait(params.tracking, f"the evaluation in {results}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     predict = predictor(model.to(device), recipe.model.in_channels, device)
-    decided = training.get("decided")  # an ensemble has learnt from the validation patients
+    decided = training.decided  # an ensemble has learnt from the validation patients
     if decided is None:
         pairs = pairs_of(model, dataset, predict, read_prepared(prepared, "val"))
         decided = decide(params.evaluate, dataset, pairs)
@@ -98,13 +99,13 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
         figures |= charts(measured, dataset, split)
     if (history := results / "history.csv").exists():
         figures["training_curves"] = training_curves(pd.read_csv(history))
-    selected = recipe.select == "best" or recipe.early_stopping > 0 or "sweep" in training
+    selected = recipe.select == "best" or recipe.early_stopping > 0 or training.sweep is not None
     selected |= any(choice["chosen_on"] == "val" for choice in decided.values())
     report = {
         "evaluated_on": split,
         "selected_on_it": split == "val" and selected,
         **decided,
-        "networks": training.get("members", 1),
+        "networks": training.members,
         "views": len(model.transforms),
         "data_digest": digest,
         "weights_md5": file_digest(model_folder / WEIGHTS),
@@ -127,7 +128,7 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
 def send_evaluation(
     client: Any,
     dataset: str,
-    training: dict[str, Any],
+    training: TrainingRecord,
     report: dict[str, Any],
     git: dict[str, str],
     results: Path,
@@ -138,7 +139,7 @@ def send_evaluation(
     Args:
         client: from `heartseg.tracking.client.connect`.
         dataset: that the model segments.
-        training: training.json.
+        training: Record of the training.
         report: report.json.
         git: `git_tags` of the evaluation.
         results: folder, as `evaluate_model` leaves it.

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from heartseg.data.prepared import file_digest
 from heartseg.data.privacy import CaseNames
@@ -22,6 +22,8 @@ from heartseg.tracking.client import (
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+
+    from heartseg.models.trained import TrainingRecord
 
 
 Alias = Literal["champion", "challenger"]
@@ -64,7 +66,7 @@ class Promotion:
 
 
 def find_run(
-    client: MlflowClient, training: dict[str, Any], data_source: Path, names: CaseNames
+    client: MlflowClient, training: TrainingRecord, data_source: Path, names: CaseNames
 ) -> str:
     """The training's run, or one that stands for it in this store.
 
@@ -72,7 +74,7 @@ def find_run(
 
     Args:
         client: from `use_store`.
-        training: training.json.
+        training: Record of the training.
         data_source: the prepared dataset.
         names: how its cases may be shown.
     """
@@ -84,17 +86,17 @@ def find_run(
         client.delete_run(run_id)  # a command that was killed while it opened it
     run_id = open_run(
         client,
-        experiment=training["experiment"],
-        name=training["recipe_name"] + ELSEWHERE,
-        params=training["recipe"],
-        texts={"recipe.yaml": training["recipe"]},
-        dataset=training["recipe"]["dataset"],
+        experiment=training.experiment,
+        name=training.recipe_name + ELSEWHERE,
+        params=training.recipe,
+        texts={"recipe.yaml": training.recipe},
+        dataset=training.recipe["dataset"],
         data_source=data_source.as_posix(),
-        data_digest=training["data_digest"],
-        tags=training["tags"],
+        data_digest=training.data_digest,
+        tags=training.tags,
     )
-    if file_digest(data_source) == training["data_digest"]:
-        log_records(client, run_id, training.get("records", {}), data_source, names)
+    if file_digest(data_source) == training.data_digest:
+        log_records(client, run_id, training.records, data_source, names)
     client.set_terminated(run_id)
     return run_id
 

@@ -28,7 +28,7 @@ CHECKPOINTS = "checkpoints"
 DAMAGED = ".damaged"
 """Suffix of a checkpoint with a wrong checksum."""
 PACKAGE = Path(__file__).parents[1]
-CODE = ("data", "metrics", "models", "training")
+CODE = ("data", "datasets", "metrics", "models", "training", "cluster")
 """Folders of heartseg with code that affects the result of a training."""
 
 
