@@ -24,7 +24,15 @@ from heartseg.errors import InputError
 from heartseg.paths import MODEL, prepared_path, sweep_results_dir
 from heartseg.sweeps.folder import SWEEPS, TRIALS, identity, put_aside
 from heartseg.tracking.client import repository_root
-from heartseg.training.run_dir import CHECKPOINTS, RUNS, STATE, InUse, hold, read_state, what_makes
+from heartseg.training.run_dir import (
+    CHECKPOINTS,
+    RUNS,
+    STATE,
+    FolderInUse,
+    lock_folder,
+    read_state,
+    training_inputs,
+)
 
 FINISHED = {"complete", "pruned", "failed"}
 """States of a trial that does not continue."""
@@ -70,7 +78,7 @@ def clean(
     for one, size in zip(found, sizes, strict=True):
         try:
             _delete(one)
-        except InUse as error:
+        except FolderInUse as error:
             print(f"{one.path.relative_to(root)}: kept ({error})")
         else:
             freed += size
@@ -137,7 +145,7 @@ def _changed(state: dict[str, Any], params: Params) -> str:
     recipe = params.recipe(name)
     prepared = prepared_path(recipe.dataset)
     digest = file_digest(prepared) if prepared.exists() else then["data"]  # it may be restored
-    now = what_makes(recipe, digest)
+    now = training_inputs(recipe, digest)
     return ", ".join(f"the {key}" for key in now if now[key] != then[key])
 
 
@@ -161,12 +169,12 @@ def _delete(one: Superseded) -> None:
     """Delete a folder.
 
     Raises:
-        InUse: A command uses it.
+        FolderInUse: A command uses it.
     """
     if one.held_by is None:
         shutil.rmtree(one.path)
         return
-    with hold(one.held_by):
+    with lock_folder(one.held_by):
         shutil.rmtree(one.path)
 
 

@@ -41,7 +41,7 @@ def crossval(
     from heartseg.data.splits import fold_of
     from heartseg.evaluation.evaluate import held_out_rows
     from heartseg.tracking.client import repository_root
-    from heartseg.training.run_dir import RUNS, handling_end, open_run_dir, stop_now
+    from heartseg.training.run_dir import RUNS, handle_termination, open_run_dir, raise_stopped
 
     params = load_params()
     content = params.recipe(recipe)
@@ -59,7 +59,7 @@ def crossval(
     digest, runs = file_digest(prepared), repository_root(Path.cwd()) / RUNS
     with (
         open_run_dir(runs, f"{recipe}-crossval", content, digest, how) as folder,
-        handling_end(stop_now),
+        handle_termination(raise_stopped),
     ):
         from heartseg.folds.job import open_job
         from heartseg.folds.judge import evaluate_folds, register_ensemble

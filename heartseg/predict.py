@@ -64,7 +64,7 @@ def predict(
     ray: Annotated[bool, typer.Option("--ray", help="Use the cluster at RAY_ADDRESS.")] = False,
 ) -> None:
     from heartseg.prediction.files import find_jobs
-    from heartseg.prediction.results import write_summary
+    from heartseg.prediction.results import mark_folder, write_summary
     from heartseg.prediction.segmenter import Outcome
     from heartseg.prediction.source import read_model
 

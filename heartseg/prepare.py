@@ -16,7 +16,8 @@ from typing import Annotated, Any
 import typer
 
 from heartseg.cli import make_app, paragraphs, run_app, run_command
-from heartseg.config.params import CamusDataset, MmodeDataset, load_params
+from heartseg.config.data import CamusDataset, MmodeDataset
+from heartseg.config.params import load_params
 from heartseg.config.recipe import DatasetName
 from heartseg.datasets import DATASETS
 from heartseg.errors import BadFilesError, InputError, printing_notes, unwritable

@@ -31,7 +31,7 @@ def pull(
 ) -> None:
     _check_target(to, overwrite)
 
-    from heartseg.models.export import ONNX, write_folder
+    from heartseg.models.export import ONNX, write_package
     from heartseg.prediction.source import store_uri
     from heartseg.tracking import pulled
 
@@ -43,7 +43,7 @@ def pull(
         with tempfile.TemporaryDirectory(dir=to.parent, prefix=".pull-") as temporary:
             ready = Path(temporary) / "model"
             ready.mkdir()
-            write_folder(ready, package, {"version": title} | origin, card)
+            write_package(ready, package, {"version": title} | origin, card)
             _move(ready, to, Path(temporary) / "earlier")
     size = sum(path.stat().st_size for path in to.iterdir()) / 2**20
     print(f"{title} is in {to} ({size:.1f} MiB); {ONNX} gives the same results as PyTorch")

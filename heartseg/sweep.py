@@ -47,7 +47,7 @@ def run(
     from heartseg.sweeps.folder import open_sweep_dir
     from heartseg.sweeps.job import Job, check_data
     from heartseg.tracking.client import repository_root
-    from heartseg.training.run_dir import RUNS, handling_end, stop_now
+    from heartseg.training.run_dir import RUNS, handle_termination, raise_stopped
 
     params = load_params()
     job = Job(sweep, read_sweep(sweep, params), params)
@@ -55,7 +55,7 @@ def run(
     runs = repository_root(Path.cwd()) / RUNS
     with (
         open_sweep_dir(runs, job.name, job.fingerprint(), fresh=fresh) as folder,
-        handling_end(stop_now),
+        handle_termination(raise_stopped),
     ):
         from heartseg.sweeps.run import run_sweep
 

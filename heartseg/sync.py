@@ -25,7 +25,7 @@ def sync() -> None:
     from heartseg.tracking.client import connect, repository_root, tracking_uri
     from heartseg.tracking.pending import read_pending
     from heartseg.training.journal import read_epochs
-    from heartseg.training.run_dir import RUNS, InUse, hold, read_state
+    from heartseg.training.run_dir import RUNS, FolderInUse, lock_folder, read_state
 
     root = repository_root(Path.cwd())
     states = {path: read_state(path) for path in sorted((root / RUNS).glob("*/"))}
@@ -43,9 +43,9 @@ def sync() -> None:
         if not _belongs(str(run_dir), states[run_dir]["tracking_uri"], uri):
             continue
         try:
-            with hold(run_dir):
+            with lock_folder(run_dir):
                 status = send_run(client, run_dir)
-        except InUse:
+        except FolderInUse:
             print(f"{run_dir}: is in use by a training, which sends its own records")
             continue
         print(f"{run_dir}: {len(read_epochs(run_dir))} epochs are in MLflow, {status}")

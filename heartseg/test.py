@@ -33,7 +33,7 @@ def measure(
     import pandas as pd
 
     from heartseg.evaluation.folder import measure_folder, overall
-    from heartseg.models.inputs import frames_of
+    from heartseg.models.inputs import frame_count
     from heartseg.text import csv_text
     from heartseg.tracking.client import tracking_uri
     from heartseg.tracking.pulled import pull
@@ -42,7 +42,7 @@ def measure(
     dataset = pulled.metadata["dataset"]
     if DATASETS[dataset].classifies:
         raise InputError(f"{model} classifies windows; measure it with `heartseg evaluate`")
-    if (frames := frames_of(pulled.metadata["recipe"]["model"]["in_channels"])) > 1:
+    if (frames := frame_count(pulled.metadata["recipe"]["model"]["in_channels"])) > 1:
         raise InputError(
             f"{model} needs sequences of {frames} frames, but the folder contains masks of single "
             "images; measure it with `heartseg evaluate`"

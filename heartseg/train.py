@@ -28,7 +28,7 @@ app = make_app()
 def train(recipe: RecipeName, in_process: InProcess = False) -> None:
     from heartseg.data.prepared import file_digest
     from heartseg.tracking.client import repository_root
-    from heartseg.training.run_dir import RUNS, open_run_dir, stopped_by_signals
+    from heartseg.training.run_dir import RUNS, open_run_dir, stop_on_signals
 
     params = load_params()
     content = params.recipe(recipe)
@@ -41,7 +41,7 @@ def train(recipe: RecipeName, in_process: InProcess = False) -> None:
     engine = "in-process" if in_process else "ray"
     with (
         open_run_dir(runs, recipe, content, digest, engine) as run_dir,
-        stopped_by_signals(run_dir),
+        stop_on_signals(run_dir),
     ):
         run = _train_here if in_process else _train_on_cluster
         run(partial(_open, recipe, params, prepared, digest, run_dir), run_dir)
@@ -54,9 +54,9 @@ def _open(name: str, params: Params, prepared: Path, digest: str, run_dir: Path)
 
 
 def _train_here(open_training: Callable[[], TrackedTraining], run_dir: Path) -> None:
-    from heartseg.training.in_process import train_here
+    from heartseg.training.in_process import train_in_process
 
-    open_training().run(train_here)
+    open_training().run(train_in_process)
 
 
 def _train_on_cluster(open_training: Callable[[], TrackedTraining], run_dir: Path) -> None:

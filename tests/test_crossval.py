@@ -184,7 +184,7 @@ def mean_sigmoids(folder: Path, metrics: dict):
     from heartseg.models.tta import views_of
 
     model, _, _ = load_trained(folder / "model")
-    model.look_at(views_of("camus", metrics["tta"]["chosen"]))
+    model.set_tta(views_of("camus", metrics["tta"]["chosen"]))
 
     def told(images: np.ndarray) -> np.ndarray:
         with torch.no_grad():

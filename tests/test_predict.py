@@ -65,7 +65,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_pulled_folder_holds_all_and_checks_by_itself(pulled):
-    assert {path.name for path in pulled.iterdir()} == {*package.FILES, package.SUMS}
+    assert {path.name for path in pulled.iterdir()} == {*package.FILES, package.CHECKSUMS}
     assert (pulled / "model_card.md").read_text() == CARD
     facts = json.loads((pulled / "model.json").read_text())
     assert (facts["model"], facts["version"]) == (MODEL, "heartseg-camus version 1")
@@ -79,7 +79,7 @@ def test_a_pulled_folder_holds_all_and_checks_by_itself(pulled):
     assert session.get_inputs()[0].shape == ["batch", 1, "height", "width"]
 
 
-@pytest.mark.parametrize("name", package.READ)
+@pytest.mark.parametrize("name", package.FILES_READ)
 def test_a_tampered_file_is_refused(pulled, tmp_path, name):
     folder = tmp_path / "copy"
     shutil.copytree(pulled, folder)
@@ -88,13 +88,13 @@ def test_a_tampered_file_is_refused(pulled, tmp_path, name):
     content[len(content) // 2] ^= 1
     (folder / name).write_bytes(content)
 
-    with pytest.raises(InputError, match=r"is not the file that was pulled.*Pull"):
+    with pytest.raises(InputError, match=rf"{name} has changed"):
         predict.main([str(folder), "a.png", "--out", "out"])
     (folder / name).unlink()
     with pytest.raises(InputError, match=name):
         predict.main([str(folder), "a.png", "--out", "out"])
     (folder / "SHA256SUMS").unlink()
-    with pytest.raises(InputError, match="is no pulled model"):
+    with pytest.raises(InputError, match="is not a pulled model"):
         predict.main([str(folder), "a.png", "--out", "out"])
     assert not Path("out").exists()
 
@@ -115,7 +115,7 @@ def test_pull_replaces_only_what_it_made(pulled, registered, tmp_path, monkeypat
     with pytest.raises(InputError, match="ONNX Runtime and torch differ"):
         pull.main([MODEL, "--to", "copy", "--overwrite"])
     assert contents(tmp_path) == before
-    monkeypatch.setattr(exported, "write_folder", lambda *_: None)  # ready, however empty
+    monkeypatch.setattr(exported, "write_package", lambda *_: None)  # ready, however empty
     pull.main([MODEL, "--to", "copy", "--overwrite"])
     assert list((tmp_path / "copy").iterdir()) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "mine"]
@@ -236,7 +236,7 @@ def test_a_ray_cluster_gives_the_same_results(pulled, tmp_path, monkeypatch):
 def test_a_missing_model_is_reported(tmp_path, monkeypatch, registered):
     Image.fromarray(blob()).save(tmp_path / "a.png")
     for model, reason in (
-        (".", "is no pulled model"),
+        (".", "is not a pulled model"),
         ("heartseg-camus", "neither a folder"),
         (MODEL, r"params\.yaml.*MLFLOW_TRACKING_URI"),
     ):

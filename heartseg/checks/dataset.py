@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from heartseg.config.params import CamusDataset, MmodeDataset
+from heartseg.config.data import CamusDataset, MmodeDataset
 from heartseg.data.camus import reader as camus
 from heartseg.data.camus.sequences import stack_sequences
 from heartseg.data.prepared import map_in_order

@@ -276,7 +276,7 @@ def _work(config: dict[str, Any]) -> str:
     from heartseg.training.checkpoint import save_checkpoint
     from heartseg.training.journal import Journal
     from heartseg.training.loop import Epoch, fit
-    from heartseg.training.machine import note_machine
+    from heartseg.training.machine import record_machine
 
     context = ray_train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
@@ -295,7 +295,7 @@ def _work(config: dict[str, Any]) -> str:
     if device.type == "cuda":
         torch.cuda.set_device(device)  # NCCL sends objects through the current device
     if rank == 0:
-        note_machine(run_dir, device, "ray", world_size)
+        record_machine(run_dir, device, "ray", world_size)
 
     def report(epoch: Epoch) -> None:
         if epoch.state is not None:

@@ -41,7 +41,7 @@ def run_trial(config: dict[str, Any], decoder: ActorHandle) -> None:
     import torch
 
     from heartseg.data.resident import Resident
-    from heartseg.training.in_process import train_here
+    from heartseg.training.in_process import train_in_process
     from heartseg.training.loop import Epoch
 
     recipe = Recipe.model_validate(config["recipe"])
@@ -55,7 +55,7 @@ def run_trial(config: dict[str, Any], decoder: ActorHandle) -> None:
     failure: dict[str, str] = {}
     try:
         train_config = Train.model_validate(config["train"])
-        train_here(recipe, train_config, data, Path(config["run_dir"]), after_epoch=report)
+        train_in_process(recipe, train_config, data, Path(config["run_dir"]), after_epoch=report)
     except torch.AcceleratorError:
         raise  # this process cannot use its GPU any more; Tune starts another process
     except Exception as error:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from heartseg.config.yaml_file import no_such
+from heartseg.config.yaml_file import unknown_name
 from heartseg.errors import InputError, one_line, unreadable
 from heartseg.text import normal, unguarded
 
@@ -204,7 +204,9 @@ def _check_header(
             raise InputError(f"{path}: has more than one column {column}. Keep one of them.")
         near = difflib.get_close_matches(column.lower(), known, n=1, cutoff=MISSPELLING_CUTOFF)
         if column not in known and (near or not ignore_unknown):
-            raise InputError(f"{path}: {no_such('column', column, known)} (rename or remove it)")
+            raise InputError(
+                f"{path}: {unknown_name('column', column, known)} (rename or remove it)"
+            )
     if absent := [column for column in required if column not in header]:
         raise InputError(
             f"{path}: has no column {absent[0]}; its first line is {' '.join(header)!a}. Add the "

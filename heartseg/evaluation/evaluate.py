@@ -82,7 +82,7 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
     if decided is None:
         pairs = pairs_of(model, dataset, predict, read_prepared(prepared, "val"))
         decided = decide(params.evaluate, dataset, pairs)
-    model.look_at(views_of(dataset, decided["tta"]["chosen"]))
+    model.set_tta(views_of(dataset, decided["tta"]["chosen"]))
     model.largest_component = decided["postprocess"]["chosen"] == "largest_component"
     names = case_names(params.privacy, prepared)
     figures: dict[str, Figure]
@@ -106,7 +106,7 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
         "selected_on_it": split == "val" and selected,
         **decided,
         "networks": training.members,
-        "views": len(model.views),
+        "views": len(model.transforms),
         "data_digest": digest,
         "weights_md5": file_digest(model_folder / WEIGHTS),
         **summary,
@@ -206,7 +206,7 @@ def pairs_of(model: PackagedModel, dataset: str, predict: Predict, frames: pd.Da
     from heartseg.models.tta import views_of
 
     def pairs(tta: Tta) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        model.look_at(views_of(dataset, tta))
+        model.set_tta(views_of(dataset, tta))
         for frame in frames.to_dict("records"):
             labels, _ = predict(decode_image(frame["image"], frame["height"]))
             yield labels, decode_png(frame["mask"])

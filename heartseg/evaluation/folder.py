@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from heartseg.checks.dataset import check_cases
-from heartseg.config.params import CamusDataset, MmodeDataset
+from heartseg.config.data import CamusDataset, MmodeDataset
 from heartseg.data.camus import reader as camus
 from heartseg.data.prepared import Sample
 from heartseg.data.source import Survey

@@ -15,7 +15,7 @@ from heartseg.data.prepared import decode_image, decode_png, file_digest, read_n
 from heartseg.datasets import DATASETS
 from heartseg.errors import InputError
 from heartseg.evaluation.compare_page import ChangedCase
-from heartseg.models.inputs import frames_of
+from heartseg.models.inputs import frame_count
 from heartseg.tracking.artifacts import split_cases
 from heartseg.tracking.descendants import is_hashed
 from heartseg.tracking.evaluations import Evaluated, check_comparable
@@ -177,7 +177,7 @@ def predictor(package: Package) -> Predict:
     """
     run = package.load_with_probabilities()
     channels = package.metadata["recipe"]["model"]["in_channels"]
-    wanted = frames_of(channels)
+    wanted = frame_count(channels)
 
     def predict(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if len(image) != wanted and wanted > 1:

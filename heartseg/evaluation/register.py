@@ -56,7 +56,7 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
         )
     postprocess, tta = (report[choice]["chosen"] for choice in ("postprocess", "tta"))
     model.largest_component = postprocess == "largest_component"
-    model.look_at(views_of(dataset, tta))
+    model.set_tta(views_of(dataset, tta))
     registered_name = params.tracking.experiment_prefix + dataset
     weights_md5 = file_digest(model_folder / WEIGHTS)
     if report["weights_md5"] != weights_md5:

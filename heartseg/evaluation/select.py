@@ -11,7 +11,7 @@ import torch
 from heartseg.config.params import Evaluate
 from heartseg.datasets import DATASETS, structure_mask
 from heartseg.metrics.overlap import mask_dice
-from heartseg.models.connected_components import keep_largest
+from heartseg.models.connected_components import keep_largest_components
 from heartseg.models.tta import Tta
 
 Pairs = Callable[[Tta], Iterable[tuple[np.ndarray, np.ndarray]]]
@@ -76,7 +76,7 @@ def _mean_dice(
             seen = labels
             if process == "largest_component":
                 count = len(DATASETS[dataset].labels)
-                seen = keep_largest(torch.from_numpy(labels)[None], count)[0].numpy()
+                seen = keep_largest_components(torch.from_numpy(labels)[None], count)[0].numpy()
             scores.setdefault(process, []).append(_dice(seen, reference, dataset))
     return {process: float(np.mean(values)) for process, values in scores.items()}
 

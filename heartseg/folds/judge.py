@@ -58,7 +58,7 @@ def evaluate_folds(job: Job, rows: pd.DataFrame) -> dict[str, Any]:
     decided = decide(job.params.evaluate, job.dataset, pairs, of="out-of-fold")
     parts: list[Measured] = []
     for fact, (model, predict, frames) in zip(facts, members, strict=True):
-        model.look_at(views_of(job.dataset, decided["tta"]["chosen"]))
+        model.set_tta(views_of(job.dataset, decided["tta"]["chosen"]))
         model.largest_component = decided["postprocess"]["chosen"] == "largest_component"
         parts.append(measure_cases(frames, job.dataset, predict, {}))
         fact |= {"patients": int(frames["patient"].nunique()), "images": len(frames)}

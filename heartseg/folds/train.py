@@ -13,7 +13,7 @@ from heartseg.paths import MODEL, prepared_path
 from heartseg.training.run_dir import (
     clear_checkpoints,
     read_state,
-    stopped_by_signals,
+    stop_on_signals,
     update_state,
 )
 
@@ -40,10 +40,10 @@ def train_folds(job: Job, *, in_process: bool) -> None:
     names = case_names(job.params.privacy, prepared_path(job.dataset))
     images = images.rename_cases(names.shown)
     if in_process:
-        from heartseg.training.in_process import train_here
+        from heartseg.training.in_process import train_in_process
 
         for fold in pending:
-            _train_fold(job, fold, images, train_here)
+            _train_fold(job, fold, images, train_in_process)
         return
     from heartseg.cluster import train as ray_train
 
@@ -74,7 +74,7 @@ def _train_fold(job: Job, fold: int, images: Resident, train: TrainFold) -> None
     monitored = params.tracking.system_metrics
     tracker = RunTracker(run_id, folder, job.uri, job.dataset, system_metrics=monitored)
     display = Display(folder, f"{job.name} fold {fold + 1}/{job.folds}", job.recipe.epochs)
-    with stopped_by_signals(folder), tracker, display:
+    with stop_on_signals(folder), tracker, display:
         checkpoint = train(job.recipe, params.train, data, folder)
     epoch, weights = selected_weights(load_checkpoint(checkpoint))
     training = TrainingRecord(

@@ -23,9 +23,9 @@ def read_model(name: str) -> Package:
         InputError: If the model does not exist, or if files in the folder have changed.
     """
     if Path(name).is_dir():
-        from heartseg.models.package import read_folder
+        from heartseg.models.package import read_package
 
-        return read_folder(Path(name))
+        return read_package(Path(name))
     from heartseg.tracking.pulled import check_uri, fetch
 
     check_uri(name)

@@ -14,7 +14,7 @@ from fastapi import HTTPException
 
 from heartseg.data.images import Images
 from heartseg.errors import InputError
-from heartseg.models.inputs import frames_of, input_stacks, segmented_frames
+from heartseg.models.inputs import frame_count, input_stacks, segmented_frames
 from heartseg.models.package import Package
 from heartseg.serving.counters import Counters
 from heartseg.serving.limits import Limits, PixelBudget
@@ -164,7 +164,7 @@ class Service:
                 numbers.append(segmented_frames(len(file.frames), channels))
             except InputError as error:
                 raise HTTPException(422, f"{name}: {error}") from None
-            if frames_of(channels) > 1:  # a sequence is resampled to this length, and reversed
+            if frame_count(channels) > 1:  # a sequence is resampled to this length, and reversed
                 reserve(2 * channels * file.frames[0].size)
         count = sum(len(own) for own in numbers)
         self._check_time(count)

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from heartseg.sweeps.trials import SweepTrials
 from heartseg.tracking.trial import Trial
-from heartseg.training.display import Repeated
+from heartseg.training.display import PeriodicCall
 from heartseg.training.journal import read_progress
 
 MARGIN = 7
@@ -25,7 +25,7 @@ class SweepDisplay:
             console=self.console, auto_refresh=False, transient=False, vertical_overflow="crop"
         )
         self._told = {n: (row.epoch, row.state) for n, row in trials.by_number.items()}
-        self._repeated = Repeated(self._show)
+        self._repeated = PeriodicCall(self._show)
 
     def __enter__(self) -> SweepDisplay:
         ended = sum(row.state != "running" for row in self.trials.by_number.values())

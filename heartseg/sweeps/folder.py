@@ -11,7 +11,7 @@ from typing import Any
 
 from heartseg.config.params import PARAMS_FILE
 from heartseg.errors import InputError
-from heartseg.training.run_dir import hold, read_state, update_state
+from heartseg.training.run_dir import lock_folder, read_state, update_state
 
 SWEEPS = "sweeps"
 TRIALS = "trials"
@@ -47,7 +47,7 @@ def open_sweep_dir(
     """
     folder = runs / SWEEPS / name
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with hold(folder):
+    with lock_folder(folder):
         state = read_state(folder)
         changes = list(_changes(state["made_of"], fingerprint)) if state else []
         if state and (fresh or (changes and not (folder / TRIALS).exists())):

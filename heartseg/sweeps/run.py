@@ -22,7 +22,7 @@ from heartseg.text import csv_text
 from heartseg.tracking.client import close_runs, connect, tracking_uri
 from heartseg.tracking.faults import writing_to_store
 from heartseg.tracking.sweep_tracker import SweepTracker
-from heartseg.training.run_dir import handling_end, read_state, update_state
+from heartseg.training.run_dir import handle_termination, read_state, update_state
 
 
 def run_sweep(job: Job, folder: Path) -> None:
@@ -130,7 +130,7 @@ def _interruptible(trials: SweepTrials) -> Iterator[None]:
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:
-        with handling_end(interrupt):
+        with handle_termination(interrupt):
             yield
     finally:
         signal.signal(signal.SIGINT, before)

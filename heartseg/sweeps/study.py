@@ -42,7 +42,7 @@ class Search:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.sweep = sweep
         self.folder = folder
-        self.count = sweep.count(params)
+        self.count = sweep.trial_count(params)
         self.study = _open_study(sweep, folder, name)
         for point in sweep.first_points(params):
             self.study.enqueue_trial(point, skip_if_exists=True)
@@ -135,7 +135,7 @@ class Search:
     def _sample(self, trial: optuna.Trial) -> Values:
         values: Values = {}
         for field, searched in self.sweep.space.items():
-            if self.sweep.active(field, values):
+            if self.sweep.is_active(field, values):
                 values[field] = _suggest(trial, field, searched)
         return values
 

@@ -45,10 +45,10 @@ def pull(uri: str, model_uri: str) -> Pulled:
     Raises:
         InputError: the store does not answer, or has no such model.
     """
-    from heartseg.models.package import read_folder
+    from heartseg.models.package import read_package
 
     folder = Path(model_uri)
-    package = read_folder(folder) if folder.is_dir() else fetch(uri, model_uri)[0]
+    package = read_package(folder) if folder.is_dir() else fetch(uri, model_uri)[0]
     return Pulled(package.load(), package.metadata)
 
 

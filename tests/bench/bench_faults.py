@@ -19,7 +19,7 @@ import torch
 
 from heartseg.data.resident import Resident
 from heartseg.tracking.tracker import RunTracker
-from heartseg.training.in_process import train_here
+from heartseg.training.in_process import train_in_process
 from heartseg.training.journal import read_epochs, read_progress
 from tests.examples import disks, small_recipe
 from tests.processes import children_running
@@ -163,7 +163,7 @@ def test_the_trackers_cost(server: Server, params, tmp_path, monkeypatch):
             def note(epoch, times=times):
                 times.append(time.perf_counter())
 
-            train_here(recipe, train_config, images, run_dir, after_epoch=note)
+            train_in_process(recipe, train_config, images, run_dir, after_epoch=note)
             if tracker is not None:
                 monkeypatch.setattr("heartseg.tracking.tracker.CLOSE_S", 1.0)
                 tracker.close("FINISHED")

@@ -20,7 +20,7 @@ import SimpleITK as sitk
 from heartseg import predict, test
 from heartseg.config.params import load_params
 from heartseg.data.camus.names import parse_frame
-from heartseg.models.package import Package, read_folder
+from heartseg.models.package import Package, read_package
 from heartseg.serving.limits import Limits
 from heartseg.tracking.pulled import Pulled
 from tests.cases.dicom import write_dicom
@@ -189,7 +189,7 @@ def test_predict_measures_nothing_in_mm_without_a_scale(
 
 
 def test_test_gives_the_same(model: Path, release: Path, tmp_path: Path) -> None:
-    package = read_folder(model)
+    package = read_package(model)
     threshold = Pulled(package.load(), package.metadata)
     config = load_params(ROOT / "params.yaml").datasets.camus
     expected = test.measure_folder(threshold, config, release, [])
@@ -208,7 +208,7 @@ class OneByOne:
     """A `Network` of one model, in this process."""
 
     def __init__(self, folder: Path):
-        self._predict = read_folder(folder).load()
+        self._predict = read_package(folder).load()
 
     def load(self, version: str, package: Package) -> str:
         return version

@@ -17,7 +17,7 @@ from heartseg.data.resident import Resident
 from heartseg.errors import InputError
 from heartseg.tracking import tracker
 from heartseg.training.checkpoint import checkpoints, load_checkpoint
-from heartseg.training.in_process import train_here
+from heartseg.training.in_process import train_in_process
 from heartseg.training.journal import read_epochs
 from tests.examples import disks, small_recipe
 from tests.tracking.stores import (
@@ -81,7 +81,7 @@ def test_a_training_can_be_continued_after_its_disk_failed(params, disk, tmp_pat
     train = params.train.model_copy(update={"overlay_every": 0})
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    undisturbed = load_checkpoint(train_here(recipe, train, data(), elsewhere))
+    undisturbed = load_checkpoint(train_in_process(recipe, train, data(), elsewhere))
 
     def break_disk(epoch):
         if epoch.number == 2:
@@ -91,14 +91,14 @@ def test_a_training_can_be_continued_after_its_disk_failed(params, disk, tmp_pat
     run_dir.mkdir()
     said = r"run/.* could not be written: (No space left|Read-only).*goes on from its last"
     with pytest.raises(InputError, match=said):
-        train_here(recipe, train, data(), run_dir, after_epoch=break_disk)
+        train_in_process(recipe, train, data(), run_dir, after_epoch=break_disk)
     before = [path.name for path in checkpoints(run_dir)]
     assert before[-1].startswith("0003-000000.")
     assert load_checkpoint(run_dir)["next_epoch"] == 3
     assert not list((run_dir / "checkpoints").glob(".*"))
 
     remount(disk, "rw,size=16m")
-    again = load_checkpoint(train_here(recipe, train, data(), run_dir))
+    again = load_checkpoint(train_in_process(recipe, train, data(), run_dir))
     assert all(torch.equal(again["model"][k], undisturbed["model"][k]) for k in again["model"])
     assert [entry["epoch"] for entry in read_epochs(run_dir)] == [1, 2, 3, 4]
 

@@ -13,7 +13,7 @@ from PIL import Image
 from scipy import ndimage, signal
 
 from heartseg import phantom
-from heartseg.config.params import CamusPhantoms, MmodePhantoms, Phantoms
+from heartseg.config.data import CamusPhantoms, MmodePhantoms, Phantoms
 from heartseg.data.phantoms import camus, mmode, write
 from heartseg.data.phantoms import picture as picture_module
 from heartseg.data.phantoms.ultrasound import envelope, scatterers, smooth_field

@@ -162,7 +162,7 @@ def test_two_processes_never_share_a_folder(tmp_path):
     try:
         assert other.stdout.readline() == b"mine\n"
         for fresh in (False, True):
-            with pytest.raises(InputError, match="another process works on this very run"):
+            with pytest.raises(InputError, match="another process uses"):
                 opened(tmp_path, made_of(), fresh=fresh)
     finally:
         other.kill()  # a killed process releases its lock

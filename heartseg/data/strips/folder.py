@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from heartseg.config.yaml_file import no_such
+from heartseg.config.yaml_file import unknown_name
 from heartseg.data.csv_table import read_table, rows_of
 from heartseg.data.formats.dicom_header import is_dicom
 from heartseg.data.source import shorten_list
@@ -105,8 +105,8 @@ class RecordingFolder:
     def unmatched_row_problems(self) -> list[str]:
         """Return a problem for every row of recordings.csv that matches no recording."""
         return [
-            f"{self.table}: {no_such('recording', name, sorted(self.files))} (correct the name, "
-            "or remove the row)"
+            f"{self.table}: {unknown_name('recording', name, sorted(self.files))} (correct the "
+            "name, or remove the row)"
             for name in self.unmatched_rows()
         ]
 

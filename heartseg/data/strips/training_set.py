@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 
-from heartseg.config.params import Windows
+from heartseg.config.data import Windows
 from heartseg.data.strips.cut import Window, cut_windows, window_size
 from heartseg.data.strips.quality import BAD, GOOD, QualityLabels
 from heartseg.data.strips.recordings import Strip
