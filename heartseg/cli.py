@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from heartseg.errors import InputError, Stopped, writing
+from heartseg.errors import InputError, Stopped, catch_full_disk
 from heartseg.gc_tuning import relax_gc
 from heartseg.text import printable
 
@@ -47,7 +47,7 @@ def run_command(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
     """Run a command's `main` with exit code 2 for the user's faults and 1 for ours."""
     relax_gc()
     try:
-        with writing(None):
+        with catch_full_disk(None):
             main(None)
     except InputError as error:
         print(f"error: {printable(str(error), lines=True)}", file=sys.stderr)
@@ -62,9 +62,9 @@ def run_command(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
         print("asked to end; the same command goes on from here", file=sys.stderr)
         sys.exit(143)  # as of a process that SIGTERM has ended: a scheduler starts it again
     except Exception as error:
-        from heartseg.tracking.faults import fault_of_store
+        from heartseg.tracking.faults import explain_store_fault
 
-        if (told := fault_of_store(error)) is not None:
+        if (told := explain_store_fault(error)) is not None:
             print(f"error: {printable(told, lines=True)}", file=sys.stderr)
             sys.exit(2)
         traceback.print_exc()

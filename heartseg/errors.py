@@ -58,7 +58,7 @@ class BadFilesError(InputError):
 
 
 @contextmanager
-def writing(path: Path | None) -> Iterator[None]:
+def catch_full_disk(path: Path | None) -> Iterator[None]:
     """Around writing a file, for which a full or read-only disk is the user's to mend.
 
     Args:
@@ -99,7 +99,7 @@ def _remedy(error: OSError) -> str:
 
 
 @contextmanager
-def writing_to(path: Path) -> Iterator[None]:
+def catch_write_errors(path: Path) -> Iterator[None]:
     """Around writing where the user wants it, for which any refusal is the user's to mend.
 
     Raises:

@@ -32,27 +32,34 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from rich.console import Console
 
-    from heartseg.report.lineage import chain_tree, users_tree
+    from heartseg.report.lineage import descendants_tree, lineage_tree
     from heartseg.tracking.client import connect, tracking_uri
-    from heartseg.tracking.descendants import find_users, on_data, on_patient, versions_without_run
-    from heartseg.tracking.lineage import find_subject, read_chain
+    from heartseg.tracking.descendants import (
+        filter_by_data,
+        filter_by_patient,
+        find_descendants,
+        versions_without_run,
+    )
+    from heartseg.tracking.lineage import find_model, read_lineage
 
     client = connect(tracking_uri(root))
     console = Console(highlight=False)
     if options.of is not None and options.of.startswith(("models:/", "runs:/")):
-        chain = read_chain(client, root, find_subject(client, options.of))
+        chain = read_lineage(client, root, find_model(client, options.of))
         if options.json:
             print(json.dumps(chain, indent=1))
         else:
-            console.print(chain_tree(chain, options.of))
+            console.print(lineage_tree(chain, options.of))
         return
     if options.patient is not None:
         title = f"patient {options.patient}"
         shown = partial(shown_name, load_params().privacy)
-        groups = find_users(client, root, on_patient(client, root, options.patient, shown))
+        groups = find_descendants(
+            client, root, filter_by_patient(client, root, options.patient, shown)
+        )
     else:
         title = options.of
-        groups = find_users(client, root, on_data(root, options.of))
+        groups = find_descendants(client, root, filter_by_data(root, options.of))
     lost = versions_without_run(client)
     if options.json:
         unknown = [{"unknown": True, "models": lost, "runs": []}] if lost else []
@@ -61,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     told = [group for group in groups if not group.get("hashed")]
     untold = [group for group in groups if group.get("hashed")]
     if told:
-        console.print(users_tree(told, title))
+        console.print(descendants_tree(told, title))
     elif not untold and not lost:
         print(f"no run in this store saw {title}")
     if untold:

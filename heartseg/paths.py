@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from heartseg.errors import writing
+from heartseg.errors import catch_full_disk
 
 WEIGHTS = "weights"
 """Holds a folder per dataset for trained weights that recipes start from."""
@@ -45,7 +45,7 @@ def crossval_results_dir(name: str) -> Path:
     return Path("results/crossval") / name
 
 
-def put_file(write: Callable[[Path], object], path: Path) -> None:
+def write_atomically(write: Callable[[Path], object], path: Path) -> None:
     """Let `write` make a file, which appears whole or not at all; folders are made.
 
     Args:
@@ -57,7 +57,7 @@ def put_file(write: Callable[[Path], object], path: Path) -> None:
     """
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        with writing(path):
+        with catch_full_disk(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             write(temporary)
             os.replace(temporary, path)
@@ -65,10 +65,10 @@ def put_file(write: Callable[[Path], object], path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all.
 
     Raises:
         InputError: the disk is full or read-only.
     """
-    put_file(lambda temporary: temporary.write_text(text, encoding="utf-8"), path)
+    write_atomically(lambda temporary: temporary.write_text(text, encoding="utf-8"), path)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from heartseg.cli import run_command
-from heartseg.errors import InputError, writing_to
+from heartseg.errors import InputError, catch_write_errors
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -29,9 +29,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from heartseg.tracking import pulled
 
     uri = store_uri()
-    package, origin = pulled.fetch(uri, options.model)
+    package, origin = pulled.fetch_package(uri, options.model)
     title, card = pulled.read_card(uri, origin)
-    with writing_to(options.to):
+    with catch_write_errors(options.to):
         options.to.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=options.to.parent, prefix=".pull-") as temporary:
             ready = Path(temporary) / "model"

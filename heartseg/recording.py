@@ -19,8 +19,8 @@ import numpy as np
 
 from heartseg.cli import positive, run_command
 from heartseg.config.params import Params, load_params
-from heartseg.errors import InputError, printing_notes, writing_to
-from heartseg.paths import write_whole
+from heartseg.errors import InputError, catch_write_errors, printing_notes
+from heartseg.paths import write_text
 from heartseg.text import csv_text
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from heartseg.data.strips.folder import Folder
     from heartseg.data.strips.quality import QualityLabels
     from heartseg.data.strips.recordings import Strip
-    from heartseg.tracking.pulled import Pulled
+    from heartseg.tracking.pulled import PulledModel
 
 Predict = Callable[[np.ndarray], np.ndarray]
 
@@ -84,7 +84,7 @@ def _measure_all(
     from heartseg.data.strips.quality import QualityLabels
     from heartseg.data.strips.recordings import Defaults, read_known, read_recording
     from heartseg.models.sliding_window import bad_columns, predict_strip
-    from heartseg.report.recording_tables import doubts, report_text
+    from heartseg.report.recording_tables import report_text, scale_warnings
 
     found = find_recordings(options.recordings, notes)
     folders = {one.folder.path: one.folder for one in found}
@@ -127,7 +127,7 @@ def _measure_all(
                 row["quality_by"] = by
                 rows.append(row | {f"reference_{column}": value for column, value in known.items()})
                 print(report_text(row))
-                notes += doubts(row, strip.scale, species, rates)
+                notes += scale_warnings(row, strip.scale, species, rates)
         except InputError as error:
             problems.append(str(error))
     if rows:
@@ -193,7 +193,7 @@ def pull_predictor(model: str, dataset: str) -> Predict:
     from heartseg.tracking.client import tracking_uri
     from heartseg.tracking.pulled import pull
 
-    pulled: Pulled = pull(tracking_uri(Path.cwd()), model)
+    pulled: PulledModel = pull(tracking_uri(Path.cwd()), model)
     if pulled.metadata["dataset"] != dataset:
         raise InputError(
             f"{model} was trained on {pulled.metadata['dataset']}; take one for M-mode, "
@@ -218,7 +218,7 @@ def measure_recording(
     from heartseg.metrics.mmode import follow, summarise_beats
     from heartseg.report.figures import save
     from heartseg.report.recording import recording_figure
-    from heartseg.report.recording_tables import beat_table, headline, summary_row, trace_table
+    from heartseg.report.recording_tables import beat_table, headline_text, summary_row, trace_table
 
     walls, pieces = follow(mask, strip.spacing, *rates, excluded=bad)
     shortest_beat = 60.0 / rates[1] / strip.spacing[1]
@@ -233,8 +233,8 @@ def measure_recording(
         "mm_per_row": strip.spacing[0],
         "s_per_column": strip.spacing[1],
     }
-    figure = recording_figure(strip.image, strip.spacing, walls, pieces, headline(row))
-    with writing_to(out):
+    figure = recording_figure(strip.image, strip.spacing, walls, pieces, headline_text(row))
+    with catch_write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out, prefix=".") as folder:
             temporary = Path(folder)
@@ -255,8 +255,8 @@ def _write_summary(rows: list[dict[str, Any]], species: Species, out: Path) -> N
     from heartseg.report.recording_tables import error_lines
 
     table = pd.DataFrame(rows)
-    with writing_to(out / "recordings.csv"):
-        write_whole(out / "recordings.csv", csv_text(table))
+    with catch_write_errors(out / "recordings.csv"):
+        write_text(out / "recordings.csv", csv_text(table))
     print(f"wrote {out / 'recordings.csv'}: {len(table)} recording(s)")
     for line in error_lines(table, species):
         print(line)

@@ -25,7 +25,7 @@ from heartseg.text import printable
 
 if TYPE_CHECKING:
     from heartseg.report.verdict import Verdict
-    from heartseg.tracking.reproduction import Packages, Recorded
+    from heartseg.tracking.reproduction import Packages, RecordedTraining
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -45,13 +45,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from heartseg.report.verdict import verdict_view
     from heartseg.tracking.client import connect, tracking_uri
-    from heartseg.tracking.lineage import find_subject
-    from heartseg.tracking.reproduction import differing_packages, doubts, read_recorded
+    from heartseg.tracking.lineage import find_model
+    from heartseg.tracking.reproduction import (
+        differing_packages,
+        read_recorded_training,
+        reproduction_warnings,
+    )
 
     client = connect(tracking_uri(root))
-    recorded = read_recorded(client, find_subject(client, options.model), options.model)
+    recorded = read_recorded_training(client, find_model(client, options.model), options.model)
     packages = differing_packages(recorded)
-    found = doubts(root, recorded, packages)
+    found = reproduction_warnings(root, recorded, packages)
     if found and options.strict:
         raise InputError(
             "\n".join(found) + f"\nInstall requirements.lock of commit {recorded.commit}, or "
@@ -69,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(1)
 
 
-def _ask(root: Path, recorded: Recorded, *, yes: bool) -> None:
+def _ask(root: Path, recorded: RecordedTraining, *, yes: bool) -> None:
     """Show the code that would run, and go on only if the user agrees.
 
     Raises:
@@ -94,14 +98,16 @@ def _ask(root: Path, recorded: Recorded, *, yes: bool) -> None:
         raise InputError("nothing was run; answer y, or give --yes")
 
 
-def _reproduce(root: Path, recorded: Recorded, packages: Packages, *, keep: bool) -> Verdict:
-    from heartseg.tracking.worktree import REPRODUCED, open_worktree, put_data, put_recipe
+def _reproduce(
+    root: Path, recorded: RecordedTraining, packages: Packages, *, keep: bool
+) -> Verdict:
+    from heartseg.tracking.worktree import REPRODUCED, open_worktree, restore_data, restore_recipe
 
     with open_worktree(root, recorded.commit, recorded.patch, keep=keep) as place:
         _say(f"commit {recorded.commit}{' and patch.diff' if recorded.patch else ''} in {place}")
-        origin = put_data(root, place, recorded.tags, lambda *stage: _run_stage(place, *stage))
+        origin = restore_data(root, place, recorded.tags, lambda *stage: _run_stage(place, *stage))
         _say(f"data {recorded.tags['dvc.prepared_md5']}, {origin}")
-        put_recipe(root, place, recorded.recipe, recorded.started_from)
+        restore_recipe(root, place, recorded.recipe, recorded.started_from)
         how = ["--in-process"] if recorded.tags.get("machine.engine") == "in-process" else []
         _run_stage(place, "train", REPRODUCED, *how, OMP_NUM_THREADS=recorded.threads)
         _run_stage(place, "evaluate", REPRODUCED, OMP_NUM_THREADS=recorded.threads)
@@ -134,7 +140,7 @@ def _run_stage(place: Path, stage: str, *arguments: str, **extra: str) -> None:
         )
 
 
-def _judge(root: Path, place: Path, recorded: Recorded, packages: Packages) -> Verdict:
+def _judge(root: Path, place: Path, recorded: RecordedTraining, packages: Packages) -> Verdict:
     """Compare the model and the metrics in the worktree with the recorded ones."""
     from heartseg.data.prepared import file_digest
     from heartseg.models.trained import TRAINING, WEIGHTS

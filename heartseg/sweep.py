@@ -19,7 +19,7 @@ from heartseg.config.params import PARAMS_FILE, load_params
 from heartseg.config.sweep_file import RECIPE, read_sweep
 from heartseg.data.privacy import case_names
 from heartseg.errors import InputError, Stopped
-from heartseg.paths import write_whole
+from heartseg.paths import write_text
 from heartseg.sweeps.folder import find_sweep_dir, identity, open_sweep_dir, put_aside
 from heartseg.sweeps.job import Job, check_data
 from heartseg.text import csv_text
@@ -179,7 +179,7 @@ def _report(job: Job, search: Search, trials: SweepTrials, tracker: SweepTracker
     plots = write_plots(search.study, job.sweep.metric, job.results / "plots")
     table = job.results / "trials.csv"
     rows = trials_table(list(trials.rows.values()), job.sweep.metric)
-    write_whole(table, csv_text(rows))
+    write_text(table, csv_text(rows))
     tracker.log_results(plots, table, search.best())
 
 

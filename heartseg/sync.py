@@ -15,8 +15,8 @@ from heartseg.cli import run_command
 from heartseg.config.params import load_params
 from heartseg.data.privacy import case_names
 from heartseg.paths import MODEL, prepared_path
-from heartseg.tracking.client import connect, repository_root, shown_uri, tracking_uri
-from heartseg.tracking.pending import Pending, read_pending, settle
+from heartseg.tracking.client import connect, portable_uri, repository_root, tracking_uri
+from heartseg.tracking.pending import Pending, read_pending, remove_pending
 from heartseg.training.journal import read_epochs
 from heartseg.training.run_dir import RUNS, InUse, hold, read_state
 
@@ -51,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _belongs(what: str, its: str, uri: str) -> bool:
-    if its in (shown_uri(uri, Path.cwd()), uri):  # of SQLite, earlier versions kept the whole path
+    # Earlier versions kept the whole path of a SQLite store.
+    if its in (portable_uri(uri, Path.cwd()), uri):
         return True
     print(f"{what}: belongs to the store at {its}; set MLFLOW_TRACKING_URI to send it")
     return False
@@ -74,7 +75,7 @@ def _send(client: Any, root: Path, pending: Pending) -> None:
     else:
         register_model(pending.name, pending.dataset, results, params)
         print(f"{what}: its files name the version now; `dvc repro` takes them over")
-    settle(root, pending)
+    remove_pending(root, pending)
 
 
 def _read(path: Path) -> dict[str, Any]:

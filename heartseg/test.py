@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from heartseg.cli import run_command
 from heartseg.config.params import load_params
 from heartseg.datasets import DATASETS
-from heartseg.errors import InputError, printing_notes, writing_to
+from heartseg.errors import InputError, catch_write_errors, printing_notes
 from heartseg.text import csv_text
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from heartseg.config.params import CamusDataset, MmodeDataset
     from heartseg.data.prepared import Sample
     from heartseg.data.source import Survey
-    from heartseg.tracking.pulled import Pulled
+    from heartseg.tracking.pulled import PulledModel
 
 METRICS = ("dice", "iou", "mse")
 
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def measure_folder(
-    pulled: Pulled, config: CamusDataset | MmodeDataset, folder: Path, notes: list[str]
+    pulled: PulledModel, config: CamusDataset | MmodeDataset, folder: Path, notes: list[str]
 ) -> list[dict[str, Any]]:
     """Rows of `measure_image` for all cases of a folder.
 
@@ -107,7 +107,7 @@ def survey(config: CamusDataset | MmodeDataset, folder: Path) -> Survey:
     return camus.survey(folder, use_lists=False, spacing=config.spacing)
 
 
-def predict(pulled: Pulled, image: np.ndarray) -> np.ndarray:
+def predict(pulled: PulledModel, image: np.ndarray) -> np.ndarray:
     """Label map uint8 (H, W) of an image uint8 (H, W)."""
     channels = pulled.metadata["recipe"]["model"]["in_channels"]
     return pulled.predict(image[None, None].repeat(channels, axis=1))[0]
@@ -160,7 +160,7 @@ def overall(table: pd.DataFrame) -> pd.DataFrame:
 
 def write(table: pd.DataFrame, path: Path) -> None:
     """The table as CSV, unrounded; InputError where it cannot be written."""
-    with writing_to(path):
+    with catch_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(csv_text(table), encoding="utf-8")
 

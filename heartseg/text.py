@@ -24,7 +24,7 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?inf")
 
 
-def normal(name: str) -> str:
+def nfc(name: str) -> str:
     """The name in composed letters (NFC): macOS decomposes them in file names, so that the same
     name would be two."""
     return unicodedata.normalize("NFC", name)
@@ -64,34 +64,34 @@ def _printable(character: str, lines: bool) -> str:
 def csv_text(table: pd.DataFrame, float_format: str | None = None) -> str:
     """Write a table as CSV without its index, so that a spreadsheet takes no text for a formula.
 
-    Every CSV file that heartseg writes is made here. `unguarded` reads the cells back.
+    Every CSV file that heartseg writes is made here. `unescape_formula` reads the cells back.
 
     Args:
         table: numbers stay as they are.
         float_format: as of `pandas.DataFrame.to_csv`.
     """
     texts = table.select_dtypes(exclude=["number", "bool"])
-    safe = table.assign(**{str(name): texts[name].map(guarded) for name in texts})
+    safe = table.assign(**{str(name): texts[name].map(escape_formula) for name in texts})
     # A carriage return inside a cell is quoted only if lines end with one, before Python 3.13.
     inside = texts.map(lambda cell: "\r" in str(cell)).any(axis=None)
     ends = "\r\n" if inside else "\n"
     return safe.to_csv(index=False, float_format=float_format, lineterminator=ends)
 
 
-def guarded(cell: Any) -> Any:
+def escape_formula(cell: Any) -> Any:
     """Put an apostrophe before a text that a spreadsheet would compute.
 
     Such a text begins with = + - @, a tab or a line break. A number does not change, also as text:
     it is the same after it was computed. A text that begins with an apostrophe before one of these
-    characters gets another one, so that `unguarded` always gives back what was there.
+    characters gets another one, so that `unescape_formula` always gives back what was there.
     """
     if isinstance(cell, str) and _FORMULA.match(cell) and not _NUMBER.fullmatch(cell):
         return f"'{cell}"
     return cell
 
 
-def unguarded(cell: Any) -> Any:
-    """Take away the apostrophe of `guarded`, and no other."""
+def unescape_formula(cell: Any) -> Any:
+    """Take away the apostrophe of `escape_formula`, and no other."""
     if isinstance(cell, str) and cell.startswith("'") and _FORMULA.match(cell):
         return cell[1:]
     return cell

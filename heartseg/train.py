@@ -24,7 +24,7 @@ from heartseg.config.params import Params, Train, load_params
 from heartseg.config.recipe import Recipe
 from heartseg.data.prepared import file_digest, read_metadata
 from heartseg.data.privacy import case_names
-from heartseg.errors import InputError, writing
+from heartseg.errors import InputError, catch_full_disk
 from heartseg.paths import WEIGHTS, model_dir, prepared_path, results_dir
 from heartseg.tracking.client import repository_root
 from heartseg.training.run_dir import (
@@ -117,8 +117,8 @@ class Ready:
 def _get_ready(name: str, params: Params, prepared: Path, digest: str, run_dir: Path) -> Ready:
     """Load the images, and start the MLflow run or continue it."""
     from heartseg.data.resident import load_resident
-    from heartseg.tracking.artifacts import collect_records, write_records
-    from heartseg.tracking.client import TRAINING_KEY, connect, shown_uri, tracking_uri
+    from heartseg.tracking.artifacts import collect_lineage_files, write_lineage_files
+    from heartseg.tracking.client import TRAINING_KEY, connect, portable_uri, tracking_uri
     from heartseg.tracking.faults import store_errors, writing_to_store
     from heartseg.tracking.provenance import lineage_tags, started_from
     from heartseg.tracking.sender import FILES, FILES_SENT, ArtifactSender
@@ -150,14 +150,14 @@ def _get_ready(name: str, params: Params, prepared: Path, digest: str, run_dir: 
         "data_digest": digest,
         "tags": tags,
     }
-    shown = shown_uri(uri, Path.cwd())
+    shown = portable_uri(uri, Path.cwd())
     # KILLED is what `heartseg sync` would say of this training if it ended now.
     update_state(run_dir, opening=opening, tracking_uri=shown, status="KILLED", sent=False)
-    records = collect_records(Path.cwd())
-    with writing(run_dir / FILES):
+    records = collect_lineage_files(Path.cwd())
+    with catch_full_disk(run_dir / FILES):
         shutil.rmtree(run_dir / FILES, ignore_errors=True)
         (run_dir / FILES_SENT).unlink(missing_ok=True)
-        write_records(run_dir / FILES, records, prepared, names)
+        write_lineage_files(run_dir / FILES, records, prepared, names)
         text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
         (run_dir / FILES / "recipe.yaml").write_text(text, encoding="utf-8")
     run_id = None

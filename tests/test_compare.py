@@ -18,7 +18,7 @@ from heartseg.data.prepared import Sample, file_digest, read_prepared, write_pre
 from heartseg.data.privacy import case_names
 from heartseg.datasets.camus import Camus
 from heartseg.errors import InputError
-from heartseg.evaluation.cases import Measured, measure_cases
+from heartseg.evaluation.cases import MeasuredCases, measure_cases
 from heartseg.models.inference import STD
 from heartseg.tracking.client import connect, log_evaluation
 from tests.examples import ROOT
@@ -54,7 +54,7 @@ def sample(patient: str, view: str, phase: str) -> Sample:
     )
 
 
-def measure(prepared: Path, version: int) -> Measured:
+def measure(prepared: Path, version: int) -> MeasuredCases:
     """What the model of that version does, without the model."""
     cut = 255 * 0.449 + SHIFTS[version] * STD
 

@@ -16,7 +16,7 @@ from heartseg.data.csv_table import read_table
 from heartseg.data.privacy import CaseNames
 from heartseg.data.strips.training_set import COLUMNS, _write_csv
 from heartseg.prediction.tables import write_table
-from heartseg.text import csv_text, guarded, printable, unguarded
+from heartseg.text import csv_text, escape_formula, printable, unescape_formula
 from heartseg.tracking.evaluations import _table
 
 FORMULAS = ["=1+1", "+cmd|' /C calc'!A0", "-1+2", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "-p1"]
@@ -46,15 +46,15 @@ def test_what_a_terminal_obeys_is_removed(text, one_line, lines):
 
 @pytest.mark.parametrize("text", FORMULAS)
 def test_no_cell_is_a_formula_and_every_one_comes_back(text):
-    for again in (text, guarded(text), guarded(guarded(text))):
-        assert guarded(again) == f"'{again}"
-        assert unguarded(guarded(again)) == again
+    for again in (text, escape_formula(text), escape_formula(escape_formula(text))):
+        assert escape_formula(again) == f"'{again}"
+        assert unescape_formula(escape_formula(again)) == again
 
 
 @pytest.mark.parametrize("text", HARMLESS)
 def test_other_cells_stay_as_they_are(text):
-    assert guarded(text) == text
-    assert unguarded(text) == text
+    assert escape_formula(text) == text
+    assert unescape_formula(text) == text
 
 
 def test_numbers_stay_numbers():

@@ -14,7 +14,7 @@ from rich.progress import track
 from heartseg.data.prepared import decode_image, decode_png
 from heartseg.data.species import SPECIES, Species
 from heartseg.datasets import DATASETS
-from heartseg.evaluation.clinical import SUMMARISED, clinical_row
+from heartseg.evaluation.clinical import SUMMARY_COLUMNS, clinical_row
 from heartseg.evaluation.summary import case_metrics
 from heartseg.metrics.calibration import Calibration
 from heartseg.metrics.mmode import fractional_shortening, teichholz_ef, window_row
@@ -28,7 +28,7 @@ CASE_COLUMNS = ["case_id", "patient", "view", "phase", "quality"]
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredCases:
     """What `measure_cases` found.
 
     Attributes:
@@ -48,7 +48,7 @@ def measure_cases(
     dataset: str,
     predict: Predict,
     ranges: Ranges,
-) -> Measured:
+) -> MeasuredCases:
     """Predict every frame and measure it.
 
     Args:
@@ -96,11 +96,11 @@ def measure_cases(
             quality = "/".join(filter(None, own["quality"].unique()))  # views may differ
             about = {"patient": patient, "quality": quality}
             clinical.append(about | indices | _truth_camus(own))
-    columns = SUMMARISED if apical and not clinical else None
-    return Measured(pd.DataFrame(cases), pd.DataFrame(clinical, columns=columns), calibration)
+    columns = SUMMARY_COLUMNS if apical and not clinical else None
+    return MeasuredCases(pd.DataFrame(cases), pd.DataFrame(clinical, columns=columns), calibration)
 
 
-def joined(parts: Sequence[Measured], dataset: str) -> Measured:
+def join_measured(parts: Sequence[MeasuredCases], dataset: str) -> MeasuredCases:
     """What was found in several parts of a dataset, together."""
     calibration = Calibration(dataset)
     for part in parts:
@@ -109,7 +109,7 @@ def joined(parts: Sequence[Measured], dataset: str) -> Measured:
         pd.concat([getattr(part, name) for part in parts], ignore_index=True)
         for name in ("cases", "clinical")
     )
-    return Measured(cases, clinical, calibration)
+    return MeasuredCases(cases, clinical, calibration)
 
 
 def _truth_camus(frames: pd.DataFrame) -> dict[str, float]:

@@ -12,9 +12,9 @@ from heartseg.config.nested import get
 from heartseg.data.prepared import decode_image, decode_png
 from heartseg.data.privacy import CaseNames
 from heartseg.datasets import DATASETS
-from heartseg.evaluation.cases import Measured, Predict
+from heartseg.evaluation.cases import MeasuredCases, Predict
 from heartseg.evaluation.clinical import comparisons
-from heartseg.evaluation.summary import doubt_and_dice, mean_of
+from heartseg.evaluation.summary import mean_of, uncertainty_and_dice
 from heartseg.metrics.uncertainty import normalised_entropy
 from heartseg.report.figures import (
     agreement_scatter,
@@ -56,13 +56,13 @@ def overlays(
     return figures
 
 
-def charts(measured: Measured, dataset: str, split: str) -> dict[str, Figure]:
+def charts(measured: MeasuredCases, dataset: str, split: str) -> dict[str, Figure]:
     """Box plots, agreement, calibration and uncertainty."""
     cases, clinical = measured.cases, measured.clinical
     figures = {
         "box_plots": box_plots(cases, dataset),
         "calibration": reliability_diagram(measured.calibration, split),
-        "uncertainty": uncertainty_scatter(doubt_and_dice(cases, dataset)),
+        "uncertainty": uncertainty_scatter(uncertainty_and_dice(cases, dataset)),
     }
     spec = DATASETS[dataset]
     recorded = comparisons(clinical)["ef_vs_recorded"] if spec.apical else pd.DataFrame()

@@ -34,7 +34,7 @@ EF_THRESHOLDS = (30.0, 40.0, 50.0)
 """Percent: severely reduced below 30 (Lang et al. 2015); heart failure with reduced EF ends at 40,
 with mildly reduced EF at 50 (McDonagh et al., European Heart Journal 42, 2021)."""
 QUALITIES = ("Good", "Medium", "Poor")
-SUMMARISED = [
+SUMMARY_COLUMNS = [
     "patient",
     "quality",
     *[
@@ -66,10 +66,10 @@ def clinical_row(
 
     Args:
         frames: prediction, reference and spacing by (view, phase).
-        images: gray values by (view, phase), see `indices`.
+        images: gray values by (view, phase), see `clinical_indices`.
 
     Returns:
-        See `indices`; None where a view or a phase is absent.
+        See `clinical_indices`; None where a view or a phase is absent.
     """
     if any((view, phase) not in frames for view in VIEWS for phase in PHASES):
         return None
@@ -78,11 +78,11 @@ def clinical_row(
     return {
         f"{name}_{of}": value
         for of, masks in (("reference", reference), ("predicted", predicted))
-        for name, value in indices(masks, images).items()
+        for name, value in clinical_indices(masks, images).items()
     }
 
 
-def indices(masks: Masks, images: Images | None = None) -> dict[str, float]:
+def clinical_indices(masks: Masks, images: Images | None = None) -> dict[str, float]:
     """Clinical indices of a patient's four label maps; NaN where one cannot be measured.
 
     edv_ml, esv_ml, sv_ml, ef_percent: biplane disks, each phase with its own long axis.
@@ -146,7 +146,7 @@ def summarise_clinical(rows: pd.DataFrame, evaluate: Evaluate) -> dict[str, Any]
 
     Args:
         rows: of `clinical_row` with patient, quality, ef_percent_recorded, edv_ml_true and
-            esv_ml_true; without patients, the columns `SUMMARISED`.
+            esv_ml_true; without patients, the columns `SUMMARY_COLUMNS`.
         evaluate: the section of params.yaml.
 
     Returns:

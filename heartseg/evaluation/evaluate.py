@@ -16,16 +16,16 @@ from heartseg.config.params import Params
 from heartseg.data.prepared import decode_image, decode_png, file_digest, read_prepared
 from heartseg.data.privacy import CaseNames, case_names
 from heartseg.datasets import DATASETS
-from heartseg.errors import InputError, writing
-from heartseg.paths import MODEL, prepared_path, write_whole
+from heartseg.errors import InputError, catch_full_disk
+from heartseg.paths import MODEL, prepared_path, write_text
 from heartseg.text import csv_text
 
 if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
 
-    from heartseg.evaluation.cases import Measured, Predict
-    from heartseg.evaluation.select import Pairs
+    from heartseg.evaluation.cases import MeasuredCases, Predict
+    from heartseg.evaluation.select import PredictionPairs
     from heartseg.models.inference import PackagedModel
     from heartseg.models.tta import Tta
 
@@ -51,14 +51,14 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
     from heartseg.evaluation.cases import measure_cases
     from heartseg.evaluation.charts import charts, overlays, report_text
     from heartseg.evaluation.quality import measure_windows, summarise_quality
-    from heartseg.evaluation.select import decide
-    from heartseg.evaluation.summary import headline, rounded, tidy
+    from heartseg.evaluation.select import select_postprocessing
+    from heartseg.evaluation.summary import headline, json_safe, round_headline
     from heartseg.metrics.plausibility import area_ranges
     from heartseg.models.trained import WEIGHTS, load_trained
     from heartseg.models.tta import views_of
     from heartseg.report.figures import training_curves
     from heartseg.report.quality import quality_figures
-    from heartseg.tracking.pending import connect_or_wait, keep
+    from heartseg.tracking.pending import add_pending, connect_or_buffer
     from heartseg.tracking.provenance import git_tags
 
     model, recipe, training = load_trained(model_folder)
@@ -74,20 +74,20 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
             f"may have been trained on; run `heartseg train {name}` first"
         )
     # A store that is down is told before the work.
-    client = connect_or_wait(params.tracking, f"the evaluation in {results}")
+    client = connect_or_buffer(params.tracking, f"the evaluation in {results}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     predict = predictor(model.to(device), recipe.model.in_channels, device)
     decided = training.get("decided")  # an ensemble has learnt from the validation patients
     if decided is None:
-        pairs = pairs_of(model, dataset, predict, read_prepared(prepared, "val"))
-        decided = decide(params.evaluate, dataset, pairs)
+        pairs = prediction_pairs(model, dataset, predict, read_prepared(prepared, "val"))
+        decided = select_postprocessing(params.evaluate, dataset, pairs)
     model.look_at(views_of(dataset, decided["tta"]["chosen"]))
     model.largest_component = decided["postprocess"]["chosen"] == "largest_component"
     names = case_names(params.privacy, prepared)
     figures: dict[str, Figure]
     if DATASETS[dataset].classifies:
         cases, clinical = measure_windows(held_out, model, recipe.model.in_channels, device)
-        summary = tidy(summarise_quality(cases, params.evaluate))
+        summary = json_safe(summarise_quality(cases, params.evaluate))
         figures = quality_figures(held_out, cases, names)
     else:
         ranges = area_ranges(read_prepared(prepared, "train")) if DATASETS[dataset].apical else {}
@@ -112,13 +112,13 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
     }
 
     _write_figures(results / "figures", figures)
-    write_whole(results / "cases.csv", csv_text(cases))
-    write_whole(results / "clinical.csv", csv_text(clinical))
-    write_whole(results / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
-    shown = rounded(headline(report, dataset), dataset)
-    write_whole(results / "metrics.json", json.dumps(shown, indent=1) + "\n")
+    write_text(results / "cases.csv", csv_text(cases))
+    write_text(results / "clinical.csv", csv_text(clinical))
+    write_text(results / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
+    shown = round_headline(headline(report, dataset), dataset)
+    write_text(results / "metrics.json", json.dumps(shown, indent=1) + "\n")
     if client is None:
-        keep("evaluate", name, dataset, results, report["weights_md5"])
+        add_pending("evaluate", name, dataset, results, report["weights_md5"])
     else:
         send_evaluation(client, dataset, training, report, git_tags(Path.cwd()), results, names)
     print(report_text(report, dataset, results))
@@ -148,10 +148,10 @@ def send_evaluation(
         InputError: the store does not answer.
     """
     from heartseg.evaluation.summary import headline
-    from heartseg.tracking.client import log_evaluation, run_of
+    from heartseg.tracking.client import find_training_run, log_evaluation
     from heartseg.tracking.notes import run_note
 
-    if (run_id := run_of(client, training)) is not None:
+    if (run_id := find_training_run(client, training)) is not None:
         with names.shareable([results / "cases.csv", results / "clinical.csv"]) as tables:
             files = [results / "report.json", *tables, results / "figures"]
             log_evaluation(
@@ -200,8 +200,19 @@ def predictor(model: PackagedModel, channels: int, device: torch.device) -> Pred
     return predict
 
 
-def pairs_of(model: PackagedModel, dataset: str, predict: Predict, frames: pd.DataFrame) -> Pairs:
-    """For `decide`: label maps by a model that looks in some way at frames, and references."""
+def prediction_pairs(
+    model: PackagedModel, dataset: str, predict: Predict, frames: pd.DataFrame
+) -> PredictionPairs:
+    """Return a function from a kind of test-time augmentation to pairs of prediction and reference.
+
+    `heartseg.evaluation.select.select_postprocessing` takes it.
+
+    Args:
+        model: Model; its test-time augmentation is set before each pass over the frames.
+        dataset: Name of the dataset.
+        predict: Prediction with `model`, from `predictor`.
+        frames: Rows of the prepared dataset.
+    """
     from heartseg.models.tta import views_of
 
     def pairs(tta: Tta) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -213,25 +224,25 @@ def pairs_of(model: PackagedModel, dataset: str, predict: Predict, frames: pd.Da
     return pairs
 
 
-def summarise(measured: Measured, dataset: str, params: Params) -> dict[str, Any]:
+def summarise(measured: MeasuredCases, dataset: str, params: Params) -> dict[str, Any]:
     """What report.json says of the cases."""
     from heartseg.evaluation.summary import (
-        doubt_and_dice,
+        json_safe,
         summarise_camus,
         summarise_mmode,
-        tidy,
+        uncertainty_and_dice,
     )
     from heartseg.metrics.plausibility import summarise_plausibility, summarise_volumes
     from heartseg.metrics.uncertainty import summarise_uncertainty
 
     cases = measured.cases
     doubt = {
-        "uncertainty": tidy(summarise_uncertainty(doubt_and_dice(cases, dataset))),
-        "calibration": tidy(measured.calibration.summary()),
+        "uncertainty": json_safe(summarise_uncertainty(uncertainty_and_dice(cases, dataset))),
+        "calibration": json_safe(measured.calibration.summary()),
     }
     if not DATASETS[dataset].apical:
         return summarise_mmode(cases, measured.clinical, params.evaluate) | doubt
-    plausibility = tidy(summarise_plausibility(cases, params.evaluate))
+    plausibility = json_safe(summarise_plausibility(cases, params.evaluate))
     plausibility["volumes"] = summarise_volumes(measured.clinical)
     of_masks = summarise_camus(cases, measured.clinical, params.evaluate)
     return of_masks | {"plausibility": plausibility} | doubt
@@ -246,7 +257,7 @@ def _write_figures(folder: Path, figures: dict[str, Figure]) -> None:
 
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
-        with writing(folder):
+        with catch_full_disk(folder):
             for name, figure in figures.items():
                 save(figure, temporary / f"{name}.png")
             shutil.rmtree(folder, ignore_errors=True)

@@ -17,16 +17,16 @@ from heartseg.errors import InputError
 from heartseg.evaluation.compare_page import ChangedCase
 from heartseg.models.inputs import frames_of
 from heartseg.tracking.artifacts import split_cases
-from heartseg.tracking.descendants import is_hashed
-from heartseg.tracking.evaluations import Evaluated, check_comparable
-from heartseg.tracking.lineage import cached_cases, kept_cases
-from heartseg.tracking.pulled import fetch
+from heartseg.tracking.descendants import has_hashed_names
+from heartseg.tracking.evaluations import EvaluatedModel, check_comparable
+from heartseg.tracking.lineage import cached_cases, recorded_cases
+from heartseg.tracking.pulled import fetch_package
 
 if TYPE_CHECKING:
     from heartseg.evaluation.cases import Predict
     from heartseg.models.package import Package
 
-Shown = Callable[[str], str]
+DisplayName = Callable[[str], str]
 """A patient's or a case's name as others may see it."""
 
 
@@ -51,7 +51,9 @@ class HeldOut:
     no_pictures: str
 
 
-def recorded(first: Evaluated, second: Evaluated, prepared: Path, uri: str) -> HeldOut:
+def load_recorded(
+    first: EvaluatedModel, second: EvaluatedModel, prepared: Path, uri: str
+) -> HeldOut:
     """What the runs of both keep, if they were evaluated on the same data.
 
     Raises:
@@ -77,12 +79,12 @@ def recorded(first: Evaluated, second: Evaluated, prepared: Path, uri: str) -> H
     )
 
 
-def measured_anew(
-    models: tuple[Evaluated, Evaluated],
+def measure_again(
+    models: tuple[EvaluatedModel, EvaluatedModel],
     prepared: Path,
     client: Any,
     params: Params,
-    shown: Shown,
+    shown: DisplayName,
 ) -> HeldOut:
     """Both models measured on the held-out patients of the prepared dataset here.
 
@@ -125,7 +127,7 @@ def measured_anew(
     )
 
 
-def _learnt_from(client: Any, own: Evaluated, prepared: Path, shown: Shown) -> set[str]:
+def _learnt_from(client: Any, own: EvaluatedModel, prepared: Path, shown: DisplayName) -> set[str]:
     """The patients that a model was trained on, by their real names or as they are shown here;
     none where that cannot be told."""
     run = own.subject.run
@@ -135,10 +137,12 @@ def _learnt_from(client: Any, own: Evaluated, prepared: Path, shown: Shown) -> s
     elif (cached := next(cached_cases(Path.cwd(), md5), None)) is not None:
         cases = cached
     else:
-        cases = next(kept_cases(client, [run]), {})
+        cases = next(recorded_cases(client, [run]), {})
         names = {name for patients in cases.values() for name in patients}
         here = {shown(patient) for _, patient, _, _ in read_names(prepared)}
-        if is_hashed(cases) and names.isdisjoint(here):  # by another key, as far as can be told
+        if has_hashed_names(cases) and names.isdisjoint(
+            here
+        ):  # by another key, as far as can be told
             return set()
     splits = {"train"}
     if "heartseg.crossval" in run.data.tags:  # its folds train on all who are not held out
@@ -146,7 +150,9 @@ def _learnt_from(client: Any, own: Evaluated, prepared: Path, shown: Shown) -> s
     return {patient for split in splits for patient in cases.get(split, ())}
 
 
-def unseen_rows(rows: pd.DataFrame, trained: Sequence[set[str]], shown: Shown) -> pd.DataFrame:
+def unseen_rows(
+    rows: pd.DataFrame, trained: Sequence[set[str]], shown: DisplayName
+) -> pd.DataFrame:
     """The rows of patients that no model was trained on.
 
     Args:
@@ -159,7 +165,7 @@ def unseen_rows(rows: pd.DataFrame, trained: Sequence[set[str]], shown: Shown) -
     return rows[~np.array(own, bool)]
 
 
-def load_predictor(uri: str, model: Evaluated) -> Predict:
+def load_predictor(uri: str, model: EvaluatedModel) -> Predict:
     """A registered model, from a uint8 image (C, H, W) to label map and class probabilities.
 
     Raises:
@@ -167,10 +173,10 @@ def load_predictor(uri: str, model: Evaluated) -> Predict:
     """
     if model.model_uri is None:
         raise InputError(f"{model.title} was not registered, so it cannot be measured again")
-    return predictor(fetch(uri, model.model_uri)[0])
+    return package_predictor(fetch_package(uri, model.model_uri)[0])
 
 
-def predictor(package: Package) -> Predict:
+def package_predictor(package: Package) -> Predict:
     """As `load_predictor`. A model of one frame takes the first one, which is the one segmented.
 
     The predictor refuses images of fewer frames than the model takes by an InputError.
@@ -193,7 +199,7 @@ def predictor(package: Package) -> Predict:
 
 
 def changed_cases(
-    changed: pd.DataFrame, held_out: HeldOut, dataset: str, shown: Shown
+    changed: pd.DataFrame, held_out: HeldOut, dataset: str, shown: DisplayName
 ) -> list[ChangedCase]:
     """Images and label maps of the cases that changed most; none without images and models.
 

@@ -14,12 +14,12 @@ from heartseg.metrics.overlap import mask_dice
 from heartseg.models.connected_components import keep_largest
 from heartseg.models.tta import Tta
 
-Pairs = Callable[[Tta], Iterable[tuple[np.ndarray, np.ndarray]]]
+PredictionPairs = Callable[[Tta], Iterable[tuple[np.ndarray, np.ndarray]]]
 """Given how to look at images: label maps (H, W), without post-processing, and references."""
 
 
-def decide(
-    evaluate: Evaluate, dataset: str, pairs: Pairs, of: str = "val"
+def select_postprocessing(
+    evaluate: Evaluate, dataset: str, pairs: PredictionPairs, of: str = "val"
 ) -> dict[str, dict[str, Any]]:
     """Test-time augmentation, then post-processing, by mean Dice.
 

@@ -83,7 +83,7 @@ def summarise_camus(
         f"by_{column}": _by(cases, column, "camus", evaluate)
         for column in ("view", "phase", "quality")
     }
-    return tidy(summary | summarise_clinical(clinical, evaluate))
+    return json_safe(summary | summarise_clinical(clinical, evaluate))
 
 
 def summarise_mmode(
@@ -115,13 +115,13 @@ def summarise_mmode(
             summary["truth"][quantity] = agreement_over_patients(
                 true, predicted, known["patient"], evaluate
             )
-    return tidy(summary)
+    return json_safe(summary)
 
 
-def tidy(value: Any) -> Any:
+def json_safe(value: Any) -> Any:
     """The same with floats rounded to 6 digits and None for NaN and infinity, as JSON has it."""
     if isinstance(value, dict):
-        return {str(key): tidy(item) for key, item in value.items()}
+        return {str(key): json_safe(item) for key, item in value.items()}
     if isinstance(value, (float, np.floating)):
         return round(float(value), 6) if math.isfinite(value) else None
     return value
@@ -133,7 +133,7 @@ def mean_of(metric: str, cases: pd.DataFrame, dataset: str) -> pd.Series:
     return counted.groupby("case_id", sort=True)[metric].mean()
 
 
-def doubt_and_dice(cases: pd.DataFrame, dataset: str) -> pd.DataFrame:
+def uncertainty_and_dice(cases: pd.DataFrame, dataset: str) -> pd.DataFrame:
     """Columns uncertainty and (mean) dice, a row per case, of the rows of cases.csv."""
     doubt = cases.groupby("case_id")["uncertainty"].first()
     return pd.DataFrame({"uncertainty": doubt, "dice": mean_of("dice", cases, dataset)})
@@ -186,7 +186,7 @@ def headline(report: dict[str, Any], dataset: str) -> dict[str, float | int | No
     return {name: get(report, *item.key.split(".")) for name, item in items}
 
 
-def rounded(headline: dict[str, Any], dataset: str) -> dict[str, Any]:
+def round_headline(headline: dict[str, Any], dataset: str) -> dict[str, Any]:
     """A headline with as many decimals as are worth reading; undefined values are left out."""
     return {
         name: round(value, DATASETS[dataset].headline[name].decimals or None)

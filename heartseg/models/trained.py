@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save
 
 from heartseg.config.recipe import Recipe
-from heartseg.errors import InputError, one_line, writing
+from heartseg.errors import InputError, catch_full_disk, one_line
 from heartseg.models import build_network
 from heartseg.models.inference import PackagedModel, unshared
 from heartseg.models.outputs import Ensemble, one_vs_rest, output_channels
@@ -35,7 +35,7 @@ def save_trained(folder: Path, weights: dict[str, torch.Tensor], training: dict[
     """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    with writing(folder):
+    with catch_full_disk(folder):
         temporary.mkdir(parents=True)
         # Not save_file, which hides that a disk is full and lets nobody else read the file.
         (temporary / WEIGHTS).write_bytes(save(unshared(weights)))

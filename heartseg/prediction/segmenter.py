@@ -23,13 +23,13 @@ from heartseg.data.images import (
     suffix_of,
 )
 from heartseg.datasets import DATASETS
-from heartseg.errors import InputError, writing_to
+from heartseg.errors import InputError, catch_write_errors
 from heartseg.metrics import Spacing
 from heartseg.metrics.plausibility import PATIENT_FLAGS
 from heartseg.metrics.sequence import lv_curves, summarise_curves
 from heartseg.metrics.uncertainty import normalised_entropy
 from heartseg.models.inputs import input_stacks, segmented_frames
-from heartseg.paths import put_file, write_whole
+from heartseg.paths import write_atomically, write_text
 from heartseg.prediction.files import Job
 from heartseg.prediction.tables import Mask, add_flags, clinical_rows, frame_rows
 from heartseg.report.overlay import save_overlay
@@ -156,7 +156,7 @@ class Segmenter:
         masks = []
         for one in opened:
             try:
-                with writing_to(one.target):
+                with catch_write_errors(one.target):
                     self._finish(one, outcome)
             except InputError as error:
                 outcome.problems.append(str(error))
@@ -256,11 +256,11 @@ class Segmenter:
                     _save_curves(curves, place)
             if self.uncertainty:
                 entropies = np.stack(one.entropies)
-                put_file(lambda path: one.images.save(entropies, path), one.uncertainty)
+                write_atomically(lambda path: one.images.save(entropies, path), one.uncertainty)
             elif not self._is_made(one.uncertainty):  # of what is overwritten
                 one.uncertainty.unlink(missing_ok=True)
             # last: where the label map is, everything is
-            put_file(lambda path: one.images.save(labels, path), one.target)
+            write_atomically(lambda path: one.images.save(labels, path), one.target)
         doubts = None
         if self.uncertainty:  # as stored: a PNG rounds, and a later run's table is to be the same
             doubts = _fitting(read_uncertainty(one.uncertainty), one, one.uncertainty)
@@ -319,8 +319,8 @@ def _save_curves(curves: pd.DataFrame, place: Path) -> None:
     from heartseg.report.figures import save
 
     table, figure = (place.with_name(f"{place.name}_curves.{end}") for end in ("csv", "png"))
-    write_whole(table, csv_text(curves))
-    put_file(lambda path: save(curve_figure(curves, place.name), path), figure)
+    write_text(table, csv_text(curves))
+    write_atomically(lambda path: save(curve_figure(curves, place.name), path), figure)
 
 
 def _read_reference(file: Path, shape: tuple[int, ...]) -> tuple[np.ndarray | None, list[str]]:

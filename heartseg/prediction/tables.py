@@ -13,7 +13,7 @@ import pandas as pd
 
 from heartseg.data.camus.names import parse_frame
 from heartseg.datasets.camus import PHASES, VIEWS
-from heartseg.evaluation.clinical import indices
+from heartseg.evaluation.clinical import clinical_indices
 from heartseg.metrics import Spacing
 from heartseg.metrics.ejection import (
     area_length_volume,
@@ -24,7 +24,7 @@ from heartseg.metrics.ejection import (
 )
 from heartseg.metrics.plausibility import flags, is_cut_off
 from heartseg.metrics.uncertainty import case_uncertainty
-from heartseg.paths import write_whole
+from heartseg.paths import write_text
 from heartseg.prediction.files import Job, patient_of
 from heartseg.text import csv_text
 
@@ -119,8 +119,8 @@ def _or_nan(
 
 
 def clinical_rows(masks: Sequence[Mask], out: Path) -> list[dict[str, Any]]:
-    """Rows of clinical.csv: `heartseg.evaluation.clinical.indices` of each patient of whom both
-    views at both phases are given.
+    """Rows of clinical.csv: `heartseg.evaluation.clinical.clinical_indices` of each patient of
+    whom both views at both phases are given.
 
     If none of the four has a scale, the ejection fractions and the flag `edge` alone are there: a
     scale that the two phases of a view share cancels out of a ratio of volumes. Pixels are taken
@@ -150,11 +150,13 @@ def _indices(frames: Mapping[tuple[str, str], Mask]) -> dict[str, float] | None:
     images = {key: mask.image for key, mask in frames.items() if mask.image is not None}
     scaled = {key: (mask.labels, mask.spacing) for key, mask in frames.items() if mask.spacing}
     if len(scaled) == len(frames):
-        return indices(scaled, images)
+        return clinical_indices(scaled, images)
     shapes = {key: mask.labels.shape for key, mask in frames.items()}
     if scaled or any(shapes[view, "ED"] != shapes[view, "ES"] for view in VIEWS):
         return None
-    found = indices({key: (mask.labels, IN_PIXELS) for key, mask in frames.items()}, images)
+    found = clinical_indices(
+        {key: (mask.labels, IN_PIXELS) for key, mask in frames.items()}, images
+    )
     return {
         name: value
         for name, value in found.items()
@@ -165,6 +167,6 @@ def _indices(frames: Mapping[tuple[str, str], Mask]) -> dict[str, float] | None:
 def write_table(rows: list[dict[str, Any]], path: Path) -> None:
     """Rows as CSV, whole or not at all; no rows leave no file, also none of an earlier time."""
     if rows:
-        write_whole(path, csv_text(pd.DataFrame(rows)))
+        write_text(path, csv_text(pd.DataFrame(rows)))
     else:
         path.unlink(missing_ok=True)

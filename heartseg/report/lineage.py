@@ -13,8 +13,8 @@ MAIN = ("input_size", "batch_size", "optimizer", "learning_rate", "epochs", "los
 UNKNOWN = "[yellow]not recorded[/]"
 
 
-def chain_tree(chain: dict[str, Any], title: str) -> Tree:
-    """All that made a model: from `heartseg.tracking.lineage.read_chain`."""
+def lineage_tree(chain: dict[str, Any], title: str) -> Tree:
+    """All that made a model: from `heartseg.tracking.lineage.read_lineage`."""
     tree = Tree(f"[bold]{escape(title)}[/]")
     run, data = chain["run"], chain["data"]
     if (model := chain["model"]) is not None:
@@ -53,8 +53,8 @@ def chain_tree(chain: dict[str, Any], title: str) -> Tree:
     return tree
 
 
-def users_tree(groups: Sequence[dict[str, Any]], title: str) -> Tree:
-    """All that was made of some data: from `heartseg.tracking.descendants.find_users`."""
+def descendants_tree(groups: Sequence[dict[str, Any]], title: str) -> Tree:
+    """All that was made of some data: from `heartseg.tracking.descendants.find_descendants`."""
     tree = Tree(f"[bold]{escape(title)}[/]")
     for group in groups:
         words = f"{_text(group['dataset'])} from {_text(group['source'])}"

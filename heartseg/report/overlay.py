@@ -13,7 +13,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from skimage.measure import find_contours
 
 from heartseg.datasets import DATASETS, structure_mask
-from heartseg.paths import put_file
+from heartseg.paths import write_atomically
 from heartseg.report.colours import COLOURS
 
 LONG_SIDE, ANIMATED_SIDE = 640, 400  # pixels
@@ -47,7 +47,9 @@ def save_overlay(
         for number, mask, caption in zip(numbers, labels, captions, strict=True)
     ]
     ending = "png" if len(pictures) == 1 else "gif"
-    put_file(lambda path: _save(pictures, path), place.with_name(f"{place.name}_overlay.{ending}"))
+    write_atomically(
+        lambda path: _save(pictures, path), place.with_name(f"{place.name}_overlay.{ending}")
+    )
 
 
 def draw(

@@ -91,7 +91,7 @@ def trace_table(walls: Walls, s_per_column: float) -> pd.DataFrame:
     )
 
 
-def headline(row: dict[str, Any]) -> str:
+def headline_text(row: dict[str, Any]) -> str:
     return (
         f"{row['name']}: LVIDd {row['lvidd_mm']:.2f} mm, LVIDs {row['lvids_mm']:.2f} mm, "
         f"FS {row['fs_percent']:.0f} %, EF {row['ef_teichholz_percent']:.0f} % (Teichholz), "
@@ -102,7 +102,7 @@ def headline(row: dict[str, Any]) -> str:
 def report_text(row: dict[str, Any]) -> str:
     """A few lines for the terminal."""
     text = (
-        f"{headline(row)}\n  SDNN {row['sdnn_ms']:.1f} ms, RMSSD {row['rmssd_ms']:.1f} ms; of "
+        f"{headline_text(row)}\n  SDNN {row['sdnn_ms']:.1f} ms, RMSSD {row['rmssd_ms']:.1f} ms; of "
         f"{row['seconds']:.2f} s {row['used_fraction']:.1%} counted, {row['missing_fraction']:.1%} "
         f"without LV, {row['implausible_fraction']:.1%} implausible, "
         f"{row['bad_quality_s']:.2f} s ({row['bad_quality_fraction']:.1%}) of bad quality"
@@ -110,7 +110,7 @@ def report_text(row: dict[str, Any]) -> str:
     return text + (f" by {row['quality_by']}" if row["quality_by"] else "")
 
 
-def doubts(
+def scale_warnings(
     row: dict[str, Any], scale: Scale, species: Species, rates: tuple[float, float]
 ) -> list[str]:
     """Notes on a measured strip whose scale looks wrong, although a heart could fit it.

@@ -138,7 +138,7 @@ def check_data(job: Job) -> None:
 
 def open_sweep_run(client: MlflowClient, job: Job, folder: Path, identity: str) -> SweepRun:
     """The sweep's own run in MLflow, new or continued."""
-    from heartseg.tracking.artifacts import collect_records, log_records
+    from heartseg.tracking.artifacts import collect_lineage_files, log_lineage_files
     from heartseg.tracking.client import delete_runs, open_run
     from heartseg.tracking.provenance import lineage_tags, started_from
     from heartseg.tracking.sweep_tracker import SweepRun
@@ -167,7 +167,7 @@ def open_sweep_run(client: MlflowClient, job: Job, folder: Path, identity: str) 
     if known is not None:  # trials and hours may have grown
         client.log_text(run_id, yaml.safe_dump(content, sort_keys=False), "sweep.yaml")
     update_state(folder, mlflow_run_id=run_id)
-    records = collect_records(Path.cwd())
+    records = collect_lineage_files(Path.cwd())
     names = case_names(job.params.privacy, job.prepared)
-    log_records(client, run_id, records, job.prepared, names)
+    log_lineage_files(client, run_id, records, job.prepared, names)
     return SweepRun(run_id, experiment, job.dataset, source, digest, tags, records)

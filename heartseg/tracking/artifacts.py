@@ -15,7 +15,7 @@ import pandas as pd
 from heartseg.data.prepared import SPLITS
 from heartseg.data.privacy import CaseNames
 from heartseg.errors import InputError
-from heartseg.tracking.faults import explain, refusal, store_errors
+from heartseg.tracking.faults import explain, refusal_status, store_errors
 from heartseg.tracking.provenance import environment, working_patch
 
 if TYPE_CHECKING:
@@ -28,24 +28,33 @@ ENVIRONMENT = "environment.json"
 CASES = "cases.json"
 
 
-def collect_records(root: Path) -> dict[str, str]:
+def collect_lineage_files(root: Path) -> dict[str, str]:
     """The files of a run that starts now, by name: of the code and the packages."""
     patch = working_patch(root)
     packages = json.dumps(environment(), indent=1)
     return {ENVIRONMENT: packages} | ({PATCH: patch} if patch else {})
 
 
-def log_records(
+def log_lineage_files(
     client: MlflowClient, run_id: str, records: dict[str, str], prepared: Path, names: CaseNames
 ) -> None:
     """Add `records` to a run, and the cases of the prepared dataset that it sees."""
     with tempfile.TemporaryDirectory() as folder:
-        write_records(Path(folder), records, prepared, names)
+        write_lineage_files(Path(folder), records, prepared, names)
         client.log_artifacts(run_id, folder)
 
 
-def write_records(folder: Path, records: dict[str, str], prepared: Path, names: CaseNames) -> None:
-    """Write what `log_records` logs into a folder, as it is to lie among a run's artifacts."""
+def write_lineage_files(
+    folder: Path, records: dict[str, str], prepared: Path, names: CaseNames
+) -> None:
+    """Write the files that `log_lineage_files` logs into a folder, in the layout of the artifacts.
+
+    Args:
+        folder: Folder that stands for the root of the run's artifacts.
+        records: Text of each file by name, from `collect_lineage_files`.
+        prepared: Parquet file of the prepared dataset.
+        names: Conversion of names of cases and patients into the names that may be shown.
+    """
     place = folder / FOLDER
     place.mkdir(parents=True, exist_ok=True)
     for name, text in records.items():
@@ -74,8 +83,8 @@ def split_cases(prepared: Path) -> dict[str, dict[str, list[str]]]:
     return found
 
 
-def read_record(client: MlflowClient, run: Run, name: str) -> str | None:
-    """A file of `log_records`, of the run or of its sweep; None where neither keeps it."""
+def read_lineage_file(client: MlflowClient, run: Run, name: str) -> str | None:
+    """A file of `log_lineage_files`, of the run or of its sweep; None where neither keeps it."""
     for place in filter(None, (run.info.run_id, run.data.tags.get("mlflow.parentRunId"))):
         text = read_artifact(client, place, f"{FOLDER}/{name}")
         if text is not None:
@@ -93,7 +102,7 @@ def read_artifact(client: MlflowClient, run_id: str, path: str) -> str | None:
         try:
             local = client.download_artifacts(run_id, path, folder)
         except store_errors() as error:
-            if refusal(error):
+            if refusal_status(error):
                 raise InputError(explain(error, client.tracking_uri)) from None
             return None
         return Path(local).read_bytes().decode(errors="surrogateescape")

@@ -16,7 +16,7 @@ from heartseg.errors import InputError, one_line
 from heartseg.text import printable
 from heartseg.tracking.client import connect, repository_root, tracking_uri
 from heartseg.tracking.credentials import check_credentials_file, credentials_file
-from heartseg.tracking.faults import UNKNOWN, first_line, store_errors, without_password
+from heartseg.tracking.faults import UNKNOWN_USER, first_line, store_errors, without_password
 from heartseg.tracking.moved import artifact_folder, former_folders
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _refused(where: str, message: str) -> Check:
     if "out-of-date database schema" in message:
         mend = "make a backup, then `mlflow db upgrade URI` once, by whoever runs the store"
         return Check("tracking schema", where, "fail", one_line(InputError(message)), mend)
-    if UNKNOWN in message or str(credentials_file()) in message:
+    if UNKNOWN_USER in message or str(credentials_file()) in message:
         return Check("tracking user", where, "fail", message, "see the message")
     return Check("tracking store", where, "fail", one_line(InputError(message)), "see the message")
 
@@ -106,7 +106,7 @@ def _check_server(uri: str) -> list[Check]:
         moment = email.utils.parsedate_to_datetime(date).timestamp() + 0.5
         checks.append(clock_check(uri, moment - (before + after) / 2, (after - before) / 2 + 0.5))
     if answer.status_code == 401:
-        return [*checks, Check("tracking user", uri, "fail", UNKNOWN, "see the message")]
+        return [*checks, Check("tracking user", uri, "fail", UNKNOWN_USER, "see the message")]
     version, ours = printable(answer.text.strip())[:100], mlflow.__version__
     seen = f"MLflow {version}, here {ours}"
     mend = "run the server from the same image or lock, then `mlflow db upgrade`"

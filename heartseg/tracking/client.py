@@ -61,7 +61,7 @@ def tracking_uri(root: Path) -> str:
     return f"sqlite:///{repository_root(root) / database}"
 
 
-def shown_uri(uri: str, root: Path) -> str:
+def portable_uri(uri: str, root: Path) -> str:
     """The store's URI as run folders keep it: without password, inside the repository relative.
 
     So a run folder still belongs to its store after both have moved with the repository.
@@ -72,7 +72,7 @@ def shown_uri(uri: str, root: Path) -> str:
     return without_password(uri)
 
 
-def quiet() -> None:
+def configure_mlflow() -> None:
     """Keep what MLflow says below a warning off the terminal, and its waiting bounded.
 
     A variable that the user has set keeps its value.
@@ -98,7 +98,7 @@ def connect(uri: str) -> MlflowClient:
         InputError: the store does not answer, or cannot be used, or others may read the password.
     """
     check_credentials_file()
-    quiet()
+    configure_mlflow()
     from mlflow import MlflowClient
 
     try:
@@ -228,7 +228,7 @@ def _log_inputs(client: MlflowClient, run_id: str, inputs: list[DatasetInput]) -
         client.log_inputs(run_id, inputs)
 
 
-def run_of(client: MlflowClient, training: dict[str, Any]) -> str | None:
+def find_training_run(client: MlflowClient, training: dict[str, Any]) -> str | None:
     """The id of a training's run in this store, None where it has none.
 
     Args:

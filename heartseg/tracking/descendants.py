@@ -12,12 +12,12 @@ from heartseg.paths import prepared_path
 from heartseg.text import printable
 from heartseg.tracking.faults import find_run
 from heartseg.tracking.lineage import (
-    STARTED_TAG,
+    STARTED_FROM_TAG,
     Cases,
-    about_run,
     cached_cases,
+    describe_run,
     is_cached,
-    kept_cases,
+    recorded_cases,
 )
 from heartseg.tracking.provenance import NONE
 from heartseg.tracking.registry import WEIGHTS_TAG
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
-Concerns = Callable[["Run", Sequence["Run"]], dict[str, Any] | None]
+RunFilter = Callable[["Run", Sequence["Run"]], dict[str, Any] | None]
 """A run and all runs on the same data, itself among them, to what is to be told of these data; None
 where the run is not meant."""
 
 
-def find_users(client: MlflowClient, root: Path, concerns: Concerns) -> list[dict[str, Any]]:
+def find_descendants(client: MlflowClient, root: Path, concerns: RunFilter) -> list[dict[str, Any]]:
     """The datasets of the runs that `concerns` picks, each with its runs and their models.
 
     Runs that were deleted are among them, because their artifacts may still be there, and so are
@@ -74,7 +74,7 @@ def find_users(client: MlflowClient, root: Path, concerns: Concerns) -> list[dic
             },
         )
         group["runs"].append(
-            about_run(run)
+            describe_run(run)
             | {
                 "sweep": tags.get("heartseg.sweep"),
                 "trial": tags.get("heartseg.trial"),
@@ -113,8 +113,8 @@ def versions_without_run(client: MlflowClient) -> list[dict[str, Any]]:
     return printable(lost)
 
 
-def on_data(root: Path, reference: str) -> Concerns:
-    """For `find_users`: runs on a source, a prepared dataset (their paths) or a DVC hash."""
+def filter_by_data(root: Path, reference: str) -> RunFilter:
+    """For `find_descendants`: runs on a source, a prepared dataset (their paths) or a DVC hash."""
     path = Path(reference)
     inside = (path if path.is_absolute() else root / path).resolve()
 
@@ -131,10 +131,10 @@ def on_data(root: Path, reference: str) -> Concerns:
     return concerns
 
 
-def on_patient(
+def filter_by_patient(
     client: MlflowClient, root: Path, name: str, shown: Callable[[str], str]
-) -> Concerns:
-    """For `find_users`: runs that saw a patient, or of which that cannot be told.
+) -> RunFilter:
+    """For `find_descendants`: runs that saw a patient, or of which that cannot be told.
 
     What is told has the keys split and cases, which are None and [] where it cannot be told; then
     `hashed` says whether that is for want of a key: lists have hashed names alone, none of which
@@ -151,7 +151,7 @@ def on_patient(
     def concerns(run: Run, same: Sequence[Run]) -> dict[str, Any] | None:
         md5 = run.data.tags["dvc.prepared_md5"]
         if md5 not in known:
-            kept = kept_cases(client, same)
+            kept = recorded_cases(client, same)
             # The first list shows the patient as others see it; that of the cache leaves no doubt.
             lists = chain(islice(kept, 1), cached_cases(root, md5), kept)
             known[md5] = _membership(lists, name, shown)
@@ -163,12 +163,12 @@ def on_patient(
 def _membership(
     lists: Iterator[Cases], name: str, shown: Callable[[str], str]
 ) -> dict[str, Any] | None:
-    """What `on_patient` tells, by lists of the same patients under different names."""
+    """What `filter_by_patient` tells, by lists of the same patients under different names."""
     names = {name, shown(name)} - {WITHHELD}
     empty, real = True, False
     for cases in lists:
         empty = False
-        hashed = is_hashed(cases)
+        hashed = has_hashed_names(cases)
         for split, patients in cases.items():
             for patient, own in patients.items():
                 if patient in names or (not hashed and shown(patient) in names):
@@ -179,7 +179,7 @@ def _membership(
     return None if real else {"split": None, "cases": [], "hashed": not empty}
 
 
-def is_hashed(cases: Cases) -> bool:
+def has_hashed_names(cases: Cases) -> bool:
     """Whether a list shows patients by their hashes."""
     return any(HASHED.fullmatch(name) for patients in cases.values() for name in patients)
 
@@ -243,7 +243,7 @@ def _descendants(
     while reached != len(seen) + len(found):
         reached = len(seen) + len(found)
         for run in runs:
-            for md5 in run.data.tags.get(STARTED_TAG, "").split():
+            for md5 in run.data.tags.get(STARTED_FROM_TAG, "").split():
                 origin = maker.get(md5)
                 if origin in seen | found.keys() and run.info.run_id not in seen:
                     found[run.info.run_id] = str(origin)

@@ -11,10 +11,10 @@ import pandas as pd
 
 from heartseg.data.privacy import ID_COLUMNS
 from heartseg.errors import InputError
-from heartseg.text import printable, unguarded
+from heartseg.text import printable, unescape_formula
 from heartseg.tracking import artifacts
 from heartseg.tracking.faults import writing_to_store
-from heartseg.tracking.lineage import Subject, find_subject, read_recipe
+from heartseg.tracking.lineage import TrackedModel, find_model, read_recipe
 from heartseg.tracking.registry import POSTPROCESS_TAG, TTA_TAG, WEIGHTS_TAG
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ AGAIN = "Add --evaluate to measure both models now, on the prepared dataset here
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class EvaluatedModel:
     """A model and what is known of how good it is.
 
     Attributes:
@@ -43,7 +43,7 @@ class Evaluated:
 
     name: str
     aliases: list[str]
-    subject: Subject
+    subject: TrackedModel
     model_uri: str | None
     dataset: str
     recipe: dict[str, Any]
@@ -57,7 +57,7 @@ class Evaluated:
         return self.name + (f" ({', '.join(self.aliases)})" if self.aliases else "")
 
 
-def read_evaluated(client: MlflowClient, uri: str) -> Evaluated:
+def read_evaluated_model(client: MlflowClient, uri: str) -> EvaluatedModel:
     """A model with the evaluation that its run keeps.
 
     Args:
@@ -67,7 +67,7 @@ def read_evaluated(client: MlflowClient, uri: str) -> Evaluated:
     Raises:
         InputError: there is no such model.
     """
-    subject = find_subject(client, uri)
+    subject = find_model(client, uri)
     version = subject.version
     if version is None:
         found = client.search_model_versions(f"run_id = '{subject.run_id}'")
@@ -76,7 +76,7 @@ def read_evaluated(client: MlflowClient, uri: str) -> Evaluated:
         name: artifacts.read_artifact(client, subject.run_id, f"evaluation/{name}")
         for name in ("report.json", "cases.csv", "clinical.csv")
     }
-    return Evaluated(
+    return EvaluatedModel(
         name=_name(subject),
         aliases=[] if subject.version is None else printable(list(subject.version.aliases)),
         subject=subject,
@@ -89,7 +89,7 @@ def read_evaluated(client: MlflowClient, uri: str) -> Evaluated:
     )
 
 
-def check_comparable(first: Evaluated, second: Evaluated) -> None:
+def check_comparable(first: EvaluatedModel, second: EvaluatedModel) -> None:
     """Refuse two models of which one has no evaluation, or whose evaluations saw other data.
 
     Raises:
@@ -113,7 +113,7 @@ def check_comparable(first: Evaluated, second: Evaluated) -> None:
 
 
 def log_comparison(
-    client: MlflowClient, first: Evaluated, second: Evaluated, page: str
+    client: MlflowClient, first: EvaluatedModel, second: EvaluatedModel, page: str
 ) -> tuple[str, str]:
     """Add the page to the run of the second model.
 
@@ -131,7 +131,7 @@ def log_comparison(
     return run_id, path
 
 
-def about(own: Evaluated) -> dict[str, str]:
+def describe_model(own: EvaluatedModel) -> dict[str, str]:
     """What a model is, by name, for people."""
     tags, info = own.subject.tags, own.subject.run.info
     dirty = " with uncommitted changes" if tags.get("git.dirty") == "true" else ""
@@ -162,7 +162,7 @@ def _package(metrics: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _name(subject: Subject) -> str:
+def _name(subject: TrackedModel) -> str:
     if subject.version is None:
         return f"run {printable(subject.run.info.run_name)}"
     return f"{printable(subject.version.name)} version {subject.version.version}"
@@ -173,7 +173,7 @@ def _table(text: str | None) -> pd.DataFrame:
     if text is None:
         return pd.DataFrame()
     table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
-    table = table.map(unguarded)
+    table = table.map(unescape_formula)
     labels = [column for column in table if column in TEXT and column not in ID_COLUMNS]
     table[labels] = table[labels].map(
         printable

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-UNKNOWN = (
+UNKNOWN_USER = (
     "does not know this user or password (the password may have been changed); set "
     "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or write both to "
     "~/.mlflow/credentials (chmod 600)"
@@ -57,7 +57,7 @@ def store_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
     return tuple(found)
 
 
-def refusal(error: BaseException) -> int | None:
+def refusal_status(error: BaseException) -> int | None:
     """401 if the server does not know the user or password, 403 if it does not permit the call."""
     for status in (
         getattr(getattr(error, "response", None), "status_code", None),
@@ -72,9 +72,9 @@ def refusal(error: BaseException) -> int | None:
 def explain(error: BaseException, uri: str) -> str:
     """What is wrong with the store at `uri`, with the remedy, for an error of `store_errors`."""
     shown = without_password(uri)
-    status = refusal(error)
+    status = refusal_status(error)
     if status == 401:
-        return f"the MLflow server at {shown} {UNKNOWN}"
+        return f"the MLflow server at {shown} {UNKNOWN_USER}"
     if status == 403:
         user = os.environ.get("MLFLOW_TRACKING_USERNAME") or "this user"
         return (
@@ -91,10 +91,10 @@ def is_unreachable(error: BaseException) -> bool:
     """Whether the store refused the user, did not answer, or failed by itself."""
     if not isinstance(error, store_errors()):
         return False
-    return refusal(error) is not None or bool(_UNREACHABLE.search(str(error)))
+    return refusal_status(error) is not None or bool(_UNREACHABLE.search(str(error)))
 
 
-def fault_of_store(error: BaseException) -> str | None:
+def explain_store_fault(error: BaseException) -> str | None:
     """What to tell of an error that no command has expected; None if it is not the store's fault.
 
     The store's fault: it refuses the user, does not answer, or fails by itself. A call that it
@@ -116,7 +116,7 @@ def writing_to_store(client: MlflowClient, what: str) -> Iterator[None]:
         raise
     except store_errors() as error:
         uri = client.tracking_uri
-        if refusal(error):
+        if refusal_status(error):
             raise InputError(f"{what} could not be logged: {explain(error, uri)}") from None
         raise InputError(
             f"{what} could not be logged to {without_password(uri)}: {first_line(error)}. Run the "
@@ -127,7 +127,7 @@ def writing_to_store(client: MlflowClient, what: str) -> Iterator[None]:
 # --- what the store does not have ---------------------------------------------------------
 
 
-def nothing_at(uri: str, client: MlflowClient, error: BaseException) -> InputError:
+def not_found_error(uri: str, client: MlflowClient, error: BaseException) -> InputError:
     """Why a model or a run cannot be had, found by asking the store step by step.
 
     Args:
@@ -135,7 +135,7 @@ def nothing_at(uri: str, client: MlflowClient, error: BaseException) -> InputErr
         client: of the store.
         error: what the attempt raised.
     """
-    if refusal(error):
+    if refusal_status(error):
         return InputError(explain(error, client.tracking_uri))
     try:
         return InputError(printable(_missing(uri, client, error)))
@@ -165,7 +165,7 @@ def _missing(uri: str, client: MlflowClient, error: BaseException) -> str:
     version = _get(lambda: client.get_model_version(name, number)) if number.isdigit() else None
     if version is None:
         return f"{uri}: {name} in {store} has no version {number}. It has {having}"
-    gone = run_gone(client, str(version.run_id))
+    gone = explain_missing_run(client, str(version.run_id))
     if gone is not None:
         return f"{uri}: version {number} of {name} is registered in {store}, but {gone}"
     return (
@@ -175,7 +175,7 @@ def _missing(uri: str, client: MlflowClient, error: BaseException) -> str:
     )
 
 
-def run_gone(client: MlflowClient, run_id: str) -> str | None:
+def explain_missing_run(client: MlflowClient, run_id: str) -> str | None:
     """Says that a run is gone or deleted, and what to do; None if the store has it."""
     run = find_run(client, run_id)
     if run is None:

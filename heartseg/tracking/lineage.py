@@ -14,7 +14,7 @@ from heartseg.data.privacy import WITHHELD
 from heartseg.errors import InputError
 from heartseg.text import printable
 from heartseg.tracking import artifacts
-from heartseg.tracking.faults import nothing_at, store_errors
+from heartseg.tracking.faults import not_found_error, store_errors
 from heartseg.tracking.provenance import NONE, cached_file, find_data, git
 from heartseg.tracking.registry import POSTPROCESS_TAG, WEIGHTS_TAG
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
-STARTED_TAG = "heartseg.started_from"
+STARTED_FROM_TAG = "heartseg.started_from"
 Cases = dict[str, dict[str, list[str]]]
 """{split: {patient: [case]}}"""
 
 
 @dataclass(frozen=True)
-class Subject:
+class TrackedModel:
     """A run, and the model version that was asked for, if it was one."""
 
     run: Run
@@ -51,7 +51,7 @@ class Subject:
         return self.tags.get("eval.weights_md5")
 
 
-def find_subject(client: MlflowClient, uri: str) -> Subject:
+def find_model(client: MlflowClient, uri: str) -> TrackedModel:
     """What "models:/NAME@ALIAS", "models:/NAME/VERSION" or "runs:/ID" names.
 
     Raises:
@@ -68,21 +68,21 @@ def find_subject(client: MlflowClient, uri: str) -> Subject:
                 name, _, number = rest.rpartition("/")
                 version = client.get_model_version(name, number)
         run_id = rest.split("/")[0] if version is None else str(version.run_id)
-        subject = Subject(client.get_run(run_id), version)
+        subject = TrackedModel(client.get_run(run_id), version)
     except store_errors() as error:
-        raise nothing_at(uri, client, error) from None
+        raise not_found_error(uri, client, error) from None
     if "dvc.prepared_md5" not in subject.tags:
         raise InputError(f"{uri} was not trained by heartseg: its run tells of no prepared dataset")
     return subject
 
 
-def read_chain(client: MlflowClient, root: Path, subject: Subject) -> dict[str, Any]:
+def read_lineage(client: MlflowClient, root: Path, subject: TrackedModel) -> dict[str, Any]:
     """All that made a model, nested, as it may be shown; what is not known is None.
 
     Args:
         client: from `connect`.
         root: the repository.
-        subject: from `find_subject`.
+        subject: from `find_model`.
     """
     tags = subject.tags
     info = subject.run.info
@@ -92,7 +92,7 @@ def read_chain(client: MlflowClient, root: Path, subject: Subject) -> dict[str, 
     known = {key: None if value == NONE else value for key, value in tags.items()}
     found = {
         "model": None if subject.version is None else _model(subject.version),
-        "run": about_run(subject.run) | {"experiment": _experiment(client, info.experiment_id)},
+        "run": describe_run(subject.run) | {"experiment": _experiment(client, info.experiment_id)},
         "sweep": None
         if parent is None
         else {
@@ -103,8 +103,8 @@ def read_chain(client: MlflowClient, root: Path, subject: Subject) -> dict[str, 
         },
         "recipe": {"name": known.get("heartseg.recipe"), "values": read_recipe(client, subject)},
         "started_from": [
-            {"weights_md5": md5, "models": _names(versions_with(client, md5))}
-            for md5 in tags.get(STARTED_TAG, "").split()
+            {"weights_md5": md5, "models": _names(versions_with_weights(client, md5))}
+            for md5 in tags.get(STARTED_FROM_TAG, "").split()
         ],
         "code": {
             "commit": known.get("git.commit"),
@@ -130,7 +130,7 @@ def read_chain(client: MlflowClient, root: Path, subject: Subject) -> dict[str, 
     return printable(found)
 
 
-def read_recipe(client: MlflowClient, subject: Subject) -> dict[str, Any] | None:
+def read_recipe(client: MlflowClient, subject: TrackedModel) -> dict[str, Any] | None:
     """The recipe that the run kept."""
     text = artifacts.read_artifact(client, subject.run_id, "recipe.yaml")
     return None if text is None else yaml.safe_load(text)
@@ -139,10 +139,10 @@ def read_recipe(client: MlflowClient, subject: Subject) -> dict[str, Any] | None
 def read_cases(client: MlflowClient, root: Path, run: Run) -> Cases | None:
     """The cases as the run kept them, or from the dataset in DVC's cache."""
     cached = cached_cases(root, run.data.tags["dvc.prepared_md5"])
-    return next(itertools.chain(kept_cases(client, [run]), cached), None)
+    return next(itertools.chain(recorded_cases(client, [run]), cached), None)
 
 
-def kept_cases(client: MlflowClient, runs: Sequence[Run]) -> Iterator[Cases]:
+def recorded_cases(client: MlflowClient, runs: Sequence[Run]) -> Iterator[Cases]:
     """The lists of cases that runs keep, but those that withhold names.
 
     Names are real ones, or hashed by the key of whoever started the run.
@@ -153,7 +153,7 @@ def kept_cases(client: MlflowClient, runs: Sequence[Run]) -> Iterator[Cases]:
         if place in seen:  # a sweep keeps one list for all of its trials
             continue
         seen.add(place)
-        text = artifacts.read_record(client, run, artifacts.CASES)
+        text = artifacts.read_lineage_file(client, run, artifacts.CASES)
         if text is not None and f'"{WITHHELD}"' not in text:
             yield artifacts.read_json(text)
 
@@ -165,7 +165,7 @@ def cached_cases(root: Path, prepared_md5: str) -> Iterator[Cases]:
         yield artifacts.split_cases(cached_file(cache, prepared_md5))
 
 
-def versions_with(client: MlflowClient, weights_md5: str) -> list[ModelVersion]:
+def versions_with_weights(client: MlflowClient, weights_md5: str) -> list[ModelVersion]:
     """The model versions with these weights."""
     return list(client.search_model_versions(f"tags.`{WEIGHTS_TAG}` = '{weights_md5}'"))
 
@@ -183,7 +183,7 @@ def _model(version: ModelVersion) -> dict[str, Any]:
     }
 
 
-def about_run(run: Run) -> dict[str, Any]:
+def describe_run(run: Run) -> dict[str, Any]:
     """A run in a few words."""
     return {
         "id": run.info.run_id,

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Literal
 
 from heartseg.config.params import Tracking
 from heartseg.errors import InputError
-from heartseg.paths import write_whole
-from heartseg.tracking.client import connect, repository_root, shown_uri, tracking_uri
+from heartseg.paths import write_text
+from heartseg.tracking.client import connect, portable_uri, repository_root, tracking_uri
 from heartseg.tracking.provenance import git_tags
 from heartseg.training.run_dir import RUNS
 
@@ -35,7 +35,7 @@ class Pending:
         dataset: the dataset's name.
         results: folder of the results, relative to the repository.
         weights_md5: of the model that the results belong to.
-        store: `heartseg.tracking.client.shown_uri` of the store.
+        store: `heartseg.tracking.client.portable_uri` of the store.
         git: `heartseg.tracking.provenance.git_tags` when the stage ran.
     """
 
@@ -53,7 +53,7 @@ class Pending:
         return root / RUNS / FOLDER / f"{self.stage}-{label}.json"
 
 
-def connect_or_wait(tracking: Tracking, what: str) -> MlflowClient | None:
+def connect_or_buffer(tracking: Tracking, what: str) -> MlflowClient | None:
     """A client of the store; None if it cannot be used and `what` is to wait for it.
 
     Args:
@@ -73,17 +73,17 @@ def connect_or_wait(tracking: Tracking, what: str) -> MlflowClient | None:
         return None
 
 
-def keep(
+def add_pending(
     stage: Literal["evaluate", "register"], name: str, dataset: str, results: Path, weights_md5: str
 ) -> None:
     """Keep for `heartseg sync` what the attributes of `Pending` say."""
     root = Path.cwd()
-    store = shown_uri(tracking_uri(root), root)
+    store = portable_uri(tracking_uri(root), root)
     pending = Pending(stage, name, dataset, results.as_posix(), weights_md5, store, git_tags(root))
-    write_whole(pending.path(repository_root(root)), json.dumps(asdict(pending), indent=1))
+    write_text(pending.path(repository_root(root)), json.dumps(asdict(pending), indent=1))
 
 
-def settle(root: Path, pending: Pending) -> None:
+def remove_pending(root: Path, pending: Pending) -> None:
     """Forget what was sent."""
     pending.path(root).unlink(missing_ok=True)
 

@@ -14,7 +14,7 @@ import numpy as np
 from heartseg.errors import InputError
 from heartseg.text import printable
 from heartseg.tracking.client import connect
-from heartseg.tracking.faults import nothing_at, store_errors
+from heartseg.tracking.faults import not_found_error, store_errors
 from heartseg.tracking.registry import DESCRIPTION_LENGTH, use_store
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Pulled:
+class PulledModel:
     """A model from the registry.
 
     Attributes:
@@ -34,7 +34,7 @@ class Pulled:
     metadata: dict[str, Any]
 
 
-def pull(uri: str, model_uri: str) -> Pulled:
+def pull(uri: str, model_uri: str) -> PulledModel:
     """Fetch and load a model, on the GPU if there is one.
 
     Args:
@@ -48,8 +48,8 @@ def pull(uri: str, model_uri: str) -> Pulled:
     from heartseg.models.package import read_folder
 
     folder = Path(model_uri)
-    package = read_folder(folder) if folder.is_dir() else fetch(uri, model_uri)[0]
-    return Pulled(package.load(), package.metadata)
+    package = read_folder(folder) if folder.is_dir() else fetch_package(uri, model_uri)[0]
+    return PulledModel(package.load(), package.metadata)
 
 
 def check_uri(model_uri: str) -> None:
@@ -61,7 +61,7 @@ def check_uri(model_uri: str) -> None:
         )
 
 
-def fetch(uri: str, model_uri: str) -> tuple[Package, dict[str, Any]]:
+def fetch_package(uri: str, model_uri: str) -> tuple[Package, dict[str, Any]]:
     """Fetch a model's package, not built yet, and where it comes from.
 
     Only the description and the weights are fetched, not the exported program beside them.
@@ -88,7 +88,7 @@ def fetch(uri: str, model_uri: str) -> tuple[Package, dict[str, Any]]:
             if WEIGHTS in {Path(found.path).name for found in store.list_artifacts(None)}:
                 weights = Path(store.download_artifacts(WEIGHTS, folder)).read_bytes()
         except store_errors() as error:
-            raise nothing_at(model_uri, client, error) from None
+            raise not_found_error(model_uri, client, error) from None
         metadata = dict(facts.metadata or {})
         if not {"dataset", "recipe"} <= metadata.keys():
             raise InputError(
@@ -109,7 +109,7 @@ def fetch(uri: str, model_uri: str) -> tuple[Package, dict[str, Any]]:
     return Package(model_uri, weights, metadata), origin
 
 
-def resolve(uri: str, model_uri: str) -> tuple[str, str]:
+def resolve_alias(uri: str, model_uri: str) -> tuple[str, str]:
     """The version that "models:/NAME@ALIAS" means now in the store `uri`: that version's own URI,
     and its number or id. Another kind of URI always means the same.
 
@@ -122,7 +122,7 @@ def resolve(uri: str, model_uri: str) -> tuple[str, str]:
     try:
         version = client.get_model_version_by_alias(name, alias).version
     except store_errors() as error:
-        raise nothing_at(model_uri, client, error) from None
+        raise not_found_error(model_uri, client, error) from None
     return f"models:/{name}/{version}", str(version)
 
 
@@ -131,7 +131,7 @@ def read_card(uri: str, origin: dict[str, Any]) -> tuple[str, str]:
 
     Args:
         uri: the store.
-        origin: of `fetch`.
+        origin: of `fetch_package`.
     """
     client = connect(uri)
     found = client.search_model_versions(f"run_id = '{origin['run_id']}'")

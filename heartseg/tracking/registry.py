@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from heartseg.data.prepared import file_digest
 from heartseg.data.privacy import CaseNames
 from heartseg.text import printable
-from heartseg.tracking.artifacts import log_records
+from heartseg.tracking.artifacts import log_lineage_files
 from heartseg.tracking.client import (
     connect,
+    find_training_run,
     open_run,
-    run_of,
 )
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Promotion:
     reason: str
 
 
-def find_run(
+def find_or_create_run(
     client: MlflowClient, training: dict[str, Any], data_source: Path, names: CaseNames
 ) -> str:
     """The training's run, or one that stands for it in this store.
@@ -76,7 +76,7 @@ def find_run(
         data_source: the prepared dataset.
         names: how its cases may be shown.
     """
-    run_id = run_of(client, training)
+    run_id = find_training_run(client, training)
     if run_id is not None:
         info = client.get_run(run_id).info
         if info.status != "RUNNING" or not info.run_name.endswith(ELSEWHERE):
@@ -94,7 +94,7 @@ def find_run(
         tags=training["tags"],
     )
     if file_digest(data_source) == training["data_digest"]:
-        log_records(client, run_id, training.get("records", {}), data_source, names)
+        log_lineage_files(client, run_id, training.get("records", {}), data_source, names)
     client.set_terminated(run_id)
     return run_id
 

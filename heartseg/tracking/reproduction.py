@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from heartseg.errors import InputError
 from heartseg.text import printable
 from heartseg.tracking import artifacts
-from heartseg.tracking.lineage import Subject, read_recipe
+from heartseg.tracking.lineage import TrackedModel, read_recipe
 from heartseg.tracking.provenance import NONE, PATCH_TAG, environment, lock_digest, patch_md5
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ Packages = dict[str, tuple[str, str]]
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedTraining:
     """What a run keeps.
 
     Attributes:
@@ -47,7 +47,9 @@ class Recorded:
     threads: str
 
 
-def read_recorded(client: MlflowClient, subject: Subject, uri: str) -> Recorded:
+def read_recorded_training(
+    client: MlflowClient, subject: TrackedModel, uri: str
+) -> RecordedTraining:
     """What the run of a model keeps.
 
     Args:
@@ -80,7 +82,7 @@ def read_recorded(client: MlflowClient, subject: Subject, uri: str) -> Recorded:
     metrics = read_json(read_artifact(client, subject.run_id, "evaluation/report.json"))
     if subject.weights_md5 is None and metrics is None:
         raise InputError(f"{uri} was never evaluated: there is nothing to compare with")
-    patch = artifacts.read_record(client, subject.run, artifacts.PATCH) or ""
+    patch = artifacts.read_lineage_file(client, subject.run, artifacts.PATCH) or ""
     then, stored = tags.get(PATCH_TAG, NONE), patch_md5(patch)
     if then != stored:
         raise InputError(
@@ -89,7 +91,7 @@ def read_recorded(client: MlflowClient, subject: Subject, uri: str) -> Recorded:
             "deleted after the training, and is not run. Restore the artifact from a backup of "
             "the store"
         )
-    return Recorded(
+    return RecordedTraining(
         tags=tags,
         commit=commit,
         patch=patch,
@@ -97,12 +99,12 @@ def read_recorded(client: MlflowClient, subject: Subject, uri: str) -> Recorded:
         started_from=tags.get("heartseg.started_from", "").split(),
         weights_md5=subject.weights_md5,
         metrics=metrics,
-        packages=read_json(artifacts.read_record(client, subject.run, artifacts.ENVIRONMENT)),
+        packages=read_json(artifacts.read_lineage_file(client, subject.run, artifacts.ENVIRONMENT)),
         threads=tags["machine.threads"].split()[0],  # "2 then 8": it went on elsewhere
     )
 
 
-def differing_packages(recorded: Recorded) -> Packages:
+def differing_packages(recorded: RecordedTraining) -> Packages:
     """Packages and Python whose versions are not the recorded ones, the weightiest first."""
     then, now = recorded.packages, environment()
     if then is None:  # the run keeps the main versions only
@@ -116,7 +118,7 @@ def differing_packages(recorded: Recorded) -> Packages:
     return printable({name: pair for name, pair in pairs.items() if pair[0] != pair[1]})
 
 
-def doubts(root: Path, recorded: Recorded, packages: Packages) -> list[str]:
+def reproduction_warnings(root: Path, recorded: RecordedTraining, packages: Packages) -> list[str]:
     """What may keep the model from coming out again: other packages, changes not recorded."""
     found = []
     if recorded.tags.get("git.dirty") == "true" and not recorded.patch:

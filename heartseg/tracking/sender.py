@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from heartseg.paths import write_whole
+from heartseg.paths import write_text
 from heartseg.training.journal import JOURNAL, parse_line
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class _Reader:
 
     def _write_sent(self, epoch: int, offset: int) -> None:
         self._sent = {"run_id": self.run_id, "epoch": epoch, "offset": offset}
-        write_whole(self.run_dir / self.mark, json.dumps(self._sent))
+        write_text(self.run_dir / self.mark, json.dumps(self._sent))
 
 
 class JournalSender(_Reader):
@@ -126,7 +126,7 @@ class ArtifactSender(_Reader):
         if not folder.is_dir() or (mark.exists() and mark.read_text("utf-8") == self.run_id):
             return
         self.client.log_artifacts(self.run_id, str(folder))
-        write_whole(mark, self.run_id)
+        write_text(mark, self.run_id)
 
     def _overlay(self, entry: dict[str, Any]) -> Figure | None:
         """The figure of an epoch's sample predictions; unreadable ones are passed over."""

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from heartseg.errors import InputError, Stopped
-from heartseg.tracking.client import TRAINING_KEY, delete_runs, open_run, quiet
+from heartseg.tracking.client import TRAINING_KEY, configure_mlflow, delete_runs, open_run
 from heartseg.tracking.faults import (
     explain,
     first_line,
@@ -178,7 +178,7 @@ class RunTracker:
         *,
         system_metrics: bool = False,
     ):
-        quiet()
+        configure_mlflow()
         from mlflow import MlflowClient
 
         self.run_dir = run_dir

@@ -109,7 +109,9 @@ def _git_apply(place: Path, patch: str, *options: str) -> str:
     return done.stdout.decode(errors="replace").rstrip("\n")
 
 
-def put_data(root: Path, place: Path, tags: dict[str, str], run: Callable[[str, str], None]) -> str:
+def restore_data(
+    root: Path, place: Path, tags: dict[str, str], run: Callable[[str, str], None]
+) -> str:
     """Bring the prepared dataset of the recorded hash into a worktree.
 
     It comes from DVC's cache or remote, or is the one in the repository; otherwise it is prepared
@@ -166,7 +168,9 @@ def _missing(prepared: Path, tags: dict[str, str], reason: str) -> str:
     )
 
 
-def put_recipe(root: Path, place: Path, recipe: dict[str, Any], started_from: list[str]) -> None:
+def restore_recipe(
+    root: Path, place: Path, recipe: dict[str, Any], started_from: list[str]
+) -> None:
     """Make the recorded recipe one of the worktree's, with the weights that it starts from.
 
     It goes by a name of its own: a trial of a sweep has none in params.yaml. Recipe and file are

@@ -22,7 +22,7 @@ from heartseg.config.params import load_params
 from heartseg.data.camus.names import parse_frame
 from heartseg.models.package import Package, read_folder
 from heartseg.serving.limits import Limits
-from heartseg.tracking.pulled import Pulled
+from heartseg.tracking.pulled import PulledModel
 from tests.cases.dicom import write_dicom
 from tests.cases.layouts import (
     FIRST,
@@ -190,7 +190,7 @@ def test_predict_measures_nothing_in_mm_without_a_scale(
 
 def test_test_gives_the_same(model: Path, release: Path, tmp_path: Path) -> None:
     package = read_folder(model)
-    threshold = Pulled(package.load(), package.metadata)
+    threshold = PulledModel(package.load(), package.metadata)
     config = load_params(ROOT / "params.yaml").datasets.camus
     expected = test.measure_folder(threshold, config, release, [])
     assert len(expected) == 4 * 4

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from heartseg.cluster.stop_signal import AGREE_SECONDS, Asking, load_for_all
-from heartseg.errors import InputError, writing
+from heartseg.errors import InputError, catch_full_disk
 from heartseg.training.checkpoint import save_checkpoint
 from heartseg.training.loop import Ask
 from heartseg.training.run_dir import STOP
@@ -21,7 +21,7 @@ def test_it_stops_where_a_file_says_so(tmp_path):
 
 def test_a_file_that_could_not_be_written_ends_the_training(tmp_path):
     asking = Asking(tmp_path, rank=0, world_size=1)
-    with asking.noting_faults(), writing(tmp_path / "a"):
+    with asking.noting_faults(), catch_full_disk(tmp_path / "a"):
         raise OSError(28, "No space left on device")
     assert asking() is Ask.ABORT
     assert asking.fault.startswith(f"{tmp_path / 'a'} could not be written: No space left")

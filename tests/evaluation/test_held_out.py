@@ -16,10 +16,10 @@ from heartseg.config.params import load_params
 from heartseg.data.prepared import Sample, file_digest, write_prepared
 from heartseg.errors import InputError
 from heartseg.evaluation import held_out
-from heartseg.evaluation.held_out import HeldOut, measured_anew, predictor
+from heartseg.evaluation.held_out import HeldOut, measure_again, package_predictor
 from heartseg.tracking.client import connect
-from heartseg.tracking.evaluations import Evaluated
-from heartseg.tracking.lineage import Subject
+from heartseg.tracking.evaluations import EvaluatedModel
+from heartseg.tracking.lineage import TrackedModel
 from tests.examples import ROOT
 from tests.tracking.stores import _cold_store, _own_environment, new_run, store
 
@@ -47,17 +47,19 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(held_out, "load_predictor", lambda uri, model: predict)
 
 
-def model(uri: str, cases: dict | None = None, *, md5: str = "f" * 32, **tags: str) -> Evaluated:
+def model(
+    uri: str, cases: dict | None = None, *, md5: str = "f" * 32, **tags: str
+) -> EvaluatedModel:
     """One whose run keeps a list of cases."""
     client, run_id = connect(uri), new_run(uri)
     for name, value in {"dvc.prepared_md5": md5, **tags}.items():
         client.set_tag(run_id, name, value)
     if cases is not None:
         client.log_text(run_id, json.dumps(cases), "lineage/cases.json")
-    return Evaluated(
+    return EvaluatedModel(
         name=f"model {run_id[:4]}",
         aliases=[],
-        subject=Subject(client.get_run(run_id), None),
+        subject=TrackedModel(client.get_run(run_id), None),
         model_uri="models:/x/1",
         dataset="camus",
         recipe={},
@@ -67,11 +69,11 @@ def model(uri: str, cases: dict | None = None, *, md5: str = "f" * 32, **tags: s
     )
 
 
-def measure(uri: str, *models: Evaluated, key: str = "") -> HeldOut:
+def measure(uri: str, *models: EvaluatedModel, key: str = "") -> HeldOut:
     def shown(name: str) -> str:
         return f"id-{hashlib.sha256((key + name).encode()).hexdigest()[:12]}"
 
-    return measured_anew(models, PREPARED, connect(uri), load_params(), shown)
+    return measure_again(models, PREPARED, connect(uri), load_params(), shown)
 
 
 def patients(found: HeldOut) -> set[str]:
@@ -124,8 +126,8 @@ def package(channels: int) -> SimpleNamespace:
 def test_a_single_frame_is_no_sequence() -> None:
     stack = np.arange(1, 5, dtype=np.uint8)[:, None, None] * np.ones((4, 2, 2), np.uint8)
 
-    assert (predictor(package(4))(stack)[0] == 10).all()
-    assert (predictor(package(1))(stack)[0] == 1).all()  # the first is the one segmented
-    assert (predictor(package(3))(stack)[0] == 3).all()
+    assert (package_predictor(package(4))(stack)[0] == 10).all()
+    assert (package_predictor(package(1))(stack)[0] == 1).all()  # the first is the one segmented
+    assert (package_predictor(package(3))(stack)[0] == 3).all()
     with pytest.raises(InputError, match=r"sequences of 4 frames .* have 1"):
-        predictor(package(4))(stack[:1])
+        package_predictor(package(4))(stack[:1])

@@ -118,8 +118,8 @@ def test_card_reasons_and_titles(run_id, store):
     assert is_clean(reason)
     assert "\n" not in reason
 
-    found = evaluations.read_evaluated(client, f"runs:/{run_id}")
-    texts = [found.title, *evaluations.about(found).values(), *found.recipe.values()]
+    found = evaluations.read_evaluated_model(client, f"runs:/{run_id}")
+    texts = [found.title, *evaluations.describe_model(found).values(), *found.recipe.values()]
     assert all(is_clean(str(text)) and "\n" not in str(text) for text in texts)
 
 
@@ -237,5 +237,5 @@ def test_a_hash_that_is_an_option_of_git(store, recorded):
     connect(store).set_tag(uri.removeprefix("runs:/"), "git.commit", "--output=owned")
     with pytest.raises(InputError, match="has no commit"):
         reproduce([uri, "--yes"])
-    assert chain.find_subject(connect(store), uri).tags["git.commit"] == "--output=owned"
+    assert chain.find_model(connect(store), uri).tags["git.commit"] == "--output=owned"
     assert not Path("owned").exists()

@@ -16,7 +16,7 @@ from mlflow.tracking._tracking_service import utils
 from heartseg.errors import InputError
 from heartseg.tracking import registry
 from heartseg.tracking.checks import check_tracking
-from heartseg.tracking.client import connect, shown_uri
+from heartseg.tracking.client import connect, portable_uri
 from heartseg.tracking.moved import former_folders
 from tests.tracking.stores import new_run
 
@@ -139,6 +139,6 @@ def test_places_that_are_not_ours_stay(repository, tmp_path):
 
 def test_a_run_folder_belongs_to_the_store_that_moved_with_it(tmp_path):
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    assert shown_uri(uri, tmp_path) == "sqlite:///mlflow.db"
-    assert shown_uri("sqlite:////srv/mlflow.db", tmp_path) == "sqlite:////srv/mlflow.db"
-    assert json.dumps(shown_uri("http://a:b/c@h:1", tmp_path)) == '"http://***@h:1"'
+    assert portable_uri(uri, tmp_path) == "sqlite:///mlflow.db"
+    assert portable_uri("sqlite:////srv/mlflow.db", tmp_path) == "sqlite:////srv/mlflow.db"
+    assert json.dumps(portable_uri("http://a:b/c@h:1", tmp_path)) == '"http://***@h:1"'

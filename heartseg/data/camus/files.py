@@ -21,7 +21,7 @@ from heartseg.data.camus.names import (
 from heartseg.data.source import MOST_NAMES, enumerated, files_below
 from heartseg.datasets.camus import Camus
 from heartseg.errors import InputError
-from heartseg.text import normal
+from heartseg.text import nfc
 
 Frames = dict[tuple[str, str, str, bool], list[Path]]
 """Files by patient, view, frames ("ED", "ES" or "half_sequence"), and whether they are masks."""
@@ -43,7 +43,7 @@ def by_frame(source: Path, files: Iterable[Path], notes: list[str]) -> Frames:
     frames: Frames = defaultdict(list)
     elsewhere, other = [], [path for path in files if ending_of(path) and path not in named]
     for path, name in named.items():
-        folder = normal(path.parent.name)
+        folder = nfc(path.parent.name)
         if folder != name.patient and folder in patients:
             elsewhere.append(path)
         else:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from heartseg.datasets.camus import PHASES, VIEWS
-from heartseg.text import normal
+from heartseg.text import nfc
 
 HALF_SEQUENCE = "half_sequence"
 ENDINGS = (".nii.gz", ".nii", ".mhd", ".mha")
@@ -37,7 +37,7 @@ class FrameName:
     """An end-diastolic or end-systolic frame of a view.
 
     Attributes:
-        patient: as written, in composed letters (see `normal`).
+        patient: as written, in composed letters (see `nfc`).
         view: "2CH" or "4CH".
         phase: "ED" or "ES".
     """
@@ -52,7 +52,7 @@ class Named:
     """What the name of a CAMUS file says.
 
     Attributes:
-        patient: as written, in composed letters (see `normal`).
+        patient: as written, in composed letters (see `nfc`).
         view: "2CH" or "4CH".
         frames: "ED", "ES" or "half_sequence".
         is_mask: whether the file holds label maps.
@@ -77,7 +77,7 @@ def parse(path: Path) -> Named | None:
         path: of the file; folders above the source do not belong to it.
     """
     ending = ending_of(path)
-    match = _STEM.fullmatch(normal(path.name.removesuffix(ending))) if ending else None
+    match = _STEM.fullmatch(nfc(path.name.removesuffix(ending))) if ending else None
     if match is None:
         return None
     frames = match["frames"].upper()
@@ -93,7 +93,7 @@ def parse(path: Path) -> Named | None:
 def is_of_another_kind(path: Path) -> bool:
     """Whether a file is named as an image or label map, and has an ending that is not read."""
     pixels = path.suffix.lower() in PIXELS
-    return not (pixels or ending_of(path)) and bool(_STEM.match(normal(path.name)))
+    return not (pixels or ending_of(path)) and bool(_STEM.match(nfc(path.name)))
 
 
 def parse_frame(stem: str) -> FrameName | None:
@@ -102,7 +102,7 @@ def parse_frame(stem: str) -> FrameName | None:
     Args:
         stem: the file's name without its ending.
     """
-    match = _STEM.fullmatch(normal(stem))
+    match = _STEM.fullmatch(nfc(stem))
     if match is None or match["mask"] or match["frames"].upper() not in PHASES:
         return None
     return FrameName(match["patient"], match["view"].upper(), match["frames"].upper())

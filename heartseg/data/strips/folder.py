@@ -27,7 +27,7 @@ from heartseg.data.strips.pictures import ENDING, KINDS, list_files, recording_n
 from heartseg.data.strips.quality import FILE as QUALITY
 from heartseg.data.strips.quality import QualityLabels
 from heartseg.errors import InputError
-from heartseg.text import normal
+from heartseg.text import nfc
 
 TABLE = "recordings.csv"
 SPACINGS = ("mm_per_row", "s_per_column")
@@ -125,8 +125,8 @@ class Folder:
 def _name_of(path: Path) -> str:
     # DICOM files have any ending, and the last number of a UID, as they are named by, is none.
     known = recording_name(path.name)
-    as_is = known == normal(path.name) and not path.suffix[1:].isdigit()
-    return normal(path.stem) if as_is else known
+    as_is = known == nfc(path.name) and not path.suffix[1:].isdigit()
+    return nfc(path.stem) if as_is else known
 
 
 def read_folder(path: Path) -> Folder:
@@ -141,7 +141,7 @@ def read_folder(path: Path) -> Folder:
     other = []
     for file in list_files(path):
         if match := BESIDE.search(file.name):
-            own = normal(file.name[: match.start()])
+            own = nfc(file.name[: match.start()])
             drawn.setdefault((own, match["kind"].lower()), []).append(file)
         elif file.name.lower() in (TABLE, QUALITY) and file.name.lower() not in tables:
             tables[file.name.lower()] = file

@@ -9,7 +9,7 @@ import numpy as np
 
 from heartseg.data.images import is_hidden, read_images, read_values
 from heartseg.errors import InputError, one_line, unreadable
-from heartseg.text import normal
+from heartseg.text import nfc
 
 ENDING = re.compile(r"\.(png|tiff?|jpe?g)$", re.IGNORECASE)
 KINDS = "PNG, TIFF or JPEG"
@@ -19,7 +19,7 @@ MOST_NAMES = 5
 
 def without_ending(name: str) -> str:
     """A picture's name without its ending, which may be in any case or be absent."""
-    return normal(ENDING.sub("", name))
+    return nfc(ENDING.sub("", name))
 
 
 def recording_name(text: str) -> str:
