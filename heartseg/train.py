@@ -164,7 +164,7 @@ def _get_ready(name: str, params: Params, prepared: Path, digest: str, run_dir: 
     try:
         client = connect(uri)
         with writing_to_store(client, "the run"):
-            run_id = open_training_run(client, run_dir)
+            run_id = open_training_run(client, run_dir).run_id
             ArtifactSender(client, run_id, run_dir, recipe.dataset).send()
     except InputError as error:
         if params.tracking.offline == "fail":

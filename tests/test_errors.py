@@ -43,7 +43,7 @@ def test_the_file_that_the_error_names_is_told(path):
     ("code", "remedy"),
     [
         (errno.EACCES, "permissions"),
-        (errno.ENOSPC, "room"),
+        (errno.ENOSPC, "space"),
         (errno.EROFS, "read-only"),
         (errno.ENOTDIR, "path"),
         (errno.EIO, "disk"),

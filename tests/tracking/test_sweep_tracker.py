@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from heartseg.tracking import run as run_module
 from heartseg.tracking import sweep_tracker as module
 from heartseg.tracking.client import connect
 from heartseg.tracking.sweep_tracker import Outcome, SweepRun, SweepTracker, trial_name
@@ -166,7 +167,8 @@ def test_a_kill_after_any_write_loses_and_doubles_nothing(store, sweep, tmp_path
         with monkeypatch.context() as patch:
             for name in (*WRITES, "set_terminated"):
                 patch.setattr(MlflowClient, name, dying(getattr(MlflowClient, name)))
-            patch.setattr(module, "update_state", dying(module.update_state))
+            for user in (module, run_module):
+                patch.setattr(user, "update_state", dying(user.update_state))
             with suppress(KeyboardInterrupt):
                 session()
                 break

@@ -185,7 +185,7 @@ def test_a_failing_artifact_store_delays_overlays_only(
 
     with caplog.at_level(logging.WARNING), RunTracker(run_id, run_dir, store, "camus"):
         wait_until(lambda: len(points(store, run_id)) == 2, seconds=30)
-        wait_until(lambda: "does not take overlays" in caplog.text, seconds=30)
+        wait_until(lambda: "does not accept overlays" in caplog.text, seconds=30)
         append(run_dir, journal_line(2))
         wait_until(lambda: len(points(store, run_id)) == 3, seconds=30)
 
