@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         with catch_write_errors(options.out):
             write_text(options.out, page)
     run_id, path = evaluations.log_comparison(client, first, second, page)
-    name = printable(second.subject.run.info.run_name)
+    name = printable(second.tracked.run.info.run_name)
     print(f"in MLflow: run {name} ({run_id}), artifact {path}")
 
 
@@ -71,7 +71,7 @@ def _check(first: EvaluatedModel, second: EvaluatedModel) -> None:
             f"{first.title} classifies windows, which have no contours to compare: select both "
             "runs in `make ui` and press Compare"
         )
-    if first.model_uri == second.model_uri and first.subject.run_id == second.subject.run_id:
+    if first.model_uri == second.model_uri and first.tracked.run_id == second.tracked.run_id:
         raise InputError(f"both are the same model: {first.title}")
 
 

@@ -130,7 +130,7 @@ def measure_again(
 def _learnt_from(client: Any, own: EvaluatedModel, prepared: Path, shown: DisplayName) -> set[str]:
     """The patients that a model was trained on, by their real names or as they are shown here;
     none where that cannot be told."""
-    run = own.subject.run
+    run = own.tracked.run
     md5 = run.data.tags["dvc.prepared_md5"]
     if md5 == file_digest(prepared):
         cases = split_cases(prepared)

@@ -32,7 +32,7 @@ class EvaluatedModel:
     Attributes:
         name: "heartseg-camus version 2", "run camus-4acfbd9bb9".
         aliases: of the version, "champion" for example.
-        subject: the run and the version.
+        tracked: the run and the version.
         model_uri: of the registered version; None for a run that was not registered.
         dataset: that it segments.
         recipe: that was trained, whole; empty where the run has lost it.
@@ -43,7 +43,7 @@ class EvaluatedModel:
 
     name: str
     aliases: list[str]
-    subject: TrackedModel
+    tracked: TrackedModel
     model_uri: str | None
     dataset: str
     recipe: dict[str, Any]
@@ -67,22 +67,22 @@ def read_evaluated_model(client: MlflowClient, uri: str) -> EvaluatedModel:
     Raises:
         InputError: there is no such model.
     """
-    subject = find_model(client, uri)
-    version = subject.version
+    tracked = find_model(client, uri)
+    version = tracked.version
     if version is None:
-        found = client.search_model_versions(f"run_id = '{subject.run_id}'")
+        found = client.search_model_versions(f"run_id = '{tracked.run_id}'")
         version = max(found, key=lambda one: int(one.version)) if found else None
     files = {
-        name: artifacts.read_artifact(client, subject.run_id, f"evaluation/{name}")
+        name: artifacts.read_artifact(client, tracked.run_id, f"evaluation/{name}")
         for name in ("report.json", "cases.csv", "clinical.csv")
     }
     return EvaluatedModel(
-        name=_name(subject),
-        aliases=[] if subject.version is None else printable(list(subject.version.aliases)),
-        subject=subject,
+        name=_name(tracked),
+        aliases=[] if tracked.version is None else printable(list(tracked.version.aliases)),
+        tracked=tracked,
         model_uri=None if version is None else f"models:/{version.name}/{version.version}",
-        dataset=subject.tags["heartseg.dataset"],
-        recipe=printable(read_recipe(client, subject) or {}),
+        dataset=tracked.tags["heartseg.dataset"],
+        recipe=printable(read_recipe(client, tracked) or {}),
         metrics=printable(artifacts.read_json(files["report.json"]) or {}),
         cases=_table(files["cases.csv"]),
         clinical=_table(files["clinical.csv"]),
@@ -98,7 +98,7 @@ def check_comparable(first: EvaluatedModel, second: EvaluatedModel) -> None:
     for own in (first, second):
         if not own.metrics or own.cases.empty:
             raise InputError(f"{own.title} has no evaluation in its MLflow run. {AGAIN}")
-        version = own.subject.version
+        version = own.tracked.version
         if version is not None and any(
             version.tags.get(tag, "none") != value for tag, value in _package(own.metrics).items()
         ):
@@ -123,7 +123,7 @@ def log_comparison(
     Raises:
         InputError: the store cannot be written.
     """
-    run_id = second.subject.run_id
+    run_id = second.tracked.run_id
     names = [re.sub(r"[^A-Za-z0-9.-]+", "-", own.name) for own in (second, first)]
     path = f"{FOLDER}/{'_against_'.join(names)}.html"
     with writing_to_store(client, "the comparison"):
@@ -133,7 +133,7 @@ def log_comparison(
 
 def describe_model(own: EvaluatedModel) -> dict[str, str]:
     """What a model is, by name, for people."""
-    tags, info = own.subject.tags, own.subject.run.info
+    tags, info = own.tracked.tags, own.tracked.run.info
     dirty = " with uncommitted changes" if tags.get("git.dirty") == "true" else ""
     choices = {key: (own.metrics.get(key) or {}).get("chosen") for key in ("postprocess", "tta")}
     optimistic = own.metrics.get("selected_on_it")
@@ -144,7 +144,7 @@ def describe_model(own: EvaluatedModel) -> dict[str, str]:
         "Recipe": tags.get("heartseg.recipe", "unknown"),
         "Code": f"{tags.get('git.commit', 'unknown')}{dirty}",
         "Trained on": f"prepared dataset with MD5 {tags['dvc.prepared_md5']}",
-        "Weights": f"MD5 {own.subject.weights_md5 or 'unknown'}",
+        "Weights": f"MD5 {own.tracked.weights_md5 or 'unknown'}",
         "Post-processing": str(choices["postprocess"] or "unknown").replace("_", " "),
         "Test-time augmentation": str(choices["tta"] or "none"),
         "Evaluation data had a say in training": selected,
@@ -162,10 +162,10 @@ def _package(metrics: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _name(subject: TrackedModel) -> str:
-    if subject.version is None:
-        return f"run {printable(subject.run.info.run_name)}"
-    return f"{printable(subject.version.name)} version {subject.version.version}"
+def _name(tracked: TrackedModel) -> str:
+    if tracked.version is None:
+        return f"run {printable(tracked.run.info.run_name)}"
+    return f"{printable(tracked.version.name)} version {tracked.version.version}"
 
 
 def _table(text: str | None) -> pd.DataFrame:

@@ -68,40 +68,40 @@ def find_model(client: MlflowClient, uri: str) -> TrackedModel:
                 name, _, number = rest.rpartition("/")
                 version = client.get_model_version(name, number)
         run_id = rest.split("/")[0] if version is None else str(version.run_id)
-        subject = TrackedModel(client.get_run(run_id), version)
+        tracked = TrackedModel(client.get_run(run_id), version)
     except store_errors() as error:
         raise not_found_error(uri, client, error) from None
-    if "dvc.prepared_md5" not in subject.tags:
+    if "dvc.prepared_md5" not in tracked.tags:
         raise InputError(f"{uri} was not trained by heartseg: its run tells of no prepared dataset")
-    return subject
+    return tracked
 
 
-def read_lineage(client: MlflowClient, root: Path, subject: TrackedModel) -> dict[str, Any]:
+def read_lineage(client: MlflowClient, root: Path, tracked: TrackedModel) -> dict[str, Any]:
     """All that made a model, nested, as it may be shown; what is not known is None.
 
     Args:
         client: from `connect`.
         root: the repository.
-        subject: from `find_model`.
+        tracked: from `find_model`.
     """
-    tags = subject.tags
-    info = subject.run.info
+    tags = tracked.tags
+    info = tracked.run.info
     parent = tags.get("mlflow.parentRunId")
-    cases = read_cases(client, root, subject.run)
+    cases = read_cases(client, root, tracked.run)
     counts = None if cases is None else {split: len(found) for split, found in cases.items()}
     known = {key: None if value == NONE else value for key, value in tags.items()}
     found = {
-        "model": None if subject.version is None else _model(subject.version),
-        "run": describe_run(subject.run) | {"experiment": _experiment(client, info.experiment_id)},
+        "model": None if tracked.version is None else _model(tracked.version),
+        "run": describe_run(tracked.run) | {"experiment": _experiment(client, info.experiment_id)},
         "sweep": None
         if parent is None
         else {
             "run_id": parent,
             "name": known.get("heartseg.sweep"),
             "trial": known.get("heartseg.trial"),
-            "values": dict(subject.run.data.params),
+            "values": dict(tracked.run.data.params),
         },
-        "recipe": {"name": known.get("heartseg.recipe"), "values": read_recipe(client, subject)},
+        "recipe": {"name": known.get("heartseg.recipe"), "values": read_recipe(client, tracked)},
         "started_from": [
             {"weights_md5": md5, "models": _names(versions_with_weights(client, md5))}
             for md5 in tags.get(STARTED_FROM_TAG, "").split()
@@ -130,9 +130,9 @@ def read_lineage(client: MlflowClient, root: Path, subject: TrackedModel) -> dic
     return printable(found)
 
 
-def read_recipe(client: MlflowClient, subject: TrackedModel) -> dict[str, Any] | None:
+def read_recipe(client: MlflowClient, tracked: TrackedModel) -> dict[str, Any] | None:
     """The recipe that the run kept."""
-    text = artifacts.read_artifact(client, subject.run_id, "recipe.yaml")
+    text = artifacts.read_artifact(client, tracked.run_id, "recipe.yaml")
     return None if text is None else yaml.safe_load(text)
 
 

@@ -48,20 +48,20 @@ class RecordedTraining:
 
 
 def read_recorded_training(
-    client: MlflowClient, subject: TrackedModel, uri: str
+    client: MlflowClient, tracked: TrackedModel, uri: str
 ) -> RecordedTraining:
     """What the run of a model keeps.
 
     Args:
         client: from `connect`.
-        subject: from `find_subject`.
+        tracked: from `find_subject`.
         uri: that names it, for messages.
 
     Raises:
         InputError: not enough is recorded to make the model again, or to compare, or the patch is
             not the recorded one.
     """
-    tags = subject.tags
+    tags = tracked.tags
     commit = tags.get("git.commit", NONE)
     if commit == NONE:
         raise InputError(f"{uri} was trained outside of git: its code is not recorded")
@@ -71,22 +71,22 @@ def read_recorded_training(
             "data; run `heartseg crossval` at that commit"
         )
     if "machine.threads" not in tags:
-        raise InputError(f"run {subject.run_id} does not tell on which machine it was trained")
-    recipe = read_recipe(client, subject)
+        raise InputError(f"run {tracked.run_id} does not tell on which machine it was trained")
+    recipe = read_recipe(client, tracked)
     if recipe is None:
         raise InputError(
-            f"run {subject.run_id} has no recipe.yaml among its artifacts, or they cannot be "
+            f"run {tracked.run_id} has no recipe.yaml among its artifacts, or they cannot be "
             "reached from here: without it the model cannot be made again"
         )
     read_artifact, read_json = artifacts.read_artifact, artifacts.read_json
-    metrics = read_json(read_artifact(client, subject.run_id, "evaluation/report.json"))
-    if subject.weights_md5 is None and metrics is None:
+    metrics = read_json(read_artifact(client, tracked.run_id, "evaluation/report.json"))
+    if tracked.weights_md5 is None and metrics is None:
         raise InputError(f"{uri} was never evaluated: there is nothing to compare with")
-    patch = artifacts.read_lineage_file(client, subject.run, artifacts.PATCH) or ""
+    patch = artifacts.read_lineage_file(client, tracked.run, artifacts.PATCH) or ""
     then, stored = tags.get(PATCH_TAG, NONE), patch_md5(patch)
     if then != stored:
         raise InputError(
-            f"run {subject.run_id} was trained with uncommitted changes of MD5 {then}, but its "
+            f"run {tracked.run_id} was trained with uncommitted changes of MD5 {then}, but its "
             f"{artifacts.FOLDER}/{artifacts.PATCH} has MD5 {stored}: it was changed or "
             "deleted after the training, and is not run. Restore the artifact from a backup of "
             "the store"
@@ -97,9 +97,9 @@ def read_recorded_training(
         patch=patch,
         recipe=recipe,
         started_from=tags.get("heartseg.started_from", "").split(),
-        weights_md5=subject.weights_md5,
+        weights_md5=tracked.weights_md5,
         metrics=metrics,
-        packages=read_json(artifacts.read_lineage_file(client, subject.run, artifacts.ENVIRONMENT)),
+        packages=read_json(artifacts.read_lineage_file(client, tracked.run, artifacts.ENVIRONMENT)),
         threads=tags["machine.threads"].split()[0],  # "2 then 8": it went on elsewhere
     )
 

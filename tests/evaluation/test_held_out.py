@@ -59,7 +59,7 @@ def model(
     return EvaluatedModel(
         name=f"model {run_id[:4]}",
         aliases=[],
-        subject=TrackedModel(client.get_run(run_id), None),
+        tracked=TrackedModel(client.get_run(run_id), None),
         model_uri="models:/x/1",
         dataset="camus",
         recipe={},
