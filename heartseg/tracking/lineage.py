@@ -1,4 +1,4 @@
-"""The chain behind a model, as its run in MLflow tells it."""
+"""Lineage of a model: the code, data, packages and machine that its MLflow run records."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Cases = dict[str, dict[str, list[str]]]
 
 @dataclass(frozen=True)
 class TrackedModel:
-    """A run, and the model version that was asked for, if it was one."""
+    """A run in MLflow, with the model version if the user named one."""
 
     run: Run
     version: ModelVersion | None
@@ -45,17 +45,21 @@ class TrackedModel:
 
     @property
     def weights_md5(self) -> str | None:
-        """Of weights.safetensors; None for a run that was not evaluated."""
+        """MD5 of weights.safetensors; None for a run that was not evaluated."""
         if self.version is not None:
             return self.version.tags.get(WEIGHTS_TAG)
         return self.tags.get("eval.weights_md5")
 
 
 def find_model(client: MlflowClient, uri: str) -> TrackedModel:
-    """What "models:/NAME@ALIAS", "models:/NAME/VERSION" or "runs:/ID" names.
+    """Find the run, and the model version if there is one, of a URI.
+
+    Args:
+        client: Client from `connect`.
+        uri: "models:/NAME@ALIAS", "models:/NAME/VERSION" or "runs:/ID".
 
     Raises:
-        InputError: there is no such thing, or heartseg did not make it.
+        InputError: If it does not exist or was not trained by heartseg.
     """
     kind, _, rest = uri.partition(":/")
     version = None
@@ -72,17 +76,20 @@ def find_model(client: MlflowClient, uri: str) -> TrackedModel:
     except store_errors() as error:
         raise not_found_error(uri, client, error) from None
     if "dvc.prepared_md5" not in tracked.tags:
-        raise InputError(f"{uri} was not trained by heartseg: its run tells of no prepared dataset")
+        raise InputError(f"{uri} was not trained by heartseg: its run has no prepared dataset")
     return tracked
 
 
 def read_lineage(client: MlflowClient, root: Path, tracked: TrackedModel) -> dict[str, Any]:
-    """All that made a model, nested, as it may be shown; what is not known is None.
+    """Return the lineage of a model.
 
     Args:
-        client: from `connect`.
-        root: the repository.
-        tracked: from `find_model`.
+        client: Client from `connect`.
+        root: Root of the repository.
+        tracked: Run and version from `find_model`.
+
+    Returns:
+        Nested, JSON-serialisable and printable values; None for values that are not recorded.
     """
     tags = tracked.tags
     info = tracked.run.info
@@ -131,26 +138,26 @@ def read_lineage(client: MlflowClient, root: Path, tracked: TrackedModel) -> dic
 
 
 def read_recipe(client: MlflowClient, tracked: TrackedModel) -> dict[str, Any] | None:
-    """The recipe that the run kept."""
+    """Read the recipe among the run's artifacts; None if it does not exist."""
     text = artifacts.read_artifact(client, tracked.run_id, "recipe.yaml")
     return None if text is None else yaml.safe_load(text)
 
 
 def read_cases(client: MlflowClient, root: Path, run: Run) -> Cases | None:
-    """The cases as the run kept them, or from the dataset in DVC's cache."""
+    """Read the cases of each split from the run, or else from the dataset in DVC's cache."""
     cached = cached_cases(root, run.data.tags["dvc.prepared_md5"])
     return next(itertools.chain(recorded_cases(client, [run]), cached), None)
 
 
 def recorded_cases(client: MlflowClient, runs: Sequence[Run]) -> Iterator[Cases]:
-    """The lists of cases that runs keep, but those that withhold names.
+    """Yield the lists of cases among the artifacts of runs, except lists with withheld names.
 
-    Names are real ones, or hashed by the key of whoever started the run.
+    The names are the real ones, or hashes with the key of the person who started the run.
     """
     seen: set[str] = set()
     for run in runs:
         place = run.data.tags.get("mlflow.parentRunId", run.info.run_id)
-        if place in seen:  # a sweep keeps one list for all of its trials
+        if place in seen:  # all trials of a sweep share one list
             continue
         seen.add(place)
         text = artifacts.read_lineage_file(client, run, artifacts.CASES)
@@ -159,14 +166,14 @@ def recorded_cases(client: MlflowClient, runs: Sequence[Run]) -> Iterator[Cases]
 
 
 def cached_cases(root: Path, prepared_md5: str) -> Iterator[Cases]:
-    """The list of cases, by real names, of a prepared dataset; none where DVC's cache lacks it."""
+    """Yield the cases of a prepared dataset, by real names, if DVC's cache has it."""
     cache = find_data(root, prepared_md5)
     if cache is not None:
         yield artifacts.split_cases(cached_file(cache, prepared_md5))
 
 
 def versions_with_weights(client: MlflowClient, weights_md5: str) -> list[ModelVersion]:
-    """The model versions with these weights."""
+    """Return the model versions with these weights."""
     return list(client.search_model_versions(f"tags.`{WEIGHTS_TAG}` = '{weights_md5}'"))
 
 
@@ -184,7 +191,7 @@ def _model(version: ModelVersion) -> dict[str, Any]:
 
 
 def describe_run(run: Run) -> dict[str, Any]:
-    """A run in a few words."""
+    """Return id, name, status, start (ms since 1970), user and deletion of a run."""
     return {
         "id": run.info.run_id,
         "name": run.info.run_name,
@@ -204,7 +211,7 @@ def _below(values: dict[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def is_cached(root: Path, md5: str | None) -> bool | None:
-    """Whether DVC's cache has the object; None where no hash is known."""
+    """Return whether DVC's cache has an object; None if its hash is not known."""
     return None if md5 is None else find_data(root, md5) is not None
 
 
