@@ -169,7 +169,7 @@ def test_a_run_and_a_dataset_that_is_not_here(here: Path) -> None:
     shutil.rmtree(here / "data")
     compare.main([f"runs:/{run_of(here, 1)}", f"runs:/{run_of(here, 2)}", "--out", "it.html"])
     page = (here / "it.html").read_text(encoding="utf-8")
-    assert "No pictures: data/prepared/camus.parquet is not here" in page
+    assert "No pictures: data/prepared/camus.parquet does not exist" in page
     assert "p2_2CH_ED" not in page
 
 
@@ -189,7 +189,7 @@ def test_other_data_are_refused_unless_both_are_measured_again(
     page = (here / "it.html").read_text(encoding="utf-8")
     # p0 and p1 are held out here, but both models were trained on them
     assert "4 images of 1 patients" in page
-    assert "2 patients left out, on whom one of the two was trained" in page
+    assert "2 patients left out" in page
     wanted = measure(prepared, 2).cases.query("patient == 'p2' and structure != 'LVepi'")
     assert f"{wanted['dice'].mean():.4f} (B)" in capsys.readouterr().out
     shutil.rmtree(here / "data")

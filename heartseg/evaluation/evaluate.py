@@ -31,16 +31,16 @@ if TYPE_CHECKING:
 
 
 def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> None:
-    """Measure the model in `results`/model and leave tables, metrics and figures beside it.
+    """Evaluate the model in `results`/model and write tables, metrics and figures to `results`.
 
     Args:
-        name: of the recipe, or of the sweep's trial, that is to have trained it.
-        dataset: that it segments.
-        results: folder.
-        params: params.yaml.
+        name: Name of the recipe, or of the sweep's trial, that must have trained the model.
+        dataset: Name of the dataset.
+        results: Folder of the results.
+        params: Content of params.yaml.
 
     Raises:
-        InputError: there is no such model, or it was trained on other data.
+        InputError: If the model does not exist, or was trained by another recipe or on other data.
     """
     prepared = prepared_path(dataset)
     model_folder = results / MODEL
@@ -70,14 +70,15 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
         )
     if training["data_digest"] != digest:
         raise InputError(
-            f"{prepared} is not what {model_folder} was trained on, so held-out patients "
-            f"may have been trained on; run `heartseg train {name}` first"
+            f"{prepared} is not the dataset that {model_folder} was trained on, so its training "
+            f"patients may be among the held-out ones; run `heartseg train {name}` first"
         )
-    # A store that is down is told before the work.
+    # Connect first, so that an unreachable store is reported before the long computation.
     client = connect_or_buffer(params.tracking, f"the evaluation in {results}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     predict = predictor(model.to(device), recipe.model.in_channels, device)
-    decided = training.get("decided")  # an ensemble has learnt from the validation patients
+    # An ensemble was trained on the validation patients, so its selection is in training.json.
+    decided = training.get("decided")
     if decided is None:
         pairs = prediction_pairs(model, dataset, predict, read_prepared(prepared, "val"))
         decided = select_postprocessing(params.evaluate, dataset, pairs)
@@ -133,19 +134,19 @@ def send_evaluation(
     results: Path,
     names: CaseNames,
 ) -> None:
-    """Add the evaluation that lies in `results` to the training's run.
+    """Add the evaluation in `results` to the training's MLflow run.
 
     Args:
-        client: from `heartseg.tracking.client.connect`.
-        dataset: that the model segments.
-        training: training.json.
-        report: report.json.
-        git: `git_tags` of the evaluation.
-        results: folder, as `evaluate_model` leaves it.
-        names: how the cases may be shown.
+        client: Client from `heartseg.tracking.client.connect`.
+        dataset: Name of the dataset.
+        training: Content of training.json.
+        report: Content of report.json.
+        git: Tags from `heartseg.tracking.provenance.git_tags` at the time of the evaluation.
+        results: Folder that `evaluate_model` has written.
+        names: Conversion of names of cases and patients into the names that may be shown.
 
     Raises:
-        InputError: the store does not answer.
+        InputError: If the store does not answer.
     """
     from heartseg.evaluation.summary import headline
     from heartseg.tracking.client import find_training_run, log_evaluation
@@ -171,7 +172,15 @@ def send_evaluation(
 
 
 def held_out_rows(prepared: Path, wanted: str) -> tuple[str, pd.DataFrame]:
-    """The split evaluated and its rows; val where test is empty."""
+    """Return the split to evaluate and its rows.
+
+    Args:
+        prepared: Parquet file of the prepared dataset.
+        wanted: Name of the split. If it is empty, "val" is used instead.
+
+    Raises:
+        InputError: If both splits are empty.
+    """
     for split in dict.fromkeys((wanted, "val")):
         rows = read_prepared(prepared, split)
         if len(rows):
@@ -182,9 +191,13 @@ def held_out_rows(prepared: Path, wanted: str) -> tuple[str, pd.DataFrame]:
 
 
 def predictor(model: PackagedModel, channels: int, device: torch.device) -> Predict:
-    """A function from a uint8 image (C, H, W) to its label map and its class probabilities.
+    """Return a function from a uint8 image (C, H, W) to its label map and class probabilities.
 
-    C is 1, repeated for a network of several channels, or `channels`.
+    Args:
+        model: Model on the device.
+        channels: Number of input channels of its network. C is `channels`, or 1 to repeat the
+            image in all channels.
+        device: Device of the model.
     """
     import torch
 
@@ -225,7 +238,7 @@ def prediction_pairs(
 
 
 def summarise(measured: MeasuredCases, dataset: str, params: Params) -> dict[str, Any]:
-    """What report.json says of the cases."""
+    """Compute the part of report.json about the cases."""
     from heartseg.evaluation.summary import (
         json_safe,
         summarise_camus,
@@ -236,23 +249,23 @@ def summarise(measured: MeasuredCases, dataset: str, params: Params) -> dict[str
     from heartseg.metrics.uncertainty import summarise_uncertainty
 
     cases = measured.cases
-    doubt = {
+    certainty = {
         "uncertainty": json_safe(summarise_uncertainty(uncertainty_and_dice(cases, dataset))),
         "calibration": json_safe(measured.calibration.summary()),
     }
     if not DATASETS[dataset].apical:
-        return summarise_mmode(cases, measured.clinical, params.evaluate) | doubt
+        return summarise_mmode(cases, measured.clinical, params.evaluate) | certainty
     plausibility = json_safe(summarise_plausibility(cases, params.evaluate))
     plausibility["volumes"] = summarise_volumes(measured.clinical)
-    of_masks = summarise_camus(cases, measured.clinical, params.evaluate)
-    return of_masks | {"plausibility": plausibility} | doubt
+    summary = summarise_camus(cases, measured.clinical, params.evaluate)
+    return summary | {"plausibility": plausibility} | certainty
 
 
 # --- writing ------------------------------------------------------------------------------
 
 
 def _write_figures(folder: Path, figures: dict[str, Figure]) -> None:
-    """Replace the folder, so that no figure of an earlier model stays behind."""
+    """Replace the folder, so that it has no figure of an earlier model."""
     from heartseg.report.figures import save
 
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")

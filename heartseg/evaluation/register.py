@@ -14,16 +14,16 @@ from heartseg.paths import MODEL, prepared_path, write_text
 
 
 def register_model(name: str, dataset: str, results: Path, params: Params) -> None:
-    """Package and register the model in `results`/model by the metrics beside it.
+    """Package and register the model in `results`/model, and promote it by its metrics.
 
     Args:
-        name: of the recipe, or of the sweep's trial, that is to have trained it.
-        dataset: that it segments.
-        results: folder; registered.json and model_card.md are left there.
-        params: params.yaml.
+        name: Name of the recipe, or of the sweep's trial, that must have trained the model.
+        dataset: Name of the dataset.
+        results: Folder of the results. registered.json and model_card.md are written to it.
+        params: Content of params.yaml.
 
     Raises:
-        InputError: model and metrics are missing or do not belong together.
+        InputError: If the model or its metrics are missing or do not belong together.
     """
     model_folder = results / MODEL
     gate = params.register_.of(dataset)
@@ -61,7 +61,7 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
     weights_md5 = file_digest(model_folder / WEIGHTS)
     if report["weights_md5"] != weights_md5:
         raise InputError(
-            f"{path} measures another model than {model_folder} holds; "
+            f"{path} is the evaluation of another model than the one in {model_folder}; "
             f"run `heartseg evaluate {name}` first"
         )
     missed = registry.missed_floors(numbers, gate.floor)
@@ -128,7 +128,7 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
                 f"this model is version {found.version} of {registered_name} already, but {gone}"
             )
         run_id, model_uri, version = str(found.run_id), str(found.source), str(found.version)
-        for key, text in tags.items():  # the evaluation may be another one than then
+        for key, text in tags.items():  # the model may have been evaluated again
             client.set_model_version_tag(registered_name, version, key, text)
     promotion = registry.promote(client, registered_name, version, gate.mode)
 
@@ -158,4 +158,4 @@ def _read_report(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; evaluate the model first") from None
     except ValueError as error:
-        raise InputError(f"{path} is no JSON ({error}); evaluate the model again") from None
+        raise InputError(f"{path} is not valid JSON ({error}); evaluate it again") from None

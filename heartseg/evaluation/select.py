@@ -57,10 +57,10 @@ def select_postprocessing(
         tta = {"chosen": "views" if better else "none", "chosen_on": of, "val_dice": found}
     postprocess = _given(wanted)
     if wanted == "auto" and known:
-        found = dice[tta["chosen"]]
-        better = found["largest_component"] > found["none"]
+        by_process = dice[tta["chosen"]]
+        better = by_process["largest_component"] > by_process["none"]
         chosen = "largest_component" if better else "none"
-        postprocess = {"chosen": chosen, "chosen_on": of, "val_dice": found}
+        postprocess = {"chosen": chosen, "chosen_on": of, "val_dice": by_process}
     return {"tta": tta, "postprocess": postprocess}
 
 

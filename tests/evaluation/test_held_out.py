@@ -1,4 +1,4 @@
-"""Which held-out patients count when two models are measured anew; stacks of frames."""
+"""Which held-out patients count when two models are measured again; stacks of frames."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_names_by_this_key_count_and_those_by_another_are_told(store: str) -> No
 
     assert patients(measure(store, mine, mine, key="mine")) == {"b", "c"}
     found = measure(store, mine, hers, key="mine")
-    assert f"which patients {hers.title} was trained on is not known" in found.about
+    assert f"the training patients of {hers.title} are not known" in found.about
     assert f"which patients {mine.title}" not in found.about
 
 
