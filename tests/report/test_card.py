@@ -178,7 +178,7 @@ def test_certainty_section():
         "views": 5,
     }
     text = card("camus", CAMUS_METRICS | doubt)
-    assert rows(text)["label told"] == ["0.0213"]
+    assert rows(text)["predicted label"] == ["0.0213"]
     assert (rows(text)["LV"][0], rows(text)["LA"]) == ("0.0104", ["–"])  # the last table's
     assert "12345 pixels" in text
     assert "correlation with the case's mean Dice (Spearman, -1 to 1" in text
