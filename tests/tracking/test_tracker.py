@@ -189,7 +189,7 @@ def test_a_failing_artifact_store_delays_overlays_only(
         append(run_dir, journal_line(2))
         wait_until(lambda: len(points(store, run_id)) == 3, seconds=30)
 
-    assert "has all points" in caplog.text
+    assert "has all metrics" in caplog.text
     assert connect(store).get_run(run_id).info.status == "FINISHED"
     assert read_state(run_dir)["sent"] is False
 
