@@ -143,13 +143,13 @@ def _run_stage(place: Path, stage: str, *arguments: str, **extra: str) -> None:
 def _judge(root: Path, place: Path, recorded: RecordedTraining, packages: Packages) -> Verdict:
     """Compare the model and the metrics in the worktree with the recorded ones."""
     from heartseg.data.prepared import file_digest
-    from heartseg.models.trained import TRAINING, WEIGHTS
+    from heartseg.models.trained import WEIGHTS, read_training
     from heartseg.report import verdict
     from heartseg.tracking.provenance import check_out
 
     dataset = recorded.recipe["dataset"]
     folder = place / model_dir(dataset)
-    training = json.loads((folder / TRAINING).read_text(encoding="utf-8"))
+    training = read_training(folder)
     metrics = json.loads((place / results_dir(dataset) / "report.json").read_text("utf-8"))
     wanted, then = recorded.weights_md5, place / "recorded.safetensors"
     identical = None if wanted is None else file_digest(folder / WEIGHTS) == wanted
@@ -164,7 +164,7 @@ def _judge(root: Path, place: Path, recorded: RecordedTraining, packages: Packag
         metrics_identical=None if changed is None else not changed,
         weights_difference=difference,
         metrics=changed or [],
-        causes=verdict.likely_causes(recorded.tags, training["tags"], packages),
+        causes=verdict.likely_causes(recorded.tags, training.tags, packages),
     )
 
 

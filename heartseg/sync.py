@@ -61,15 +61,16 @@ def _belongs(what: str, its: str, uri: str) -> bool:
 def _send(client: Any, root: Path, pending: Pending) -> None:
     from heartseg.evaluation.evaluate import send_evaluation
     from heartseg.evaluation.register import register_model
-    from heartseg.models.trained import TRAINING
+    from heartseg.models.trained import read_training
 
     params, results = load_params(), Path(pending.results)
-    training, report = _read(results / MODEL / TRAINING), _read(results / "report.json")
+    report = _read(results / "report.json")
     what = f"{pending.stage} of {pending.results}"
     if report.get("weights_md5") != pending.weights_md5:
         print(f"{what}: the results there are of another model now; nothing was sent")
     elif pending.stage == "evaluate":
         names = case_names(params.privacy, prepared_path(pending.dataset))
+        training = read_training(results / MODEL)
         send_evaluation(client, pending.dataset, training, report, pending.git, results, names)
         print(f"{what}: is in MLflow")
     else:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -39,6 +39,7 @@ from heartseg.training.run_dir import (
 
 if TYPE_CHECKING:
     from heartseg.data.resident import Resident
+    from heartseg.models.trained import TrainingRecord
     from heartseg.tracking.tracker import RunTracker
 
 
@@ -103,7 +104,7 @@ class Ready:
     """All that a training needs.
 
     Attributes:
-        training: what training.json will hold, but for the epoch and the MLflow run.
+        training: Record of the training, without epoch and MLflow run.
     """
 
     recipe: Recipe
@@ -111,12 +112,13 @@ class Ready:
     data: dict[str, Resident]
     run_dir: Path
     tracker: RunTracker
-    training: dict[str, Any]
+    training: TrainingRecord
 
 
 def _get_ready(name: str, params: Params, prepared: Path, digest: str, run_dir: Path) -> Ready:
     """Load the images, and start the MLflow run or continue it."""
     from heartseg.data.resident import load_resident
+    from heartseg.models.trained import TrainingRecord
     from heartseg.tracking.artifacts import collect_lineage_files, write_lineage_files
     from heartseg.tracking.client import TRAINING_KEY, connect, portable_uri, tracking_uri
     from heartseg.tracking.faults import store_errors, writing_to_store
@@ -179,15 +181,15 @@ def _get_ready(name: str, params: Params, prepared: Path, digest: str, run_dir: 
         raise
     monitored = params.tracking.system_metrics
     tracker = RunTracker(run_id, run_dir, uri, recipe.dataset, system_metrics=monitored)
-    training = {
-        "recipe_name": name,
-        "recipe": recipe.model_dump(mode="json"),
-        "data_digest": digest,
-        "tracking_uri": shown,
-        "experiment": opening["experiment"],
-        "tags": tags,
-        "records": records,
-    }
+    training = TrainingRecord(
+        recipe_name=name,
+        recipe=recipe.model_dump(mode="json"),
+        data_digest=digest,
+        tracking_uri=shown,
+        experiment=opening["experiment"],
+        tags=tags,
+        records=records,
+    )
     return Ready(recipe, params.train, data, run_dir, tracker, training)
 
 
@@ -200,14 +202,15 @@ def _train(ready: Ready, train: Callable[[Recipe, Train, dict[str, Resident], Pa
     from heartseg.training.machine import machine_tags
 
     recipe, run_dir = ready.recipe, ready.run_dir
-    name = ready.training["recipe_name"]
+    name = ready.training.recipe_name
     with ready.tracker, Display(run_dir, name, recipe.epochs):
         checkpoint = train(recipe, ready.how, ready.data, run_dir)
     epoch, weights = selected_weights(load_checkpoint(checkpoint))
     write_history(run_dir, results_dir(recipe.dataset) / "history.csv")
     run_id = read_state(run_dir).get("mlflow_run_id")  # a buffered one may have got its own by now
-    tags = ready.training["tags"] | machine_tags(run_dir)
-    training = ready.training | {"mlflow_run_id": run_id, "tags": tags, "epoch": epoch}
+    tags = ready.training.tags | machine_tags(run_dir)
+    about = {"mlflow_run_id": run_id, "tags": tags, "epoch": epoch}
+    training = ready.training.model_copy(update=about)
     save_trained(model_dir(recipe.dataset), weights, training)
     # Not finished while points wait for the server: the same command then sends them.
     update_state(run_dir, finished=ready.tracker.arrived)

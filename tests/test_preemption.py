@@ -25,7 +25,7 @@ from tests.tracking.stores import Server, _cold_store, _own_environment
 
 __all__ = ["_cold_store", "_own_environment"]
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(600)]
 
 EPOCHS = 6
 COMMAND = [sys.executable, "-m", "heartseg.train", "camus", "--in-process"]

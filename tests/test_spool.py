@@ -20,7 +20,7 @@ from tests.tracking.stores import Server, _cold_store, _own_environment, store
 
 __all__ = ["_cold_store", "_own_environment", "store"]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.chaos]
 
 RESULTS = Path("results/camus")
 

@@ -197,6 +197,7 @@ def test_an_interruption_and_three_kills_lose_and_repeat_nothing(repository):
     assert len(study(repository)) == TRIALS
 
 
+@pytest.mark.chaos
 def test_the_death_of_the_gcs_closes_all_runs(repository):
     driver = start(repository)
     wait_until(driver, lambda: in_the_midst_of_an_epoch(repository))

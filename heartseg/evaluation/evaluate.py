@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from heartseg.evaluation.cases import MeasuredCases, Predict
     from heartseg.evaluation.select import PredictionPairs
     from heartseg.models.inference import PackagedModel
+    from heartseg.models.trained import TrainingRecord
     from heartseg.models.tta import Tta
 
 
@@ -63,12 +64,12 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
 
     model, recipe, training = load_trained(model_folder)
     digest = file_digest(prepared)
-    if training["recipe_name"] != name:
+    if training.recipe_name != name:
         raise InputError(
-            f"{model_folder} was trained by recipe {training['recipe_name']}, not {name}; "
+            f"{model_folder} was trained by recipe {training.recipe_name}, not {name}; "
             f"run `heartseg train {name}` first"
         )
-    if training["data_digest"] != digest:
+    if training.data_digest != digest:
         raise InputError(
             f"{prepared} is not the dataset that {model_folder} was trained on, so its training "
             f"patients may be among the held-out ones; run `heartseg train {name}` first"
@@ -78,7 +79,7 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     predict = predictor(model.to(device), recipe.model.in_channels, device)
     # An ensemble was trained on the validation patients, so its selection is in training.json.
-    decided = training.get("decided")
+    decided = training.decided
     if decided is None:
         pairs = prediction_pairs(model, dataset, predict, read_prepared(prepared, "val"))
         decided = select_postprocessing(params.evaluate, dataset, pairs)
@@ -99,13 +100,13 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
         figures |= charts(measured, dataset, split)
     if (history := results / "history.csv").exists():
         figures["training_curves"] = training_curves(pd.read_csv(history))
-    selected = recipe.select == "best" or recipe.early_stopping > 0 or "sweep" in training
+    selected = recipe.select == "best" or recipe.early_stopping > 0 or training.sweep is not None
     selected |= any(choice["chosen_on"] == "val" for choice in decided.values())
     report = {
         "evaluated_on": split,
         "selected_on_it": split == "val" and selected,
         **decided,
-        "networks": training.get("members", 1),
+        "networks": training.members,
         "views": len(model.views),
         "data_digest": digest,
         "weights_md5": file_digest(model_folder / WEIGHTS),
@@ -128,7 +129,7 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
 def send_evaluation(
     client: Any,
     dataset: str,
-    training: dict[str, Any],
+    training: TrainingRecord,
     report: dict[str, Any],
     git: dict[str, str],
     results: Path,
@@ -139,7 +140,7 @@ def send_evaluation(
     Args:
         client: Client from `heartseg.tracking.client.connect`.
         dataset: Name of the dataset.
-        training: Content of training.json.
+        training: Record of the training.
         report: Content of report.json.
         git: Tags from `heartseg.tracking.provenance.git_tags` at the time of the evaluation.
         results: Folder that `evaluate_model` has written.

@@ -49,9 +49,9 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
             f"register.{dataset}.metric in params.yaml"
         )
     model, recipe, training = load_trained(model_folder)
-    if training["recipe_name"] != name:
+    if training.recipe_name != name:
         raise InputError(
-            f"{model_folder} was trained by recipe {training['recipe_name']}, not {name}; "
+            f"{model_folder} was trained by recipe {training.recipe_name}, not {name}; "
             f"train and evaluate {name} first"
         )
     postprocess, tta = (report[choice]["chosen"] for choice in ("postprocess", "tta"))
@@ -80,14 +80,14 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
     }
     if client is None:
         add_pending("register", name, dataset, results, weights_md5)
-        card = model_card(training["recipe"], report, training, facts, registered)
+        card = model_card(training.recipe, report, training, facts, registered)
         write_text(results / "model_card.md", card)
         write_text(results / "registered.json", json.dumps(registered, indent=1) + "\n")
         return
     registry.use_store(tracking_uri(Path.cwd()))
     tags = {
         registry.WEIGHTS_TAG: weights_md5,
-        registry.TRAINING_TAG: training["mlflow_run_id"] or "buffered",
+        registry.TRAINING_TAG: training.mlflow_run_id or "buffered",
         registry.POSTPROCESS_TAG: postprocess,
         registry.TTA_TAG: tta,
         registry.FORMAT_TAG: registry.FORMAT,
@@ -99,7 +99,7 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
         "heartseg.dataset": dataset,
         "heartseg.recipe": name,
     }
-    if "sweep" in training and report["selected_on_it"]:
+    if training.sweep is not None and report["selected_on_it"]:
         tags[registry.SWEPT_TAG] = "true"
 
     found = registry.find_version(client, registered_name, tags)
@@ -114,10 +114,10 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
             run_id=run_id,
             metadata={
                 "dataset": dataset,
-                "recipe": training["recipe"],
+                "recipe": training.recipe,
                 "postprocess": postprocess,
                 "tta": tta,
-                "networks": training.get("members", 1),
+                "networks": training.members,
             },
         ).model_uri
         version = registry.register_version(client, registered_name, run_id, model_uri, tags)
@@ -139,7 +139,7 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
         "run_id": run_id,
         "model_uri": model_uri,
     }
-    card = model_card(training["recipe"], report, training, facts, registered)
+    card = model_card(training.recipe, report, training, facts, registered)
     card_path = results / "model_card.md"
     write_text(card_path, card)
     client.update_model_version(registered_name, version, card[: registry.DESCRIPTION_LENGTH])

@@ -41,7 +41,7 @@ def judge_folds(job: Job, rows: pd.DataFrame) -> dict[str, Any]:
         model, _, training = load_trained(job.fold_dir(fold) / MODEL)
         frames = rows[rows["patient"].isin(job.patients(fold))]
         members.append((model.to(device), predictor(model, channels, device), frames))
-        facts.append({key: training[key] for key in ("fold", "epoch", "mlflow_run_id")})
+        facts.append(training.model_dump(include={"fold", "epoch", "mlflow_run_id"}))
 
     def pairs(tta: Tta) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for model, predict, frames in members:
@@ -111,24 +111,33 @@ def register_ensemble(job: Job, decided: dict[str, Any]) -> None:
     """Save the folds' networks as one model, evaluate it on the held-out patients, register it."""
     from safetensors.torch import load_file
 
-    from heartseg.models.trained import TRAINING, WEIGHTS, save_ensemble
+    from heartseg.models.trained import (
+        WEIGHTS,
+        FoldOrigin,
+        TrainingRecord,
+        read_training,
+        save_ensemble,
+    )
     from heartseg.tracking.faults import without_password
 
     folders = [job.fold_dir(fold) / MODEL for fold in range(job.folds)]
-    trainings = [json.loads((f / TRAINING).read_text(encoding="utf-8")) for f in folders]
+    trainings = [read_training(folder) for folder in folders]
     name = f"{job.name}/{job.folds}folds"
-    training = {
-        "recipe_name": name,
-        "recipe": job.recipe.model_dump(mode="json"),
-        "data_digest": job.digest,
-        "tracking_uri": without_password(job.uri),
-        "experiment": job.experiment,
-        "mlflow_run_id": job.run_id,
-        "tags": job.tags | {"heartseg.recipe": name},
-        "epoch": ", ".join(str(own["epoch"]) for own in trainings),
-        "folds": [{k: own[k] for k in ("fold", "epoch", "mlflow_run_id")} for own in trainings],
-        "decided": decided,
-    }
+    training = TrainingRecord(
+        recipe_name=name,
+        recipe=job.recipe.model_dump(mode="json"),
+        data_digest=job.digest,
+        tracking_uri=without_password(job.uri),
+        experiment=job.experiment,
+        mlflow_run_id=job.run_id,
+        tags=job.tags | {"heartseg.recipe": name},
+        epoch=", ".join(str(own.epoch) for own in trainings),
+        folds=[
+            FoldOrigin.model_validate(own.model_dump(include={"fold", "epoch", "mlflow_run_id"}))
+            for own in trainings
+        ],
+        decided=decided,
+    )
     save_ensemble(job.results / MODEL, [load_file(f / WEIGHTS) for f in folders], training)
     evaluate_model(name, job.dataset, job.results, job.params)
     register_model(name, job.dataset, job.results, job.params)

@@ -52,7 +52,7 @@ def train_folds(job: Job, *, in_process: bool) -> None:
 
 def _train_fold(job: Job, fold: int, images: Resident, train: TrainFold) -> None:
     """Train on the other folds and leave the network in the fold's folder."""
-    from heartseg.models.trained import save_trained
+    from heartseg.models.trained import TrainingRecord, save_trained
     from heartseg.tracking.tracker import RunTracker
     from heartseg.training.checkpoint import load_checkpoint, selected_weights
     from heartseg.training.display import Display
@@ -72,8 +72,15 @@ def _train_fold(job: Job, fold: int, images: Resident, train: TrainFold) -> None
     with stopped_by_signals(folder), tracker, display:
         checkpoint = train(job.recipe, params.train, data, folder)
     epoch, weights = selected_weights(load_checkpoint(checkpoint))
-    recipe = job.recipe.model_dump(mode="json")
-    training = {"recipe": recipe, "fold": fold, "epoch": epoch, "mlflow_run_id": run_id}
+    training = TrainingRecord(
+        recipe_name=job.name,
+        recipe=job.recipe.model_dump(mode="json"),
+        data_digest=job.digest,
+        experiment=job.experiment,
+        mlflow_run_id=run_id,
+        epoch=epoch,
+        fold=fold,
+    )
     save_trained(folder / MODEL, weights, training)
     # Not finished while points wait for the server: the same command then sends them.
     update_state(folder, finished=tracker.arrived)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Collection, Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors.torch import load_file, save
 
 from heartseg.config.recipe import Recipe
@@ -25,13 +24,62 @@ MEMBER = "networks."
 """Beginning of the names of an ensemble's weights; the member's number follows."""
 
 
-def save_trained(folder: Path, weights: dict[str, torch.Tensor], training: dict[str, Any]) -> None:
+class FoldOrigin(BaseModel):
+    """The training of one fold of a cross-validation."""
+
+    fold: int
+    epoch: int
+    mlflow_run_id: str
+
+
+class SweepOrigin(BaseModel):
+    """The sweep that found a model, and the values of its trial."""
+
+    run_id: str
+    trial: int
+    values: dict[str, Any]
+
+
+class TrainingRecord(BaseModel):
+    """training.json: how a model was trained, from which data, and by which code."""
+
+    model_config = ConfigDict(frozen=True)
+
+    recipe_name: str
+    """Name of the recipe, or of a sweep's trial or a cross-validation."""
+    recipe: dict[str, Any]
+    """The whole recipe, as `Recipe.model_dump(mode="json")` returns it."""
+    data_digest: str
+    """MD5 of the prepared dataset."""
+    tracking_uri: str = ""
+    experiment: str
+    """MLflow experiment."""
+    mlflow_run_id: str | None = None
+    """Run of the training; None if the MLflow server was not available."""
+    tags: dict[str, str] = {}
+    """Tags of the run, with the provenance (git.*, dvc.*)."""
+    records: dict[str, str] = {}
+    """Files that the run keeps, such as the patch of uncommitted changes."""
+    epoch: int | str = 0
+    """Epoch of the weights; for an ensemble, those of its members."""
+    fold: int | None = None
+    """Number of the fold that validated, in a cross-validation."""
+    members: int = 1
+    """Number of networks."""
+    folds: list[FoldOrigin] = []
+    """Trainings of an ensemble's networks."""
+    sweep: SweepOrigin | None = None
+    decided: dict[str, Any] | None = None
+    """Test-time augmentation and post-processing, if they were selected before the evaluation."""
+
+
+def save_trained(folder: Path, weights: dict[str, torch.Tensor], training: TrainingRecord) -> None:
     """Write weights.safetensors and training.json; the folder appears whole or not at all.
 
     Args:
         folder: replaced if it exists.
         weights: the network's state.
-        training: recipe, run id, data digest and lineage; JSON-serialisable.
+        training: Content of training.json.
     """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -39,13 +87,14 @@ def save_trained(folder: Path, weights: dict[str, torch.Tensor], training: dict[
         temporary.mkdir(parents=True)
         # Not save_file, which hides that a disk is full and lets nobody else read the file.
         (temporary / WEIGHTS).write_bytes(save(unshared(weights)))
-        (temporary / TRAINING).write_text(json.dumps(training, indent=1) + "\n", encoding="utf-8")
+        text = training.model_dump_json(indent=1, exclude_defaults=True)
+        (temporary / TRAINING).write_text(text + "\n", encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary, folder)
 
 
 def save_ensemble(
-    folder: Path, members: Sequence[dict[str, torch.Tensor]], training: dict[str, Any]
+    folder: Path, members: Sequence[dict[str, torch.Tensor]], training: TrainingRecord
 ) -> None:
     """As `save_trained`, for the states of several networks of one recipe."""
     weights = {
@@ -53,17 +102,17 @@ def save_ensemble(
         for number, member in enumerate(members)
         for key, weight in member.items()
     }
-    save_trained(folder, weights, training | {"members": len(members)})
+    save_trained(folder, weights, training.model_copy(update={"members": len(members)}))
 
 
-def load_trained(folder: Path) -> tuple[PackagedModel, Recipe, dict[str, Any]]:
+def load_trained(folder: Path) -> tuple[PackagedModel, Recipe, TrainingRecord]:
     """The trained model, or ensemble, on the CPU in evaluation mode, its recipe, training.json.
 
     Raises:
         InputError: the folder is missing or its files do not belong together.
     """
     try:
-        training = json.loads((folder / TRAINING).read_text(encoding="utf-8"))
+        training = read_training(folder)
         weights = load_file(folder / WEIGHTS)
     except FileNotFoundError as error:
         raise InputError(
@@ -72,13 +121,23 @@ def load_trained(folder: Path) -> tuple[PackagedModel, Recipe, dict[str, Any]]:
     except Exception as error:
         raise InputError(f"{folder} holds no readable model ({error}); train it again") from error
     try:
-        model, recipe = build_model(training["recipe"], weights)
+        model, recipe = build_model(training.recipe, weights)
     except InputError as error:
-        commit = training.get("tags", {}).get("git.commit", "unknown")
+        commit = training.tags.get("git.commit", "unknown")
         raise InputError(
             f"{folder}: {error}. Train it again, or use the version that made it: commit {commit}"
         ) from None
     return model, recipe, training
+
+
+def read_training(folder: Path) -> TrainingRecord:
+    """Read training.json of a model's folder.
+
+    Raises:
+        FileNotFoundError: The folder has none.
+        ValueError: It is damaged.
+    """
+    return TrainingRecord.model_validate_json((folder / TRAINING).read_text(encoding="utf-8"))
 
 
 def build_model(

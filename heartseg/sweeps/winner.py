@@ -30,7 +30,7 @@ def register_winner(job: Job, best: FrozenTrial, tracker: SweepTracker, folder: 
     """
     from heartseg.evaluation.evaluate import evaluate_model
     from heartseg.evaluation.register import register_model
-    from heartseg.models.trained import save_trained
+    from heartseg.models.trained import SweepOrigin, TrainingRecord, save_trained
     from heartseg.sweeps.folder import trial_dir
     from heartseg.tracking.faults import without_password
     from heartseg.training.checkpoint import load_checkpoint, selected_weights
@@ -47,18 +47,18 @@ def register_winner(job: Job, best: FrozenTrial, tracker: SweepTracker, folder: 
         )
     epoch, weights = selected_weights(load_checkpoint(run_dir))
     name = run.recipe_name(best.number)
-    training = {
-        "recipe_name": name,
-        "recipe": job.sweep.recipe_for(best.params, job.params).model_dump(mode="json"),
-        "data_digest": run.data_digest,
-        "tracking_uri": without_password(tracker.uri),
-        "experiment": run.experiment,
-        "mlflow_run_id": run_id,
-        "tags": run.tags | machine_tags(run_dir) | {"heartseg.recipe": name},
-        "records": run.records,
-        "epoch": epoch,
-        "sweep": {"run_id": run.run_id, "trial": best.number, "values": best.params},
-    }
+    training = TrainingRecord(
+        recipe_name=name,
+        recipe=job.sweep.recipe_for(best.params, job.params).model_dump(mode="json"),
+        data_digest=run.data_digest,
+        tracking_uri=without_password(tracker.uri),
+        experiment=run.experiment,
+        mlflow_run_id=run_id,
+        tags=run.tags | machine_tags(run_dir) | {"heartseg.recipe": name},
+        records=run.records,
+        epoch=epoch,
+        sweep=SweepOrigin(run_id=run.run_id, trial=best.number, values=best.params),
+    )
     write_history(run_dir, job.results / "history.csv")
     save_trained(job.results / MODEL, weights, training)
     evaluate_model(name, job.dataset, job.results, job.params)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import DatasetInput
 
+    from heartseg.models.trained import TrainingRecord
+
 _log = logging.getLogger(__name__)
 
 
@@ -232,18 +234,18 @@ def _log_inputs(client: MlflowClient, run_id: str, inputs: list[DatasetInput]) -
         client.log_inputs(run_id, inputs)
 
 
-def find_training_run(client: MlflowClient, training: dict[str, Any]) -> str | None:
+def find_training_run(client: MlflowClient, training: TrainingRecord) -> str | None:
     """Return the id of a training's run, or None if this store does not have it.
 
     Args:
         client: Client from `connect`.
-        training: Content of training.json.
+        training: Record of the training.
     """
-    run_id = training["mlflow_run_id"]
+    run_id = training.mlflow_run_id
     if run_id is not None and is_active(client, run_id):
         return run_id
-    key = training["tags"].get(TRAINING_KEY)
-    experiment = client.get_experiment_by_name(training["experiment"])
+    key = training.tags.get(TRAINING_KEY)
+    experiment = client.get_experiment_by_name(training.experiment)
     if key is None or experiment is None:
         return None
     runs = client.search_runs([experiment.experiment_id], _tag_filter({TRAINING_KEY: key}))

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from heartseg.data.prepared import file_digest
 from heartseg.data.privacy import CaseNames
@@ -18,6 +18,8 @@ from heartseg.tracking.client import connect, find_training_run, open_run
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+
+    from heartseg.models.trained import TrainingRecord
 
 
 Alias = Literal["champion", "challenger"]
@@ -60,7 +62,7 @@ class Promotion:
 
 
 def find_or_create_run(
-    client: MlflowClient, training: dict[str, Any], data_source: Path, names: CaseNames
+    client: MlflowClient, training: TrainingRecord, data_source: Path, names: CaseNames
 ) -> str:
     """Return the id of the training's run, or create a run for a training in another store.
 
@@ -68,7 +70,7 @@ def find_or_create_run(
 
     Args:
         client: Client from `use_store`.
-        training: Content of training.json.
+        training: Record of the training.
         data_source: Parquet file of the prepared dataset.
         names: Conversion of names of cases and patients into the names that may be shown.
     """
@@ -80,17 +82,17 @@ def find_or_create_run(
         client.delete_run(run_id)  # incomplete: the command that created it was killed
     run_id = open_run(
         client,
-        experiment=training["experiment"],
-        name=training["recipe_name"] + ELSEWHERE,
-        params=training["recipe"],
-        texts={"recipe.yaml": training["recipe"]},
-        dataset=training["recipe"]["dataset"],
+        experiment=training.experiment,
+        name=training.recipe_name + ELSEWHERE,
+        params=training.recipe,
+        texts={"recipe.yaml": training.recipe},
+        dataset=training.recipe["dataset"],
         data_source=data_source.as_posix(),
-        data_digest=training["data_digest"],
-        tags=training["tags"],
+        data_digest=training.data_digest,
+        tags=training.tags,
     )
-    if file_digest(data_source) == training["data_digest"]:
-        log_lineage_files(client, run_id, training.get("records", {}), data_source, names)
+    if file_digest(data_source) == training.data_digest:
+        log_lineage_files(client, run_id, training.records, data_source, names)
     client.set_terminated(run_id)
     return run_id
 

@@ -27,7 +27,7 @@ CHECKPOINTS = "checkpoints"
 DAMAGED = ".damaged"
 """Appended to the name of a checkpoint whose content is not what was written."""
 PACKAGE = Path(__file__).parents[1]
-CODE = ("data", "metrics", "models", "training")
+CODE = ("data", "datasets", "metrics", "models", "training", "cluster")
 """Rooms whose code decides about a training's result."""
 
 

@@ -29,7 +29,7 @@ from tests.tracking.stores import (
     store,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.chaos]
 
 __all__ = ["_cold_store", "_own_environment", "store"]
 

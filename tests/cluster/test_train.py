@@ -127,6 +127,7 @@ def test_a_users_fault_in_a_worker_ends_at_once(cluster, params, data, tmp_path:
         cluster.train_on_cluster(recipe, how(params, 1), data, tmp_path)
 
 
+@pytest.mark.chaos
 def test_a_full_disk_ends_all_workers_and_the_same_training_goes_on(
     cluster, params, data, tmp_path, disk
 ):

@@ -132,6 +132,7 @@ def test_a_trial_whose_process_dies_goes_on_from_its_checkpoint(tune, params, pr
     assert len(lines) <= 41, "more than the epoch that was cut off was done twice"
 
 
+@pytest.mark.chaos
 def test_a_trial_whose_process_dies_too_often_fails_alone(tune, params, prepared, tmp_path):
     """As when the system kills it for want of memory."""
     recipe = small_recipe(params, epochs=40)
@@ -167,6 +168,7 @@ def test_trials_of_two_workers_stop_and_leave_nothing_behind(tune, params, prepa
     assert left_over() == ([], [])
 
 
+@pytest.mark.chaos
 def test_a_full_disk_ends_the_sweep_and_fails_no_trial(tune, params, prepared, tmp_path, disk):
     """Failed for that, none would be tried again."""
     trials = Script(tune, disk, [small_recipe(params, epochs=40), small_recipe(params, epochs=1)])

@@ -23,8 +23,9 @@ from heartseg.errors import InputError
 from heartseg.metrics.plausibility import CASE_FLAGS
 from heartseg.models import trained
 from heartseg.models.inference import PackagedModel
+from heartseg.models.trained import TrainingRecord
 from heartseg.tracking.client import connect
-from tests.examples import ROOT
+from tests.examples import ROOT, training_record
 from tests.metrics.shapes import FINE, MM_PER_ROW, S_PER_COLUMN, heart, strip
 from tests.tracking.stores import _cold_store, _own_environment, new_run, store
 
@@ -77,13 +78,13 @@ def logged(store: str) -> tuple[dict[str, float], set[str]]:
 def pretend_trained(
     monkeypatch: pytest.MonkeyPatch, params: Params, run_id: str, **changes: Any
 ) -> None:
-    def load_trained(folder: Path) -> tuple[torch.nn.Module, Any, dict[str, Any]]:
+    def load_trained(folder: Path) -> tuple[torch.nn.Module, Any, TrainingRecord]:
         name = folder.parent.name
         digest = file_digest(f"data/prepared/{name}.parquet")
-        training = {"recipe_name": name, "mlflow_run_id": run_id, "experiment": "-", "tags": {}}
         recipe = params.recipe(name).model_copy(update=changes.pop("recipe", {}))
+        about = {"recipe_name": name, "mlflow_run_id": run_id, "data_digest": digest}
         model = ReadsLabels(len(DATASETS[name].labels)).eval()
-        return model, recipe, training | {"data_digest": digest} | changes
+        return model, recipe, training_record(recipe, **about | changes)
 
     monkeypatch.setattr(trained, "load_trained", load_trained)
 

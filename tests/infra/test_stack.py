@@ -32,7 +32,7 @@ from tests.infra.stack import INFRA, SETTINGS, Stack, compose, wait_for
 from tests.infra.test_files import objects
 from tests.tracking.stores import free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(600)]
 
 PASSWORDS = {"anna": "anna-" + os.urandom(8).hex(), "rita": "rita-" + os.urandom(8).hex()}
 EXPERIMENT = "heartseg-camus"

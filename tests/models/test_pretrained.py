@@ -11,6 +11,7 @@ from torchvision.models.segmentation import deeplabv3_mobilenet_v3_large
 from heartseg.errors import InputError
 from heartseg.models import build_network
 from heartseg.models.trained import save_trained
+from tests.examples import small_recipe, training_record
 
 pytestmark = pytest.mark.slow
 
@@ -119,10 +120,11 @@ def test_a_checkpoint_that_is_no_state_dict(configure, tmp_path):
         )
 
 
-def test_a_trained_quicknat_goes_on(configure, tmp_path):
+def test_a_trained_quicknat_goes_on(configure, params, tmp_path):
     """From a model folder as the training leaves it, into one of as many or of more structures."""
     trained = build_network(configure("quicknat"), 1)
-    save_trained(tmp_path / "model", trained.state_dict(), {})
+    recipe = small_recipe(params)
+    save_trained(tmp_path / "model", trained.state_dict(), training_record(recipe))
     path = str(tmp_path / "model/weights.safetensors")
     again = build_network(configure("quicknat", weights=path), 1).state_dict()
     fresh = build_network(configure("quicknat", weights=path), 1, pretrained=False).state_dict()

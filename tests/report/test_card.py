@@ -12,6 +12,7 @@ import pytest
 from heartseg.config.params import load_params
 from heartseg.metrics.plausibility import PATIENT_FLAGS
 from heartseg.report.card import model_card
+from tests.examples import training_record
 
 CAMUS_METRICS: dict[str, Any] = {
     "overall": {
@@ -91,16 +92,16 @@ MMODE_METRICS: dict[str, Any] = {
 def card(
     dataset: str, metrics: dict[str, Any], recipe: str | None = None, **more_facts: Any
 ) -> str:
-    values = load_params().recipe(recipe or dataset).model_dump(mode="json")
-    training = {
-        "recipe_name": dataset,
-        "recipe": values,
-        "epoch": 17,
-        "mlflow_run_id": "run123",
-        "experiment": f"heartseg-{dataset}",
-        "data_digest": "aaaa1111",
-        "tags": {"git.commit": "c0ffee", "dvc.source_md5": "beef.dir", "mlflow.user": "somebody"},
-    }
+    typed = load_params().recipe(recipe or dataset)
+    values = typed.model_dump(mode="json")
+    training = training_record(
+        typed,
+        recipe_name=dataset,
+        epoch=17,
+        mlflow_run_id="run123",
+        experiment=f"heartseg-{dataset}",
+        tags={"git.commit": "c0ffee", "dvc.source_md5": "beef.dir", "mlflow.user": "somebody"},
+    )
     facts = {
         "source": "data/phantoms/camus",  # a path says nothing about what lies there
         "split": {"method": "auto", "lists": True, "seed": 0},
