@@ -305,7 +305,7 @@ def test_nothing_held_out_is_told(place: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "reason"),
-    [({"recipe_name": "other"}, "by recipe other"), ({"data_digest": "0"}, "not what")],
+    [({"recipe_name": "other"}, "by recipe other"), ({"data_digest": "0"}, "is not the dataset")],
 )
 def test_a_model_of_something_else_is_refused(
     place: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, str], reason: str
