@@ -119,8 +119,8 @@ def clinical_indices(masks: Masks, images: Images | None = None) -> dict[str, fl
     }
     for view in VIEWS:
         volumes = [
-            area_length(own.area, own.area, own.length) if (own := lv[view, phase]) else np.nan
-            for phase in PHASES
+            area_length(chamber.area, chamber.area, chamber.length) if chamber else np.nan
+            for chamber in (lv[view, phase] for phase in PHASES)
         ]
         values = (*volumes, measured_or_nan(ejection_fraction, *volumes))
         for name, value in zip(("edv_ml", "esv_ml", "ef_percent"), values, strict=True):
@@ -173,12 +173,12 @@ def summarise_clinical(rows: pd.DataFrame, evaluate: Evaluate) -> dict[str, Any]
         },
         "ef_by_quality": {
             value: {
-                name: agreement(pair["reference"], pair["measured"]) for name, pair in own.items()
+                name: agreement(pair["reference"], pair["measured"]) for name, pair in pairs.items()
             }
-            for value, own in by_quality.items()
+            for value, pairs in by_quality.items()
         },
         "ef_classes": _classes(compared),
-        "ef_classes_by_quality": {value: _classes(own) for value, own in by_quality.items()},
+        "ef_classes_by_quality": {value: _classes(pairs) for value, pairs in by_quality.items()},
     }
 
 

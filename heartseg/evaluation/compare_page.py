@@ -161,10 +161,10 @@ def forest_plot(differences: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(8.5, 0.9 + 0.42 * len(groups)), dpi=100, layout="constrained")
     axes = figure.subplots()
     for place, structure in enumerate(structures):
-        own = rows[rows["structure"] == structure]
+        part = rows[rows["structure"] == structure]
         offset = (place - (len(structures) - 1) / 2) * 0.7 / len(structures)
-        y = [groups.index(_group(row)) + offset for _, row in own.iterrows()]
-        middle, low, high = (own[f"difference{end}"] for end in ("", "_low", "_high"))
+        y = [groups.index(_group(row)) + offset for _, row in part.iterrows()]
+        middle, low, high = (part[f"difference{end}"] for end in ("", "_low", "_high"))
         colour = COLOURS.get(structure, "black")
         axes.hlines(y, low, high, color=colour, linewidth=1.5)
         axes.plot(middle, y, "o", color=colour, markersize=4, label=structure)

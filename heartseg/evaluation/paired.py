@@ -122,12 +122,12 @@ def compare_cases(pairs: pd.DataFrame, dataset: str, evaluate: Evaluate) -> pd.D
     """
     rows = []
     for group, value, cases in _groups(pairs):
-        for structure, own in cases.groupby("structure", sort=False):
+        for structure, part in cases.groupby("structure", sort=False):
             for metric in DATASETS[dataset].case_metrics:
-                a, b = own[f"{metric}_a"], own[f"{metric}_b"]
+                a, b = part[f"{metric}_a"], part[f"{metric}_b"]
                 if metric != "dice" and structure == "mean":
                     continue  # a mean of distances over structures has no meaning
-                found = paired_difference(b - a, own["patient"], evaluate)
+                found = paired_difference(b - a, part["patient"], evaluate)
                 about = {"metric": metric, "group": group, "value": value, "structure": structure}
                 rows.append(about | {"a": a.mean(), "b": b.mean()} | found)
     return pd.DataFrame(rows)

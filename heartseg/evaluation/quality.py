@@ -87,19 +87,19 @@ def summarise_quality(windows: pd.DataFrame, evaluate: Evaluate) -> dict[str, An
 
 def _auc_interval(windows: pd.DataFrame, evaluate: Evaluate) -> dict[str, float]:
     """Bootstrap the AUC over animals. Samples in which a label is absent are left out."""
-    own = [
+    animals = [
         (rows["quality"].eq("bad").to_numpy(), rows["score"].to_numpy())
         for _, rows in windows.groupby("patient")
     ]
     rng = np.random.default_rng(evaluate.bootstrap_seed)
-    drawn = rng.integers(len(own), size=(evaluate.bootstrap_samples, len(own)))
+    drawn = rng.integers(len(animals), size=(evaluate.bootstrap_samples, len(animals)))
     areas = [
-        area_under_roc(*(np.concatenate([own[i][k] for i in sample]) for k in (0, 1)))
+        area_under_roc(*(np.concatenate([animals[i][k] for i in sample]) for k in (0, 1)))
         for sample in drawn
     ]
     known = np.array([area for area in areas if np.isfinite(area)])
     whole = area_under_roc(windows["quality"].eq("bad").to_numpy(), windows["score"].to_numpy())
     low, high = np.nan, np.nan
     if len(known):
-        low, high = widened_interval(whole, known, len(own), evaluate.confidence, FRACTION)
+        low, high = widened_interval(whole, known, len(animals), evaluate.confidence, FRACTION)
     return {"auc": whole, "auc_low": low, "auc_high": high}

@@ -68,8 +68,8 @@ def clinical_section(metrics: dict[str, Any], synthetic: bool) -> str:
         rows = [("all", number(found["n"]), with_interval(found, "fraction"))]
         for group in ("by_view", "by_phase"):
             rows += [
-                (name, number(own["n"]), with_interval(own, "fraction"))
-                for name, own in (found.get(group) or {}).items()
+                (name, number(part["n"]), with_interval(part, "fraction"))
+                for name, part in (found.get(group) or {}).items()
             ]
         parts.append(table(("images", "n", "anatomically plausible (0 to 1)"), rows))
         rows = [(CASE_FLAGS[name], count) for name, count in found["flags"].items()]

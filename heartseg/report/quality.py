@@ -83,13 +83,13 @@ def example_figure(
     figure = Figure(figsize=(2.0 * EXAMPLES, 5.2), dpi=100, layout="constrained")
     grid = figure.subplots(2, EXAMPLES, squeeze=False)
     for axes_row, label in zip(grid, COLOURS, strict=True):
-        own = windows[windows["quality"] == label].sort_values("score", kind="stable")
-        count = min(EXAMPLES, len(own))
-        places = np.linspace(0, len(own) - 1, count).round().astype(int)
+        ranked = windows[windows["quality"] == label].sort_values("score", kind="stable")
+        count = min(EXAMPLES, len(ranked))
+        places = np.linspace(0, len(ranked) - 1, count).round().astype(int)
         for axes in axes_row:
             axes.axis("off")
         for axes, place in zip(axes_row, places, strict=False):
-            row = own.iloc[place]
+            row = ranked.iloc[place]
             wrong = (row["score"] > THRESHOLD) != (label == "bad")
             axes.imshow(image_of(row["case_id"]), cmap="gray", vmin=0, vmax=255, aspect="auto")
             axes.set_title(

@@ -300,9 +300,11 @@ def log_evaluation(
 
     now = int(time.time() * 1000)
     found = [Metric(k, float(v), now, 0) for k, v in numbers.items() if v is not None]
-    own = dict(tags or {}) | ({NOTE: note} if note else {})
+    all_tags = dict(tags or {}) | ({NOTE: note} if note else {})
     with writing_to_store(client, "the evaluation"):
-        client.log_batch(run_id, found, tags=[RunTag(key, value) for key, value in own.items()])
+        client.log_batch(
+            run_id, found, tags=[RunTag(key, value) for key, value in all_tags.items()]
+        )
         for path in files:
             folder = "evaluation" if path.is_file() else f"evaluation/{path.name}"
             log = client.log_artifact if path.is_file() else client.log_artifacts

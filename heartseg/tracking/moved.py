@@ -37,7 +37,7 @@ def former_folders(database: Path) -> list[Path]:
     """
     if not database.exists():
         return []
-    own = artifact_folder(database)
+    current = artifact_folder(database)
     try:
         with closing(sqlite3.connect(database)) as connection:
             rows = connection.execute("SELECT name, artifact_location FROM experiments").fetchall()
@@ -48,7 +48,7 @@ def former_folders(database: Path) -> list[Path]:
         place = _local(str(location))
         if place is not None and str(place).endswith(f"/{FOLDER}/{name}"):
             found.add(Path(str(place).removesuffix(f"/{name}")))
-    return sorted(folder for folder in found - {own} if not _same(folder, own))
+    return sorted(folder for folder in found - {current} if not _same(folder, current))
 
 
 def follow_move(database: Path) -> str | None:
@@ -63,24 +63,26 @@ def follow_move(database: Path) -> str | None:
     folders = former_folders(database)
     if not folders:
         return None
-    own, shown = artifact_folder(database), ", ".join(map(str, folders))
+    current, shown = artifact_folder(database), ", ".join(map(str, folders))
     left = [folder for folder in folders if folder.is_dir()]
-    if left and not own.exists():
+    if left and not current.exists():
         raise InputError(
             f"{database} was moved or copied without its artifacts, which are in {left[0]}. Copy "
-            f"or move that folder to {own} as well"
+            f"or move that folder to {current} as well"
         )
     try:
         with closing(sqlite3.connect(database, timeout=60)) as connection, connection:
             for folder in folders:
                 for table, column in _COLUMNS:
-                    _rewrite(connection, table, column, folder.as_uri(), own.as_uri())
+                    _rewrite(connection, table, column, folder.as_uri(), current.as_uri())
     except sqlite3.Error as error:
         raise InputError(
             f"{database} was moved or copied and refers to artifacts in {shown}; it cannot be "
             f"updated ({error}). Make it writable"
         ) from None
-    return f"{database} was moved or copied: it now uses the artifacts in {own} instead of {shown}"
+    return (
+        f"{database} was moved or copied: it now uses the artifacts in {current} instead of {shown}"
+    )
 
 
 def _rewrite(connection: sqlite3.Connection, table: str, column: str, old: str, new: str) -> None:

@@ -156,11 +156,11 @@ def read_card(uri: str, origin: dict[str, Any]) -> tuple[str, str]:
     """
     client = connect(uri)
     found = client.search_model_versions(f"run_id = '{origin['run_id']}'")
-    own = [version for version in found if str(version.source).endswith(origin["model_id"])]
-    if not own:
+    versions = [version for version in found if str(version.source).endswith(origin["model_id"])]
+    if not versions:
         return "no registered version", f"No card: {origin['model']} is no registered version.\n"
-    title = f"{printable(own[0].name)} version {own[0].version}"
-    card = printable(str(own[0].description or f"{title} has no card.\n"), lines=True)
+    title = f"{printable(versions[0].name)} version {versions[0].version}"
+    card = printable(str(versions[0].description or f"{title} has no card.\n"), lines=True)
     if len(card) < DESCRIPTION_LENGTH:
         return title, card
     # The description in the registry is cut, so read the artifact. It is the card of another

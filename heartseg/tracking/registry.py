@@ -228,8 +228,8 @@ def _settle(
         _set_alias(client, name, CHAMPION, str(best.version))
     if champion is not None and str(champion.version) == version:
         return CHAMPION, reason
-    own = client.get_model_version(name, version).tags
-    compared = _choose_alias(own, champion, mode)[1]
+    own_tags = client.get_model_version(name, version).tags
+    compared = _choose_alias(own_tags, champion, mode)[1]
     return CHALLENGER, f"{compared}, which was registered at the same time"
 
 

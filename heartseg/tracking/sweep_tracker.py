@@ -170,7 +170,7 @@ class SweepTracker:
         self._try(send)
 
     def close_sweep(self, status: str) -> None:
-        """End the sweep's own run."""
+        """End the sweep's parent run."""
         self._try(lambda: self.client.set_terminated(self.sweep.run_id, status))
 
     def _try(self, action: Callable[[], None]) -> None:

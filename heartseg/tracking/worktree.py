@@ -145,16 +145,16 @@ def restore_data(
 
     source, source_md5 = Path(tags.get("dvc.source", NONE)), tags.get("dvc.source_md5", NONE)
     again = "prepared again from "
-    (own := place / source).parent.mkdir(parents=True, exist_ok=True)
-    inside = own.resolve().is_relative_to(place.resolve())  # never write outside the worktree
-    if inside and source_md5 != NONE and check_out(root, source_md5, own):
+    (target := place / source).parent.mkdir(parents=True, exist_ok=True)
+    inside = target.resolve().is_relative_to(place.resolve())  # never write outside the worktree
+    if inside and source_md5 != NONE and check_out(root, source_md5, target):
         origin = again + f"the source of the recorded hash {source_md5}"
     elif source == phantom_dir(dataset):
         run("phantom", dataset)
         origin = again + "new phantoms"
     elif (root / source).exists():
         if inside:
-            os.symlink((root / source).resolve(), own)
+            os.symlink((root / source).resolve(), target)
         origin = again + f"{source} as it is now"
     else:
         raise InputError(_missing(prepared, tags, f"{source} does not exist either"))
