@@ -1,4 +1,4 @@
-"""What a full disk says, and how commands end."""
+"""Errors of a full disk, and the exit of commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text from elsewhere: nothing that a terminal obeys, nothing that a spreadsheet computes."""
+"""Untrusted text: nothing that a terminal interprets or a spreadsheet evaluates."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_numbers_stay_numbers():
 
 
 def test_written_tables_come_back_through_every_reader(tmp_path):
-    """cases.csv in results, its copy for MLflow, and what `heartseg compare` reads of it."""
+    """cases.csv in results, its copy for MLflow, and the table that `heartseg compare` reads."""
     names = FORMULAS + [text for text in HARMLESS if text]
     table = pd.DataFrame({"case_id": names, "patient": names, "dice": 0.5, "bias": -1.25})
     path = tmp_path / "cases.csv"
@@ -106,7 +106,7 @@ def test_file_names_in_the_tables_of_predict(tmp_path):
 
 
 def test_every_csv_file_is_written_in_one_place():
-    """Phantoms stand in for files that other people's tools have written."""
+    """Use phantoms in place of files that other people's tools have written."""
     package = Path(__file__).parents[1] / "heartseg"
     writers = {
         str(path.relative_to(package))

@@ -32,7 +32,7 @@ def settings(params: Params) -> Evaluate:
 
 
 def frames(shrink: float = 1.0) -> dict:
-    """Predictions with a cavity narrower than the reference's in end-systole."""
+    """Predict a narrower cavity than the reference's in end-systole."""
     return {
         key: (heart(length, width * (shrink if key[1] == "ES" else 1)), heart(length, width), FINE)
         for key, (length, width) in SIZES.items()

@@ -33,7 +33,7 @@ SPLIT = {"a": "test", "b": "test", "c": "test", "d": "val", "e": "train"}
 
 @pytest.fixture(autouse=True)
 def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A repository with five patients, and models that find everything."""
+    """A repository with five patients, and models with perfect predictions."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / "params.yaml", tmp_path)
     mask = np.zeros((16, 16), np.uint8)
@@ -50,7 +50,7 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def model(
     uri: str, cases: dict | None = None, *, md5: str = "f" * 32, **tags: str
 ) -> EvaluatedModel:
-    """One whose run keeps a list of cases."""
+    """Create a model whose run has a list of cases."""
     client, run_id = connect(uri), new_run(uri)
     for name, value in {"dvc.prepared_md5": md5, **tags}.items():
         client.set_tag(run_id, name, value)
@@ -91,7 +91,7 @@ def test_whoever_validated_a_fold_was_trained_on_by_the_others(store: str) -> No
 
 
 def test_the_same_data_need_no_list(store: str) -> None:
-    """Names that were hashed by another key say nothing then."""
+    """Names that were hashed with another key are ignored in that case."""
     cases = {"train": {"id-0123456789ab": []}, "val": {}, "test": {}}
     one = model(store, cases, md5=file_digest(PREPARED))
 

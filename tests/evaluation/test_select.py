@@ -1,4 +1,4 @@
-"""Views and post-processing are decided on unseen patients by their mean Dice."""
+"""Selection of views and post-processing by mean Dice on patients outside of the training."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def settings(params: Params) -> Evaluate:
 
 
 def table(*cases: tuple[str, str, str, str, float]) -> pd.DataFrame:
-    """Rows of cases.csv: patient, view, phase, quality, and what is taken off each Dice."""
+    """Make rows of cases.csv from patient, view, phase, quality and a reduction of Dice."""
     return pd.DataFrame(
         {
             "case_id": f"{patient}_{view}_{phase}",
@@ -148,7 +148,7 @@ def test_json_has_no_nan_and_six_digits(settings: Evaluate) -> None:
 
 
 def test_a_human_heart_by_hand() -> None:
-    """As the strips of mice, 12 times as large and 6 times as slow: 4.8 to 2.88 cm at 75 / min."""
+    """Like the strips of mice, but 12 times larger and 6 times slower: 4.8 to 2.88 cm, 75/min."""
     mask = strip(1500).astype(np.uint8)
     row = window_row(mask, mask, (12 * MM_PER_ROW, 6 * S_PER_COLUMN), HUMAN)
     assert row["lvidd_mm_predicted"] == pytest.approx(48.0, rel=0.025)

@@ -1,4 +1,4 @@
-"""From data to all that saw them, on a store of a few runs."""
+"""Search for the runs and models of some data, in a store of a few runs."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_a_version_whose_run_is_gone_is_unknown_and_not_nobody(
 
 
 def by_key(key: str):
-    """Patients as that key shows them."""
+    """Return the patients' names hashed with a key."""
     return lambda name: f"id-{hashlib.sha256((key + name).encode()).hexdigest()[:12]}"
 
 
@@ -145,7 +145,7 @@ def test_lists_by_several_keys_are_all_read(store, tmp_path, monkeypatch):
 
 
 def test_a_patient_by_another_key_is_looked_up_in_the_data(store, tmp_path, monkeypatch, capsys):
-    """Without them it cannot be told who was in it, which is not the same as nobody."""
+    """Without lists the patients are unknown, which is reported differently from none."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / "params.yaml", tmp_path)
     made = Store(store)

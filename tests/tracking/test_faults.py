@@ -1,4 +1,4 @@
-"""What is said of a store that refuses, does not answer, or lacks what was asked for."""
+"""Messages about a store that refuses, does not answer, or lacks a model or run."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_call_that_the_store_rejects_stays_a_bug_of_ours():
 
 
 def test_a_refusal_in_the_midst_of_a_command(store, monkeypatch):
-    """The password changes while the command runs: nothing is taken for absent."""
+    """If the password changes during a command, nothing is reported as missing."""
     client = connect(store)
     run_id = new_run(store)
 
@@ -105,7 +105,7 @@ def test_a_refusal_in_the_midst_of_a_command(store, monkeypatch):
 
 
 class WithUsers(Server):
-    """A real server that asks who it is."""
+    """A real server with authentication."""
 
     def command(self) -> list[str]:
         return [*super().command(), "--app-name", "basic-auth"]

@@ -1,4 +1,4 @@
-"""A sweep's runs in a real MLflow store: complete, in order, once, whatever was interrupted."""
+"""A sweep's runs in a real store are complete and in order after any interruption."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def append(run_dir: Path, *epochs: int) -> None:
 
 
 def mirrored(store, sweep, run_dir, outcome=None) -> SweepTracker:
-    """A session of which nothing but this is left."""
+    """Return the tracker of a session that has copied one trial and ended."""
     tracker = SweepTracker(store, sweep)
     tracker.begin(7, run_dir, VALUES, RECIPE)
     if outcome is not None:
@@ -135,7 +135,7 @@ WRITES = ["create_run", "update_run", "log_batch", "log_text", "log_inputs", "se
 
 @pytest.mark.slow
 def test_a_kill_after_any_write_loses_and_doubles_nothing(store, sweep, tmp_path, monkeypatch):
-    """Trial n's driver dies after its n-th write to the store or to the trial's folder."""
+    """The driver of trial n is killed after its n-th write to the store or the folder."""
     from mlflow import MlflowClient
 
     outcome = Outcome("pruned", 0.01, "asha at epoch 1")
