@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import typer
 from typer.main import get_command
 
-from heartseg.errors import InputError, Stopped, writing
+from heartseg.errors import InputError, Stopped, catch_full_disk
 from heartseg.gc_tuning import relax_gc
 from heartseg.text import printable
 
@@ -114,7 +114,7 @@ def run_command(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
     """Run a command's `main` with exit code 2 for errors that the user can fix and 1 for ours."""
     relax_gc()
     try:
-        with writing(None):
+        with catch_full_disk(None):
             main(None)
     except InputError as error:
         print(f"error: {printable(str(error), lines=True)}", file=sys.stderr)
@@ -129,9 +129,9 @@ def run_command(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
         print("stopped by a signal; run the same command again to continue", file=sys.stderr)
         sys.exit(143)  # the code of a process that SIGTERM ended: a scheduler starts it again
     except Exception as error:
-        from heartseg.tracking.faults import fault_of_store
+        from heartseg.tracking.faults import explain_store_fault
 
-        if (fault := fault_of_store(error)) is not None:
+        if (fault := explain_store_fault(error)) is not None:
             print(f"error: {printable(fault, lines=True)}", file=sys.stderr)
             sys.exit(2)
         traceback.print_exc()

@@ -15,13 +15,13 @@ import typer
 from heartseg.cli import make_app, paragraphs, run_app, run_command
 from heartseg.config.params import Params, load_params
 from heartseg.datasets import DATASETS
-from heartseg.errors import InputError, writing_to
-from heartseg.paths import prepared_path, write_whole
+from heartseg.errors import InputError, catch_write_errors
+from heartseg.paths import prepared_path, write_text
 from heartseg.text import printable
 
 if TYPE_CHECKING:
-    from heartseg.evaluation.held_out import HeldOut, Shown
-    from heartseg.tracking.evaluations import Evaluated
+    from heartseg.evaluation.held_out import DisplayName, HeldOut
+    from heartseg.tracking.evaluations import EvaluatedModel
 
 PICTURES = 6
 """Number of cases shown, those that changed most."""
@@ -52,31 +52,31 @@ def compare(
     params = load_params()
 
     from heartseg.data.privacy import case_names
-    from heartseg.evaluation.held_out import measured_anew, recorded
+    from heartseg.evaluation.held_out import load_recorded, measure_again
     from heartseg.tracking import evaluations
     from heartseg.tracking.client import connect, tracking_uri
 
     client = connect(tracking_uri(Path.cwd()))
-    first, second = (evaluations.read_evaluated(client, uri) for uri in (a, b))
+    first, second = (evaluations.read_evaluated_model(client, uri) for uri in (a, b))
     _check(first, second)
     prepared = prepared_path(first.dataset)
     # Without the dataset there are no pictures, and so no names to hide.
     shown = case_names(params.privacy, prepared).shown if prepared.exists() else str
     if evaluate:
-        held_out = measured_anew((first, second), prepared, client, params, shown)
+        held_out = measure_again((first, second), prepared, client, params, shown)
     else:
-        held_out = recorded(first, second, prepared, client.tracking_uri)
+        held_out = load_recorded(first, second, prepared, client.tracking_uri)
     page, verdict = _page(first, second, held_out, params, shown)
     print(verdict)
     if out is not None:
-        with writing_to(out):
-            write_whole(out, page)
+        with catch_write_errors(out):
+            write_text(out, page)
     run_id, path = evaluations.log_comparison(client, first, second, page)
-    name = printable(second.subject.run.info.run_name)
+    name = printable(second.tracked.run.info.run_name)
     print(f"in MLflow: run {name} ({run_id}), artifact {path}")
 
 
-def _check(first: Evaluated, second: Evaluated) -> None:
+def _check(first: EvaluatedModel, second: EvaluatedModel) -> None:
     if first.dataset != second.dataset:
         raise InputError(
             f"{first.title} was trained on {first.dataset}, but {second.title} on "
@@ -87,17 +87,21 @@ def _check(first: Evaluated, second: Evaluated) -> None:
             f"{first.title} classifies windows, which have no contours to compare: select both "
             "runs in `make ui` and press Compare"
         )
-    if first.model_uri == second.model_uri and first.subject.run_id == second.subject.run_id:
+    if first.model_uri == second.model_uri and first.tracked.run_id == second.tracked.run_id:
         raise InputError(f"A and B are the same model: {first.title}")
 
 
 def _page(
-    first: Evaluated, second: Evaluated, held_out: HeldOut, params: Params, shown: Shown
+    first: EvaluatedModel,
+    second: EvaluatedModel,
+    held_out: HeldOut,
+    params: Params,
+    shown: DisplayName,
 ) -> tuple[str, str]:
     """Return the HTML page and the sentence with its main result."""
     from heartseg.evaluation import compare_page, paired
     from heartseg.evaluation.held_out import changed_cases
-    from heartseg.tracking.evaluations import AGAIN, about
+    from heartseg.tracking.evaluations import AGAIN, describe_model
 
     dataset = first.dataset
     try:
@@ -114,8 +118,8 @@ def _page(
     changed = paired.most_changed(pairs, dataset, PICTURES)
     page = compare_page.comparison_page(
         (
-            compare_page.Side(first.title, about(first), first.recipe),
-            compare_page.Side(second.title, about(second), second.recipe),
+            compare_page.Side(first.title, describe_model(first), first.recipe),
+            compare_page.Side(second.title, describe_model(second), second.recipe),
         ),
         dataset,
         held_out.about,

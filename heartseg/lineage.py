@@ -44,24 +44,29 @@ def lineage(
     from rich.console import Console
 
     from heartseg.data.privacy import shown_name
-    from heartseg.report.lineage import chain_tree
+    from heartseg.report.lineage import lineage_tree
     from heartseg.tracking.client import connect, tracking_uri
-    from heartseg.tracking.descendants import find_users, on_data, on_patient, versions_without_run
-    from heartseg.tracking.lineage import find_subject, read_chain
+    from heartseg.tracking.descendants import (
+        filter_by_data,
+        filter_by_patient,
+        find_descendants,
+        versions_without_run,
+    )
+    from heartseg.tracking.lineage import find_model, read_lineage
 
     client = connect(tracking_uri(root))
     if of is not None and of.startswith(("models:/", "runs:/")):
-        chain = read_chain(client, root, find_subject(client, of))
+        chain = read_lineage(client, root, find_model(client, of))
         if as_json:
             print(json.dumps(chain, indent=1))
         else:
-            Console(highlight=False).print(chain_tree(chain, of))
+            Console(highlight=False).print(lineage_tree(chain, of))
         return
     if patient is not None:
         shown = partial(shown_name, load_params().privacy)
-        groups = find_users(client, root, on_patient(client, root, patient, shown))
+        groups = find_descendants(client, root, filter_by_patient(client, root, patient, shown))
     else:
-        groups = find_users(client, root, on_data(root, str(of)))
+        groups = find_descendants(client, root, filter_by_data(root, str(of)))
     lost = versions_without_run(client)
     if as_json:
         unknown = [{"unknown": True, "models": lost, "runs": []}] if lost else []
@@ -75,12 +80,12 @@ def _show(groups: list[dict[str, Any]], lost: list[dict[str, Any]], title: str) 
     from rich.console import Console
 
     from heartseg.data.privacy import KEY_VARIABLE
-    from heartseg.report.lineage import users_tree
+    from heartseg.report.lineage import descendants_tree
 
     known = [group for group in groups if not group.get("hashed")]
     hashed = [group for group in groups if group.get("hashed")]
     if known:
-        Console(highlight=False).print(users_tree(known, title))
+        Console(highlight=False).print(descendants_tree(known, title))
     elif not hashed and not lost:
         print(f"no run in this store used {title}")
     if hashed:

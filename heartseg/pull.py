@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from heartseg.cli import ModelUri, make_app, paragraphs, run_app, run_command
-from heartseg.errors import InputError, writing_to
+from heartseg.errors import InputError, catch_write_errors
 
 app = make_app()
 
@@ -36,9 +36,9 @@ def pull(
     from heartseg.tracking import pulled
 
     uri = store_uri()
-    package, origin = pulled.fetch(uri, model)
+    package, origin = pulled.fetch_package(uri, model)
     title, card = pulled.read_card(uri, origin)
-    with writing_to(to):
+    with catch_write_errors(to):
         to.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=to.parent, prefix=".pull-") as temporary:
             ready = Path(temporary) / "model"

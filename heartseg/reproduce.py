@@ -22,7 +22,7 @@ from heartseg.config.params import PARAMS_FILE
 from heartseg.errors import InputError
 
 if TYPE_CHECKING:
-    from heartseg.tracking.reproduction import Recorded
+    from heartseg.tracking.reproduction import RecordedTraining
 
 app = make_app()
 
@@ -53,14 +53,18 @@ def reproduce(
 
     from heartseg.report.verdict import verdict_view
     from heartseg.tracking.client import connect, tracking_uri
-    from heartseg.tracking.lineage import find_subject
-    from heartseg.tracking.reproduction import differing_packages, doubts, read_recorded
+    from heartseg.tracking.lineage import find_model
+    from heartseg.tracking.reproduction import (
+        differing_packages,
+        read_recorded_training,
+        reproduction_warnings,
+    )
     from heartseg.tracking.rerun import rerun, say
 
     client = connect(tracking_uri(root))
-    recorded = read_recorded(client, find_subject(client, model), model)
+    recorded = read_recorded_training(client, find_model(client, model), model)
     packages = differing_packages(recorded)
-    warnings = doubts(root, recorded, packages)
+    warnings = reproduction_warnings(root, recorded, packages)
     if warnings and strict:
         raise InputError(
             "\n".join(warnings) + f"\nInstall requirements.lock of commit {recorded.commit}, or "
@@ -78,7 +82,7 @@ def reproduce(
         raise typer.Exit(1)
 
 
-def _confirm_code(root: Path, recorded: Recorded, *, yes: bool) -> None:
+def _confirm_code(root: Path, recorded: RecordedTraining, *, yes: bool) -> None:
     """Show the code that would run, and ask for confirmation unless `yes` is given.
 
     Raises:

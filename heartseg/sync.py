@@ -56,10 +56,10 @@ def sync() -> None:
 
 def _belongs(what: str, store: str, uri: str) -> bool:
     """Return whether records belong to the store at `uri`, and print a message if they do not."""
-    from heartseg.tracking.client import shown_uri
+    from heartseg.tracking.client import portable_uri
 
     # Earlier versions kept the whole path of an SQLite store.
-    if store in (shown_uri(uri, Path.cwd()), uri):
+    if store in (portable_uri(uri, Path.cwd()), uri):
         return True
     print(f"{what}: belongs to the store at {store}; set MLFLOW_TRACKING_URI to send it")
     return False
@@ -70,7 +70,7 @@ def _send(client: Any, root: Path, pending: Pending) -> None:
     from heartseg.evaluation.evaluate import send_evaluation
     from heartseg.evaluation.register import register_model
     from heartseg.models.trained import read_training
-    from heartseg.tracking.pending import settle
+    from heartseg.tracking.pending import remove_pending
 
     params, results = load_params(), Path(pending.results)
     report = _read(results / "report.json")
@@ -85,7 +85,7 @@ def _send(client: Any, root: Path, pending: Pending) -> None:
     else:
         register_model(pending.name, pending.dataset, results, params)
         print(f"{what}: its files now name the version; run `dvc repro` to record them")
-    settle(root, pending)
+    remove_pending(root, pending)
 
 
 def _read(path: Path) -> dict[str, Any]:

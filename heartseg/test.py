@@ -15,7 +15,7 @@ import typer
 from heartseg.cli import ModelUri, make_app, paragraphs, run_app, run_command
 from heartseg.config.params import load_params
 from heartseg.datasets import DATASETS
-from heartseg.errors import InputError, printing_notes, writing_to
+from heartseg.errors import InputError, catch_write_errors, printing_notes
 
 app = make_app()
 
@@ -51,7 +51,7 @@ def measure(
         rows = measure_folder(pulled, datasets.of(dataset), folder, notes)
     table = pd.DataFrame(rows)
     if out is not None:
-        with writing_to(out):
+        with catch_write_errors(out):
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(csv_text(table), encoding="utf-8")
     else:

@@ -141,7 +141,7 @@ def test_killed_and_run_again(repository):
 
     # It uses the mean probabilities of the folds' networks.
     store, champion = f"sqlite:///{repository}/mlflow.db", "models:/heartseg-camus@champion"
-    predict = pulled.fetch(store, champion)[0].load_with_probabilities()
+    predict = pulled.fetch_package(store, champion)[0].load_with_probabilities()
     image = decode_image(frames["image"].iloc[0], frames["height"].iloc[0])[None]
     labels, probabilities = predict(image)
     assert np.array_equal(labels, pulled.pull(store, champion).predict(image))

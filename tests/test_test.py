@@ -42,7 +42,7 @@ class Bright(torch.nn.Module):
 def model(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that no registry has to be started for."""
     bright = PackagedModel(Bright(), SIZE).eval()
-    model = pulled.Pulled(lambda images: bright(torch.from_numpy(images)).numpy(), METADATA)
+    model = pulled.PulledModel(lambda images: bright(torch.from_numpy(images)).numpy(), METADATA)
     monkeypatch.setattr(pulled, "pull", lambda uri, name: model)
 
 
@@ -104,7 +104,7 @@ def test_a_camus_folder_without_scale_takes_that_of_params(tmp_path: Path) -> No
     write_nifti(image.with_name("patient0001_2CH_ED_gt.nii.gz"), echo()[1], np.eye(4))
     config = load_params(ROOT / "params.yaml").datasets.camus
     metadata = METADATA | {"dataset": "camus"}
-    threshold = pulled.Pulled(lambda images: images[:, 0] // 200, metadata)
+    threshold = pulled.PulledModel(lambda images: images[:, 0] // 200, metadata)
     notes: list[str] = []
     with pytest.raises(InputError, match=r"patient0001_2CH_ED.*datasets\.camus\.spacing"):
         measure_folder(threshold, config, source, notes)
@@ -147,7 +147,7 @@ def test_file_names_need_not_tell_the_animal(
 
 def test_a_model_of_sequences_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     metadata = {"dataset": "mmode", "recipe": {"model": {"in_channels": 20}}}
-    model = pulled.Pulled(lambda images: images[:, 0] // 200, metadata)
+    model = pulled.PulledModel(lambda images: images[:, 0] // 200, metadata)
     monkeypatch.setattr(pulled, "pull", lambda uri, name: model)
     with pytest.raises(InputError, match=r"sequences of 20 frames.*heartseg evaluate"):
         test.main([MODEL, str(folder)])

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML, RoundTripRepresenter, ScalarNode
 from ruamel.yaml.comments import CommentedMap
 
 from heartseg.errors import InputError
-from heartseg.paths import put_file
+from heartseg.paths import write_atomically
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -62,7 +62,7 @@ def change_yaml(path: Path, changes: Mapping[tuple[str, ...], Any]) -> None:
             section[keys[-1]] = value
         else:
             _add(section, keys[-1], value)
-    put_file(lambda temporary: yaml_file.dump(content, temporary), path)
+    write_atomically(lambda temporary: yaml_file.dump(content, temporary), path)
 
 
 def _add(section: Any, key: str, value: Any) -> None:

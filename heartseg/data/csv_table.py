@@ -19,7 +19,7 @@ import pandas as pd
 
 from heartseg.config.yaml_file import unknown_name
 from heartseg.errors import InputError, one_line, unreadable
-from heartseg.text import normal, unguarded
+from heartseg.text import nfc, unescape_formula
 
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}([.,][0-9]{3})+")
@@ -131,7 +131,7 @@ def _parse(path: Path, known: Sequence[str]) -> tuple[str, list[str], list[list[
         raise InputError(
             f"{path}: is not a CSV table ({one_line(error)}). Save it as CSV."
         ) from None
-    lines = [[normal(unguarded(cell.strip())) for cell in line] for line in read]
+    lines = [[nfc(unescape_formula(cell.strip())) for cell in line] for line in read]
     lines = [line for line in lines if any(line)]
     if not lines:
         raise InputError(f"{path}: is empty. Write a header and rows, or remove the file.")

@@ -18,13 +18,13 @@ from heartseg.data.windows import reader as mmode
 from heartseg.datasets import DATASETS, structure_mask
 from heartseg.errors import InputError
 from heartseg.metrics.overlap import mask_dice, mask_iou, mask_mse
-from heartseg.tracking.pulled import Pulled
+from heartseg.tracking.pulled import PulledModel
 
 METRICS = ("dice", "iou", "mse")
 
 
 def measure_folder(
-    pulled: Pulled, config: CamusDataset | MmodeDataset, folder: Path, notes: list[str]
+    pulled: PulledModel, config: CamusDataset | MmodeDataset, folder: Path, notes: list[str]
 ) -> list[dict[str, Any]]:
     """Return the rows of `measure_image` for all cases of a folder.
 
@@ -61,7 +61,7 @@ def survey_folder(config: CamusDataset | MmodeDataset, folder: Path) -> Survey:
     return camus.survey(folder, use_lists=False, spacing=config.spacing)
 
 
-def predict(pulled: Pulled, image: np.ndarray) -> np.ndarray:
+def predict(pulled: PulledModel, image: np.ndarray) -> np.ndarray:
     """Return the label map, uint8 (H, W), of an image, uint8 (H, W)."""
     channels = pulled.metadata["recipe"]["model"]["in_channels"]
     return pulled.predict(image[None, None].repeat(channels, axis=1))[0]

@@ -10,7 +10,7 @@ from heartseg.config.params import Params
 from heartseg.config.recipe import Recipe
 from heartseg.data.prepared import file_digest, read_metadata
 from heartseg.paths import crossval_results_dir, prepared_path
-from heartseg.training.run_dir import code_digest, read_state, update_state
+from heartseg.training.run_dir import code_digest, read_state
 
 if TYPE_CHECKING:
     from heartseg.tracking.client import MlflowClient
@@ -83,14 +83,13 @@ class Job:
         Returns:
             Id of the run.
         """
-        from heartseg.tracking.client import delete_runs, open_run
+        from heartseg.tracking.run import Run
 
-        known, recipe = read_state(folder).get("mlflow_run_id"), self.recipe.model_dump(mode="json")
-        if known is None:  # a killed driver may have opened one without saving its id
-            its = {"heartseg.crossval": self.tags["heartseg.crossval"]} | own
-            delete_runs(self.client, self.experiment, its)
-        run_id = open_run(
+        recipe = self.recipe.model_dump(mode="json")
+        return Run.open(
             self.client,
+            folder,
+            {"heartseg.crossval": self.tags["heartseg.crossval"]} | own,
             experiment=self.experiment,
             name=title,
             params=recipe,
@@ -99,10 +98,7 @@ class Job:
             data_source=read_metadata(prepared_path(self.dataset))["source"],
             data_digest=self.digest,
             tags=self.tags | own | ({} if folder == self.folder else {PARENT: self.run_id}),
-            run_id=known,
-        )
-        update_state(folder, mlflow_run_id=run_id)
-        return run_id
+        ).run_id
 
 
 def open_job(name: str, params: Params, assigned: dict[str, int], folder: Path) -> Job:

@@ -11,14 +11,14 @@ import pandas as pd
 
 from heartseg.data.privacy import case_names
 from heartseg.datasets import DATASETS
-from heartseg.evaluation.evaluate import evaluate_model, pairs_of, predictor, summarise
+from heartseg.evaluation.evaluate import evaluate_model, prediction_pairs, predictor, summarise
 from heartseg.evaluation.register import register_model
 from heartseg.folds.job import Job
-from heartseg.paths import MODEL, prepared_path, write_whole
+from heartseg.paths import MODEL, prepared_path, write_text
 from heartseg.text import csv_text
 
 if TYPE_CHECKING:
-    from heartseg.evaluation.cases import Measured, Predict
+    from heartseg.evaluation.cases import MeasuredCases, Predict
     from heartseg.models.inference import PackagedModel
     from heartseg.models.tta import Tta
 
@@ -35,8 +35,8 @@ def evaluate_folds(job: Job, rows: pd.DataFrame) -> dict[str, Any]:
     """
     import torch
 
-    from heartseg.evaluation.cases import joined, measure_cases
-    from heartseg.evaluation.select import decide
+    from heartseg.evaluation.cases import join_measured, measure_cases
+    from heartseg.evaluation.select import select_postprocessing
     from heartseg.evaluation.summary import headline
     from heartseg.models.trained import load_trained
     from heartseg.models.tta import views_of
@@ -53,27 +53,27 @@ def evaluate_folds(job: Job, rows: pd.DataFrame) -> dict[str, Any]:
 
     def pairs(tta: Tta) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for model, predict, frames in members:
-            yield from pairs_of(model, job.dataset, predict, frames)(tta)
+            yield from prediction_pairs(model, job.dataset, predict, frames)(tta)
 
-    decided = decide(job.params.evaluate, job.dataset, pairs, of="out-of-fold")
-    parts: list[Measured] = []
+    decided = select_postprocessing(job.params.evaluate, job.dataset, pairs, of="out-of-fold")
+    parts: list[MeasuredCases] = []
     for fact, (model, predict, frames) in zip(facts, members, strict=True):
         model.set_tta(views_of(job.dataset, decided["tta"]["chosen"]))
         model.largest_component = decided["postprocess"]["chosen"] == "largest_component"
         parts.append(measure_cases(frames, job.dataset, predict, {}))
         fact |= {"patients": int(frames["patient"].nunique()), "images": len(frames)}
         fact["metrics"] = headline(summarise(parts[-1], job.dataset, job.params), job.dataset)
-    whole = joined(parts, job.dataset)
+    whole = join_measured(parts, job.dataset)
     whole.cases.insert(1, "fold", whole.cases["patient"].map(job.assigned))
     _report(job, facts, whole, decided)
     return decided
 
 
 def _report(
-    job: Job, facts: list[dict[str, Any]], whole: Measured, decided: dict[str, Any]
+    job: Job, facts: list[dict[str, Any]], whole: MeasuredCases, decided: dict[str, Any]
 ) -> None:
-    """Write out_of_fold.csv and crossval.json, log them to MLflow, and print the metrics."""
-    from heartseg.evaluation.summary import headline, tidy
+    """Leave out_of_fold.csv and crossval.json, also in MLflow, and tell the folds' metrics."""
+    from heartseg.evaluation.summary import headline, json_safe
     from heartseg.tracking.client import log_evaluation
 
     table = pd.DataFrame([fact["metrics"] for fact in facts], dtype=float)
@@ -83,20 +83,24 @@ def _report(
     found = {
         "recipe": job.name,
         **decided,
-        "folds": [tidy(fact) for fact in facts],
-        "mean": tidy(mean),
-        "sd": tidy(sd),
+        "folds": [json_safe(fact) for fact in facts],
+        "mean": json_safe(mean),
+        "sd": json_safe(sd),
         "out_of_fold": overall,
     }
     files = [job.results / "crossval.json", job.results / "out_of_fold.csv"]
-    write_whole(files[0], json.dumps(found, indent=1, allow_nan=False) + "\n")
-    write_whole(files[1], csv_text(whole.cases))
+    write_text(files[0], json.dumps(found, indent=1, allow_nan=False) + "\n")
+    write_text(files[1], csv_text(whole.cases))
     for fact in facts:
         values = {f"out_of_fold/{key}": value for key, value in fact["metrics"].items()}
         log_evaluation(job.client, fact["mlflow_run_id"], values, [])
     values = {
         f"{part}/{key}": value
-        for part, numbers in (("out_of_fold", together), ("mean", tidy(mean)), ("sd", tidy(sd)))
+        for part, numbers in (
+            ("out_of_fold", together),
+            ("mean", json_safe(mean)),
+            ("sd", json_safe(sd)),
+        )
         for key, value in numbers.items()
     }
     names = case_names(job.params.privacy, prepared_path(job.dataset))

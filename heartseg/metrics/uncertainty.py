@@ -52,7 +52,7 @@ def summarise_uncertainty(pairs: pd.DataFrame) -> dict[str, Any]:
     """Whether uncertain cases are the bad ones.
 
     Args:
-        pairs: of `heartseg.evaluation.summary.doubt_and_dice`.
+        pairs: of `heartseg.evaluation.summary.uncertainty_and_dice`.
 
     Returns:
         n; mean and max of the uncertainty (0 to 1); spearman_dice, Spearman's rank correlation
@@ -68,5 +68,5 @@ def summarise_uncertainty(pairs: pd.DataFrame) -> dict[str, Any]:
 
 
 def spearman(pairs: pd.DataFrame) -> float:
-    """Of `doubt_and_dice`; NaN where all cases are alike."""
+    """Of `uncertainty_and_dice`; NaN where all cases are alike."""
     return float(pairs["uncertainty"].rank().corr(pairs["dice"].rank()))

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors.torch import load_file, save
 
 from heartseg.config.recipe import Recipe
-from heartseg.errors import InputError, one_line, writing
+from heartseg.errors import InputError, catch_full_disk, one_line
 from heartseg.models import build_network
 from heartseg.models.inference import PackagedModel, copy_weights
 from heartseg.models.outputs import Ensemble, output_channels, uses_sigmoids
@@ -91,7 +91,7 @@ def save_trained(folder: Path, weights: dict[str, torch.Tensor], training: Train
     """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    with writing(folder):
+    with catch_full_disk(folder):
         temporary.mkdir(parents=True)
         # Not save_file, because it hides a full disk and makes the file unreadable for others.
         (temporary / WEIGHTS).write_bytes(save(copy_weights(weights)))

@@ -23,10 +23,10 @@ from heartseg.data.strips.folder import (
 )
 from heartseg.data.strips.quality import QualityLabels, find_spans, read_quality
 from heartseg.data.strips.recordings import Defaults, Strip, read_recording, read_references
-from heartseg.errors import InputError, writing_to
+from heartseg.errors import InputError, catch_write_errors
 from heartseg.metrics.mmode import follow, summarise_beats
 from heartseg.models.sliding_window import predict_strip
-from heartseg.paths import write_whole
+from heartseg.paths import write_text
 from heartseg.prediction.strip_models import (
     Predict,
     find_bad_columns,
@@ -168,7 +168,7 @@ class _Measuring:
             row = measure_recording(strip, mask, bad, rates, species, self.out)
             row["quality_by"] = source
             row |= {f"reference_{column}": value for column, value in references.items()}
-            self.notes.extend(recording_tables.doubts(row, strip.scale, species, rates))
+            self.notes.extend(recording_tables.scale_warnings(row, strip.scale, species, rates))
             yield row
 
     def _bad_columns(self, strip: Strip, file: Path | None) -> tuple[np.ndarray, str]:
@@ -248,12 +248,12 @@ def measure_recording(
         "mm_per_row": strip.spacing[0],
         "s_per_column": strip.spacing[1],
     }
-    title = recording_tables.headline(row)
+    title = recording_tables.headline_text(row)
     figure = recording_figure(strip.image, strip.spacing, walls, pieces, title)
     beats = csv_text(recording_tables.beat_table(pieces, species))
     table = recording_tables.trace_table(walls, strip.spacing[1])
     traces = csv_text(table, float_format="%.6g")
-    with writing_to(out):
+    with catch_write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out, prefix=".") as folder:
             temporary = Path(folder)
@@ -275,8 +275,8 @@ def write_summary(rows: list[dict[str, Any]], species: Species, out: Path) -> No
         out: Folder for the file.
     """
     table = pd.DataFrame(rows)
-    with writing_to(out / "recordings.csv"):
-        write_whole(out / "recordings.csv", csv_text(table))
+    with catch_write_errors(out / "recordings.csv"):
+        write_text(out / "recordings.csv", csv_text(table))
     print(f"wrote {out / 'recordings.csv'}: {len(table)} recording(s)")
     for line in recording_tables.error_lines(table, species):
         print(line)

@@ -9,9 +9,9 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from heartseg.errors import InputError, writing_to
+from heartseg.errors import InputError, catch_write_errors
 from heartseg.models.package import Package
-from heartseg.paths import write_whole
+from heartseg.paths import write_text
 from heartseg.prediction.segmenter import Outcome
 from heartseg.prediction.tables import write_table
 
@@ -44,8 +44,8 @@ def mark_folder(out: Path, package: Package, overwrite: bool) -> float:
     since = time.time() if overwrite else 0.0
     content = {"model": package.name, **mine, "made_since": since}
     text = json.dumps(content, indent=1) + "\n"
-    with writing_to(path):
-        write_whole(path, text)
+    with catch_write_errors(path):
+        write_text(path, text)
     return since
 
 

@@ -16,13 +16,13 @@ import pandas as pd
 from heartseg.data.camus.sequences import frame_rate
 from heartseg.data.images import Images, read_images, read_labels, read_uncertainty
 from heartseg.datasets import DATASETS
-from heartseg.errors import InputError, writing_to
+from heartseg.errors import InputError, catch_write_errors
 from heartseg.metrics import Spacing
 from heartseg.metrics.plausibility import PATIENT_FLAGS
 from heartseg.metrics.sequence import lv_curves, summarise_curves
 from heartseg.metrics.uncertainty import normalised_entropy
 from heartseg.models.inputs import input_stacks, segmented_frames
-from heartseg.paths import put_file
+from heartseg.paths import write_atomically
 from heartseg.prediction.files import Job
 from heartseg.prediction.sequences import read_reference, save_curves
 from heartseg.prediction.tables import (
@@ -167,7 +167,7 @@ class Segmenter:
         masks = []
         for file in files:
             try:
-                with writing_to(file.labels_path):
+                with catch_write_errors(file.labels_path):
                     curves = self._curves(file, outcome)
                     if file.is_new:
                         self._write(file, curves)
@@ -282,11 +282,11 @@ class Segmenter:
                 save_curves(curves, output)
         if self.uncertainty:
             entropies = np.stack(file.entropies)
-            put_file(lambda path: images.save(entropies, path), file.uncertainty_path)
+            write_atomically(lambda path: images.save(entropies, path), file.uncertainty_path)
         elif not self._is_current(file.uncertainty_path):  # it belongs to an overwritten label map
             file.uncertainty_path.unlink(missing_ok=True)
         # The label maps come last: if they exist, all results exist.
-        put_file(lambda path: images.save(file.labels, path), file.labels_path)
+        write_atomically(lambda path: images.save(file.labels, path), file.labels_path)
 
     def _measure(self, file: OpenFile, curves: pd.DataFrame | None, outcome: Outcome) -> None:
         """Add a file to the tables."""

@@ -10,7 +10,7 @@ import pandas as pd
 from heartseg.data.images import read_labels, stem_of, suffix_of
 from heartseg.datasets import DATASETS
 from heartseg.errors import InputError
-from heartseg.paths import put_file, write_whole
+from heartseg.paths import write_atomically, write_text
 from heartseg.text import csv_text
 
 
@@ -25,8 +25,8 @@ def save_curves(curves: pd.DataFrame, output: Path) -> None:
     from heartseg.report.figures import save
 
     table, figure = (output.with_name(f"{output.name}_curves.{end}") for end in ("csv", "png"))
-    write_whole(table, csv_text(curves))
-    put_file(lambda path: save(curve_figure(curves, output.name), path), figure)
+    write_text(table, csv_text(curves))
+    write_atomically(lambda path: save(curve_figure(curves, output.name), path), figure)
 
 
 def read_reference(file: Path, shape: tuple[int, ...]) -> tuple[np.ndarray | None, list[str]]:

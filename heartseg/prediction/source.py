@@ -26,10 +26,10 @@ def read_model(name: str) -> Package:
         from heartseg.models.package import read_package
 
         return read_package(Path(name))
-    from heartseg.tracking.pulled import check_uri, fetch
+    from heartseg.tracking.pulled import check_uri, fetch_package
 
     check_uri(name)
-    return fetch(store_uri(), name)[0]
+    return fetch_package(store_uri(), name)[0]
 
 
 def store_uri() -> str:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from heartseg.data.camus.names import parse_frame
 from heartseg.datasets.camus import PHASES, VIEWS
-from heartseg.evaluation.clinical import indices
+from heartseg.evaluation.clinical import clinical_indices
 from heartseg.metrics import Spacing
 from heartseg.metrics.ejection import (
     area_length_volume,
@@ -24,7 +24,7 @@ from heartseg.metrics.ejection import (
 )
 from heartseg.metrics.plausibility import flags, is_cut_off
 from heartseg.metrics.uncertainty import case_uncertainty
-from heartseg.paths import write_whole
+from heartseg.paths import write_text
 from heartseg.prediction.files import Job, patient_of
 from heartseg.text import csv_text
 
@@ -154,11 +154,13 @@ def _indices(frames: Mapping[tuple[str, str], Mask]) -> dict[str, float] | None:
     images = {key: mask.image for key, mask in frames.items() if mask.image is not None}
     scaled = {key: (mask.labels, mask.spacing) for key, mask in frames.items() if mask.spacing}
     if len(scaled) == len(frames):
-        return indices(scaled, images)
+        return clinical_indices(scaled, images)
     shapes = {key: mask.labels.shape for key, mask in frames.items()}
     if scaled or any(shapes[view, "ED"] != shapes[view, "ES"] for view in VIEWS):
         return None
-    found = indices({key: (mask.labels, UNIT_SPACING) for key, mask in frames.items()}, images)
+    found = clinical_indices(
+        {key: (mask.labels, UNIT_SPACING) for key, mask in frames.items()}, images
+    )
     return {
         name: value
         for name, value in found.items()
@@ -169,6 +171,6 @@ def _indices(frames: Mapping[tuple[str, str], Mask]) -> dict[str, float] | None:
 def write_table(rows: list[dict[str, Any]], path: Path) -> None:
     """Write rows to a CSV file atomically. Without rows, delete the file."""
     if rows:
-        write_whole(path, csv_text(pd.DataFrame(rows)))
+        write_text(path, csv_text(pd.DataFrame(rows)))
     else:
         path.unlink(missing_ok=True)

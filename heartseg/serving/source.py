@@ -52,7 +52,7 @@ class Source:
             return Version(package.weights_sha256[:12], package)
         uri, number = self.model, ""
         if ":/" in self.model:
-            from heartseg.tracking.pulled import resolve
+            from heartseg.tracking.pulled import resolve_alias
 
-            uri, number = resolve(store_uri(), self.model)
+            uri, number = resolve_alias(store_uri(), self.model)
         return None if number == current else Version(number, read_model(uri))

@@ -17,7 +17,7 @@ from heartseg.data.privacy import case_names
 from heartseg.datasets import DATASETS
 from heartseg.errors import InputError
 from heartseg.paths import prepared_path, sweep_results_dir
-from heartseg.training.run_dir import code_digest, code_files, read_state, update_state
+from heartseg.training.run_dir import code_digest, code_files
 
 if TYPE_CHECKING:
     from heartseg.tracking.client import MlflowClient
@@ -142,10 +142,10 @@ def check_data(job: Job) -> None:
 
 
 def open_sweep_run(client: MlflowClient, job: Job, folder: Path, identity: str) -> SweepRun:
-    """Open the MLflow run of the sweep: a new one, or that of the interrupted sweep."""
-    from heartseg.tracking.artifacts import collect_records, log_records
-    from heartseg.tracking.client import delete_runs, open_run
+    """Open the sweep's parent run in MLflow, or continue it."""
+    from heartseg.tracking.artifacts import collect_lineage_files, log_lineage_files
     from heartseg.tracking.provenance import lineage_tags, started_from
+    from heartseg.tracking.run import Run
     from heartseg.tracking.sweep_tracker import SweepRun
 
     tags = lineage_tags(Path.cwd(), job.dataset, job.prepared)
@@ -154,25 +154,22 @@ def open_sweep_run(client: MlflowClient, job: Job, folder: Path, identity: str) 
     experiment = job.params.tracking.experiment_prefix + job.dataset
     content = job.sweep.model_dump(mode="json", by_alias=True)
     source, digest = read_metadata(job.prepared)["source"], file_digest(job.prepared)
-    known = read_state(folder).get("mlflow_run_id")
-    if known is None:
-        delete_runs(client, experiment, {"heartseg.sweep": identity})
-    run_id = open_run(
+    run_id = Run.open(
         client,
+        folder,
+        {"heartseg.sweep": identity},
         experiment=experiment,
         name=identity,
         params={key: content[key] for key in ("recipe", "metric", "mode", "sampler", "pruner")},
-        texts={"sweep.yaml": content},
+        texts={},
         dataset=job.dataset,
         data_source=source,
         data_digest=digest,
         tags=tags,
-        run_id=known,
-    )
-    if known is not None:  # trials and hours may have been raised
-        client.log_text(run_id, yaml.safe_dump(content, sort_keys=False), "sweep.yaml")
-    update_state(folder, mlflow_run_id=run_id)
-    records = collect_records(Path.cwd())
+    ).run_id
+    # Also for a continued run, because the numbers of trials and hours may have been raised.
+    client.log_text(run_id, yaml.safe_dump(content, sort_keys=False), "sweep.yaml")
+    records = collect_lineage_files(Path.cwd())
     names = case_names(job.params.privacy, job.prepared)
-    log_records(client, run_id, records, job.prepared, names)
+    log_lineage_files(client, run_id, records, job.prepared, names)
     return SweepRun(run_id, experiment, job.dataset, source, digest, tags, records)

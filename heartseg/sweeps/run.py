@@ -13,7 +13,7 @@ from typing import Any
 from heartseg.cluster import train as ray_train  # sets what must be set before ray is imported
 from heartseg.data.privacy import case_names
 from heartseg.errors import InputError, Stopped
-from heartseg.paths import write_whole
+from heartseg.paths import write_text
 from heartseg.sweeps.folder import identity, put_aside
 from heartseg.sweeps.job import Job, open_sweep_run
 from heartseg.sweeps.study import Search
@@ -143,5 +143,5 @@ def _report(job: Job, search: Search, trials: SweepTrials, tracker: SweepTracker
     plots = write_plots(search.study, job.sweep.metric, job.results / "plots")
     table = job.results / "trials.csv"
     rows = trials_table(list(trials.by_number.values()), job.sweep.metric)
-    write_whole(table, csv_text(rows))
+    write_text(table, csv_text(rows))
     tracker.log_results(plots, table, search.best())

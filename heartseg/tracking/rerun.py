@@ -15,11 +15,13 @@ from heartseg.paths import model_dir, results_dir
 from heartseg.report import verdict
 from heartseg.text import printable
 from heartseg.tracking.provenance import check_out
-from heartseg.tracking.reproduction import Packages, Recorded
-from heartseg.tracking.worktree import REPRODUCED, open_worktree, put_data, put_recipe
+from heartseg.tracking.reproduction import Packages, RecordedTraining
+from heartseg.tracking.worktree import REPRODUCED, open_worktree, restore_data, restore_recipe
 
 
-def rerun(root: Path, recorded: Recorded, packages: Packages, *, keep: bool) -> verdict.Verdict:
+def rerun(
+    root: Path, recorded: RecordedTraining, packages: Packages, *, keep: bool
+) -> verdict.Verdict:
     """Train and evaluate in a worktree with the recorded code and data, and compare.
 
     Args:
@@ -33,9 +35,9 @@ def rerun(root: Path, recorded: Recorded, packages: Packages, *, keep: bool) -> 
     """
     with open_worktree(root, recorded.commit, recorded.patch, keep=keep) as place:
         say(f"commit {recorded.commit}{' and patch.diff' if recorded.patch else ''} in {place}")
-        origin = put_data(root, place, recorded.tags, lambda *stage: _run_stage(place, *stage))
+        origin = restore_data(root, place, recorded.tags, lambda *stage: _run_stage(place, *stage))
         say(f"data {recorded.tags['dvc.prepared_md5']}, {origin}")
-        put_recipe(root, place, recorded.recipe, recorded.started_from)
+        restore_recipe(root, place, recorded.recipe, recorded.started_from)
         engine = ["--in-process"] if recorded.tags.get("machine.engine") == "in-process" else []
         _run_stage(place, "train", REPRODUCED, *engine, OMP_NUM_THREADS=recorded.threads)
         _run_stage(place, "evaluate", REPRODUCED, OMP_NUM_THREADS=recorded.threads)
@@ -68,7 +70,9 @@ def _run_stage(place: Path, stage: str, *arguments: str, **extra: str) -> None:
         )
 
 
-def _compare(root: Path, place: Path, recorded: Recorded, packages: Packages) -> verdict.Verdict:
+def _compare(
+    root: Path, place: Path, recorded: RecordedTraining, packages: Packages
+) -> verdict.Verdict:
     """Compare the model and the metrics in the worktree with the recorded ones."""
     dataset = recorded.recipe["dataset"]
     folder = place / model_dir(dataset)

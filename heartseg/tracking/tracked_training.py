@@ -18,10 +18,10 @@ from heartseg.config.recipe import Recipe
 from heartseg.data.prepared import read_metadata
 from heartseg.data.privacy import case_names
 from heartseg.data.resident import Resident, load_resident
-from heartseg.errors import InputError, writing
+from heartseg.errors import InputError, catch_full_disk
 from heartseg.paths import model_dir, results_dir
-from heartseg.tracking.artifacts import collect_records, write_records
-from heartseg.tracking.client import TRAINING_KEY, connect, shown_uri, tracking_uri
+from heartseg.tracking.artifacts import collect_lineage_files, write_lineage_files
+from heartseg.tracking.client import TRAINING_KEY, connect, portable_uri, tracking_uri
 from heartseg.tracking.faults import store_errors, writing_to_store
 from heartseg.tracking.provenance import lineage_tags, started_from
 from heartseg.tracking.sender import FILES, FILES_SENT, ArtifactSender
@@ -124,14 +124,14 @@ def open_training(
         "data_digest": digest,
         "tags": tags,
     }
-    shown = shown_uri(uri, Path.cwd())
+    shown = portable_uri(uri, Path.cwd())
     # KILLED is the status that `heartseg sync` reports if this process ends without a word.
     update_state(run_dir, opening=opening, tracking_uri=shown, status="KILLED", sent=False)
-    records = collect_records(Path.cwd())
-    with writing(run_dir / FILES):
+    records = collect_lineage_files(Path.cwd())
+    with catch_full_disk(run_dir / FILES):
         shutil.rmtree(run_dir / FILES, ignore_errors=True)
         (run_dir / FILES_SENT).unlink(missing_ok=True)
-        write_records(run_dir / FILES, records, prepared, names)
+        write_lineage_files(run_dir / FILES, records, prepared, names)
         text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
         (run_dir / FILES / "recipe.yaml").write_text(text, encoding="utf-8")
     run_id = _open_run(uri, run_dir, recipe.dataset, offline=params.tracking.offline)
@@ -159,7 +159,7 @@ def _open_run(uri: str, run_dir: Path, dataset: str, *, offline: str) -> str | N
     try:
         client = connect(uri)
         with writing_to_store(client, "the run"):
-            run_id = open_training_run(client, run_dir)
+            run_id = open_training_run(client, run_dir).run_id
             ArtifactSender(client, run_id, run_dir, dataset).send()
     except InputError as error:
         if offline == "fail":

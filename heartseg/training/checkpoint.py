@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from heartseg.errors import InputError, writing
+from heartseg.errors import InputError, catch_full_disk
 from heartseg.training.run_dir import CHECKPOINTS, DAMAGED
 
 KEPT = 2
@@ -46,7 +46,7 @@ def save_checkpoint(run_dir: Path, state: dict[str, Any]) -> Path:
     content = buffer.getbuffer()
     digest = hashlib.sha256(content).hexdigest()
     path = folder / f"{state['next_epoch']:04d}-{state['step']:06d}.{digest}.pt"
-    with writing(path):
+    with catch_full_disk(path):
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f".{os.getpid()}.tmp"
         try:

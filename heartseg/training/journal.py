@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from heartseg.errors import writing
-from heartseg.paths import write_whole
+from heartseg.errors import catch_full_disk
+from heartseg.paths import write_text
 from heartseg.text import csv_text
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Journal:
         Raises:
             InputError: The disk is full or read-only.
         """
-        with writing(self.run_dir / JOURNAL):
+        with catch_full_disk(self.run_dir / JOURNAL):
             self._write_epoch(epoch)
 
     def _write_epoch(self, epoch: Epoch) -> None:
@@ -76,7 +76,7 @@ class Journal:
             return
         self._next_progress = time.monotonic() + PROGRESS_SECONDS
         state = {"epoch": epoch, "step": step, "steps": steps, "loss": float(loss)}
-        with writing(self.run_dir / PROGRESS):
+        with catch_full_disk(self.run_dir / PROGRESS):
             (self.run_dir / PROGRESS).write_text(json.dumps(state), encoding="utf-8")
 
     def _save_samples(self, epoch: Epoch) -> str:
@@ -132,4 +132,4 @@ def write_history(run_dir: Path, path: Path) -> None:
     import pandas as pd
 
     rows = [{"epoch": entry["epoch"], **entry["metrics"]} for entry in read_epochs(run_dir)]
-    write_whole(path, csv_text(pd.DataFrame(rows)))
+    write_text(path, csv_text(pd.DataFrame(rows)))

@@ -16,7 +16,7 @@ from typing import Any
 
 from heartseg.config.recipe import Recipe
 from heartseg.errors import InputError, Stopped
-from heartseg.paths import write_whole
+from heartseg.paths import write_text
 
 RUNS = "runs"
 STATE = "run.json"
@@ -159,7 +159,7 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 def update_state(folder: Path, **values: Any) -> None:
     """Change values in run.json. The file is replaced atomically."""
-    write_whole(folder / STATE, json.dumps(read_state(folder) | values, indent=1))
+    write_text(folder / STATE, json.dumps(read_state(folder) | values, indent=1))
 
 
 def clear_checkpoints(folder: Path, *, keep: int) -> None:

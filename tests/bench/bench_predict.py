@@ -27,7 +27,7 @@ def plain(package, jobs, out) -> float:
     import numpy as np
 
     from heartseg.data.images import read_images
-    from heartseg.paths import put_file
+    from heartseg.paths import write_atomically
     from heartseg.prediction.files import patient_of
     from heartseg.prediction.tables import Mask, clinical_rows, frame_rows, write_table
     from heartseg.report.overlay import save_overlay
@@ -43,7 +43,7 @@ def plain(package, jobs, out) -> float:
             numbers = np.arange(1)
             save_overlay(images.frames, labels, numbers, "camus", images.spacing, job.output)
             target = job.output.with_name(f"{job.output.name}_seg{images.ending}")
-            put_file(lambda path, save=images.save, maps=labels: save(maps, path), target)
+            write_atomically(lambda path, save=images.save, maps=labels: save(maps, path), target)
             frames += frame_rows(job, labels, numbers, images.spacing, out)
             masks.append(Mask(job, labels[0], images.spacing, images.frames[0]))
         patients += clinical_rows(masks, out)

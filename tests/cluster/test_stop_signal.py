@@ -7,7 +7,7 @@ import time
 import pytest
 
 from heartseg.cluster.stop_signal import SYNC_SECONDS, StopPoller, load_for_all
-from heartseg.errors import InputError, writing
+from heartseg.errors import InputError, catch_full_disk
 from heartseg.training.checkpoint import save_checkpoint
 from heartseg.training.loop import StopSignal
 from heartseg.training.run_dir import STOP
@@ -21,7 +21,7 @@ def test_a_stop_file_stops_the_training(tmp_path):
 
 def test_a_file_that_could_not_be_written_aborts_the_training(tmp_path):
     poller = StopPoller(tmp_path, rank=0, world_size=1)
-    with poller.recording_faults(), writing(tmp_path / "a"):
+    with poller.recording_faults(), catch_full_disk(tmp_path / "a"):
         raise OSError(28, "No space left on device")
     assert poller() is StopSignal.ABORT
     assert str(tmp_path / "a") in poller.fault

@@ -30,7 +30,7 @@ from heartseg.data.species import MOUSE
 from heartseg.data.strips.folder import find_recordings
 from heartseg.data.strips.recordings import Defaults, read_recording
 from heartseg.data.windows import reader as mmode
-from heartseg.errors import InputError, writing_to
+from heartseg.errors import InputError, catch_write_errors
 from heartseg.prediction.files import find_jobs
 from heartseg.serving.limits import Limits
 from heartseg.serving.uploads import read_uploads
@@ -338,7 +338,7 @@ def test_links_are_followed_and_a_dangling_one_is_told(tmp_path: Path) -> None:
 
 def test_a_name_that_is_too_long_is_told_so(tmp_path: Path) -> None:
     path = tmp_path / ("x" * 300)
-    with pytest.raises(InputError, match=r"cannot be written .*shorter"), writing_to(path):
+    with pytest.raises(InputError, match=r"cannot be written .*shorter"), catch_write_errors(path):
         path.touch()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from heartseg.datasets.camus import Camus
-from heartseg.evaluation.clinical import indices
+from heartseg.evaluation.clinical import clinical_indices
 from heartseg.metrics.agreement import agreement
 from heartseg.metrics.ejection import (
     area_length_volume,
@@ -221,7 +221,7 @@ def test_two_ways_to_the_ejection_fraction() -> None:
         biplane_volume(*views["2CH", p], *views["4CH", p], length=longest) for p in ("ED", "ES")
     )
     assert ejection_fraction(edv, esv) == pytest.approx(100 * (1 - (18 * 20) / (24 * 26)), abs=0.7)
-    assert indices(views)["ef_percent_release"] == ejection_fraction(edv, esv)
+    assert clinical_indices(views)["ef_percent_release"] == ejection_fraction(edv, esv)
 
 
 def test_ejection_fraction() -> None:
@@ -249,7 +249,7 @@ def test_reference_masks_give_the_release_ef() -> None:
             continue
         info = (root / patient / "Info_2CH.cfg").read_text().splitlines()
         known.append(next(float(line.split(":")[1]) for line in info if line.startswith("EF")))
-        found = indices(views)
+        found = clinical_indices(views)
         common.append(found["ef_percent_release"])
         own.append(found["ef_percent"])
     assert len(known) > 100

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from heartseg.evaluation.summary import doubt_and_dice
+from heartseg.evaluation.summary import uncertainty_and_dice
 from heartseg.metrics.uncertainty import case_uncertainty, normalised_entropy, summarise_uncertainty
 
 
@@ -56,5 +56,5 @@ def test_rank_correlation_is_scipys() -> None:
 def test_a_case_counts_once_with_the_mean_dice_of_its_structures() -> None:
     rows = [("a", "LV", 0.9), ("a", "MYO", 0.6), ("a", "LVepi", 0.0), ("a", "LA", 0.9)]
     cases = pd.DataFrame(rows, columns=["case_id", "structure", "dice"]).assign(uncertainty=0.2)
-    pairs = doubt_and_dice(cases, "camus")
+    pairs = uncertainty_and_dice(cases, "camus")
     assert pairs.to_numpy().tolist() == [[0.2, pytest.approx(0.8)]]

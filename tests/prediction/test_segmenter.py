@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from heartseg.data.phantoms.recording import make_dicom
-from heartseg.evaluation.clinical import indices
+from heartseg.evaluation.clinical import clinical_indices
 from heartseg.prediction import segmenter
 from heartseg.prediction.files import find_jobs
 from heartseg.prediction.segmenter import BATCH_FRAMES, Outcome, Segmenter
@@ -247,7 +247,7 @@ def test_clinical_indices_of_patients_with_all_views(tmp_path):
     outcome = segment(tmp_path / "in", predict=lambda images: images[:, 0] // 60)
 
     (row,) = outcome.patients
-    expected = indices(masks)
+    expected = clinical_indices(masks)
     assert (row["patient"], row["folder"]) == ("patient0001", "site/patient0001")
     assert row["edv_ml"] == expected["edv_ml"]
     assert row["ef_percent"] == expected["ef_percent"]

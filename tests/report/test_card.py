@@ -179,12 +179,12 @@ def test_certainty_section():
         "views": 5,
     }
     text = card("camus", CAMUS_METRICS | doubt)
-    assert rows(text)["label told"] == ["0.0213"]
+    assert rows(text)["predicted label"] == ["0.0213"]
     assert (rows(text)["LV"][0], rows(text)["LA"]) == ("0.0104", ["–"])  # the last table's
     assert "12345 pixels" in text
     assert "correlation with the case's mean Dice (Spearman, -1 to 1" in text
     assert "-0.61, n = 198 images" in text
-    assert "augmentation was taken: mean Dice (0 to 1) 0.9000 without and 0.9100 with it" in text
+    assert "augmentation was selected: mean Dice (0 to 1) 0.9000 without and 0.9100 with it" in text
     assert "3 network(s) and 5 view(s) of the image: 15 forward passes" in text
     assert "## Certainty" not in card("camus", CAMUS_METRICS)
     assert "forward passes" not in card("camus", CAMUS_METRICS)

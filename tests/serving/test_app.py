@@ -19,7 +19,7 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from heartseg.datasets.camus import Camus
-from heartseg.evaluation.clinical import indices
+from heartseg.evaluation.clinical import clinical_indices
 from heartseg.serving.app import PAGE_POLICY
 from heartseg.serving.limits import Limits
 from heartseg.serving.service import Unavailable
@@ -91,7 +91,7 @@ def four(patients=("patient0007",) * 4, ending=".nii.gz"):
 
 
 def expected():
-    return indices({key: (heart(*size)[0], SPACING) for key, size in FOUR.items()})
+    return clinical_indices({key: (heart(*size)[0], SPACING) for key, size in FOUR.items()})
 
 
 def test_volumes_and_ef_of_four_views_named_as_in_camus(service):
@@ -126,7 +126,7 @@ def test_volumes_of_pngs_with_views_and_spacing_given(service):
     files = dict(zip("abcd", four(ending=".png").values(), strict=True))
     fields = {"views": [v for v, _ in FOUR], "phases": [p for _, p in FOUR]}
     without = service.predict(files, **fields).json()
-    square = indices({key: (heart(*size)[0], (1.0, 1.0)) for key, size in FOUR.items()})
+    square = clinical_indices({key: (heart(*size)[0], (1.0, 1.0)) for key, size in FOUR.items()})
     assert without["clinical"]["ef_percent"] == pytest.approx(square["ef_percent"])
     assert not [name for name in without["clinical"] if name.endswith("_ml")]
     assert "a, b, c, d" in without["clinical_missing"]

@@ -1,4 +1,4 @@
-"""Twenty trainings and a sweep that write to one server at the same time, by our trackers."""
+"""Twenty trainings and a sweep whose trackers write to one server at the same time."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ BETWEEN_EPOCHS_S = 0.5
 
 
 def value(run: int, epoch: int, number: int) -> float:
-    """Another one for every run, epoch and metric."""
+    """Return a value that is unique for each run, epoch and metric."""
     return run + epoch / 100 + number / 10_000
 
 
 def train(folder: Path, run: int) -> list[int]:
-    """A training's journal, epoch by epoch; the times (ms) that stand in it."""
+    """Write a training's journal epoch by epoch, and return its times (ms)."""
     times = []
     for epoch in range(EPOCHS):
         now = time.time()

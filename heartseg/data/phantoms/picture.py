@@ -8,7 +8,7 @@ from heartseg.config.params import Phantoms
 from heartseg.data.phantoms.camus import make_patient, make_view
 from heartseg.data.phantoms.mmode import make_animal
 from heartseg.datasets.camus import VIEWS
-from heartseg.errors import writing_to
+from heartseg.errors import catch_write_errors
 
 ROWS = 4
 """Number of patients, and of animals beside them."""
@@ -46,6 +46,6 @@ def draw_picture(phantoms: Phantoms, path: Path) -> None:
             for label, color in COLORS.items():
                 if label in labels:
                     axes[row, 2 * column + 1].contour(labels == label, [0.5], colors=color)
-    with writing_to(path):
+    with catch_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=80, facecolor="black", metadata={"Software": None})
