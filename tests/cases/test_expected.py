@@ -20,8 +20,10 @@ import SimpleITK as sitk
 from heartseg import predict
 from heartseg.config.params import load_params
 from heartseg.data.camus.names import parse_frame
+from heartseg.evaluation.folder import measure_folder
 from heartseg.models.package import Package, read_package
 from heartseg.serving.limits import Limits
+from heartseg.tracking.pulled import PulledModel
 from tests.cases.dicom import write_dicom
 from tests.cases.layouts import (
     FIRST,
