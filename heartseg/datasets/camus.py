@@ -99,7 +99,7 @@ CAMUS = DatasetSpec(
     purpose="segments the cavity and the myocardium of the left ventricle, and the left atrium, in "
     "apical two- and four-chamber echocardiograms",
     images="B-mode frames at end-diastole and end-systole, NIfTI, spacing in mm",
-    limits=("The model also returns a label map for other views than apical two- and four-chamber.",),
+    limits=("The model also returns a label map for views other than apical 2CH and 4CH.",),
     licence="The CAMUS data may be used for non-commercial research (CC BY-NC-SA 4.0).",
     reference="Data: Leclerc et al., IEEE TMI 38(9):2198-2210, 2019, doi 10.1109/TMI.2019.2900516",
 )
