@@ -63,7 +63,7 @@ def is_hidden(path: Path) -> bool:
 
 
 def is_image(path: Path) -> bool:
-    """Return whether a file has the suffix of an image or the signature of DICOM, and is not hidden."""
+    """Return whether a file is not hidden and has an image suffix or the signature of DICOM."""
     from heartseg.data.formats.dicom_header import is_dicom
 
     return not is_hidden(path) and (bool(suffix_of(path)) or is_dicom(path))
