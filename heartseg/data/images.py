@@ -58,12 +58,12 @@ def stem_of(path: Path) -> str:
 
 
 def is_hidden(path: Path) -> bool:
-    """Whether a file is hidden, such as the ._NAME that macOS writes beside NAME."""
+    """Return whether a file is hidden, such as the ._NAME that macOS writes beside NAME."""
     return path.name.startswith(".")
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file has the suffix of an image or the signature of DICOM, and is not hidden."""
+    """Return whether a file is not hidden and has an image suffix or the signature of DICOM."""
     from heartseg.data.formats.dicom_header import is_dicom
 
     return not is_hidden(path) and (bool(suffix_of(path)) or is_dicom(path))

@@ -26,7 +26,7 @@ from heartseg.errors import InputError, one_line
 
 SPLITS = ("train", "val", "test")
 METADATA_KEY = b"heartseg"
-ROW_GROUP = 64  # rows that a reader of the file has to hold at a time
+ROW_GROUP = 64  # rows that a reader decodes at a time
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -159,7 +159,7 @@ def likely_species(masks: Iterable[np.ndarray], mm_per_row: Iterable[float]) -> 
         mm_per_row: Scale of each mask.
     """
     pairs = zip(masks, mm_per_row, strict=True)
-    heights = [tall * mm for mask, mm in pairs if (tall := lv_height(mask)) is not None]
+    heights = [height * mm for mask, mm in pairs if (height := lv_height(mask)) is not None]
     if not heights:
         return MOUSE
     typical = float(np.median(heights))

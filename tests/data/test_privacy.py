@@ -173,7 +173,7 @@ def test_a_key_that_is_no_secret_is_refused(key):
         read_key()
     key.unlink()
     key.mkdir()
-    with pytest.raises(InputError, match=f"{KEY_VARIABLE} name a file"):
+    with pytest.raises(InputError, match=f"Set {KEY_VARIABLE}"):
         read_key()
 
 

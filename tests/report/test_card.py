@@ -133,7 +133,7 @@ def test_results_with_intervals_units_and_gaps():
     assert found["MYO"] == ["0.850 [0.840 to 0.860]", "–", "–"]
     assert found["LA"] == ["–", "–", "–"]
     assert found["mean"] == ["0.888", "–", "–"]
-    assert found["EF against the reference masks' (points)"] == [
+    assert found["EF against the reference masks (points)"] == [
         "-1.23 [-2.50 to 0.10]",
         "4.50 [3.75 to 5.25]",
         "0.87",
@@ -143,7 +143,7 @@ def test_results_with_intervals_units_and_gaps():
         "1",
     ]
     assert found["measurement"][-1] == "not measured"
-    assert "EF against the recorded one (points)" not in found
+    assert "EF against the recorded EF (points)" not in found
     assert found["view 2CH"] == ["0.910 [0.890 to 0.930]", "–", "–", "–"]
     assert "view 4CH" not in found
 

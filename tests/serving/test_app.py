@@ -290,7 +290,7 @@ REFUSED = {
     "deflated dicom": (dicom(deflated=True), 422, "deflated"),
     "long dicom": (dicom(frames=4000), 413, "4000 frames"),
     "large dicom": (dicom(rows=60_000, frames=20), 413, "60000 x 64"),
-    "no dicom": (bytes(128) + b"DICM" + b"x" * 300, 422, "holds no picture"),
+    "no dicom": (bytes(128) + b"DICM" + b"x" * 300, 422, "contains no image"),
 }
 
 

@@ -91,7 +91,7 @@ def parse_path(path: Path) -> FileName | None:
 
 
 def is_other_format(path: Path) -> bool:
-    """Whether a file has the name of an image or label map, but an unsupported suffix."""
+    """Return whether a file has the name of an image or label map, but an unsupported suffix."""
     is_pixels = path.suffix.lower() in PIXEL_SUFFIXES
     return not (is_pixels or image_suffix(path)) and bool(_STEM.match(nfc(path.name)))
 

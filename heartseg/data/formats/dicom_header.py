@@ -48,7 +48,7 @@ READ_TAGS = (
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file has the DICOM signature (PS3.10, section 7.1), whatever its name."""
+    """Return whether a file has the DICOM signature (PS3.10, section 7.1), whatever its name."""
     try:
         with path.open("rb") as stream:
             return stream.read(132)[128:] == b"DICM"

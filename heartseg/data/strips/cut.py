@@ -118,8 +118,8 @@ def window_size(strip: Strip, config: Windows, rates: tuple[float, float]) -> tu
     if beat is not None:
         size, why = round(config.beats * beat), f"{config.beats:g} beats of {beat} columns"
     if annotated.any():
-        tall = np.nanmax(strip.lower) - np.nanmin(strip.upper)
-        least = math.ceil(tall * (1 + 2 * config.margin))
+        height = np.nanmax(strip.lower) - np.nanmin(strip.upper)
+        least = math.ceil(height * (1 + 2 * config.margin))
         if size < least:
             size, why = least, "the LV with its margin"
     if size > rows:

@@ -111,7 +111,7 @@ class RecordingFolder:
         ]
 
     def has_strip(self, name: str) -> bool:
-        """Whether a strip of this name was read, or may be in a recording that was not read."""
+        """Return whether a strip was read, or may be in a recording that was not read."""
         whole = STRIP_SUFFIX.sub("", name)
         if any(name in strips for strips in self.read_strips.values()):
             return True

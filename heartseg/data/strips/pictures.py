@@ -109,7 +109,7 @@ def read_mask(path: Path) -> tuple[np.ndarray, list[str]]:
 
 
 def _is_transparent(path: Path) -> bool:
-    """Whether an image has transparent pixels."""
+    """Return whether an image has transparent pixels."""
     from PIL import Image, UnidentifiedImageError
 
     try:

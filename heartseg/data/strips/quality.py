@@ -56,7 +56,7 @@ class QualityLabels:
         return inside[GOOD] & ~inside[BAD], inside[BAD]
 
     def labels_window_of(self, strip: str) -> bool:
-        """Whether a window of the strip has a label. Windows are named STRIP_wCOLUMN."""
+        """Return whether a window of the strip has a label. Windows are named STRIP_wCOLUMN."""
         return any(window.rpartition("_w")[0] == strip for window in self.windows)
 
     def label_of(self, window: str, others: Sequence[str]) -> str | None:

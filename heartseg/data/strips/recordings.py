@@ -101,30 +101,31 @@ def read_recording(recording: Recording, defaults: Defaults, notes: list[str]) -
     given = _numbers(row, (*SPACINGS, *CROP_COLUMNS), folder.table)
     if is_dicom(path):
         dicom = read_dicom(path)
-        odd, pictures, header = dicom.notes, dicom.strips, dicom.spacing
+        file_notes, pictures, header = dicom.notes, dicom.strips, dicom.spacing
         if given:
-            odd = [*odd, f"its own geometry is used instead of {', '.join(given)} of {TABLE}"]
+            unused = ", ".join(given)
+            file_notes = [*file_notes, f"its header is used instead of {unused} of {TABLE}"]
     else:
-        picture, odd = read_picture(path)
+        picture, file_notes = read_picture(path)
         pictures, header = [picture], None
-    notes += [f"{path}: {note}" for note in odd]
+    notes += [f"{path}: {note}" for note in file_notes]
     scale = _scale(recording, given, header, defaults, notes)
     count = len(pictures)
     names = [f"{name}_s{number}" if count > 1 else name for number in range(1, count + 1)]
     folder.read_strips[name] = names
     strips = []
-    for own, image in zip(names, pictures, strict=True):
-        upper, lower = _read_annotation(folder, own, image, notes)
+    for strip_name, image in zip(names, pictures, strict=True):
+        upper, lower = _read_annotation(folder, strip_name, image, notes)
         if header is None:
             rows, columns = (_range(given, axis, image, folder.table, name) for axis in AXES)
             image = image[rows, columns]
             upper, lower = upper[columns] - rows.start, lower[columns] - rows.start
-        strip = Strip(own, name, row.get("animal") or name, image, upper, lower, scale,
+        strip = Strip(strip_name, name, row.get("animal") or name, image, upper, lower, scale,
                       from_dicom=header is not None)  # fmt: skip
-        shape, tall = (image.shape[0], image.shape[1]), lv_height(strip.mask)
-        if problems := check_scale(scale, shape, tall, defaults.species):
+        shape, height = (image.shape[0], image.shape[1]), lv_height(strip.mask)
+        if problems := check_scale(scale, shape, height, defaults.species):
             raise InputError("\n  - ".join(problems))
-        if note := describe_unusual_size(scale, tall, defaults.species):
+        if note := describe_unusual_size(scale, height, defaults.species):
             notes.append(note)
         strips.append(strip)
     return strips
@@ -201,8 +202,8 @@ def _read_annotation(
             unused = folder.annotations.get((name, "mask"), [])
             notes += [f"{path}: not used, because {files[0].name} exists" for path in unused]
             return read_traces(files[0], rows, columns)
-        drawn, odd = read_mask(files[0])
-        notes += [f"{files[0]}: {note}" for note in odd]
+        drawn, file_notes = read_mask(files[0])
+        notes += [f"{files[0]}: {note}" for note in file_notes]
         if drawn.shape != image.shape:
             raise InputError(
                 f"{files[0]}: has {drawn.shape[0]} x {drawn.shape[1]} pixels (rows x columns), but "

@@ -105,7 +105,7 @@ def survey(config: MmodeDataset, *, any_scale: bool = False) -> Survey:
     notes: list[str] = []
     problems: list[str] = []
     cases: dict[str, QualityCase] = {}
-    seen: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     unlabelled = 0
     for folder in folders:
         table = folder / "windows.csv"
@@ -115,14 +115,14 @@ def survey(config: MmodeDataset, *, any_scale: bool = False) -> Survey:
         except InputError as error:
             problems.append(str(error))
             continue
-        torn = find_mixed_recordings(rows, table)
+        mixed = find_mixed_recordings(rows, table)
         for stem in sorted(images, key=natural_order):
             row, image = rows.get(stem, {}), images[stem][0]
             label = row.get("quality", "").lower()
             if not label:
                 unlabelled += 1
                 continue
-            faults = [torn[stem]] if stem in torn else []
+            faults = [mixed[stem]] if stem in mixed else []
             if label not in LABELS:
                 faults.append(
                     f"{table}: quality of {stem} is {label!r}. Write good or bad, or leave the "
@@ -136,9 +136,9 @@ def survey(config: MmodeDataset, *, any_scale: bool = False) -> Survey:
                 faults.append(f"{image}: its animal is unknown. Write it into {table}.")
             _, scale = read_numbers(row, table, "mmode-quality", config, faults)
             cases[stem] = QualityCase(
-                stem, animal, seen[animal], image, scale, species, label, tuple(faults)
+                stem, animal, counts[animal], image, scale, species, label, tuple(faults)
             )
-            seen[animal] += 1
+            counts[animal] += 1
     if unlabelled:
         notes.append(f"{unlabelled} window(s) have no quality label and are not used")
     if not cases and not problems:

@@ -82,9 +82,9 @@ class MmodeCase:
                         f"{path}: is missing. Add it, or remove the file of the same name in the "
                         "other folder."
                     )
-                pixels, odd = read(path)
+                pixels, file_notes = read(path)
                 loaded.append(pixels)
-                notes += [f"{self.case_id}: its {what} {clause}" for clause in odd]
+                notes += [f"{self.case_id}: its {what} {clause}" for clause in file_notes]
             except InputError as error:
                 problems.append(str(error))
         if len(loaded) == 2:
@@ -96,9 +96,9 @@ class MmodeCase:
                     f"{sizes[1]}. Export the mask at the size of the image."
                 )
             elif self.species is not None:
-                tall = lv_height(inside)
-                problems += check_scale(self.scale, image.shape, tall, self.species)
-                if note := describe_unusual_size(self.scale, tall, self.species):
+                height = lv_height(inside)
+                problems += check_scale(self.scale, image.shape, height, self.species)
+                if note := describe_unusual_size(self.scale, height, self.species):
                     notes.append(f"{self.case_id}: {note}")
             if inside.shape == image.shape and min(inside[0].mean(), inside[-1].mean()) > 0.5:
                 notes.append(
@@ -166,24 +166,24 @@ def survey(config: MmodeDataset, *, any_scale: bool = False) -> Survey:
         )
 
     rows: dict[str, dict[str, str]] = {}
-    unusable: list[str] = []  # if windows.csv is invalid, every window has this problem
+    table_problems: list[str] = []  # if windows.csv is invalid, every window has this problem
     stems = sorted(images.keys() | masks.keys())
     try:
         rows = read_windows_csv(source / "windows.csv", set(stems), notes)
     except InputError as error:
-        unusable.append(str(error))
+        table_problems.append(str(error))
 
-    torn = find_mixed_recordings(rows, source / "windows.csv")
-    seen: Counter[str] = Counter()
+    mixed = find_mixed_recordings(rows, source / "windows.csv")
+    counts: Counter[str] = Counter()
     cases = []
     for stem in sorted(stems, key=natural_order):
         image = images.get(stem, [source / "img" / f"{stem}.png"])[0]
         mask = masks.get(stem, [source / "mask" / f"{stem}.png"])[0]
-        faults = list(unusable)
+        faults = list(table_problems)
         for second in images.get(stem, [])[1:] + masks.get(stem, [])[1:]:
             faults.append(f"{second}: is a second file of the name {stem}. Remove one of them.")
-        if stem in torn:
-            faults.append(torn[stem])
+        if stem in mixed:
+            faults.append(mixed[stem])
         row = rows.get(stem, {})
         match = pattern.search(stem)
         animal = row.get("animal", "") or ((match["animal"] or "") if match else "")
@@ -198,7 +198,7 @@ def survey(config: MmodeDataset, *, any_scale: bool = False) -> Survey:
             MmodeCase(
                 case_id=stem,
                 patient=animal,
-                frame=seen[animal],
+                frame=counts[animal],
                 image=image,
                 mask=mask,
                 scale=scale,
@@ -208,7 +208,7 @@ def survey(config: MmodeDataset, *, any_scale: bool = False) -> Survey:
                 problems=tuple(faults),
             )
         )
-        seen[animal] += 1
+        counts[animal] += 1
     return Survey(sorted(cases, key=lambda case: case.case_id), [], notes)
 
 
