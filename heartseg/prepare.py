@@ -25,7 +25,13 @@ from heartseg.data.windows import quality as mmode_quality_windows
 from heartseg.data.windows import reader as mmode
 from heartseg.datasets import DATASETS
 from heartseg.errors import BadFilesError, InputError, one_line, printing_notes
-from heartseg.metrics.scale import Measured, disagreement, impossible_size, measured, swapped_phases
+from heartseg.metrics.scale import (
+    LVSize,
+    impossible_size,
+    measure_lv,
+    scale_disagreement,
+    swapped_phases,
+)
 from heartseg.paths import prepared_path
 
 
@@ -113,7 +119,7 @@ def check(
     good: list[Case] = []
     problems: list[str] = []
     remarks: list[str] = []
-    sizes: dict[str, dict[tuple[str, str], Measured]] = defaultdict(dict)
+    sizes: dict[str, dict[tuple[str, str], LVSize]] = defaultdict(dict)
     found = map_in_order(lambda case: _check(dataset, case), cases, threads)
     for case, one in zip(cases, found, strict=True):
         problems += one.problems
@@ -151,7 +157,7 @@ class _Found:
     problems: list[str]
     notes: Sequence[str] = ()
     image: tuple[str, str] = ("", "")
-    size: Measured | None = None
+    size: LVSize | None = None
 
 
 def _check(dataset: str, case: Case) -> _Found:
@@ -162,11 +168,11 @@ def _check(dataset: str, case: Case) -> _Found:
     notes = list(sample.notes)
     if not sample.mask.any() and not DATASETS[dataset].classifies:
         notes.append(f"{case.case_id}: its mask is empty")
-    size = measured(sample.mask, sample.spacing) if DATASETS[dataset].apical else None
+    size = measure_lv(sample.mask, sample.spacing) if DATASETS[dataset].apical else None
     return _Found([], notes, (sample.view, sample.phase), size)
 
 
-def _notes_on_scale(sizes: Mapping[str, Mapping[tuple[str, str], Measured]]) -> list[str]:
+def _notes_on_scale(sizes: Mapping[str, Mapping[tuple[str, str], LVSize]]) -> list[str]:
     """Notes on images and patients whose reference masks show that a scale or a name is wrong."""
     impossible = {
         f"{patient}_{view}_{phase}": reason
@@ -174,7 +180,9 @@ def _notes_on_scale(sizes: Mapping[str, Mapping[tuple[str, str], Measured]]) -> 
         for (view, phase), size in own.items()
         if (reason := impossible_size(size))
     }
-    apart = {patient: reason for patient, own in sizes.items() if (reason := disagreement(own))}
+    apart = {
+        patient: reason for patient, own in sizes.items() if (reason := scale_disagreement(own))
+    }
     swapped = {p: reason for p, own in sizes.items() if (reason := swapped_phases(own))}
     scale, phases = "Check the scale of the files", "Check whether the files are swapped"
     return [

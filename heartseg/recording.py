@@ -215,12 +215,12 @@ def measure_recording(
     from PIL import Image
 
     from heartseg.data.strips.quality import spans_of
-    from heartseg.metrics.mmode import follow, summarise_beats
+    from heartseg.metrics.mmode import summarise_beats, trace_beats
     from heartseg.report.figures import save
     from heartseg.report.recording import recording_figure
     from heartseg.report.recording_tables import beat_table, headline, summary_row, trace_table
 
-    walls, pieces = follow(mask, strip.spacing, *rates, excluded=bad)
+    walls, pieces = trace_beats(mask, strip.spacing, *rates, excluded=bad)
     shortest_beat = 60.0 / rates[1] / strip.spacing[1]
     values = summarise_beats(walls, pieces, shortest_beat, species)
     row = {

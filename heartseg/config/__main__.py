@@ -1,4 +1,4 @@
-"""`heartseg config show RECIPE` prints a recipe of params.yaml, including its defaults."""
+"""`heartseg config show RECIPE` prints a recipe of params.yaml with the defaults that it takes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from heartseg.config.recipe import Recipe
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="heartseg config", description="Print params.yaml.")
+    parser = argparse.ArgumentParser(prog="heartseg config", description="Look into params.yaml.")
     actions = parser.add_subparsers(dest="action", required=True)
-    show = actions.add_parser("show", help="print a recipe, including its defaults")
-    show.add_argument("recipe", help="name of a recipe in params.yaml")
+    show = actions.add_parser("show", help="print a recipe with the defaults that it takes")
+    show.add_argument("recipe", help="a name below `recipes` in params.yaml")
     options = parser.parse_args(argv)
     recipe = load_params().recipe(options.recipe).model_dump(mode="json")
-    own = {key: recipe.pop(key) for key in Recipe.__annotations__}
-    print(yaml.safe_dump(own | recipe, sort_keys=False), end="")
+    knobs = {key: recipe.pop(key) for key in Recipe.__annotations__}
+    print(yaml.safe_dump(knobs | recipe, sort_keys=False), end="")
 
 
 if __name__ == "__main__":
