@@ -25,11 +25,11 @@ def test_probability_1_is_in_the_last_bin() -> None:
 def test_curve_equals_scikit_learn() -> None:
     calibration_curve = pytest.importorskip("sklearn.calibration").calibration_curve
     rng = np.random.default_rng(0)
-    told = rng.random(5000)
-    so = rng.random(5000) < told**2
+    probability = rng.random(5000)
+    is_true = rng.random(5000) < probability**2
     found = Reliability()
-    found.add(told, so)
-    true, mean = calibration_curve(so, told, n_bins=BINS)
+    found.add(probability, is_true)
+    true, mean = calibration_curve(is_true, probability, n_bins=BINS)
     np.testing.assert_allclose(found.true_counts / found.counts, true)
     np.testing.assert_allclose(found.probability_sums / found.counts, mean)
     assert found.ece() == pytest.approx(np.average(np.abs(true - mean), weights=found.counts))
@@ -61,9 +61,9 @@ def test_joined_counts_equal_those_of_all_images() -> None:
     parts = [Calibration("camus") for _ in range(2)]
     whole = Calibration("camus")
     for number, labels in enumerate(images):
-        told = rng.dirichlet(np.ones(4), (12, 9)).transpose(2, 0, 1).astype(np.float32)
-        parts[number % 2].add(told, labels)
-        whole.add(told, labels)
+        probabilities = rng.dirichlet(np.ones(4), (12, 9)).transpose(2, 0, 1).astype(np.float32)
+        parts[number % 2].add(probabilities, labels)
+        whole.add(probabilities, labels)
     parts[0].join(parts[1])
     assert parts[0].summary() == pytest.approx(whole.summary())
 

@@ -293,8 +293,8 @@ def test_real_reference_masks_are_plausible() -> None:
             }
             training.append({"view": view, "phase": phase, **mask})
     ranges = area_ranges(pd.DataFrame(training))
-    judged = [flags(labels, spacing, ranges[key]) for key, labels, spacing in validation]
+    with_areas = [flags(labels, spacing, ranges[key]) for key, labels, spacing in validation]
     print(f"{len(found)} masks:\n{pd.DataFrame(found).sum()}")
-    print(f"{len(judged)} with areas judged:\n{pd.DataFrame(judged).sum()}")
+    print(f"{len(with_areas)} with checked areas:\n{pd.DataFrame(with_areas).sum()}")
     assert np.mean([flag["plausible"] for flag in found]) > 0.98
-    assert np.mean([flag["plausible"] for flag in judged]) > 0.95
+    assert np.mean([flag["plausible"] for flag in with_areas]) > 0.95

@@ -133,10 +133,10 @@ def test_species_is_inferred_from_the_size():
         masks = np.stack([strip(1500).astype(np.uint8)] * 2)
         found = np.stack([strip(1500, lvidd=4.4).astype(np.uint8)] * 2)
         facts = about(list(masks), spacing).assign(species=species)
-        told = ClinicalValidation("mmode", masks, facts).errors(found)
-        untold = ClinicalValidation("mmode", masks, facts.drop(columns="species")).errors(found)
-        assert untold == told
-        assert told["lvid_mae"] > 0
+        known = ClinicalValidation("mmode", masks, facts).errors(found)
+        inferred = ClinicalValidation("mmode", masks, facts.drop(columns="species")).errors(found)
+        assert inferred == known
+        assert known["lvid_mae"] > 0
 
 
 def test_a_window_that_cannot_be_measured_counts_as_0_mm():
