@@ -16,7 +16,13 @@ from heartseg.data.windows import quality as mmode_quality_windows
 from heartseg.data.windows import reader as mmode
 from heartseg.datasets import DATASETS
 from heartseg.errors import BadFilesError, InputError
-from heartseg.metrics.scale import Measured, disagreement, impossible_size, measured, swapped_phases
+from heartseg.metrics.scale import (
+    LVSize,
+    impossible_size,
+    measure_lv,
+    scale_disagreement,
+    swapped_phases,
+)
 
 
 def survey_dataset(dataset: str, config: CamusDataset | MmodeDataset, notes: list[str]) -> Survey:
@@ -64,7 +70,7 @@ def check_cases(
     good: list[Case] = []
     problems: list[str] = []
     case_notes: list[str] = []
-    sizes: dict[str, dict[tuple[str, str], Measured]] = defaultdict(dict)
+    sizes: dict[str, dict[tuple[str, str], LVSize]] = defaultdict(dict)
     results = map_in_order(lambda case: _check_case(dataset, case), cases, threads)
     for case, result in zip(cases, results, strict=True):
         problems += result.problems
@@ -91,7 +97,7 @@ class _Result:
     problems: list[str]
     notes: Sequence[str] = ()
     image: tuple[str, str] = ("", "")
-    size: Measured | None = None
+    size: LVSize | None = None
 
 
 def _check_case(dataset: str, case: Case) -> _Result:
@@ -102,11 +108,11 @@ def _check_case(dataset: str, case: Case) -> _Result:
     notes = list(sample.notes)
     if not sample.mask.any() and not DATASETS[dataset].classifies:
         notes.append(f"{case.case_id}: its mask is empty")
-    size = measured(sample.mask, sample.spacing) if DATASETS[dataset].apical else None
+    size = measure_lv(sample.mask, sample.spacing) if DATASETS[dataset].apical else None
     return _Result([], notes, (sample.view, sample.phase), size)
 
 
-def _scale_notes(sizes: Mapping[str, Mapping[tuple[str, str], Measured]]) -> list[str]:
+def _scale_notes(sizes: Mapping[str, Mapping[tuple[str, str], LVSize]]) -> list[str]:
     """Return notes on reference masks that show a wrong scale or a wrong file name."""
     impossible = {
         f"{patient}_{view}_{phase}": reason
@@ -114,7 +120,7 @@ def _scale_notes(sizes: Mapping[str, Mapping[tuple[str, str], Measured]]) -> lis
         for (view, phase), size in own.items()
         if (reason := impossible_size(size))
     }
-    differing = {p: reason for p, own in sizes.items() if (reason := disagreement(own))}
+    differing = {p: reason for p, own in sizes.items() if (reason := scale_disagreement(own))}
     swapped = {p: reason for p, own in sizes.items() if (reason := swapped_phases(own))}
     scale, phases = "Check the scale of the files", "Check whether the files are swapped"
     return [

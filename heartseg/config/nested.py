@@ -7,7 +7,7 @@ from typing import Any
 
 
 def leaves(values: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield each value of nested dictionaries that is no dictionary, as (path of keys, value)."""
+    """Yield the path of keys and the value of each leaf of nested dictionaries."""
     for key, value in values.items():
         if isinstance(value, dict):
             yield from (((key, *rest), leaf) for rest, leaf in leaves(value))

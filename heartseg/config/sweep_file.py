@@ -175,10 +175,6 @@ class SweepFile(Section):
         when = self.space[field].when
         return all(other in values and values[other] in allowed for other, allowed in when.items())
 
-    def recipe_point(self, params: Params) -> Values:
-        """Return the recipe's own values of the searched fields."""
-        return self.complete_point({}, params)
-
     def complete_point(self, point: Mapping[str, Scalar], params: Params) -> Values:
         """Add the recipe's values of missing fields to a point, and drop inactive fields."""
         values: Values = {}

@@ -19,7 +19,6 @@ from heartseg.evaluation.summary import case_metrics
 from heartseg.metrics.calibration import Calibration
 from heartseg.metrics.mmode import fractional_shortening, teichholz_ef, window_row
 from heartseg.metrics.plausibility import Ranges, flags
-from heartseg.metrics.scale import disagreement, measured
 from heartseg.metrics.uncertainty import case_uncertainty, normalised_entropy
 
 Predict = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -88,8 +87,10 @@ def measure_cases(
                 about = {"case_id": frame["case_id"], "patient": patient}
                 clinical.append(about | found | _known_values_mmode(frame, species))
         if apical:
-            sizes = {key: measured(labels, spacing) for key, (labels, _, spacing) in masks.items()}
-            scales_differ = bool(disagreement(sizes))
+            sizes = {
+                key: measure_lv(labels, spacing) for key, (labels, _, spacing) in masks.items()
+            }
+            scales_differ = bool(scale_disagreement(sizes))
             for row in cases[first:]:
                 row["scales_differ"] = scales_differ
                 # Removing the key first makes it the last column.

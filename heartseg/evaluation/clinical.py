@@ -15,7 +15,7 @@ import pandas as pd
 from heartseg.config.params import Evaluate
 from heartseg.datasets.camus import PHASES, VIEWS
 from heartseg.metrics import Spacing
-from heartseg.metrics.agreement import agreement, agreement_over_patients, classification
+from heartseg.metrics.agreement import agreement, agreement_over_patients, threshold_agreement
 from heartseg.metrics.chamber import left_atrium, left_ventricle
 from heartseg.metrics.ejection import (
     Masks,
@@ -184,7 +184,9 @@ def summarise_clinical(rows: pd.DataFrame, evaluate: Evaluate) -> dict[str, Any]
 
 def _classes(compared: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     return {
-        name: classification(compared[name]["reference"], compared[name]["measured"], EF_THRESHOLDS)
+        name: threshold_agreement(
+            compared[name]["reference"], compared[name]["measured"], EF_THRESHOLDS
+        )
         for name in ("ef_vs_reference", "ef_vs_recorded")
     }
 

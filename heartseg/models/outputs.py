@@ -14,7 +14,7 @@ from heartseg.datasets import DATASETS
 def output_channels(recipe: Recipe) -> int:
     """Return the number of logits per pixel.
 
-    It is the number of labels, or 1 if two labels are told apart by a single sigmoid.
+    It is the number of labels, or 1 if a single sigmoid decides between two labels.
     """
     labels = len(DATASETS[recipe.dataset].labels)
     return 1 if uses_sigmoids(recipe) and labels == 2 else labels

@@ -24,7 +24,7 @@ from heartseg.data.strips.folder import (
 from heartseg.data.strips.quality import QualityLabels, find_spans, read_quality
 from heartseg.data.strips.recordings import Defaults, Strip, read_recording, read_references
 from heartseg.errors import InputError, catch_write_errors
-from heartseg.metrics.mmode import follow, summarise_beats
+from heartseg.metrics.mmode import summarise_beats, trace_beats
 from heartseg.models.sliding_window import predict_strip
 from heartseg.paths import write_text
 from heartseg.prediction.strip_models import (
@@ -235,7 +235,7 @@ def measure_recording(
     Returns:
         The strip's row of recordings.csv.
     """
-    walls, pieces = follow(mask, strip.spacing, *rates, excluded=bad)
+    walls, pieces = trace_beats(mask, strip.spacing, *rates, excluded=bad)
     shortest_beat = 60.0 / rates[1] / strip.spacing[1]
     values = summarise_beats(walls, pieces, shortest_beat, species)
     row = {

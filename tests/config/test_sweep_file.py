@@ -16,7 +16,7 @@ from tests.sweeps.small import TPE, small_sweep
 def test_files_of_the_repository_are_valid(params, path):
     sweep = read_sweep(path, params)
     own = params.recipe(sweep.recipe).model_dump()
-    assert sweep.recipe_for(sweep.recipe_point(params), params).model_dump() == own
+    assert sweep.recipe_for(sweep.complete_point({}, params), params).model_dump() == own
     assert path.read_text().startswith(f"# Run: python -m heartseg.sweep sweeps/{path.name} ")
     longest = {"asha": lambda p: p.min_epochs * p.reduction_factor}[sweep.pruner.name]
     assert sweep.pruner.min_epochs < own["epochs"] <= longest(sweep.pruner) * 3  # it can prune
@@ -158,7 +158,7 @@ def test_each_error_gets_one_message(params, tmp_path, changes, message):
 def test_an_integer_is_a_number_but_true_is_not(params, tmp_path):
     space = {"ema_decay": {"choice": [0, 0.9]}, "augment.rotate_degrees": {"integers": [0, 20]}}
     space["augment.rotate_degrees"] |= {"step": 5}
-    own = small_sweep(params, tmp_path, space=space).recipe_point(params)
+    own = small_sweep(params, tmp_path, space=space).complete_point({}, params)
     assert own == {"ema_decay": 0.0, "augment.rotate_degrees": 10.0}
     with pytest.raises(InputError, match="does not contain True"):
         small_sweep(params, tmp_path, space={"ema_decay": {"choice": [0]}}, initial_points=[

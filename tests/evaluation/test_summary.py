@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 
 from heartseg.config.params import Evaluate, Params
+from heartseg.data.species import HUMAN, MOUSE
 from heartseg.datasets.camus import Camus
 from heartseg.evaluation.clinical import SUMMARY_COLUMNS
 from heartseg.evaluation.summary import case_metrics, json_safe, summarise_camus, summarise_mmode
-from heartseg.metrics.mmode import HUMAN, MOUSE, window_row
+from heartseg.metrics.mmode import window_row
 from tests.metrics.shapes import MM_PER_ROW, S_PER_COLUMN, strip
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")

@@ -85,14 +85,14 @@ def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
         assert mine["dice_mean"] == theirs["dice_mean"]
 
 
-@pytest.mark.parametrize("asked", [StopSignal.STOP, StopSignal.SAVE])
-def test_a_run_resumes_bit_for_bit_within_an_epoch(params, train, val, tmp_path, asked):
+@pytest.mark.parametrize("signal", [StopSignal.STOP, StopSignal.SAVE])
+def test_a_run_resumes_bit_for_bit_within_an_epoch(params, train, val, tmp_path, signal):
     """No step is repeated, and the training loss of the epoch is that of all its steps."""
     recipe = small_recipe(params, ema_decay=0.9, batch_size=2)
     whole, steps = run(recipe, train, val), []
 
     def note(epoch, step, count, loss):
-        if asked is StopSignal.SAVE and (epoch, step) == (2, 3):
+        if signal is StopSignal.SAVE and (epoch, step) == (2, 3):
             raise KeyboardInterrupt  # the node is lost one step after the checkpoint
         steps.append((epoch, step))
 
