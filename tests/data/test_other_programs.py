@@ -333,7 +333,7 @@ def test_links_are_followed_and_a_dangling_one_is_told(tmp_path: Path) -> None:
     assert not problems
     with pytest.raises(InputError, match=r"b\.nii\.gz: is missing"):
         read_images(jobs[0].file)
-    assert [note for _, note in notes] == ["has files that are no images: 1 .nrrd"]
+    assert [note for _, note in notes] == ["contains files that are not images: 1 .nrrd"]
 
 
 def test_a_name_that_is_too_long_is_told_so(tmp_path: Path) -> None:

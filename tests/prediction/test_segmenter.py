@@ -430,7 +430,7 @@ def test_bad_files_are_reported_and_the_others_segmented(tmp_path):
         "volumes.nii": "(4, 4, 3, 2)",
         "nan.nii": "NaN",
         "empty.nii": "empty",
-        "broken.dcm": "no picture",
+        "broken.dcm": "no image",
     }.items():
         assert any(f"/{name}: " in line and reason in line for line in outcome.problems), name
     assert len(outcome.problems) == 7
