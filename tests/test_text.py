@@ -91,7 +91,7 @@ def test_the_names_of_windows_come_back(tmp_path):
     _write_csv(tmp_path / "windows.csv", windows)
     cells = list(csv.reader((tmp_path / "windows.csv").open(newline="", encoding="utf-8")))
     assert [row[0] for row in cells[1:]] == ["'=1+1", "'-w1", "-1", "'@x", "w"]
-    found = read_table(tmp_path / "windows.csv", ["name"], COLUMNS[1:], others=True)
+    found = read_table(tmp_path / "windows.csv", ["name"], COLUMNS[1:], ignore_unknown=True)
     assert list(found["name"]) == names
     assert set(found["animal"]) == {"+a"}
     assert set(found["recording"]) == {"=r"}

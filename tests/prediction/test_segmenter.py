@@ -425,12 +425,12 @@ def test_bad_files_are_reported_and_the_others_segmented(tmp_path):
 
     for name, reason in {
         "tiny.png": "8 x 8",
-        "broken.png": "none of the formats",
+        "broken.png": "is not a NIfTI",
         "cut.nii.gz": "truncated",
         "volumes.nii": "(4, 4, 3, 2)",
         "nan.nii": "NaN",
         "empty.nii": "empty",
-        "broken.dcm": "no picture",
+        "broken.dcm": "no image",
     }.items():
         assert any(f"/{name}: " in line and reason in line for line in outcome.problems), name
     assert len(outcome.problems) == 7
