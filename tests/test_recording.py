@@ -229,7 +229,7 @@ def test_files_named_by_their_uid_are_apart() -> None:
 def test_faults_of_the_user_are_told(metadata: dict[str, Any]) -> None:
     write_strip("good.png")
     Path("bad.png").write_bytes(b"no picture")
-    with pytest.raises(InputError, match=r"bad\.png: is not NIfTI"):
+    with pytest.raises(InputError, match=r"bad\.png: is not a NIfTI"):
         run("bad.png", "good.png")
     assert list(pd.read_csv("out/recordings.csv")["name"]) == ["good"]
     Path("twice").mkdir()

@@ -156,7 +156,7 @@ def test_the_page_shows_contours_and_numbers(served, tmp_path):
         expect(page.locator(".card")).to_contain_text("EDV (mL)")
 
         page.set_input_files("#files", tmp_path / "letter.txt")
-        expect(page.locator("#message")).to_contain_text("letter.txt: is not NIfTI")
+        expect(page.locator("#message")).to_contain_text("letter.txt: is not a NIfTI")
     assert faults == []
     assert all(one.startswith((url, "data:", "blob:")) for one in asked), asked
 

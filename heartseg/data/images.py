@@ -230,7 +230,7 @@ def describe_unsupported(head: bytes) -> str:
             "looks like a DICOM file without its preamble of 132 bytes. Restore the preamble with "
             "dcmconv or gdcmconv"
         )
-    return f"is in none of the formats {FORMATS}. Convert it to one of them"
+    return f"is not a {FORMATS} file. Convert it to one of these formats"
 
 
 def detect_format(head: bytes) -> str | None:

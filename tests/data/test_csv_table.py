@@ -1,4 +1,4 @@
-"""The tables that people write: what is understood, and what is refused with its cause."""
+"""CSV tables: supported variants, and errors with their cause."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def read(path: Path, content: bytes, ignore_unknown: bool = False) -> list[dict[
     ],
     ids=["points", "commas", "byte order mark", "utf-16", "sep", "tabs"],
 )
-def test_every_way_that_excel_writes_a_table(tmp_path: Path, content: bytes) -> None:
+def test_tables_written_by_excel(tmp_path: Path, content: bytes) -> None:
     assert read(tmp_path / "a.csv", content) == [ROW]
 
 
@@ -43,12 +43,12 @@ def test_every_way_that_excel_writes_a_table(tmp_path: Path, content: bytes) -> 
     "header",
     [
         "Recording;ANIMAL;mm per row;S per column",
-        "recording;animal;mm,per,row;s,per,column",  # all underscores became commas
+        "recording;animal;mm,per,row;s,per,column",  # commas instead of underscores
         "recording ;animal;MM-per-row;s.per.column",
     ],
 )
 @pytest.mark.parametrize("ignore_unknown", [False, True])
-def test_columns_are_known_by_their_words(
+def test_column_names_match_ignoring_case_and_separators(
     tmp_path: Path, header: str, ignore_unknown: bool
 ) -> None:
     text = f"{header}\n{COMMAS.partition(chr(10))[2]}"
@@ -66,7 +66,7 @@ def test_columns_are_known_by_their_words(
         ("animal\nm1\n", "no column recording"),
     ],
 )  # fmt: skip
-def test_what_can_be_read_in_two_ways_is_refused(tmp_path: Path, text: str, reason: str) -> None:
+def test_ambiguous_tables_are_refused(tmp_path: Path, text: str, reason: str) -> None:
     with pytest.raises(InputError, match=rf"a\.csv: .*{reason}"):
         read(tmp_path / "a.csv", text.encode())
 
@@ -79,6 +79,6 @@ def test_what_can_be_read_in_two_ways_is_refused(tmp_path: Path, text: str, reas
         (b"a\0b\0c", "not a text file"),
     ],
 )
-def test_what_is_no_text_is_called_that(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_files_that_are_not_text_are_refused(tmp_path: Path, content: bytes, reason: str) -> None:
     with pytest.raises(InputError, match=rf"a\.csv: .*{reason}"):
         read(tmp_path / "a.csv", content)

@@ -425,7 +425,7 @@ def test_bad_files_are_reported_and_the_others_segmented(tmp_path):
 
     for name, reason in {
         "tiny.png": "8 x 8",
-        "broken.png": "none of the formats",
+        "broken.png": "is not a NIfTI",
         "cut.nii.gz": "truncated",
         "volumes.nii": "(4, 4, 3, 2)",
         "nan.nii": "NaN",

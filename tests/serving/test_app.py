@@ -273,9 +273,9 @@ def dicom(deflated=False, frames=1, rows=64):
 
 REFUSED = {
     "empty": (b"", 400, "is empty"),
-    "words": (b"no picture at all" * 30, 415, "is not NIfTI"),
-    "zipped words": (gzip.compress(b"no picture" * 90), 415, "is not NIfTI"),
-    "broken gzip": (b"\x1f\x8b" + bytes(50), 415, "is not NIfTI"),
+    "words": (b"no picture at all" * 30, 415, "is not a NIfTI"),
+    "zipped words": (gzip.compress(b"no picture" * 90), 415, "is not a NIfTI"),
+    "broken gzip": (b"\x1f\x8b" + bytes(50), 415, "is not a NIfTI"),
     "broken jpeg": (b"\xff\xd8\xff\xe0" + bytes(400), 422, "cannot be read"),
     "half a png": (png(heart()[1])[:150], 422, "cannot be read"),
     "png of nothing": (b"\x89PNG\r\n\x1a\n", 422, "cannot be read"),

@@ -1,4 +1,4 @@
-"""The CAMUS reader finds what is there, and names what is wrong."""
+"""Reading of CAMUS sources and their problems."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def faults(survey: Survey) -> list[str]:
-    """Every problem of a source."""
+    """Return all problems of a source."""
     found = list(survey.problems)
     for case in survey.cases:
         try:
@@ -44,7 +44,7 @@ def faults(survey: Survey) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def test_a_good_release(source: Path) -> None:
+def test_release(source: Path) -> None:
     survey = camus.survey(source, use_lists=True)
     assert faults(survey) == []
     assert survey.notes == []
@@ -72,7 +72,7 @@ def test_a_good_release(source: Path) -> None:
     assert sample.reference == {"reference_ef": 54.0}
 
 
-def test_frame_numbers_follow_the_cfg_where_es_comes_first(source: Path) -> None:
+def test_frame_numbers_follow_cfg_if_es_is_first(source: Path) -> None:
     cfg = source / "database_nifti/patient0001/Info_2CH.cfg"
     cfg.write_text(INFO.replace("ED: 1\nES: 18", "ED: 18\nES: 1"))
     frames = {case.case_id: case.read().frame for case in camus.survey(source, True).cases[:4]}
@@ -103,7 +103,7 @@ def test_true_volumes_come_from_truth_csv(source: Path) -> None:
     assert survey.cases[4].read().reference == {"reference_ef": 54.0}
 
 
-def test_gaps_are_notes(source: Path) -> None:
+def test_missing_frames_are_noted(source: Path) -> None:
     database = source / "database_nifti"
     for path in database.glob("patient0002/*4CH*"):
         path.unlink()
@@ -139,7 +139,7 @@ def test_text_files_may_begin_with_a_byte_order_mark(source: Path) -> None:
     assert survey.cases[0].read().reference["reference_edv"] == 90
 
 
-def test_only_the_patients_with_wrong_volumes_lose_them(source: Path) -> None:
+def test_wrong_volumes_are_dropped_for_their_patients_only(source: Path) -> None:
     (source / "truth.csv").write_text(
         "patient,edv_ml,esv_ml\npatient0001,90,40\npatient0002,90,95\n"
         "patient0003,90,40\npatient0003,80,40\npatient0004,inf,40\n"
@@ -306,7 +306,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_fault_is_named_and_hits_only_its_cases(source: Path, name: str) -> None:
+def test_fault_is_named_and_affects_only_its_cases(source: Path, name: str) -> None:
     fault = FAULTS[name]
     fault.break_it(source)
     survey = camus.survey(source, use_lists=True)
@@ -323,14 +323,14 @@ def test_fault_is_named_and_hits_only_its_cases(source: Path, name: str) -> None
     assert unread == fault.hit
 
 
-def test_lists_do_not_matter_where_they_are_not_used(source: Path) -> None:
+def test_lists_are_ignored_if_not_used(source: Path) -> None:
     write_list(source, "training", [])
     survey = camus.survey(source, use_lists=False)
     assert faults(survey) == []
     assert survey.official is None
 
 
-def test_sources_that_are_no_release_are_refused(tmp_path: Path) -> None:
+def test_sources_without_release_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"absent: does not exist"):
         camus.survey(tmp_path / "absent", use_lists=True)
     with pytest.raises(InputError, match="no file"):
@@ -340,8 +340,8 @@ def test_sources_that_are_no_release_are_refused(tmp_path: Path) -> None:
         camus.survey(tmp_path / "release.zip", use_lists=True)
 
 
-def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
-    """What was found, what was looked for, and the first name that did not fit."""
+def test_first_unexpected_name_is_reported(tmp_path: Path) -> None:
+    """The message has the found files, the expected layout and the first unexpected name."""
     (tmp_path / "b").mkdir()
     for name in ("notes.txt", "b/heart_apical4_dia.nii.gz", "b/heart_apical4_sys.nii.gz"):
         (tmp_path / name).touch()
@@ -477,20 +477,20 @@ def test_every_layout_gives_the_same_cases(source: Path, arrange: Callable[[Path
     assert all("patient0004" in note for note in missing)
 
 
-def test_the_lists_beside_database_nifti_count(source: Path) -> None:
+def test_lists_beside_database_nifti_are_read(source: Path) -> None:
     survey = camus.survey(source / "database_nifti", use_lists=True)
     assert survey.official == camus.survey(source, use_lists=True).official
     assert survey.problems == []
 
 
-def test_reference_masks_of_test_images_are_not_kept_apart_in_silence(source: Path) -> None:
+def test_reference_masks_in_test_folder_are_noted(source: Path) -> None:
     (source / "testing").mkdir()
     (source / "database_nifti/patient0004").rename(source / "testing/patient0004")
     notes = camus.survey(source, use_lists=False).notes
     assert ["patient0004" in note for note in notes if note.startswith("testing/")] == [True]
 
 
-def test_a_frame_that_is_there_twice_is_refused(source: Path) -> None:
+def test_duplicate_frame_is_refused(source: Path) -> None:
     copy = source / "copy" / "patient0001_2CH_ED.nii.gz"
     copy.parent.mkdir()
     shutil.copy(source / IMAGE, copy)
@@ -500,16 +500,16 @@ def test_a_frame_that_is_there_twice_is_refused(source: Path) -> None:
     assert str(source / IMAGE) in problem
 
 
-def test_a_label_named_otherwise_is_told(source: Path) -> None:
-    for names, told in ((("LV", "MYO", "LA"), 0), (("LA", "MYO", "LV"), 1)):
+def test_different_label_names_are_noted(source: Path) -> None:
+    for names, count in ((("LV", "MYO", "LA"), 0), (("LA", "MYO", "LV"), 1)):
         labels = {name: value for value, name in enumerate(("background", *names))}
         (source / "dataset.json").write_text(json.dumps({"labels": labels}))
         notes = camus.survey(source, use_lists=True).notes
-        assert len(notes) == told
+        assert len(notes) == count
     assert "LA 1" in notes[0]
 
 
-def test_links_that_lead_round_in_a_circle(source: Path) -> None:
+def test_cyclic_links(source: Path) -> None:
     (source / "database_nifti/patient0001/up").symlink_to(source)
     assert len(camus.survey(source, use_lists=True).cases) == 16
 
@@ -517,7 +517,7 @@ def test_links_that_lead_round_in_a_circle(source: Path) -> None:
 # --- scale --------------------------------------------------------------------------------
 
 
-def test_an_explicit_spacing_is_used_where_the_file_vouches_for_none(source: Path) -> None:
+def test_configured_spacing_is_used_if_file_has_no_plausible_scale(source: Path) -> None:
     image, mask = echo()
     write_nifti(source / IMAGE, image, np.eye(4))
     write_nifti(source / MASK, mask, np.eye(4))
@@ -532,7 +532,7 @@ def test_an_explicit_spacing_is_used_where_the_file_vouches_for_none(source: Pat
     assert second.notes == ()
 
 
-def test_real_release_is_found_whole() -> None:
+def test_real_release_is_complete() -> None:
     survey = camus.survey(real_data("HEARTSEG_CAMUS_ROOT"), use_lists=True)
     assert survey.problems == []
     assert survey.official is not None

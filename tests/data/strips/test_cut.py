@@ -1,4 +1,4 @@
-"""Windows: how large, where, and that image and mask are cut alike."""
+"""Size and place of windows, and agreement of image and mask."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def scale(s_per_column: float) -> Scale:
 
 
 def make_strip(columns: int = 1000, rows: int = 500, swing: float = 30) -> Strip:
-    """An LV from row 150 to 250 whose walls move by `swing` in a sine, in noise."""
+    """Return a noisy strip with an LV from row 150 to 250 whose walls move by `swing` in a sine."""
     phase = 2 * np.pi * np.arange(columns) / BEAT
     moved = swing * np.sin(phase)
     image = np.random.default_rng(0).integers(0, 256, (rows, columns), dtype=np.uint8)
@@ -45,7 +45,7 @@ def test_windows_cover_a_run_and_overlap_enough(length: int, overlap: float) -> 
     assert starts[-1] == length - 200
     assert (np.diff(starts) <= np.ceil(200 * (1 - overlap))).all()
     assert len(set(starts.tolist())) == len(starts)
-    # and no more of them than the overlap asks for
+    # no more windows than the overlap requires
     assert len(windows) == max(np.ceil((length - 200) / (200 * (1 - overlap))), 0) + 1
 
 
@@ -93,7 +93,7 @@ def test_without_traces_windows_are_in_the_middle() -> None:
     assert {window.row for window in windows} == {100}
 
 
-def test_names_tell_the_place() -> None:
+def test_names_contain_the_first_column() -> None:
     first, *_, last = cut_windows(make_strip(), np.ones(1000, bool), 300, 0.5)
     assert (first.name, last.name) == ("a_s1_w000000", "a_s1_w000700")
 

@@ -1,4 +1,4 @@
-"""Labels of quality: spans and windows, and the files that hold them."""
+"""Quality labels of spans and windows, and their files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_labels_of_windows(tmp_path: Path) -> None:
     assert labels.label_of("b_w1", ["b_w1", "b_w2"]) is None
 
 
-def test_no_file_is_no_label(tmp_path: Path) -> None:
+def test_missing_file_has_no_labels(tmp_path: Path) -> None:
     assert read_quality(tmp_path / "quality.csv") == QualityLabels()
 
 

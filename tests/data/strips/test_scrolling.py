@@ -1,4 +1,4 @@
-"""Overlapping frames become the strip that they were cut from."""
+"""Overlapping frames are joined to the strip from which they were cut."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_irregular_steps_give_the_exact_strip(strip: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("overlap", range(MIN_OVERLAP))
-def test_too_little_overlap_is_none_and_never_a_wrong_one(strip: np.ndarray, overlap: int) -> None:
+def test_too_little_overlap_gives_no_shift(strip: np.ndarray, overlap: int) -> None:
     assert find_shift(*cut(strip, [300, 300 + WIDTH - overlap])) is None
 
 
@@ -71,8 +71,8 @@ def test_blank_frames_do_not_overlap_with_others(strip: np.ndarray) -> None:
     assert find_shift(blank, blank) == 0
 
 
-def test_a_regular_beat_is_no_overlap(strip: np.ndarray) -> None:
-    """The same walls a beat later, with other speckle: alike, but not the same."""
+def test_similar_beats_do_not_overlap(strip: np.ndarray) -> None:
+    """The walls are the same a beat later, but the speckle differs."""
     rng = np.random.default_rng(0)
     beat = strip[:, :50].astype(np.float64)
     noisy = [np.tile(beat, 4) * rng.rayleigh(0.8, (len(strip), WIDTH)) for _ in range(2)]
@@ -99,9 +99,9 @@ def jpeg(frame: np.ndarray, quality: int) -> np.ndarray:
     return np.array(Image.open(stream))
 
 
-def test_real_frames_overlap_where_they_do_and_nowhere_else() -> None:
+def test_overlap_of_real_frames() -> None:
     path = real_data("HEARTSEG_MMODE_ROOT") / "long_recording_unannotated.png"
-    real = np.array(Image.open(path))[12:452, 12:7670]  # without the figure around it
+    real = np.array(Image.open(path))[12:452, 12:7670]  # without its frame
     rng = np.random.default_rng(0)
     width, chance, compressed = 400, [], []
     for _ in range(12):

@@ -1,4 +1,4 @@
-"""Annotated traces become masks, and what cannot be a trace is refused."""
+"""Conversion of traces to masks, and invalid traces."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_the_height_of_a_mask_is_the_distance_of_its_traces() -> None:
     assert (height - (lower - upper)).mean() == pytest.approx(0, abs=0.01)  # no bias
 
 
-def test_traces_of_a_mask_give_it_again() -> None:
+def test_traces_of_mask_reproduce_it() -> None:
     rng = np.random.default_rng(1)
     upper, lower = rng.integers(0, 9, 30), rng.integers(11, 21, 30)  # 20 is the edge
     mask = fill_between(upper, lower, ROWS)
@@ -100,7 +100,7 @@ def test_faults_are_named(tmp_path: Path, text: str, reason: str) -> None:
     assert str(caught.value).startswith(f"{tmp_path / 'a_traces.csv'}: ")
 
 
-def test_the_real_traces_give_the_real_mask() -> None:
+def test_real_traces_give_the_real_mask() -> None:
     real = real_data("HEARTSEG_MMODE_ROOT")
     given = np.array(Image.open(real / "annotation_example_mask.png")) > 127
     traces = read_traces(real / "annotation_example_traces.csv", *given.shape)

@@ -1,4 +1,4 @@
-"""Windows labelled good and bad, as `heartseg windows` and people leave them."""
+"""Windows labelled good and bad, from `heartseg windows` and from users."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_labels_become_label_maps(config: MmodeDataset) -> None:
     assert "1 window(s) have no quality label" in found.notes[-1]
 
 
-def test_faults_are_told(config: MmodeDataset) -> None:
+def test_faults_are_reported(config: MmodeDataset) -> None:
     with pytest.raises(InputError, match="has no folder img"):
         survey(config)
     write(config.source, "a_w1,m1,a,0.12,fair\na_w2,m2,a,,good\n", ("a_w1", "a_w2"))
