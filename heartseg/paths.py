@@ -10,6 +10,7 @@ from heartseg.errors import catch_full_disk
 
 WEIGHTS = "weights"
 """Folder with a folder per dataset for trained weights that recipes start from."""
+CARD = "model_card.md"
 MODEL = "model"
 """Folder, inside a folder of results, with the weights and training.json."""
 

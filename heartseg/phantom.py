@@ -36,7 +36,7 @@ def phantom(
 
         print(f"wrote {write_phantoms(dataset, phantoms, phantom_dir(dataset))}")
     if picture:
-        from heartseg.data.phantoms.picture import draw_picture
+        from heartseg.report.phantoms import draw_picture
 
         draw_picture(phantoms, picture)
         print(f"wrote {picture}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,8 @@ import yaml
 from tests.examples import ROOT
 
 BIN = Path(sys.executable).parent
+WARNING = re.compile(r"\.py:\d+: \w*Warning: ")
+"""As Python shows it: no user can do anything about one."""
 
 
 def copy_repository(place: Path) -> Path:
@@ -97,7 +100,7 @@ def run(
     timeout: float = 1200,
     extra: Mapping[str, str] | None = None,
 ) -> str:
-    """Run a command, which must succeed; what it printed on standard output."""
+    """Run a command, which must succeed without a library's warning; what it printed on stdout."""
     done = subprocess.run(
         command,
         cwd=place,
@@ -109,4 +112,5 @@ def run(
         check=False,
     )
     assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    assert not WARNING.search(done.stderr), f"{command}\n{done.stderr[-3000:]}"
     return done.stdout

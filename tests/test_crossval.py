@@ -22,11 +22,13 @@ from heartseg.data.prepared import Sample, decode_image, file_digest, read_prepa
 from heartseg.errors import InputError
 from heartseg.folds import job
 from heartseg.tracking import pulled, registry
+from heartseg.tracking.artifacts import read_facts
 from heartseg.tracking.client import connect
 from heartseg.training.journal import JOURNAL, read_progress
 from tests.clones import environment, run
 from tests.examples import ROOT, disks, small_recipe
 from tests.processes import wait_until
+from tests.tracking.stores import assert_can_be_read
 
 SOURCE = {"PYTHONPATH": str(ROOT)}
 
@@ -105,11 +107,16 @@ def test_killed_and_run_again(repository):
     experiment = client.get_experiment_by_name("heartseg-camus").experiment_id
     runs = client.search_runs([experiment])
     assert [one.info.status for one in runs] == ["FINISHED"] * 3  # each once
+    for one in runs:
+        assert_can_be_read(one)
+        facts = read_facts(client, one)  # the parent's and, of a fold, those about its machine
+        assert facts["version.torch"]
+        assert ("machine.threads" in facts) == ("mlflow.parentRunId" in one.data.tags)
     (parent,) = [one for one in runs if "mlflow.parentRunId" not in one.data.tags]
     children = {one.data.tags["heartseg.fold"]: one for one in runs if one is not parent}
     assert {c.data.tags["mlflow.parentRunId"] for c in children.values()} == {parent.info.run_id}
     for one in children.values():
-        history = client.get_metric_history(one.info.run_id, "val_loss")
+        history = client.get_metric_history(one.info.run_id, "loss/val")
         assert [point.step for point in history] == list(range(1, EPOCHS + 1))
 
     # Each patient that is not held out was segmented once, by a network not trained on it.

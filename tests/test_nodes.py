@@ -116,7 +116,7 @@ def lines(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def points(client: Any, run_id: str) -> list[int]:
-    return [point.step for point in client.get_metric_history(run_id, "val_loss")]
+    return [point.step for point in client.get_metric_history(run_id, "loss/val")]
 
 
 def test_elastic_training_over_a_partition_and_a_notice(nodes: Nodes, place: Path, tracking: str):

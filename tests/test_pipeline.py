@@ -9,10 +9,12 @@ import pytest
 import yaml
 
 from heartseg.data.prepared import read_metadata, read_prepared
+from heartseg.tracking.artifacts import read_facts
 from heartseg.tracking.client import connect
 from tests.clones import TINY, commit, copy_repository, run, set_params
 from tests.examples import ROOT
 from tests.pages import command_lines, written_files
+from tests.tracking.stores import assert_can_be_read
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -48,11 +50,16 @@ def test_raw_data_become_registered_models(clone):
         tags = run_of_it.data.tags
         assert run_of_it.info.status == "FINISHED"
         assert tags["dvc.prepared_md5"] == prepared["md5"] == metrics["data_digest"]
-        assert tags["dvc.prepared_in_lock"] == "true"
+        assert read_facts(client, run_of_it)["dvc.prepared_in_lock"] == "true"
         assert tags["git.commit"] == run(["git", "rev-parse", "HEAD~1"], clone).strip()
         assert tags["git.dirty"] == "false"
         assert run_of_it.inputs.dataset_inputs[0].dataset.digest == prepared["md5"]
-        history = client.get_metric_history(registered["run_id"], "dice_mean")
+        assert_can_be_read(run_of_it)
+        assert {"loss/train", "loss/val", "dice/LV", "dice/mean", "learning_rate",
+                "images_per_second"} <= run_of_it.data.metrics.keys()  # fmt: skip
+        headline = json.loads((clone / f"results/{dataset}/metrics.json").read_text())
+        assert {f"test/{name}" for name in headline} <= run_of_it.data.metrics.keys()
+        history = client.get_metric_history(registered["run_id"], "dice/mean")
         assert [point.step for point in history] == [1, 2]
         folders = {file.path for file in client.list_artifacts(registered["run_id"])}
         assert {"recipe.yaml", "overlays", "evaluation", "model_card.md"} <= folders

@@ -108,6 +108,6 @@ def test_notice_damage_and_no_server(place: Path, down: Server):
     client = connect(down.uri)
     (sent,) = client.search_runs([client.get_experiment_by_name("heartseg-camus").experiment_id])
     assert sent.info.status == "FINISHED"
-    history = client.get_metric_history(sent.info.run_id, "train_loss")
+    history = client.get_metric_history(sent.info.run_id, "loss/train")
     assert [point.step for point in history] == list(range(1, EPOCHS + 1))
     assert [point.value for point in history] == undisturbed_epochs

@@ -147,7 +147,10 @@ def test_what_is_missing_is_named(inside, capsys, faults, reason):
             assert told_by_lineage(capsys, MODEL).count("not in DVC's cache") == 2
     finally:
         for tag in faults:
-            client.set_tag(version.run_id, tag, tags[tag])
+            if tag in tags:
+                client.set_tag(version.run_id, tag, tags[tag])
+            else:
+                client.delete_tag(version.run_id, tag)
     assert run(["git", "worktree", "list"], inside).count("\n") == 1
 
 

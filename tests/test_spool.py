@@ -76,7 +76,7 @@ def test_every_stage_gets_through_and_sync_sends_it_all(store, tmp_path, monkeyp
         registered = read("registered.json")
         assert (registered["version"], registered["alias"]) == ("1", "champion")
         run = client.get_run(registered["run_id"])
-        assert [p.step for p in client.get_metric_history(run.info.run_id, "val_loss")] == [1, 2]
+        assert [p.step for p in client.get_metric_history(run.info.run_id, "loss/val")] == [1, 2]
         assert "test/Dice" in run.data.metrics
         files = {file.path for file in client.list_artifacts(run.info.run_id)}
         assert {"recipe.yaml", "lineage", "overlays", "evaluation", "model_card.md"} <= files

@@ -18,10 +18,12 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from heartseg.config.params import load_params
+from heartseg.tracking.artifacts import read_facts
 from heartseg.tracking.client import connect
 from heartseg.training.journal import read_epochs, read_progress
 from tests.clones import environment, run
 from tests.examples import ROOT, small_recipe, write_disks
+from tests.tracking.stores import assert_can_be_read
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -155,14 +157,19 @@ def test_an_interruption_and_three_kills_lose_and_repeat_nothing(repository):
     parents = [one for one in runs if "mlflow.parentRunId" not in one.data.tags]
     children = {int(r.data.tags["heartseg.trial"]): r for r in runs if r not in parents}
     assert len(parents) == 1
+    assert_can_be_read(parents[0])
     assert len(runs) == TRIALS + 1
     assert {one.info.status for one in runs} == {"FINISHED"}
     for number, child in children.items():
         epochs = [
             entry["epoch"] for entry in read_epochs(folder(repository) / f"trials/{number:03d}")
         ]
-        points = client.get_metric_history(child.info.run_id, "dice_mean")
+        points = client.get_metric_history(child.info.run_id, "dice/mean")
         assert [point.step for point in points] == epochs
+        assert_can_be_read(child)
+        facts = read_facts(client, child)
+        assert facts["version.torch"]  # of the sweep's run
+        assert int(facts["machine.threads"])
         assert child.data.tags["heartseg.state"] in ("complete", "pruned")
         assert set(child.data.params) == set(SWEEP["space"])  # type: ignore[call-overload]
         assert child.data.tags["mlflow.parentRunId"] == parents[0].info.run_id

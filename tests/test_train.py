@@ -109,9 +109,9 @@ def test_killed_and_run_again_ends_with_the_same_weights(head, repository):
     runs = client.search_runs([client.get_experiment_by_name("heartseg-camus").experiment_id])
     assert [r.info.status for r in runs] == ["FINISHED", "FINISHED"]  # one each, none left over
     for one in runs:
-        history = client.get_metric_history(one.info.run_id, "val_loss")
+        history = client.get_metric_history(one.info.run_id, "loss/val")
         assert [point.step for point in history] == list(range(1, EPOCHS + 1))
-    assert len({r.data.metrics["val_loss"] for r in runs}) == 1
+    assert len({r.data.metrics["loss/val"] for r in runs}) == 1
 
 
 def test_a_cluster_that_does_not_answer_is_named(repository):

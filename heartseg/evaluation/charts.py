@@ -107,10 +107,10 @@ def report_text(report: dict[str, Any], dataset: str, results: Path) -> str:
         dataset: Name of the dataset.
         results: Folder of the results.
     """
-    n = report["n_patients"]
+    patients = f"{report['n_patients']} {DATASETS[dataset].subjects}"
     lines = [
-        f"{results / 'report.json'}: {report['n_cases']} images of {n} patients or animals "
-        f"({report['evaluated_on']})"
+        f"{results / 'report.json'}: {report['n_cases']} images of {patients}, "
+        f"the {report['evaluated_on']} split"
     ]
     for name, item in DATASETS[dataset].headline.items():
         *above, last = item.key.split(".")

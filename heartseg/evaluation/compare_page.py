@@ -20,7 +20,7 @@ from heartseg.config.nested import leaves
 from heartseg.datasets import DATASETS
 from heartseg.evaluation.paired import HIGHER_IS_BETTER
 from heartseg.report.card import GROUPS, SURFACE
-from heartseg.report.colours import COLOURS
+from heartseg.report.colours import BLACK, COLOURS, LIGHT_GREY
 from heartseg.report.figures import bland_altman, picture
 from heartseg.report.markdown import interval, number
 from heartseg.report.overlay import draw
@@ -165,14 +165,14 @@ def forest_plot(differences: pd.DataFrame) -> Figure:
         offset = (place - (len(structures) - 1) / 2) * 0.7 / len(structures)
         y = [groups.index(_group(row)) + offset for _, row in part.iterrows()]
         middle, low, high = (part[f"difference{end}"] for end in ("", "_low", "_high"))
-        colour = COLOURS.get(structure, "black")
+        colour = COLOURS.get(structure, BLACK)
         axes.hlines(y, low, high, color=colour, linewidth=1.5)
         axes.plot(middle, y, "o", color=colour, markersize=4, label=structure)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(groups)), groups)
     axes.invert_yaxis()
     axes.set_xlabel("Dice, B − A (right of 0: B is better)")
-    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+    axes.grid(axis="x", color=LIGHT_GREY, linewidth=0.6)
     figure.legend(loc="outside right upper", fontsize=8)
     return figure
 

@@ -10,7 +10,7 @@ from heartseg.config.params import Params
 from heartseg.data.prepared import file_digest, read_metadata
 from heartseg.data.privacy import case_names
 from heartseg.errors import InputError
-from heartseg.paths import MODEL, prepared_path, write_text
+from heartseg.paths import CARD, MODEL, prepared_path, write_text
 
 
 def register_model(name: str, dataset: str, results: Path, params: Params) -> None:
@@ -38,7 +38,7 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
     from heartseg.tracking import registry
     from heartseg.tracking.client import tracking_uri
     from heartseg.tracking.faults import explain_missing_run
-    from heartseg.tracking.notes import describe
+    from heartseg.tracking.notes import describe, first_page
     from heartseg.tracking.pending import add_pending, connect_or_buffer
 
     numbers = headline(report, dataset)
@@ -81,7 +81,7 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
     if client is None:
         add_pending("register", name, dataset, results, weights_md5)
         card = model_card(training.recipe, report, training, facts, registered)
-        write_text(results / "model_card.md", card)
+        write_text(results / CARD, card)
         write_text(results / "registered.json", json.dumps(registered, indent=1) + "\n")
         return
     registry.use_store(tracking_uri(Path.cwd()))
@@ -140,10 +140,11 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
         "model_uri": model_uri,
     }
     card = model_card(training.recipe, report, training, facts, registered)
-    card_path = results / "model_card.md"
+    card_path = results / CARD
     write_text(card_path, card)
-    client.update_model_version(registered_name, version, card[: registry.DESCRIPTION_LENGTH])
+    client.update_model_version(registered_name, version, first_page(card))
     client.log_artifact(run_id, str(card_path))
+    client.log_model_artifact(model_uri.removeprefix("models:/"), str(card_path))
     write_text(results / "registered.json", json.dumps(registered, indent=1) + "\n")
     known = "" if found is None else " (registered before)"
     print(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from heartseg.config.params import Params
 from heartseg.config.recipe import Recipe
 from heartseg.data.prepared import file_digest, read_metadata
+from heartseg.data.privacy import case_names
 from heartseg.paths import crossval_results_dir, prepared_path
 from heartseg.training.run_dir import code_digest, read_state
 
@@ -113,6 +114,7 @@ def open_job(name: str, params: Params, assigned: dict[str, int], folder: Path) 
     Raises:
         InputError: If the store does not answer.
     """
+    from heartseg.tracking.artifacts import collect_lineage_files, log_lineage_files
     from heartseg.tracking.client import connect, tracking_uri
     from heartseg.tracking.provenance import lineage_tags, started_from
 
@@ -128,5 +130,8 @@ def open_job(name: str, params: Params, assigned: dict[str, int], folder: Path) 
     digest = file_digest(prepared_path(dataset))
     folds = max(assigned.values()) + 1
     job = Job(name, params, assigned, folds, digest, folder, client, uri, tags)
-    job.open_run(folder, folder.name, {"heartseg.folds": str(folds)})
+    run_id = job.open_run(folder, folder.name, {"heartseg.folds": str(folds)})
+    prepared = prepared_path(dataset)
+    names = case_names(params.privacy, prepared)
+    log_lineage_files(client, run_id, collect_lineage_files(Path.cwd(), tags), prepared, names)
     return job

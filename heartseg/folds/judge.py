@@ -96,11 +96,8 @@ def _report(
         log_evaluation(job.client, fact["mlflow_run_id"], values, [])
     values = {
         f"{part}/{key}": value
-        for part, numbers in (
-            ("out_of_fold", together),
-            ("mean", json_safe(mean)),
-            ("sd", json_safe(sd)),
-        )
+        # The mean over the folds is left out: each fold has a run of its own.
+        for part, numbers in (("out_of_fold", together), ("sd", json_safe(sd)))
         for key, value in numbers.items()
     }
     names = case_names(job.params.privacy, prepared_path(job.dataset))

@@ -95,13 +95,7 @@ def left_ventricle(labels: np.ndarray, spacing: Spacing) -> Chamber:
     if base is None:
         base = _wider_end(cavity, points, spacing)
     apex = points[np.argmax(np.linalg.norm(points - base, axis=1))]
-    chamber = Chamber(cavity, spacing, base, apex)
-    if chamber.length < MIN_LENGTH_MM:
-        raise ValueError(
-            f"the LV is too small to have a long axis: {chamber.length:.2g} mm, "
-            f"at least {MIN_LENGTH_MM:g} mm are needed"
-        )
-    return chamber
+    return _with_long_axis(Chamber(cavity, spacing, base, apex), "LV")
 
 
 def left_atrium(labels: np.ndarray, spacing: Spacing) -> Chamber:
@@ -115,8 +109,8 @@ def left_atrium(labels: np.ndarray, spacing: Spacing) -> Chamber:
         spacing: (row, column) in mm.
 
     Raises:
-        ValueError: The shape or the spacing is wrong, or there is no LA, or no LV adjacent to it,
-            which determines the mitral annulus.
+        ValueError: The shape or the spacing is wrong, or there is no LA, or its long axis is
+            shorter than `MIN_LENGTH_MM`, or no LV, which determines the annulus, is adjacent to it.
     """
     labels, spacing = _checked(labels, spacing)
     cavity, ventricle = _cropped(labels, spacing, Camus.LA, Camus.LV)
@@ -124,7 +118,19 @@ def left_atrium(labels: np.ndarray, spacing: Spacing) -> Chamber:
     if base is None:
         raise ValueError("no LV adjacent to the LA, so its mitral annulus is unknown")
     centre = _centre(cavity, spacing)
-    return Chamber(cavity, spacing, base, _ray_end(cavity, centre, centre - base, spacing))
+    direction = centre - base
+    roof = _ray_end(cavity, centre, direction, spacing) if direction.any() else base
+    return _with_long_axis(Chamber(cavity, spacing, base, roof), "LA")
+
+
+def _with_long_axis(chamber: Chamber, name: str) -> Chamber:
+    """Return the chamber if its long axis has at least `MIN_LENGTH_MM`."""
+    if chamber.length < MIN_LENGTH_MM:
+        raise ValueError(
+            f"the {name} is too small to have a long axis: {chamber.length:.2g} mm, "
+            f"at least {MIN_LENGTH_MM:g} mm are needed"
+        )
+    return chamber
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:

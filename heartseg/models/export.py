@@ -20,9 +20,9 @@ from torch.nn import functional as F
 from heartseg.errors import InputError
 from heartseg.models.inference import export_model
 from heartseg.models.package import (
+    CARD,
     CHECKSUMS,
     FILES,
-    MODEL_CARD,
     MODEL_INFO,
     ONNX,
     PROGRAM,
@@ -72,7 +72,7 @@ def write_package(folder: Path, package: Package, origin: dict[str, Any], card: 
     (folder / MODEL_INFO).write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
     recipe = yaml.safe_dump(package.metadata["recipe"], sort_keys=False)
     (folder / RECIPE).write_text(recipe, encoding="utf-8")
-    (folder / MODEL_CARD).write_text(card, encoding="utf-8")
+    (folder / CARD).write_text(card, encoding="utf-8")
     digests = [(hashlib.sha256((folder / name).read_bytes()).hexdigest(), name) for name in FILES]
     text = "".join(f"{digest}  {name}\n" for digest, name in digests)
     (folder / CHECKSUMS).write_text(text, encoding="utf-8")

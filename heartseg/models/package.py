@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from heartseg.errors import InputError, one_line
+from heartseg.paths import CARD
 
 if TYPE_CHECKING:
     from heartseg.models.inference import PackagedModel
@@ -34,10 +35,9 @@ PROGRAM = "model.pt2"
 ONNX = "model.onnx"
 WEIGHTS = "weights.safetensors"
 RECIPE = "recipe.yaml"
-MODEL_CARD = "model_card.md"
 MODEL_INFO = "model.json"
 CHECKSUMS = "SHA256SUMS"
-FILES = (PROGRAM, ONNX, WEIGHTS, RECIPE, MODEL_CARD, MODEL_INFO)
+FILES = (PROGRAM, ONNX, WEIGHTS, RECIPE, CARD, MODEL_INFO)
 FILES_READ = (WEIGHTS, MODEL_INFO)
 """The files that heartseg reads. The others are for users without heartseg."""
 

@@ -2,7 +2,7 @@
 
 It answers what MONAI's bundle specification asks of a metadata.json (task, intended_use,
 network_data_format, data_source, data_type, label_classes, eval_metrics, references), in Markdown.
-The most important comes first: MLflow shows only the beginning as the version's description.
+The most important comes first: the version's description in MLflow holds the sections that fit.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ def model_card(
         "proposing contours that a person then checks.\n\n"
         "**Not a medical device.** Not for diagnosis, treatment or any decision about a patient; "
         "not for other views, species, devices or structures without an evaluation of your own.",
+        _limits(dataset, metrics, synthetic),
         _usage(recipe, metrics, registered),
         _rates(metrics) if DATASETS[dataset].classifies else _results(dataset, metrics),
         clinical_section(metrics, synthetic) if DATASETS[dataset].apical else "",
         certainty_section(metrics),
         _data(dataset, metrics, training, dataset_metadata),
-        _limits(dataset, metrics, synthetic),
         "## Lineage\n\n" + table(("what", "value"), _lineage(training, registered)),
         "## Recipe\n\n"
         + table(("key", "value"), [(".".join(key), v) for key, v in leaves(recipe)]),

@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from heartseg.datasets.camus import CAMUS
 from heartseg.metrics.sequence import summarise_curves
-from heartseg.report.figures import COLOURS
+from heartseg.report.colours import COLOURS
 
 PANELS = {"lv_area_cm2": "LV area (cm²)", "lv_volume_ml": "LV volume (mL)"}
 MARKERS = {"ED": "v", "ES": "^"}
@@ -35,8 +35,7 @@ def curve_figure(curves: pd.DataFrame, title: str) -> Figure:
             _curve(axes, x, curves, column, "_reference", "reference")
         _curve(axes, x, curves, column, "", "prediction")
         axes.set_ylabel(label)
-        axes.margins(y=0.12)  # room for the marks
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.08 * axes.dataLim.ymax)  # room for the marks
     if dice:
         for name, column in dice.items():
             panels[2].plot(x, curves[column], color=COLOURS[name], label=name, marker=".")
@@ -46,7 +45,7 @@ def curve_figure(curves: pd.DataFrame, title: str) -> Figure:
         axes.set_xlabel("time (s)" if timed else "frame")
         if not timed:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.legend(fontsize=7, loc="lower left")
+        axes.legend(fontsize=8, loc="best" if axes is panels[-1] and dice else "lower left")
     figure.suptitle(f"{title}\n{_summary(curves)}", fontsize=9)
     return figure
 

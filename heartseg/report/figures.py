@@ -21,11 +21,10 @@ from PIL import Image
 
 from heartseg.datasets import DATASETS, structure_mask
 from heartseg.metrics.agreement import agreement
-from heartseg.report.colours import COLOURS
+from heartseg.report.colours import BLACK, BLUE, COLOURS, GREEN, ORANGE, PURPLE, VERMILION
 
 METRIC_TEXTS = {"dice": "Dice (0 to 1)", "hd95_mm": "HD95 (mm)", "msd_mm": "MSD (mm)"}
-POINTS = "#0072B2"
-QUALITY_MARKS = ((POINTS, "o"), ("#E69F00", "s"), ("#CC79A7", "^"), ("#000000", "D"))
+QUALITY_MARKS = ((BLUE, "o"), (ORANGE, "s"), (PURPLE, "^"), (BLACK, "D"))
 
 
 def save(figure: Figure, path: Path | str) -> None:
@@ -109,10 +108,13 @@ def overlay_grid(
                 image, cmap="gray", vmin=0, vmax=255, extent=(0, width * step_x, height * step_y, 0)
             )
             axes.set_aspect(aspects[row])
-            axes.set_title(f"{titles[row]}\n{column}" if column == "image" else column, fontsize=8)
-            axes.tick_params(labelsize=6)
-            axes.set_xlabel(units[1], fontsize=7)
-            axes.set_ylabel(units[0], fontsize=7)
+            # To the right from the axes' left end: long titles stay within the figure.
+            title = f"{titles[row]}\n{column}" if column == "image" else column
+            axes.set_title(title, fontsize=8, loc="left")
+            axes.tick_params(labelsize=7)
+            axes.xaxis.set_major_locator(MaxNLocator(5))
+            axes.set_xlabel(units[1], fontsize=8)
+            axes.set_ylabel(units[0], fontsize=8)
             label_map = labels[column]
             if label_map is not None:
                 _draw_contours(axes, label_map, dataset, (step_y, step_x))
@@ -198,8 +200,8 @@ def bland_altman(
     _level(axes, found["loa_high"], "+1.96 SD", "dashed")
     _level(axes, found["loa_low"], "−1.96 SD", "dashed")
     axes.margins(y=0.15)
-    axes.set_xlabel(f"{quantity}: mean of reference and measured ({unit})")
-    axes.set_ylabel(f"measured − reference ({unit})")
+    axes.set_xlabel(f"mean of reference and measured ({unit})")
+    axes.set_ylabel(f"measured − reference ({'points' if unit == '%' else unit})")
     axes.set_title(f"{quantity}: {_counted(found, 'pairs')}", fontsize=10)
     return figure
 
@@ -214,7 +216,7 @@ def agreement_scatter(
     found = agreement(reference, measured)
     figure = new_figure(4.0, 4.2)
     axes = figure.subplots()
-    axes.scatter(reference, measured, s=14, color=POINTS, alpha=0.7)
+    axes.scatter(reference, measured, s=14, color=BLUE, alpha=0.7)
     if found["n"]:  # through the middle of the points, so that the axes need not show 0
         middle = float(np.nanmean(np.asarray(reference, dtype=float)))
         axes.axline((middle, middle), slope=1, color="black", linewidth=1, label="identity")
@@ -233,20 +235,31 @@ def training_curves(history: pd.DataFrame) -> Figure:
     Args:
         history: a row per epoch; columns epoch, train_loss, val_loss, dice_mean,
             dice_<structure>..., learning_rate. Epochs without a value are left out of its line.
+            A classifier's Dice gives way to its area under the ROC curve, auc.
     """
     figure = new_figure(10.0, 3.2)
-    losses, dices, rates = figure.subplots(1, 3)
-    _curve(losses, history, "train_loss", "train", "#000000")
-    _curve(losses, history, "val_loss", "validation", "#D55E00")
-    for column in [name for name in history.columns if name.startswith("dice_")]:
-        structure = column.removeprefix("dice_")
-        _curve(dices, history, column, structure, COLOURS.get(structure, "#000000"))
-    _curve(rates, history, "learning_rate", "learning rate", "#009E73")
-    for axes, label in ((losses, "loss"), (dices, "validation Dice (0 to 1)")):
+    losses, scores, rates = figure.subplots(1, 3)
+    _curve(losses, history, "train_loss", "train", BLACK)
+    _curve(losses, history, "val_loss", "validation", VERMILION, dashes="--")
+    if "auc" in history:
+        _curve(scores, history, "auc", "AUC", BLUE)
+    else:
+        for column in [name for name in history.columns if name.startswith("dice_")]:
+            structure = column.removeprefix("dice_").upper()
+            if structure != "MEAN":
+                _curve(scores, history, column, structure, COLOURS[structure])
+        if len(scores.lines) > 1:
+            _curve(scores, history, "dice_mean", "mean", BLACK, dashes="--")
+    _curve(rates, history, "learning_rate", "learning rate", GREEN)
+    scores.set_ylim(-0.02, 1.02)
+    for axes, label in (
+        (losses, "loss"),
+        (scores, f"validation {'AUC' if 'auc' in history else 'Dice'} (0 to 1)"),
+    ):
         axes.set_ylabel(label)
         axes.legend(fontsize=8)
-    rates.set_ylabel("learning rate (per step)")
-    for axes in (losses, dices, rates):
+    rates.set_ylabel("learning rate of the epoch's last step")
+    for axes in (losses, scores, rates):
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
@@ -280,6 +293,17 @@ def _level(axes: Axes, value: float, name: str, style: str) -> None:
     )
 
 
-def _curve(axes: Axes, history: pd.DataFrame, column: str, label: str, colour: str) -> None:
+def _curve(
+    axes: Axes, history: pd.DataFrame, column: str, label: str, colour: str, dashes: str = "-"
+) -> None:
     known = history[["epoch", column]].dropna()
-    axes.plot(known["epoch"], known[column], label=label, color=colour, marker="o", markersize=2)
+    axes.plot(
+        known["epoch"],
+        known[column],
+        dashes,
+        label=label,
+        color=colour,
+        marker="o",
+        markersize=2.5,
+        linewidth=1.3,
+    )

@@ -7,13 +7,14 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from heartseg.data.prepared import decode_png
 from heartseg.data.privacy import CaseNames
 from heartseg.metrics.quality import THRESHOLD, area_under_roc
+from heartseg.report.colours import BAD, BLUE, GOOD, GREY
 
-COLOURS = {"good": "#009E73", "bad": "#D55E00"}
-EXAMPLES = 6  # per label
+EXAMPLES = 6  # of either label
 
 
 def quality_figures(
@@ -47,9 +48,13 @@ def score_figure(windows: pd.DataFrame) -> Figure:
     bad = windows["quality"].eq("bad").to_numpy()
     scores = windows["score"].to_numpy()
     edges = np.linspace(0, 1, 21)
-    for label, chosen in (("good", ~bad), ("bad", bad)):
-        name = f"{label} ({chosen.sum()} windows)"
-        histogram.hist(scores[chosen], edges, color=COLOURS[label], alpha=0.6, label=name)
+    histogram.hist(
+        [scores[~bad], scores[bad]],
+        edges,
+        color=[GOOD, BAD],
+        label=[f"good ({(~bad).sum()} windows)", f"bad ({bad.sum()} windows)"],
+    )
+    histogram.yaxis.set_major_locator(MaxNLocator(integer=True))
     histogram.axvline(THRESHOLD, color="black", linestyle="--", linewidth=1)
     histogram.set_xlabel("score (probability of bad, 0 to 1)")
     histogram.set_ylabel("windows")
@@ -58,11 +63,11 @@ def score_figure(windows: pd.DataFrame) -> Figure:
         limits = np.concatenate([[np.inf], np.unique(scores)[::-1]])
         found = [(scores[bad] >= limit).mean() for limit in limits]
         false = [(scores[~bad] >= limit).mean() for limit in limits]
-        curve.plot(false, found, color="#0072B2", drawstyle="steps-post")
+        curve.plot(false, found, color=BLUE, drawstyle="steps-post")
         at = (scores[~bad] > THRESHOLD).mean(), (scores[bad] > THRESHOLD).mean()
         curve.plot(*at, "o", color="black", label=f"score {THRESHOLD:g}")
         curve.legend(fontsize=8, loc="lower right")
-    curve.plot([0, 1], [0, 1], color="#999999", linestyle=":", linewidth=1)
+    curve.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
     curve.set_title(f"area under the curve {area_under_roc(bad, scores):.3f}", fontsize=9)
     curve.set_xlabel("good windows called bad (1 − specificity)")
     curve.set_ylabel("bad windows found (sensitivity)")
@@ -82,7 +87,7 @@ def example_figure(
     """
     figure = Figure(figsize=(2.0 * EXAMPLES, 5.2), dpi=100, layout="constrained")
     grid = figure.subplots(2, EXAMPLES, squeeze=False)
-    for axes_row, label in zip(grid, COLOURS, strict=True):
+    for axes_row, label in zip(grid, ("good", "bad"), strict=True):
         ranked = windows[windows["quality"] == label].sort_values("score", kind="stable")
         count = min(EXAMPLES, len(ranked))
         places = np.linspace(0, len(ranked) - 1, count).round().astype(int)
@@ -93,9 +98,12 @@ def example_figure(
             wrong = (row["score"] > THRESHOLD) != (label == "bad")
             axes.imshow(image_of(row["case_id"]), cmap="gray", vmin=0, vmax=255, aspect="auto")
             axes.set_title(
-                f"{names.shown(row['case_id'])}\n{label}, score {row['score']:.2f}",
-                fontsize=7,
-                color=COLOURS["bad"] if wrong else "black",
+                f"{names.shown(row['case_id'])}\n{label}, score {row['score']:.2f}"
+                + (", wrong" if wrong else ""),
+                fontsize=8,
+                color=BAD if wrong else "black",
             )
-    figure.suptitle("labels good (top) and bad (bottom), by score; errors in red", fontsize=9)
+    figure.suptitle(
+        "windows labelled good (above) and bad, by score (probability of bad)", fontsize=9
+    )
     return figure

@@ -14,9 +14,10 @@ from matplotlib.patches import Patch
 from heartseg.metrics import Spacing
 from heartseg.metrics.beats import Beat
 from heartseg.metrics.walls import Column, Walls
+from heartseg.report.colours import GREEN, GREY, ORANGE, PURPLE, SKY_BLUE, VERMILION, YELLOW
 
-UPPER, LOWER, DIASTOLE, SYSTOLE = "#E69F00", "#56B4E9", "#009E73", "#D55E00"
-SHADES = {Column.MISSING: "#999999", Column.IMPLAUSIBLE: "#F0E442", Column.BAD_QUALITY: "#CC79A7"}
+UPPER, LOWER, DIASTOLE, SYSTOLE = ORANGE, SKY_BLUE, GREEN, VERMILION
+SHADES = {Column.MISSING: GREY, Column.IMPLAUSIBLE: YELLOW, Column.BAD_QUALITY: PURPLE}
 NAMES = {
     Column.MISSING: "no LV found",
     Column.IMPLAUSIBLE: "implausible, not used",

@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 
 from heartseg.metrics.calibration import ALL, BINS, Calibration
 from heartseg.metrics.uncertainty import spearman
-from heartseg.report.figures import COLOURS, POINTS, new_figure, overlay_grid
+from heartseg.report.colours import BLACK, BLUE, COLOURS
+from heartseg.report.figures import new_figure, overlay_grid
 
 FEW = 50  # pixels; a bin with fewer has no frequency worth a point
 
@@ -25,10 +26,10 @@ def reliability_diagram(calibration: Calibration, split: str) -> Figure:
     edges = np.arange(BINS) / BINS
     for name, found in calibration.curves.items():
         enough = found.counts >= FEW
-        told = found.probability_sums[enough] / found.counts[enough]
-        true = found.true_counts[enough] / found.counts[enough]
-        label = "label told" if name == ALL else name
-        colour = COLOURS.get(name, "#000000")
+        sums = found.probability_sums, found.true_counts
+        told, true = (part[enough] / found.counts[enough] for part in sums)
+        label = "predicted label" if name == ALL else name
+        colour = COLOURS.get(name, BLACK)
         curves.plot(
             told, true, color=colour, marker="o", markersize=3, label=f"{label}: {found.ece():.3f}"
         )
@@ -40,7 +41,7 @@ def reliability_diagram(calibration: Calibration, split: str) -> Figure:
     curves.set_title(f"calibration on the {split} split", fontsize=10)
     pixels.set_yscale("log")
     pixels.set_ylabel("pixels")
-    pixels.set_xlabel("probability told (0 to 1)")
+    pixels.set_xlabel("predicted probability (0 to 1)")
     return figure
 
 
@@ -52,7 +53,7 @@ def uncertainty_scatter(pairs: pd.DataFrame) -> Figure:
     """
     figure = new_figure(4.6, 3.6)
     axes = figure.subplots()
-    axes.scatter(pairs["uncertainty"], pairs["dice"], s=14, color=POINTS, alpha=0.7)
+    axes.scatter(pairs["uncertainty"], pairs["dice"], s=14, color=BLUE, alpha=0.7)
     rank = spearman(pairs)
     known = "undefined" if np.isnan(rank) else f"{rank:.2f}".replace("-", "−")
     axes.set_xlabel("uncertainty of the case (0 to 1)")
@@ -87,6 +88,8 @@ def uncertainty_panel(
     drawn = second.imshow(
         entropy, cmap="magma", vmin=0, vmax=1, extent=shown.get_extent(), aspect=first.get_aspect()
     )
-    second.set_title("uncertainty", fontsize=8)
-    figure.colorbar(drawn, ax=second, label="normalised entropy (0 to 1)", shrink=0.8)
+    second.set_title("uncertainty", fontsize=8, loc="left")
+    bar = figure.colorbar(drawn, ax=second, shrink=0.8)
+    bar.set_label("normalised entropy (0 to 1)", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
     return figure

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from heartseg.datasets import DATASETS
-from heartseg.report.figures import COLOURS
+from heartseg.report.colours import BLACK, COLOURS
 
 TITLES = {
     "BACKGROUND": "background",
@@ -17,7 +18,7 @@ TITLES = {
     "MYO": "LV epicardium (myocardium)",
     "LA": "left atrium",
 }
-LABEL_COLOURS = {"BACKGROUND": "#000000"} | COLOURS
+LABEL_COLOURS = {"BACKGROUND": BLACK} | COLOURS
 
 
 def target_panels(
@@ -66,7 +67,8 @@ def target_panels(
             axes.set_title(TITLES[label.name], fontsize=8)
         for axes in axes_row:
             axes.set_aspect(aspect)
-            axes.tick_params(labelsize=6)
-            axes.set_xlabel(units[1], fontsize=7)
-            axes.set_ylabel(units[0], fontsize=7)
+            axes.tick_params(labelsize=7)
+            axes.xaxis.set_major_locator(MaxNLocator(5))
+            axes.set_xlabel(units[1], fontsize=8)
+            axes.set_ylabel(units[0], fontsize=8)
     return figure

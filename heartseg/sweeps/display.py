@@ -82,14 +82,18 @@ class SweepDisplay:
 
     def _summary(self, rows: list[Trial]) -> str:
         ended = sum(row.state not in ("running", "cut off") for row in rows)
+        running = sum(row.state == "running" for row in rows)
         count = self.trials.search.count
-        parts = [f"{ended}/{count} trials" if count else f"{ended} trials"]
+        parts = [f"{ended}/{count} trials ended" if count else f"{ended} trials ended"]
+        if running:
+            parts.append(f"{running} running")
         if (best := self._best(rows)) is not None:
             parts.append(
                 f"best {self.trials.sweep.metric} {best.value:.4f} (trial {best.number:02d})"
             )
-        if (left := time_left(rows, count, self.trials)) is not None:
-            parts.append(f"about {left / 60:.0f} min left")
+        if ended != count and (left := time_left(rows, count, self.trials)) is not None:
+            minutes = round(left / 60)
+            parts.append(f"about {minutes} min left" if minutes else "less than a minute left")
         return ", ".join(parts)
 
     def _best(self, rows: list[Trial]) -> Trial | None:

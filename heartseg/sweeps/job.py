@@ -169,7 +169,7 @@ def open_sweep_run(client: MlflowClient, job: Job, folder: Path, identity: str) 
     ).run_id
     # Also for a continued run, because the numbers of trials and hours may have been raised.
     client.log_text(run_id, yaml.safe_dump(content, sort_keys=False), "sweep.yaml")
-    records = collect_lineage_files(Path.cwd())
+    records = collect_lineage_files(Path.cwd(), tags)
     names = case_names(job.params.privacy, job.prepared)
     log_lineage_files(client, run_id, records, job.prepared, names)
     return SweepRun(run_id, experiment, job.dataset, source, digest, tags, records)

@@ -137,11 +137,14 @@ def _interruptible(trials: SweepTrials) -> Iterator[None]:
 
 
 def _report(job: Job, search: Search, trials: SweepTrials, tracker: SweepTracker) -> None:
-    """Write Optuna's plots and the table of trials to the results folder and to MLflow."""
-    from heartseg.sweeps.report import trials_table, write_plots
+    """Write the trials as a table and a figure, and Optuna's plots, and log them to MLflow."""
+    from heartseg.report.figures import save
+    from heartseg.sweeps.report import trials_figure, trials_table, write_plots
 
     plots = write_plots(search.study, job.sweep.metric, job.results / "plots")
+    rows = list(trials.by_number.values())
+    plots.append(job.results / "plots/trials.png")
+    save(trials_figure(rows, job.sweep.metric, job.sweep.mode), plots[-1])
     table = job.results / "trials.csv"
-    rows = trials_table(list(trials.by_number.values()), job.sweep.metric)
-    write_text(table, csv_text(rows))
+    write_text(table, csv_text(trials_table(rows, job.sweep.metric)))
     tracker.log_results(plots, table, search.best())

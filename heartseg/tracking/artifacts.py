@@ -1,6 +1,6 @@
-"""Lineage files among a run's artifacts: patch of the code, packages, and cases of each split.
+"""Lineage files of a run: facts about code and data, patch, packages, machine, and cases.
 
-The runs of a sweep's trials have none of these files, because the sweep's parent run has them.
+The runs of trials and folds only have the facts about their machine; their parent run has the rest.
 """
 
 from __future__ import annotations
@@ -26,17 +26,27 @@ FOLDER = "lineage"
 PATCH = "patch.diff"
 ENVIRONMENT = "environment.json"
 CASES = "cases.json"
+FACTS = "provenance.json"
+MACHINE = "machine.json"
 
 
-def collect_lineage_files(root: Path) -> dict[str, str]:
-    """Return the lineage files, by name, of the present code and packages.
+def collect_lineage_files(root: Path, facts: dict[str, str]) -> dict[str, str]:
+    """Return the lineage files of a run that starts now, as text by name.
 
     Args:
         root: Root of the repository.
+        facts: Tags from `heartseg.tracking.provenance.lineage_tags` and those of the caller.
     """
     patch = working_patch(root)
     packages = json.dumps(environment(), indent=1)
-    return {ENVIRONMENT: packages} | ({PATCH: patch} if patch else {})
+    own = {ENVIRONMENT: packages, FACTS: facts_text(facts)}
+    return own | ({PATCH: patch} if patch else {})
+
+
+def facts_text(facts: dict[str, str]) -> str:
+    """Return facts as JSON, without the tags that MLflow uses itself."""
+    own = {key: facts[key] for key in sorted(facts) if not key.startswith("mlflow.")}
+    return json.dumps(own, indent=1)
 
 
 def log_lineage_files(
@@ -95,10 +105,23 @@ def split_cases(prepared: Path) -> dict[str, dict[str, list[str]]]:
     return found
 
 
+def read_facts(client: MlflowClient, run: Run) -> dict[str, str]:
+    """Read all facts about the provenance of a run, from its lineage files and its tags.
+
+    Tags take precedence. Runs of earlier versions have tags only.
+    """
+    found: dict[str, str] = {}
+    for name in (FACTS, MACHINE):
+        kept = read_json(read_lineage_file(client, run, name))
+        if isinstance(kept, dict):
+            found |= {key: str(value) for key, value in kept.items()}
+    return found | run.data.tags
+
+
 def read_lineage_file(client: MlflowClient, run: Run, name: str) -> str | None:
-    """Read a lineage file of a run or of its parent run; None if neither has it."""
-    for run_id in filter(None, (run.info.run_id, run.data.tags.get("mlflow.parentRunId"))):
-        text = read_artifact(client, run_id, f"{FOLDER}/{name}")
+    """Read a lineage file of the run or of its parent run; None if neither has it."""
+    for place in filter(None, (run.info.run_id, run.data.tags.get("mlflow.parentRunId"))):
+        text = read_artifact(client, place, f"{FOLDER}/{name}")
         if text is not None:
             return text
     return None

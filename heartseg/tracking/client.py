@@ -20,6 +20,7 @@ from heartseg.tracking.credentials import check_credentials_file, without_creden
 from heartseg.tracking.faults import explain, store_errors, without_password, writing_to_store
 from heartseg.tracking.moved import artifact_folder, follow_move
 from heartseg.tracking.notes import EXPERIMENT_TAGS, NOTE, RUN_TAGS
+from heartseg.tracking.provenance import searchable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -185,7 +186,8 @@ def open_run(
         dataset: Name of the dataset.
         data_source: Place of the training data. It is recorded, and nothing is read from it.
         data_digest: MD5 of the prepared dataset.
-        tags: Tags, for example from `heartseg.tracking.provenance.lineage_tags`.
+        tags: Facts, for example from `heartseg.tracking.provenance.lineage_tags`. Those that are
+            `searchable` become tags of the run.
         run_id: Id of the run to continue. A run that was deleted on the server is replaced by a
             new one.
 
@@ -194,6 +196,7 @@ def open_run(
     """
     from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
+    tags = searchable(tags)
     if run_id is not None and is_active(client, run_id):
         client.update_run(run_id, status="RUNNING")
         for key, value in tags.items():

@@ -91,7 +91,7 @@ def read_lineage(client: MlflowClient, root: Path, tracked: TrackedModel) -> dic
     Returns:
         Nested, JSON-serialisable and printable values; None for values that are not recorded.
     """
-    tags = tracked.tags
+    tags = artifacts.read_facts(client, tracked.run)
     info = tracked.run.info
     parent = tags.get("mlflow.parentRunId")
     cases = read_cases(client, root, tracked.run)

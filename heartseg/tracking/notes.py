@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from heartseg.config.nested import get
+from heartseg.paths import CARD
 from heartseg.report.markdown import number, table, with_interval
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 NOTE = "mlflow.note.content"
+DESCRIPTION_LENGTH = 5000
+"""Characters that MLflow's database keeps of a model version's description."""
 RUN_TAGS = {"mlflow.source.name": "heartseg", "mlflow.source.type": "LOCAL"}
 EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",  # runs first, not traces of agents
     NOTE: "A run is a training of one recipe. Worth showing (*Columns*): the metrics `test/…` "
-    "(held-out patients) and `dice_mean` (validation, by epoch), the tags `heartseg.recipe`, "
+    "(held-out patients) and `dice/mean` (validation, by epoch), the tags `heartseg.recipe`, "
     "`git.commit`, `git.dirty` and `eval.split`, and *Registered Models*. Below *Artifacts* a run "
     "has its recipe, the evaluation's report, tables and figures, overlays by epoch, and "
     "comparisons made by `heartseg compare`.",
@@ -48,6 +52,28 @@ def run_note(metrics: dict[str, Any]) -> str:
     if "auc" in metrics:
         lines.append(f"Area under the ROC curve: {with_interval(metrics, 'auc')}")
     return "\n\n".join(lines)
+
+
+def first_page(card: str) -> str:
+    """The sections of a model card that fit into a version's description, in their order.
+
+    A card that is too long ends with a sentence that names the other sections and their place.
+    """
+    if len(card) <= DESCRIPTION_LENGTH:
+        return card
+    start, *sections = re.split(r"\n\n(?=## )", card.strip())
+    chosen = [start]
+
+    def page(chosen: list[str]) -> str:
+        others = [section for section in sections if section not in chosen]
+        names = ", ".join(section.partition("\n")[0].removeprefix("## ") for section in others)
+        where = f"`{CARD}` among the artifacts of the source model"
+        return "\n\n".join([*chosen, f"*The whole card is {where}. It also has: {names}.*\n"])
+
+    for section in sections:
+        if len(page([*chosen, section])) <= DESCRIPTION_LENGTH:
+            chosen.append(section)
+    return page(chosen)
 
 
 def describe(client: MlflowClient, name: str, version: str, model_uri: str, dataset: str) -> None:

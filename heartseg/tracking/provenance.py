@@ -24,6 +24,16 @@ LOCK = "dvc.lock"
 PATCH_TAG = "git.patch_md5"
 REQUIREMENTS = "requirements.lock"
 LIBRARIES = ("heartseg", "torch", "ray", "mlflow")
+FILED = (
+    "git.branch",
+    "dvc.prepared_in_lock",
+    "dvc.experiment",
+    "heartseg.code_md5",
+    "heartseg.lock_md5",
+    "version.",
+    "machine.",
+)
+"""Beginnings of the facts that are kept in lineage/*.json only: no run is searched by them."""
 
 
 def lineage_tags(root: Path, dataset: str, prepared: Path) -> dict[str, str]:
@@ -65,6 +75,14 @@ def lineage_tags(root: Path, dataset: str, prepared: Path) -> dict[str, str]:
     if tags["git.commit"] != NONE:
         tags["mlflow.source.git.commit"] = tags["git.commit"]
     return tags
+
+
+def searchable(facts: dict[str, str]) -> dict[str, str]:
+    """The facts by which runs are searched, which MLflow keeps as tags of the run.
+
+    `heartseg.tracking.artifacts` keeps all of them as files of the run.
+    """
+    return {key: value for key, value in facts.items() if not key.startswith(FILED)}
 
 
 def git_tags(root: Path) -> dict[str, str]:

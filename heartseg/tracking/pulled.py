@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Callable
@@ -12,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from heartseg.errors import InputError
+from heartseg.paths import CARD
 from heartseg.text import printable
 from heartseg.tracking.client import connect
 from heartseg.tracking.faults import not_found_error, store_errors
-from heartseg.tracking.registry import DESCRIPTION_LENGTH, use_store
+from heartseg.tracking.notes import first_page
+from heartseg.tracking.registry import use_store
 
 if TYPE_CHECKING:
     from heartseg.models.package import Package
@@ -154,21 +157,18 @@ def read_card(uri: str, origin: dict[str, Any]) -> tuple[str, str]:
         The title "NAME version N", and the card in Markdown. Both are sentences that say so if
         there is no version or no card.
     """
-    client = connect(uri)
+    client = use_store(uri)
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
     found = client.search_model_versions(f"run_id = '{origin['run_id']}'")
     versions = [version for version in found if str(version.source).endswith(origin["model_id"])]
     if not versions:
         return "no registered version", f"No card: {origin['model']} is no registered version.\n"
     title = f"{printable(versions[0].name)} version {versions[0].version}"
-    card = printable(str(versions[0].description or f"{title} has no card.\n"), lines=True)
-    if len(card) < DESCRIPTION_LENGTH:
-        return title, card
-    # The description in the registry is cut, so read the artifact. It is the card of another
-    # version if its start is different, because all versions of a run share the file name.
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = client.download_artifacts(origin["run_id"], "model_card.md", folder)
-            whole = printable(Path(path).read_text(encoding="utf-8"), lines=True)
-    except store_errors():
-        return title, card
-    return title, whole if whole.startswith(card) else card
+    card = str(versions[0].description or f"{title} has no card.\n")
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(*store_errors()):
+        store = get_artifact_repository(f"models:/{origin['model_id']}")
+        whole = Path(store.download_artifacts(CARD, folder)).read_text(encoding="utf-8")
+        if first_page(whole) == card:  # otherwise somebody has written another description
+            card = whole
+    return title, printable(card, lines=True)

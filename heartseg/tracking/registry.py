@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from heartseg.data.prepared import file_digest
 from heartseg.data.privacy import CaseNames
 from heartseg.text import printable
-from heartseg.tracking.artifacts import log_lineage_files
+from heartseg.tracking.artifacts import FACTS, FOLDER, facts_text, log_lineage_files
 from heartseg.tracking.client import connect, find_training_run, open_run
 
 if TYPE_CHECKING:
@@ -50,7 +50,6 @@ PROMOTING_TAG = "heartseg.promoting"
 _OPEN = "open:"
 
 ELSEWHERE = " (trained elsewhere)"
-DESCRIPTION_LENGTH = 5000  # characters, limited by the column in MLflow's database
 
 
 @dataclass(frozen=True)
@@ -93,6 +92,7 @@ def find_or_create_run(
     )
     if file_digest(data_source) == training.data_digest:
         log_lineage_files(client, run_id, training.records, data_source, names)
+    client.log_text(run_id, facts_text(training.tags), f"{FOLDER}/{FACTS}")
     client.set_terminated(run_id)
     return run_id
 

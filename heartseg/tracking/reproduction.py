@@ -25,7 +25,7 @@ class RecordedTraining:
     """The record of a training in its MLflow run.
 
     Attributes:
-        tags: Tags of the run.
+        tags: Tags of the run, and the facts of its lineage files.
         commit: Commit of the code.
         patch: Uncommitted changes of the code; "" for none.
         recipe: The complete recipe.
@@ -61,7 +61,7 @@ def read_recorded_training(
         InputError: If the record is not sufficient to train again or to compare, or if the patch
             was changed after the training.
     """
-    tags = tracked.tags
+    tags = artifacts.read_facts(client, tracked.run)
     commit = tags.get("git.commit", NONE)
     if commit == NONE:
         raise InputError(f"{uri} was trained outside of git: its code is not recorded")

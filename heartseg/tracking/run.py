@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from heartseg.tracking.client import delete_runs, open_run
 from heartseg.tracking.sender import JournalSender
-from heartseg.training.machine import machine_tags
 from heartseg.training.run_dir import read_state, update_state
 
 if TYPE_CHECKING:
@@ -56,11 +55,9 @@ class Run:
         self.journal.send()
 
     def close(self, status: str) -> None:
-        """Log the machines of the training and end the run.
+        """End the run.
 
         Args:
             status: FINISHED, FAILED or KILLED.
         """
-        for key, value in machine_tags(self.folder).items():
-            self.client.set_tag(self.run_id, key, value)
         self.client.set_terminated(self.run_id, status)

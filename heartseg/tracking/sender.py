@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heartseg.paths import write_text
+from heartseg.tracking.artifacts import FOLDER, MACHINE, facts_text
 from heartseg.training.journal import JOURNAL, parse_line
+from heartseg.training.machine import machine_tags
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,8 +28,24 @@ OVERLAYS_SENT = "overlays.sent"
 FILES = "artifacts"
 """Folder in the run folder whose content is logged as artifacts, with the same layout."""
 FILES_SENT = "artifacts.sent"
+MACHINE_SENT = "machine.sent"
 
 _log = logging.getLogger(__name__)
+
+
+def shown(metrics: dict[str, float]) -> dict[str, float]:
+    """Return the metrics of an epoch by their names in MLflow.
+
+    The page of a run has a section of charts per prefix, in alphabetical order: dice/… and loss/…
+    come first, then test/…, then names without a prefix. The number of workers gets no chart; it is
+    in lineage/machine.json.
+    """
+    names = {"train_loss": "loss/train", "val_loss": "loss/val", "dice_mean": "dice/mean"}
+    return {
+        names.get(key) or (f"dice/{key[5:].upper()}" if key.startswith("dice_") else key): value
+        for key, value in metrics.items()
+        if key != "workers"
+    }
 
 
 class _JournalReader:
@@ -96,7 +114,7 @@ class JournalSender(_JournalReader):
             epoch, when = entry["epoch"], int(entry["time"] * 1000)
             # With the journal's timestamps, a metric that is sent again because the answer was
             # lost is equal to the first one, and the store keeps only one of them.
-            metrics = [Metric(key, value, when, epoch) for key, value in entry["metrics"].items()]
+            metrics = [Metric(k, v, when, epoch) for k, v in shown(entry["metrics"]).items()]
             self.client.log_batch(self.run_id, metrics=metrics)
             self._write_sent(epoch, end)
 
@@ -123,6 +141,7 @@ class ArtifactSender(_JournalReader):
         Errors of the store and of the network are raised as they are.
         """
         self._send_files()
+        self._send_machine()
         for entry, end in self.unsent():
             epoch = entry["epoch"]
             figure = self._overlay(entry)
@@ -136,6 +155,14 @@ class ArtifactSender(_JournalReader):
             return
         self.client.log_artifacts(self.run_id, str(folder))
         write_text(mark, self.run_id)
+
+    def _send_machine(self) -> None:
+        """Log the facts about the machine, which are known once the workers have started."""
+        facts, mark = machine_tags(self.run_dir), self.run_dir / MACHINE_SENT
+        content = f"{self.run_id}\n{facts_text(facts)}"
+        if facts and not (mark.exists() and mark.read_text("utf-8") == content):
+            self.client.log_text(self.run_id, facts_text(facts), f"{FOLDER}/{MACHINE}")
+            write_text(mark, content)
 
     def _overlay(self, entry: dict[str, Any]) -> Figure | None:
         """Return the figure of an epoch's sample predictions; None if there are none to read."""

@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING
 import yaml
 
 from heartseg.errors import InputError
+from heartseg.tracking.artifacts import FOLDER, MACHINE, facts_text
 from heartseg.tracking.client import connect
 from heartseg.tracking.faults import first_line, store_errors, without_password
 from heartseg.tracking.run import Run
 from heartseg.tracking.trial import Trial
 from heartseg.training.journal import read_epochs
+from heartseg.training.machine import machine_tags
 from heartseg.training.run_dir import update_state
 
 if TYPE_CHECKING:
@@ -32,8 +34,8 @@ POLL_S = 1.0
 CLOSE_S = 30.0  # longest wait for the last metrics at the end of a sweep
 STATE_TAG = "heartseg.state"
 REASON_TAG = "heartseg.reason"
-CHECKPOINT_TAG = "heartseg.checkpoint"
-"""Folder of the trial's checkpoint and journal."""
+CHECKPOINT = "heartseg.checkpoint"
+"""The folder of a trial's checkpoint and journal, among the facts about its machine."""
 
 _log = logging.getLogger(__name__)
 
@@ -206,6 +208,8 @@ class SweepTracker:
             self.client.log_text(entry.run.run_id, text, "recipe.yaml")
             entry.has_recipe = True
         if ended:
+            facts = machine_tags(trial.run_dir) | {CHECKPOINT: str(trial.run_dir)}
+            self.client.log_text(entry.run.run_id, facts_text(facts), f"{FOLDER}/{MACHINE}")
             update_state(trial.run_dir, closed=trial.state)
             with self._lock:
                 del self._runs[trial.number]
@@ -213,8 +217,11 @@ class SweepTracker:
     def _end(self, trial: Trial, run: Run) -> None:
         from mlflow.entities import Metric
 
-        for key, value in {STATE_TAG: trial.state, REASON_TAG: trial.reason}.items():
-            self.client.set_tag(run.run_id, key, value)
+        self.client.set_tag(run.run_id, STATE_TAG, trial.state)
+        if trial.reason:
+            self.client.set_tag(run.run_id, REASON_TAG, trial.reason)
+        elif REASON_TAG in self.client.get_run(run.run_id).data.tags:  # from an interruption
+            self.client.delete_tag(run.run_id, REASON_TAG)
         if trial.result is not None:
             # With the journal's time, a value that is sent twice is equal to the first one.
             when = int(read_epochs(trial.run_dir)[-1]["time"] * 1000)
@@ -231,7 +238,6 @@ class SweepTracker:
         own_tags = {
             "heartseg.recipe": self.sweep.recipe_name(trial.number),
             "mlflow.parentRunId": self.sweep.run_id,
-            CHECKPOINT_TAG: str(trial.run_dir),
         }
         return Run.open(
             self.client,

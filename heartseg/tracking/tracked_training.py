@@ -127,7 +127,7 @@ def open_training(
     shown = portable_uri(uri, Path.cwd())
     # KILLED is the status that `heartseg sync` reports if this process ends without a word.
     update_state(run_dir, opening=opening, tracking_uri=shown, status="KILLED", sent=False)
-    records = collect_lineage_files(Path.cwd())
+    records = collect_lineage_files(Path.cwd(), tags)
     with catch_full_disk(run_dir / FILES):
         shutil.rmtree(run_dir / FILES, ignore_errors=True)
         (run_dir / FILES_SENT).unlink(missing_ok=True)

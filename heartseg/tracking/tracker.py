@@ -312,13 +312,11 @@ class RunTracker:
     def _start_monitor(self) -> None:
         if not self.system_metrics or self.run is None:
             return
-        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+        from heartseg.tracking.system_metrics import Monitor
 
         if self._monitor is not None:
             self._monitor.finish()
-        self._monitor = SystemMetricsMonitor(
-            self.run.run_id, resume_logging=True, tracking_uri=self.uri
-        )
+        self._monitor = Monitor(self.run.run_id, resume_logging=True, tracking_uri=self.uri)
         self._monitor.start()
 
 

@@ -15,10 +15,10 @@ from scipy import ndimage, signal
 from heartseg import phantom
 from heartseg.config.data import CamusPhantoms, MmodePhantoms, Phantoms
 from heartseg.data.phantoms import camus, mmode, write
-from heartseg.data.phantoms import picture as picture_module
 from heartseg.data.phantoms.ultrasound import envelope, scatterers, smooth_field
 from heartseg.data.phantoms.ventricle import STATIONS, Ventricle, volume_ml
 from heartseg.errors import InputError
+from heartseg.report import phantoms as picture_module
 
 pytestmark = pytest.mark.slow
 

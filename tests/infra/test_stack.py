@@ -280,7 +280,7 @@ def test_job_trains_on_the_cluster_whose_nodes_know_no_password(stack, trained, 
     training = json.loads((place / "results/camus/model/training.json").read_text())
     run = client.get_run(training["mlflow_run_id"])
     assert run.info.status == "FINISHED"
-    assert len(client.get_metric_history(run.info.run_id, "dice_mean")) == 2
+    assert len(client.get_metric_history(run.info.run_id, "dice/mean")) == 2
     assert "recipe.yaml" in {entry.path for entry in client.list_artifacts(run.info.run_id)}
     for service in ("ray-head", "ray-worker"):
         known = environment_of(stack.processes[service].pid)
@@ -303,7 +303,7 @@ def test_passwords_are_nowhere(stack, trained, place):
     texts: dict[str, bytes] = {"printed": trained.encode()}
     for name in ("mlflow", "mlflow_auth"):  # every tag, parameter and metric there is
         texts[name] = stack.postgres.tool(["pg_dump", f"--dbname={name}", "--inserts"])
-    assert b"dice_mean" in texts["mlflow"]
+    assert b"dice/mean" in texts["mlflow"]
     for folder in (place, stack.home, stack.ray_tmp):
         for path in folder.rglob("*"):
             if path.is_file() and not path.is_symlink() and path.parent != stack.secrets:

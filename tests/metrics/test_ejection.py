@@ -187,6 +187,19 @@ def test_missing_ventricle_is_an_error() -> None:
         biplane_volume(there, FINE, absent, FINE)
 
 
+def test_a_few_pixels_are_no_atrium() -> None:
+    """The centre of a row of pixels along the LV is where its border on the LV has its middle."""
+    labels = np.zeros((60, 60), np.uint8)
+    labels[10:40, 20:40] = Camus.LV
+    labels[40, 29:31] = Camus.LA
+    with pytest.raises(ValueError, match="too small to have a long axis"):
+        la_volume(labels, (1.0, 1.0), labels, (1.0, 1.0))
+    labels[39, 30] = Camus.LA  # a pixel that the LV encloses on three sides
+    labels[40] = 0
+    with pytest.raises(ValueError, match="too small to have a long axis"):
+        la_volume(labels, (1.0, 1.0), labels, (1.0, 1.0))
+
+
 @pytest.mark.parametrize("atrium", [False, True])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 3), (3, 1)])
 def test_a_few_pixels_are_not_a_ventricle(shape: tuple[int, int], atrium: bool) -> None:

@@ -12,7 +12,9 @@ from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 from PIL import Image
 
+from heartseg.datasets import DATASETS
 from heartseg.report import figures
+from heartseg.report.colours import COLOURS
 
 pytestmark = pytest.mark.slow
 
@@ -53,7 +55,7 @@ def test_contours_follow_the_edges_of_pixels_in_mm():
         "LVepi": (18 * 0.25, 44 * 0.25, 8 * 0.5, 30 * 0.5),
     }
     assert extents(prediction)["LV"] == (25 * 0.25, 45 * 0.25, 5.0, 10.0)
-    assert plain.get_title() == "a case\nimage"
+    assert plain.get_title("left") == "a case\nimage"
     assert [axes.get_xlabel() for axes in figure.axes] == ["mm"] * 3
     assert [axes.get_ylabel() for axes in figure.axes] == ["mm"] * 3
 
@@ -98,13 +100,16 @@ def test_grid_takes_cases_of_different_sizes_and_none_without_reference():
     figure = figures.overlay_grid(
         [image, tall], [labels, None], [labels, tall], "camus", ["first", "second"]
     )
-    assert [axes.get_title() for axes in figure.axes[::3]] == ["first\nimage", "second\nimage"]
+    assert [axes.get_title("left") for axes in figure.axes[::3]] == [
+        "first\nimage",
+        "second\nimage",
+    ]
     assert drawn_proportion(figure, figure.axes[0]) == pytest.approx(40 / 60, rel=0.01)
     assert drawn_proportion(figure, figure.axes[5]) == pytest.approx(3, rel=0.02)
     assert figure.axes[0].get_xlabel() == "px"
     assert extents(figure.axes[4]) == {}
     without = figures.overlay_grid([image], None, [labels], "camus", ["x"])
-    assert [axes.get_title() for axes in without.axes] == ["x\nimage", "prediction"]
+    assert [axes.get_title("left") for axes in without.axes] == ["x\nimage", "prediction"]
     assert extents(without.axes[1])["LV"] == (20, 40, 10, 20)
 
 
@@ -121,7 +126,7 @@ def test_bland_altman_by_hand():
     kept = points[np.isfinite(points).all(axis=1)]
     assert kept.tolist() == [[10.5, 1], [21.5, 3], [29.5, -1], [42.5, 5]]
     assert axes.get_title() == "EF: 4 pairs, 1 missing left out"
-    assert axes.get_ylabel() == "measured − reference (%)"
+    assert axes.get_ylabel() == "measured − reference (points)"
     assert axes.get_xlabel().endswith("(%)")
 
 
@@ -200,7 +205,7 @@ def test_training_curves_show_every_series():
             "train_loss": [1.0, 0.6, 0.4],
             "val_loss": [1.1, NAN, 0.5],
             "dice_mean": [0.5, 0.6, 0.7],
-            "dice_LV": [0.6, 0.7, 0.8],
+            **{name: [0.6, 0.7, 0.8] for name in DATASETS["camus"].dice_metrics},
             "learning_rate": [1e-3, 2e-3, 1e-3],
             "images_per_second": [50.0, 51.0, 52.0],
         }
@@ -215,10 +220,12 @@ def test_training_curves_show_every_series():
         "train": ([1, 2, 3], [1.0, 0.6, 0.4]),
         "validation": ([1, 3], [1.1, 0.5]),
         "mean": ([1, 2, 3], [0.5, 0.6, 0.7]),
-        "LV": ([1, 2, 3], [0.6, 0.7, 0.8]),
+        **dict.fromkeys(["LV", "MYO", "LA"], ([1, 2, 3], [0.6, 0.7, 0.8])),
         "learning rate": ([1, 2, 3], [1e-3, 2e-3, 1e-3]),
     }
-    assert dices.lines[1].get_color() == figures.COLOURS["LV"]
+    own = {line.get_label(): line.get_color() for line in dices.lines}
+    assert all(own[name] == COLOURS[name] for name in ("LV", "MYO", "LA"))
+    assert len(set(own.values())) == 4
     assert {axes.get_xlabel() for axes in (losses, dices, rates)} == {"epoch"}
     assert all(axes.get_ylabel() for axes in (losses, dices, rates))
 
@@ -249,7 +256,7 @@ def test_contours_keep_their_colour_in_the_file(tmp_path: Path):
     figures.save(speckled_grid(), tmp_path / "overlay.png")
     pixels = np.asarray(Image.open(tmp_path / "overlay.png").convert("RGB")).reshape(-1, 3)
     for name in ("LV", "LVepi"):
-        wanted = [int(figures.COLOURS[name][i : i + 2], 16) for i in (1, 3, 5)]
+        wanted = [int(COLOURS[name][i : i + 2], 16) for i in (1, 3, 5)]
         near = (np.abs(pixels.astype(int) - wanted).max(axis=1) < 25).sum()
         assert near > 200, name
 

@@ -9,7 +9,8 @@ from matplotlib.colors import to_rgb
 from torch.nn import functional as F
 
 from heartseg.datasets.camus import Camus
-from heartseg.report.figures import COLOURS, FigureCanvasAgg
+from heartseg.report.colours import COLOURS
+from heartseg.report.figures import FigureCanvasAgg
 from heartseg.report.targets import target_panels
 from heartseg.training.losses import one_vs_rest_bce
 from tests.metrics.shapes import FINE, UNEQUAL, heart

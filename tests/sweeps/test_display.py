@@ -58,7 +58,7 @@ def test_it_fits_and_shows_the_best_and_those_that_run(sweep, add, height):
     numbers = [int(line.split("trial ")[1][:2]) for line in shown if "│ trial" in line]
     room = height - MARGIN
     assert numbers == sorted({3, 28, 29, *range(28 - room + 3, 28)} & set(range(30)))
-    assert "30 trials, best dice_mean 0.7500 (trial 03)" in " ".join(shown)
+    assert "28/30 trials ended, 2 running, best dice_mean 0.7500 (trial 03)" in " ".join(shown)
 
 
 def test_a_row_says_state_epoch_and_value(sweep, add):
@@ -106,7 +106,7 @@ def test_plain_lines_come_once_per_change(sweep, add):
     assert console.file.getvalue().splitlines() == [
         "trial 01 lr=0.0003 bs=12  epoch 1/18  dice_mean 0.2500",
         "trial 01 lr=0.0003 bs=12  pruned (asha at epoch 1)  dice_mean 0.2500; "
-        "2/30 trials, best dice_mean 0.5000 (trial 00), about 14 min left",
+        "2/30 trials ended, best dice_mean 0.5000 (trial 00), about 14 min left",
     ]
 
 
@@ -120,7 +120,7 @@ def test_the_last_state_is_shown_at_the_end(sweep, add, terminal):
     with SweepDisplay(sweep, console):
         add(1, "complete", 18, 0.75)
     assert "going on after 1 trials" in console.file.getvalue()
-    assert "2/30 trials, best dice_mean 0.7500 (trial 01)" in console.file.getvalue()
+    assert "2/30 trials ended, best dice_mean 0.7500 (trial 01)" in console.file.getvalue()
     assert threading.active_count() == before
 
 
@@ -142,3 +142,20 @@ def test_the_time_left_of_a_scripted_sweep(sweep, add):
     assert time_left(rows, 30, sweep) == pytest.approx(30)  # a minute in all
     sweep.seconds = lambda: 70.0
     assert time_left(rows, 30, sweep) == 0
+
+
+@pytest.mark.parametrize("hours", [None, 1 / 60])
+def test_no_sweep_is_at_its_end_while_a_trial_runs(sweep, add, hours):
+    """A trial in its last epoch, and one beyond the sweep's hours."""
+    sweep.search.count, sweep.sweep.hours = 3, hours
+    for number in range(2):
+        add(number, "complete", 18, 0.5)
+    add(2, epoch=17, value=0.5)
+    said = " ".join(lines(sweep))
+    assert "2/3 trials ended, 1 running" in said
+    assert "less than a minute left" in said
+    add(2, "complete", 18, 0.5)
+    said = " ".join(lines(sweep))
+    assert "3/3 trials ended" in said
+    assert "running" not in said
+    assert "left" not in said

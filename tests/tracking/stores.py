@@ -15,10 +15,14 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from heartseg.tracking.client import connect, open_run
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 RECIPE = {"dataset": "camus", "model": {"name": "unet", "channels": [4, 8]}, "epochs": 3}
 
@@ -80,7 +84,7 @@ def journal_line(epoch: int, samples: str | None = None) -> str:
     return json.dumps(entry | {"samples": samples}) + "\n"
 
 
-def points(uri: str, run_id: str, key: str = "dice_mean") -> list[tuple[int, float, int]]:
+def points(uri: str, run_id: str, key: str = "dice/mean") -> list[tuple[int, float, int]]:
     """Return all points (step, value, timestamp) of a metric in the store."""
     history = connect(uri).get_metric_history(run_id, key)
     return [(point.step, point.value, point.timestamp) for point in history]
@@ -89,6 +93,13 @@ def points(uri: str, run_id: str, key: str = "dice_mean") -> list[tuple[int, flo
 def expected(epochs: range) -> list[tuple[int, float, int]]:
     """Return the expected result of `points` after the journal lines of these epochs."""
     return [(epoch, epoch / 100, 1_700_000_000_500 + 1000 * epoch) for epoch in epochs]
+
+
+def assert_can_be_read(run: Run) -> None:
+    """Check that a run has no more metrics and tags than a person can read on its page."""
+    own = [key for key in run.data.tags if not key.startswith("mlflow.")]
+    assert len(run.data.metrics) <= 45, sorted(run.data.metrics)
+    assert len(own) <= 15, sorted(own)
 
 
 def free_port() -> int:

@@ -60,6 +60,7 @@ def run_id(store, tmp_path, monkeypatch) -> str:
         tags=tags | {"dvc.prepared_md5": EVIL, "mlflow.runName": EVIL},
     )
     client = registry.use_store(store)
+    client.log_text(run_id, json.dumps(tags | {f"machine.{EVIL}": EVIL}), "lineage/machine.json")
     cases = {"train": {EVIL: [EVIL]}, EVIL: {"p": []}}
     client.log_text(run_id, json.dumps(cases), "lineage/cases.json")
     experiment = client.get_run(run_id).info.experiment_id
@@ -169,7 +170,6 @@ def recorded(store, tmp_path, monkeypatch) -> tuple[str, Path]:
             "git.commit": git(tmp_path, "rev-parse", "HEAD"),
             "git.dirty": "true",
             "git.patch_md5": patch_md5(patch),
-            "machine.threads": "1",
             "heartseg.dataset": "camus",
             "dvc.prepared_md5": "0" * 32,
             "dvc.source": "data/gone",
@@ -177,6 +177,7 @@ def recorded(store, tmp_path, monkeypatch) -> tuple[str, Path]:
     )
     client.log_text(run_id, yaml.safe_dump({"dataset": "camus"}), "recipe.yaml")
     client.log_text(run_id, "{}", "evaluation/report.json")
+    client.log_text(run_id, '{"machine.threads": "1"}', "lineage/machine.json")
     (tmp_path / "patch.diff").write_bytes(patch.encode(errors="surrogateescape"))
     client.log_artifact(run_id, str(tmp_path / "patch.diff"), "lineage")
     place = tmp_path / f"mlartifacts/{NAME}/{run_id}/artifacts/lineage/patch.diff"

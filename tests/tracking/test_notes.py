@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from heartseg.tracking.client import connect, log_evaluation
-from heartseg.tracking.notes import describe, run_note
+from heartseg.tracking.notes import DESCRIPTION_LENGTH, describe, first_page, run_note
 from heartseg.tracking.registry import register_version, use_store
 from tests.tracking.stores import new_run
 
@@ -53,3 +53,17 @@ def test_a_registered_model_is_described_and_its_source_model_leads_to_it(store:
     second = register_version(client, "heartseg-camus", run_id, uri, {})
     describe(client, "heartseg-camus", second, uri, "camus")
     assert client.get_registered_model("heartseg-camus").description == "by hand"
+
+
+def test_the_first_page_of_a_card_has_whole_sections_and_says_what_is_left_out():
+    sections = {name: f"## {name}\n\n" + f"{name} is told.\n\n" * n for name, n in
+                (("Use", 20), ("Results", 500), ("Limits", 30))}  # fmt: skip
+    card = "# A model\n\nIt segments.\n\n" + "".join(sections.values()).strip() + "\n"
+    page = first_page(card)
+    assert len(page) <= DESCRIPTION_LENGTH < len(card)
+    assert page.startswith("# A model\n\nIt segments.\n\n## Use\n\n")
+    assert all(sections[name].strip() in page for name in ("Use", "Limits"))
+    assert "Results is told" not in page
+    assert "Results" in page.splitlines()[-1]
+    assert "model_card.md" in page.splitlines()[-1]
+    assert first_page(page) == page

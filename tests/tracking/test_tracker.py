@@ -51,7 +51,7 @@ def test_epochs_arrive_once_in_order_while_the_training_runs(store, run_dir):
         append(run_dir, journal_line(2))
 
     assert points(store, run_id) == expected(range(3))
-    assert [value for _, value, _ in points(store, run_id, "train_loss")] == [1, 1 / 2, 1 / 3]
+    assert [value for _, value, _ in points(store, run_id, "loss/train")] == [1, 1 / 2, 1 / 3]
     assert connect(store).get_run(run_id).info.status == "FINISHED"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 from heartseg.config.params import Phantoms
@@ -9,11 +10,14 @@ from heartseg.data.phantoms.camus import make_patient, make_view
 from heartseg.data.phantoms.mmode import make_animal
 from heartseg.datasets.camus import VIEWS
 from heartseg.errors import catch_write_errors
+from heartseg.report.colours import COLOURS
 
-ROWS = 4
+ROWS = 2
 """Number of patients, and of animals beside them."""
-COLORS = {2: "tab:green", 3: "tab:cyan", 1: "tab:red", 255: "tab:red"}
-"""Colours of contours by value in the mask."""
+PALETTE_SIZE = 64
+"""Speckle needs few gray levels, and more of them make the file larger."""
+STRUCTURES = {2: "MYO", 3: "LA", 1: "LV", 255: "LV"}
+"""Structures by value in the mask, in the order of drawing."""
 
 
 def draw_picture(phantoms: Phantoms, path: Path) -> None:
@@ -26,6 +30,7 @@ def draw_picture(phantoms: Phantoms, path: Path) -> None:
         InputError: The file cannot be written.
     """
     from matplotlib.figure import Figure
+    from PIL import Image
 
     figure = Figure(figsize=(15, 2.6 * ROWS), layout="constrained", facecolor="black")
     axes = figure.subplots(ROWS, 6, width_ratios=[1.35] * 4 + [1] * 2, squeeze=False)
@@ -43,9 +48,11 @@ def draw_picture(phantoms: Phantoms, path: Path) -> None:
                 axis.imshow(image, cmap="gray", vmin=0, vmax=255, aspect=ratio)
                 axis.axis("off")
             axes[row, 2 * column].set_title(title, color="white", fontsize=9)
-            for label, color in COLORS.items():
+            for label, name in STRUCTURES.items():
                 if label in labels:
-                    axes[row, 2 * column + 1].contour(labels == label, [0.5], colors=color)
+                    axes[row, 2 * column + 1].contour(labels == label, [0.5], colors=COLOURS[name])
     with catch_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=80, facecolor="black", metadata={"Software": None})
+        drawn = BytesIO()
+        figure.savefig(drawn, dpi=80, facecolor="black")
+        Image.open(drawn).convert("RGB").quantize(PALETTE_SIZE).save(path, optimize=True)
