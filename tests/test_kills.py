@@ -58,14 +58,14 @@ def fork(command, owner=None, name=None, after=True):
     for path in results.glob("*.json"):
         json.loads(path.read_text())  # whole, or not there
 
-fork(evaluate, evaluation, "write_whole")
+fork(evaluate, evaluation, "write_text")
 fork(evaluate, MlflowClient, "log_artifact")
 fork(evaluate)
 fork(register, MlflowClient, "create_logged_model")
 fork(register, MlflowClient, "create_registered_model")  # after the package was logged
 fork(register, MlflowClient, "create_model_version")
 fork(register, MlflowClient, "set_registered_model_alias")
-fork(register, registration, "write_whole", after=False)
+fork(register, registration, "write_text", after=False)
 fork(register)
 """
 

@@ -91,7 +91,7 @@ def test_notice_damage_and_no_server(place: Path, down: Server):
 
     newest.write_bytes(newest.read_bytes()[:-100])
     said = run(COMMAND, place, extra=here)
-    assert f"{newest.name}.damaged: checksum wrong" in said.replace("\n", "")
+    assert f"{newest.name}.damaged: wrong checksum" in said.replace("\n", "")
     assert "waits for `heartseg sync`" in said
     assert weights(place) == undisturbed
     assert [e["metrics"]["train_loss"] for e in read_epochs(folder)] == undisturbed_epochs

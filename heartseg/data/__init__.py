@@ -1,1 +1,1 @@
-"""Datasets: reading releases, phantoms, preparing, splitting, loading, augmenting."""
+"""Data: reading image files and datasets, preparing, splitting and loading them, phantoms."""

@@ -1,7 +1,7 @@
-"""The one reader of image files: frames in memory, and how they lie in space and time.
+"""Read image files: NIfTI, MetaImage, PNG, JPEG, TIFF, ultrasound DICOM, AVI and MP4.
 
-NIfTI, MetaImage, PNG, JPEG, TIFF, ultrasound DICOM and video. What a file is, its content tells,
-whatever its name. Label maps and uncertainty go back to the file's own grid by `Images.save`.
+The format is detected by the content of a file, not by its name. `Images.save` writes label maps
+and uncertainty on the grid of the file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from heartseg.data.formats.pixels import Images, check_size, to_uint8
-from heartseg.data.geometry import SAME_SCALE, Spacing
+from heartseg.data.geometry import SCALE_TOLERANCE, Spacing
 from heartseg.errors import InputError, one_line, unreadable
 
 __all__ = [
@@ -32,37 +32,39 @@ SUFFIXES = (
     *(".nii.gz", ".nii", ".mha", ".mhd", ".png", ".tif", ".tiff", ".jpg", ".jpeg"),
     *(".dcm", ".dicom", ".avi", ".mp4"),
 )
-KINDS = "NIfTI, MetaImage, PNG, JPEG, TIFF, DICOM, AVI or MP4"
-HEAD = 1024
-"""Bytes that tell what a file is."""
-MOST_LABELS = 5
-"""A file whose values are all whole numbers below this is a label map, as is one of 0 and 255."""
-SAME_LABEL = 0.001
-"""A label that was stored with slope and intercept comes back as 0.99998."""
+FORMATS = "NIfTI, MetaImage, PNG, JPEG, TIFF, DICOM, AVI or MP4"
+SIGNATURE_BYTES = 1024
+"""Number of bytes from the start of a file by which its format is detected."""
+MAX_LABELS = 5
+"""A file whose values are all whole numbers from 0 to below this one is a label map. A file that
+contains only 0 and 255 is one as well."""
+LABEL_TOLERANCE = 0.001
+"""Greatest difference between a value and its label. A label stored with a slope and an intercept
+can be read as 0.99998."""
 
 # --- names --------------------------------------------------------------------------------
 
 
 def suffix_of(path: Path) -> str:
-    """The file's ending as it is written if it is one of SUFFIXES in any case, else ""."""
+    """Return the suffix of a file as it is written, or "" if it is none of SUFFIXES in any case."""
     name = path.name
     end = next((end for end in SUFFIXES if name.lower().endswith(end)), "")
     return name[len(name) - len(end) :]
 
 
 def stem_of(path: Path) -> str:
-    """The file's name without that ending."""
+    """Return the name of a file without its suffix (see `suffix_of`)."""
     return path.name[: len(path.name) - len(suffix_of(path))]
 
 
 def is_hidden(path: Path) -> bool:
-    """Whether a file is none of the user's: hidden, or the ._NAME that macOS puts beside NAME."""
+    """Return whether a file is hidden, such as the ._NAME that macOS writes beside NAME."""
     return path.name.startswith(".")
 
 
 def is_image(path: Path) -> bool:
-    """Whether the name, or the mark of DICOM, promises an image. Hidden files are none."""
-    from heartseg.data.strips.dicom import is_dicom
+    """Return whether a file is not hidden and has an image suffix or the signature of DICOM."""
+    from heartseg.data.formats.dicom_header import is_dicom
 
     return not is_hidden(path) and (bool(suffix_of(path)) or is_dicom(path))
 
@@ -71,28 +73,29 @@ def is_image(path: Path) -> bool:
 
 
 def read_images(path: Path, *, spacing: Spacing | None = None) -> Images:
-    """Read a file's gray values.
+    """Read the gray values of a file.
 
     Args:
-        path: of the file.
-        spacing: (row, column) in mm that counts instead of the file's own.
+        path: Path of the file.
+        spacing: (row, column) in mm per pixel, used instead of the spacing in the file.
 
     Returns:
-        Images of frames uint8 (T, H, W).
+        Images with frames uint8 (T, H, W).
 
     Raises:
-        InputError: "path: reason. Remedy."; also if the file holds a label map, not an image.
+        InputError: The file cannot be read, or contains a label map instead of an image. The
+            message has the form "path: reason. Remedy."
     """
-    images = _read(path, _to_gray)
-    return images if spacing is None else _with_spacing(images, spacing)
+    images = _read(path, _to_gray_values)
+    return images if spacing is None else _override_spacing(images, spacing)
 
 
-def _to_gray(values: np.ndarray) -> np.ndarray:
+def _to_gray_values(values: np.ndarray) -> np.ndarray:
     low, high = (values.min(), values.max()) if values.size else (0, 0)
-    few = 0 < high < MOST_LABELS and (values == np.rint(values)).all()
+    few = 0 < high < MAX_LABELS and (values == np.rint(values)).all()
     if low == 0 and (few or (high == 255 and np.isin(values, (0, 255)).all())):
-        what = f"its values are {'0 to' if few else '0 and'} {high:g}"
-        raise InputError(f"is a label map ({what} alone), not an image. Give the image")
+        what = f"its only values are {'0 to' if few else '0 and'} {high:g}"
+        raise InputError(f"is a label map ({what}), not an image. Name the image instead")
     return to_uint8(values)
 
 
@@ -100,30 +103,32 @@ def read_labels(path: Path, known: Iterable[int]) -> Images:
     """Read a label map.
 
     Args:
-        path: of the file.
-        known: the labels that it may hold. A value within 0.001 of one is that label.
+        path: Path of the file.
+        known: Labels that the file may contain. A value within 0.001 of a label is read as this
+            label.
 
     Returns:
-        Images of label maps uint8 (T, H, W).
+        Images with label maps uint8 (T, H, W).
 
     Raises:
-        InputError: "path: reason. Remedy."; also if the file holds another value.
+        InputError: The file cannot be read, or contains other values. The message has the form
+            "path: reason. Remedy."
     """
     labels = sorted(int(label) for label in known)
 
     def to_labels(values: np.ndarray) -> np.ndarray:
         if not np.isfinite(values).all():
-            raise InputError("holds NaN or infinite values. Replace them by labels")
+            raise InputError("contains NaN or infinite values. Replace them by labels")
         rounded = np.rint(values)
-        wrong = ~np.isin(rounded, labels) | (abs(values - rounded) > SAME_LABEL)
+        wrong = ~np.isin(rounded, labels) | (abs(values - rounded) > LABEL_TOLERANCE)
         if wrong.any():
             found = np.unique(values[wrong])
             listed = ", ".join(f"{value:.6g}" for value in found[:5])
             more = f" and {len(found) - 5} more" if len(found) > 5 else ""
             remedy = (
-                "Resample label maps by the nearest neighbour, without interpolation"
+                "Resample label maps with nearest-neighbour interpolation"
                 if (found != np.rint(found)).any()
-                else "Give these pixels one of the labels"
+                else "Change these pixels to one of the labels"
             )
             raise InputError(
                 f"has label values outside {labels[0]}-{labels[-1]} ({listed}{more}) in "
@@ -135,37 +140,40 @@ def read_labels(path: Path, known: Iterable[int]) -> Images:
 
 
 def read_values(path: Path) -> Images:
-    """Read a file's values as they are stored, such as those of a drawn mask.
+    """Read the values of a file as they are stored, such as those of a drawn mask.
+
+    Returns:
+        Images with frames (T, H, W) of the stored data type.
 
     Raises:
-        InputError: "path: reason. Remedy."
+        InputError: The file cannot be read. The message has the form "path: reason. Remedy."
     """
     return _read(path, lambda values: values)
 
 
 def read_uncertainty(path: Path) -> np.ndarray:
-    """What `Images.save` wrote of uncertainty: float32 (T, H, W) from 0 to 1.
+    """Read uncertainty that `Images.save` has written: float32 (T, H, W) from 0 to 1.
 
     Raises:
-        InputError: "path: reason. Remedy."
+        InputError: The file cannot be read. The message has the form "path: reason. Remedy."
     """
-    return _read(path, _from_bytes).frames
+    return _read(path, _to_unit_interval).frames
 
 
-def _from_bytes(values: np.ndarray) -> np.ndarray:
+def _to_unit_interval(values: np.ndarray) -> np.ndarray:
     return (values / 255 if values.dtype == np.uint8 else values).astype(np.float32)
 
 
-def _with_spacing(images: Images, spacing: Spacing) -> Images:
+def _override_spacing(images: Images, spacing: Spacing) -> Images:
     own, notes = images.spacing, images.notes
     if own and not all(
-        math.isclose(a, b, rel_tol=SAME_SCALE) for a, b in zip(own, spacing, strict=True)
+        math.isclose(a, b, rel_tol=SCALE_TOLERANCE) for a, b in zip(own, spacing, strict=True)
     ):
         notes += (
-            f"states {own[0]:.4g} x {own[1]:.4g} mm per pixel; the given {spacing[0]:.4g} x "
-            f"{spacing[1]:.4g} mm count instead",
+            f"states {own[0]:.4g} x {own[1]:.4g} mm per pixel, but the given {spacing[0]:.4g} x "
+            f"{spacing[1]:.4g} mm are used",
         )
-    geometry = replace(images.geometry, spacing=spacing, doubt="", source="given")
+    geometry = replace(images.geometry, spacing=spacing, scale_problem="", source="given")
     return replace(images, geometry=geometry, notes=notes)
 
 
@@ -178,56 +186,63 @@ def _read(path: Path, convert: Callable[[np.ndarray], np.ndarray]) -> Images:
         raise InputError(f"{path}: {str(error).rstrip('.')}.") from None
     except MemoryError:
         raise InputError(
-            f"{path}: its pixels do not fit into the free memory. Export it smaller, or cut a "
+            f"{path}: does not fit into the free memory. Export it with fewer pixels, or split the "
             "sequence into shorter ones."
         ) from None
     except OSError as error:
-        if error.errno is None:  # of Pillow
-            raise InputError(f"{path}: {_damaged(error)}.") from None
+        if error.errno is None:  # raised by Pillow
+            raise InputError(f"{path}: {_describe_damage(error)}.") from None
         raise unreadable(path, error) from None
-    except Exception as error:  # nibabel, zlib, Pillow and pydicom raise many kinds
-        raise InputError(f"{path}: {_damaged(error)}.") from None
+    except Exception as error:  # nibabel, zlib, Pillow and pydicom raise errors of many classes
+        raise InputError(f"{path}: {_describe_damage(error)}.") from None
 
 
-def _damaged(error: Exception) -> str:
+def _describe_damage(error: Exception) -> str:
     return (
-        f"cannot be read ({one_line(error)}). It is damaged, or of an unusual kind: copy it again, "
-        "or convert it"
+        f"cannot be read ({one_line(error)}). It is damaged, or uses an unsupported variant of its "
+        "format. Copy it again, or convert it"
     )
 
 
 def _reader(path: Path) -> Callable[[Path], Images]:
-    """What reads a file of this content."""
+    """Return the function that reads a file with this content."""
     with path.open("rb") as stream:
-        head = stream.read(HEAD)
-    kind = kind_of(head)
+        head = stream.read(SIGNATURE_BYTES)
+    kind = detect_format(head)
     if kind is None:
         if not head:
             raise InputError("is empty. Copy it again")
-        raise InputError(not_understood(head))
+        raise InputError(describe_unsupported(head))
     return READERS[kind]
 
 
-def not_understood(head: bytes) -> str:
-    """What a file is that no reader takes, and what to do with it."""
-    for mark, told in OTHERS.items():
-        if head.lstrip().startswith(mark):
-            return told
-    if head.startswith((b"\x08\0", b"\x02\0")) and head[3:4] == b"\0":
-        return "looks like DICOM without its first 132 bytes. Restore them (dcmconv, gdcmconv)"
-    return f"is not {KINDS}, by its content. Convert it"
-
-
-def kind_of(head: bytes) -> str | None:
-    """Which of READERS reads a file that begins with these bytes; None if none does.
+def describe_unsupported(head: bytes) -> str:
+    """Describe a file that no reader supports, and what to do about it, as a clause.
 
     Args:
-        head: `HEAD` bytes, or the whole file if it is shorter.
+        head: First `SIGNATURE_BYTES` bytes of the file.
+    """
+    for signature, description in UNSUPPORTED.items():
+        if head.lstrip().startswith(signature):
+            return description
+    if head.startswith((b"\x08\0", b"\x02\0")) and head[3:4] == b"\0":
+        return (
+            "looks like a DICOM file without its preamble of 132 bytes. Restore the preamble with "
+            "dcmconv or gdcmconv"
+        )
+    return f"is not a {FORMATS} file. Convert it to one of these formats"
+
+
+def detect_format(head: bytes) -> str | None:
+    """Return the format of a file, a key of READERS, or None if it is not supported.
+
+    Args:
+        head: First `SIGNATURE_BYTES` bytes of the file, or the whole file if it is shorter.
     """
     if head[128:132] == b"DICM":
         return "dicom"
-    for kind, marks in MARKS.items():
-        if head.startswith(marks):
+    for kind, signature in SIGNATURES.items():
+        if head.startswith(signature):
             return kind
     if head.startswith(b"RIFF") and head[8:12] == b"AVI ":
         return "avi"
@@ -240,28 +255,28 @@ def kind_of(head: bytes) -> str | None:
     return None
 
 
-MARKS: dict[str, bytes | tuple[bytes, ...]] = {
+SIGNATURES: dict[str, bytes | tuple[bytes, ...]] = {
     "png": b"\x89PNG\r\n\x1a\n",
     "jpeg": b"\xff\xd8\xff",
     "tiff": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
     "nifti": b"\x1f\x8b",
 }
-OTHERS = {
+UNSUPPORTED = {
     b"PK\x03\x04": "is a ZIP archive. Unpack it",
-    b"BZh": "is packed by bzip2. Unpack it",
-    b"\xfd7zXZ": "is packed by xz. Unpack it",
-    b"\x1f\x8b": "is packed by gzip. Unpack it",
-    b"NRRD": "is NRRD. Save it as NIfTI, for instance from 3D Slicer",
-    b"GIF8": "is GIF. Export it as PNG, or a sequence as AVI or MP4",
-    b"RIFF": "is WebP or sound. Export it as PNG, or a sequence as AVI or MP4",
-    b"BM": "is BMP. Export it as PNG",
-    b"\x1aE\xdf\xa3": "is Matroska or WebM. Export it as AVI or MP4",
-    b"\x89HDF": "is HDF5. Export the images from it",
-    b"MATLAB": "is a MATLAB file. Export the images from it (niftiwrite, imwrite)",
-    b"<": "is a web page or XML, no image. Download the file again",
-    b"version https://git-lfs": "is a pointer of Git LFS. Run `git lfs pull`",
+    b"BZh": "is compressed with bzip2. Decompress it",
+    b"\xfd7zXZ": "is compressed with xz. Decompress it",
+    b"\x1f\x8b": "is compressed with gzip. Decompress it",
+    b"NRRD": "is an NRRD file. Save it as NIfTI, for example with 3D Slicer",
+    b"GIF8": "is a GIF file. Export an image as PNG, or a sequence as AVI or MP4",
+    b"RIFF": "is a WebP or audio file. Export an image as PNG, or a sequence as AVI or MP4",
+    b"BM": "is a BMP file. Export it as PNG",
+    b"\x1aE\xdf\xa3": "is a Matroska or WebM file. Export it as AVI or MP4",
+    b"\x89HDF": "is an HDF5 file. Export the images from it",
+    b"MATLAB": "is a MATLAB file. Export the images from it with niftiwrite or imwrite",
+    b"<": "is a web page or an XML file, not an image. Download the image again",
+    b"version https://git-lfs": "is a Git LFS pointer. Run `git lfs pull`",
 }
-"""What people have under the name of an image, by its first bytes."""
+"""Descriptions of unsupported files that are often found instead of an image, by first bytes."""
 
 
 def _nifti(path: Path) -> Images:
@@ -271,9 +286,9 @@ def _nifti(path: Path) -> Images:
 
 
 def _dicom(path: Path) -> Images:
-    from heartseg.data.formats.dicom import read_tissue
+    from heartseg.data.formats.dicom import read_dicom_image
 
-    return read_tissue(path)
+    return read_dicom_image(path)
 
 
 def _metaimage(path: Path) -> Images:

@@ -1,4 +1,4 @@
-"""The prepared dataset: one Parquet file, a row per frame or window, written whole or never."""
+"""Write and read the prepared dataset: a Parquet file with a row per frame or window."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from PIL import Image
 
 from heartseg.data.species import likely_species
 from heartseg.datasets.mmode import Mmode
-from heartseg.errors import InputError
+from heartseg.errors import InputError, one_line
 
 SPLITS = ("train", "val", "test")
 METADATA_KEY = b"heartseg"
-ROW_GROUP = 64  # rows that a reader of the file has to hold at a time
+ROW_GROUP = 64  # rows that a reader decodes at a time
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -62,20 +62,21 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Sample:
-    """One frame or window as a reader hands it over.
+    """One frame or window.
 
     Attributes:
-        case_id: unique within the dataset, e.g. "patient0001_2CH_ED".
-        patient: patient or animal; never on both sides of a split.
+        case_id: Id that is unique within the dataset, such as "patient0001_2CH_ED".
+        patient: Patient or animal. All its samples are in the same split.
         view: "2CH" or "4CH"; "" for M-mode.
         phase: "ED" or "ES"; "" for M-mode.
-        frame: 0-based frame or window number within its recording.
-        image: uint8 (H, W), or (C, H, W) for frames of a sequence, the first one segmented.
-        mask: uint8 (H, W), label values of `heartseg.datasets`.
-        spacing: (row, column); mm for CAMUS; mm per row and s per column for M-mode.
-        quality: the dataset's own word for image quality, "" where unknown.
-        reference: known clinical values, keys from REFERENCES.
-        notes: what is odd about the files but no fault.
+        frame: Number of the frame or window within its recording, from 0.
+        image: uint8 (H, W), or (C, H, W) for the frames of a sequence, of which the first is
+            segmented.
+        mask: Label map uint8 (H, W) with the label values of `heartseg.datasets`.
+        spacing: (row, column) in mm for CAMUS; (mm per row, s per column) for M-mode.
+        quality: Image quality as stated by the dataset; "" if unknown.
+        reference: Known clinical values, with keys from REFERENCES.
+        notes: Unusual properties of the files.
     """
 
     case_id: str
@@ -94,9 +95,15 @@ class Sample:
 def map_in_order(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int
 ) -> Iterator[Result]:
-    """`map` on several threads that runs only a few items ahead, so memory stays bounded.
+    """Apply a function to items on several threads, and yield the results in order.
 
-    Threads are enough: zlib, Pillow and torch let go of Python's lock while they work.
+    Only a few items are processed ahead, so memory is bounded. Threads are sufficient because zlib,
+    Pillow and torch release the GIL while they work.
+
+    Args:
+        function: Function of an item.
+        items: Items, consumed as needed.
+        threads: Number of threads.
     """
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:
@@ -111,19 +118,19 @@ def map_in_order(
 def write_prepared(
     path: Path, samples: Iterable[Sample], split_of: dict[str, str], metadata: dict[str, Any]
 ) -> int:
-    """Write the samples to one Parquet file; a failure leaves what stood there before.
+    """Write samples to a Parquet file. If this fails, an existing file does not change.
 
     The same samples and metadata give the same bytes.
 
     Args:
-        path: the Parquet file.
-        samples: in the order of the rows; consumed one at a time, so that a dataset need not
-            fit in memory decoded.
-        split_of: split by patient.
-        metadata: JSON-serialisable facts about the dataset, kept in the file's schema.
+        path: Path of the Parquet file.
+        samples: Samples in the order of the rows. They are consumed one at a time, so the decoded
+            dataset need not fit into memory.
+        split_of: Split by patient.
+        metadata: JSON-serialisable facts about the dataset, stored in the schema of the file.
 
     Returns:
-        The number of rows written.
+        Number of rows written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     schema = SCHEMA.with_metadata({METADATA_KEY: json.dumps(metadata, sort_keys=True).encode()})
@@ -133,7 +140,8 @@ def write_prepared(
     )
     written = 0
     try:
-        with pq.ParquetWriter(temporary, schema, compression="none") as writer:  # PNG is compressed
+        # Without compression, because PNG images are compressed.
+        with pq.ParquetWriter(temporary, schema, compression="none") as writer:
             while group := list(islice(rows, ROW_GROUP)):
                 writer.write_table(pa.Table.from_pylist(group, schema=schema))
                 written += len(group)
@@ -158,41 +166,46 @@ def _row(sample: Sample, split: str) -> dict[str, Any]:
         "split": split,
         "quality": sample.quality,
         **{name: sample.reference.get(name) for name in REFERENCES},
-        "image": encode_png(sample.image.reshape(-1, width)),  # frames below one another
+        "image": encode_png(sample.image.reshape(-1, width)),  # frames stacked vertically
         "mask": encode_png(sample.mask),
     }
 
 
 def read_prepared(path: Path | str, split: str | None = None) -> pd.DataFrame:
-    """Read the rows of the prepared dataset, all or one split, images still as PNG bytes.
+    """Read the rows of a prepared dataset, with images as PNG bytes.
 
-    The column `species` is the whole dataset's, from the metadata.
+    Args:
+        path: Path of the Parquet file.
+        split: "train", "val" or "test"; None for all rows.
+
+    Returns:
+        Table with the columns of SCHEMA, and the column `species` from the metadata.
 
     Raises:
-        InputError: the file is missing or was not written by `heartseg prepare`.
+        InputError: The file is missing, or was not written by `heartseg prepare`.
     """
     metadata = read_metadata(path)
     try:
         table = pq.read_table(path, filters=None if split is None else [("split", "=", split)])
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} is no readable Parquet file: {error}") from None
+        raise _not_parquet(path, error) from None
     frames = table.to_pandas()
     return frames.assign(species=metadata.get("species") or _likely_species(frames, metadata))
 
 
 def _likely_species(frames: pd.DataFrame, metadata: dict[str, Any]) -> str:
-    """The species of a file from before the metadata had it."""
+    """Guess the species for a file that was written before the metadata contained it."""
     if metadata.get("dataset") != "mmode":
-        return "mouse"  # it does not matter
+        return "mouse"  # the species of other datasets is not used
     masks = (decode_png(mask) == Mmode.LV for mask in frames["mask"])
     return likely_species(masks, frames["spacing_row"]).name
 
 
 def read_names(path: Path | str) -> set[tuple[str, str, str, str]]:
-    """All (case_id, patient, view, phase) of the prepared dataset.
+    """Read (case_id, patient, view, phase) of all rows of a prepared dataset.
 
     Raises:
-        InputError: the file is missing or was not written by `heartseg prepare`.
+        InputError: The file is missing, or was not written by `heartseg prepare`.
     """
     read_metadata(path)
     columns = pq.read_table(path, columns=["case_id", "patient", "view", "phase"])
@@ -200,42 +213,54 @@ def read_names(path: Path | str) -> set[tuple[str, str, str, str]]:
 
 
 def read_metadata(path: Path | str) -> dict[str, Any]:
-    """The facts that `prepare` wrote into the file's schema.
+    """Read the metadata of a prepared dataset from the schema of its file.
 
     Raises:
-        InputError: the file is missing or was not written by `heartseg prepare`.
+        InputError: The file is missing, or was not written by `heartseg prepare`.
     """
     try:
         metadata = pq.read_schema(path).metadata or {}
     except FileNotFoundError:
-        raise InputError(f"{path} does not exist; run `dvc repro` or `heartseg prepare`") from None
+        raise InputError(f"{path}: does not exist. Run `dvc repro` or `heartseg prepare`") from None
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} is no readable Parquet file: {error}") from None
+        raise _not_parquet(path, error) from None
     if METADATA_KEY not in metadata:
-        raise InputError(f"{path} was not written by heartseg; make it with `heartseg prepare`")
+        raise InputError(f"{path}: was not written by heartseg. Run `heartseg prepare`")
     return json.loads(metadata[METADATA_KEY])
 
 
+def _not_parquet(path: Path | str, error: Exception) -> InputError:
+    return InputError(
+        f"{path}: cannot be read as Parquet ({one_line(error)}). Run `dvc repro` or `heartseg "
+        "prepare` to write it again"
+    )
+
+
 def file_digest(path: Path | str) -> str:
-    """MD5 of a file in hexadecimal: the same hash that DVC records for it."""
+    """Return the MD5 of a file in hexadecimal, which is also the hash that DVC records."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "md5").hexdigest()
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
-    """uint8 (H, W) as lossless PNG bytes."""
+    """Encode uint8 (H, W) as PNG bytes."""
     buffer = io.BytesIO()
-    # Level 1 takes a fifth of the default's time for files a seventh larger.
+    # Level 1 takes a fifth of the time of the default, for files that are a seventh larger.
     Image.fromarray(pixels).save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()
 
 
 def decode_image(data: bytes, height: int) -> np.ndarray:
-    """A row's image as uint8 (C, H, W): C frames of `height` rows each."""
+    """Decode the image of a row to uint8 (C, H, W).
+
+    Args:
+        data: PNG bytes.
+        height: H, the height of a frame.
+    """
     pixels = decode_png(data)
     return pixels.reshape(-1, height, pixels.shape[1])
 
 
 def decode_png(data: bytes) -> np.ndarray:
-    """PNG bytes as uint8 (H, W)."""
+    """Decode PNG bytes to uint8 (H, W)."""
     return np.array(Image.open(io.BytesIO(data)))

@@ -1,9 +1,9 @@
-"""How patients and animals are named in what leaves the place where the data are.
+"""Names of patients and animals in data that leave the site.
 
-What leaves is whatever goes to the tracking server (tags, params, artifacts, the overlays of the
-journal) and every figure, since figures go on into slides. `privacy.case_ids` in params.yaml
-decides: plain, hashed or none. Each name passes `CaseNames` where the text or the figure is made.
-The prepared dataset and the tables in results/ stay as they are: they lie beside the images.
+These are everything that is sent to the tracking server (tags, params, artifacts, overlays), and
+all figures, because figures are copied into slides. `privacy.case_ids` in params.yaml is plain,
+hashed or none. Code that writes such a text or figure converts names with `CaseNames`. The prepared
+dataset and the tables in results/ contain the real names, because they stay beside the images.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from heartseg.errors import InputError
-from heartseg.text import csv_text, unguarded
+from heartseg.text import csv_text, unescape_formula
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,23 +28,23 @@ if TYPE_CHECKING:
     from heartseg.config.params import Privacy
 
 KEY_VARIABLE = "HEARTSEG_CASE_ID_KEY"
-"""Environment variable that names the key's file, for a group or a container."""
-KEY_FILE = Path("heartseg/case_ids.key")  # below the user's folder of settings
+"""Environment variable with the path of the key, for a group of users or a container."""
+KEY_FILE = Path("heartseg/case_ids.key")  # below the user's configuration folder
 KEY_BYTES = 32
 ID_COLUMNS = ("case_id", "patient")
 WITHHELD = "withheld"
 HASHED = re.compile(r"id-[0-9a-f]{12}")
-"""A patient as `_show` hashes it."""
+"""A hashed patient (see `_display_name`)."""
 
 
 @dataclass(frozen=True)
 class CaseNames:
-    """The names of one prepared dataset as others may see them.
+    """Display names of the cases and patients of a prepared dataset.
 
     Attributes:
-        mode: privacy.case_ids.
-        key: of the hash, empty unless hashed.
-        shown_as: by real name, those of the dataset's cases and patients.
+        mode: Value of privacy.case_ids.
+        key: Key of the hash; empty unless `mode` is "hashed".
+        shown_as: Display name by real name, of cases and patients.
     """
 
     mode: str
@@ -52,11 +52,11 @@ class CaseNames:
     shown_as: dict[str, str] = field(repr=False)
 
     def shown(self, name: str) -> str:
-        """A patient, animal or case as it may be shown; the same one always looks the same."""
-        return self.shown_as.get(name) or _show(name, self.mode, self.key)
+        """Return the display name of a patient, animal or case, which is always the same."""
+        return self.shown_as.get(name) or _display_name(name, self.mode, self.key)
 
     def text(self, text: str) -> str:
-        """Free text, such as another library's error, with every name of the dataset replaced."""
+        """Replace every name of the dataset in free text, such as the error of a library."""
         if self.mode == "plain" or not self.shown_as:
             return text
         longest_first = sorted(self.shown_as, key=len, reverse=True)
@@ -66,10 +66,10 @@ class CaseNames:
         )
 
     def table(self, table: pd.DataFrame) -> pd.DataFrame:
-        """A table whose columns case_id and patient may be shown.
+        """Replace the names in the columns case_id and patient of a table.
 
-        Unless plain, its rows are sorted by what they hold: rows in the order of the real names
-        would tell who is who to anybody with a list of the patients.
+        Unless `mode` is "plain", the rows are sorted by their new contents. In the order of the
+        real names, they would identify the patients to anyone who has a list of them.
         """
         if self.mode == "plain":
             return table
@@ -80,23 +80,34 @@ class CaseNames:
 
     @contextmanager
     def shareable(self, tables: Sequence[Path]) -> Iterator[list[Path]]:
-        """Copies of CSV files that may leave, under the same names, in a folder for that time."""
+        """Copy CSV files with display names into a temporary folder, under the same file names.
+
+        Args:
+            tables: Paths of the CSV files.
+
+        Yields:
+            Paths of the copies, which are removed at the end.
+        """
         import pandas as pd
 
         with tempfile.TemporaryDirectory(prefix="heartseg-") as folder:
             copies = [Path(folder) / path.name for path in tables]
             for path, copy in zip(tables, copies, strict=True):
                 text = pd.read_csv(path, dtype=str, keep_default_na=False)  # digits stay as written
-                shown = self.table(text.map(unguarded))
+                shown = self.table(text.map(unescape_formula))
                 copy.write_text(csv_text(shown), encoding="utf-8")
             yield copies
 
 
 def case_names(privacy: Privacy, prepared: Path) -> CaseNames:
-    """How the cases of a prepared dataset may be shown.
+    """Return the display names of a prepared dataset.
+
+    Args:
+        privacy: Section `privacy` of params.yaml.
+        prepared: Path of the prepared dataset.
 
     Raises:
-        InputError: the file is not readable, or the key cannot be read or made.
+        InputError: The file cannot be read, or the key cannot be read or created.
     """
     from heartseg.data.prepared import read_names
 
@@ -104,25 +115,27 @@ def case_names(privacy: Privacy, prepared: Path) -> CaseNames:
     key = read_key() if mode == "hashed" else b""
     shown_as = {}
     for case_id, patient, view, phase in read_names(prepared):
-        shown_as[patient] = shown = _show(patient, mode, key)
-        # View and phase help whoever looks at a figure; anything else in a name may be a birthday.
+        shown_as[patient] = shown = _display_name(patient, mode, key)
+        # View and phase are kept to explain figures. Other parts of a name may be a date of birth.
         known = mode == "hashed" and case_id == f"{patient}_{view}_{phase}"
-        shown_as[case_id] = f"{shown}_{view}_{phase}" if known else _show(case_id, mode, key)
+        shown_as[case_id] = (
+            f"{shown}_{view}_{phase}" if known else _display_name(case_id, mode, key)
+        )
     return CaseNames(mode, key, shown_as)
 
 
 def shown_name(privacy: Privacy, name: str) -> str:
-    """A patient as runs show it, whatever the dataset."""
+    """Return the display name of a patient of any dataset."""
     mode = privacy.case_ids
-    return _show(name, mode, read_key() if mode == "hashed" else b"")
+    return _display_name(name, mode, read_key() if mode == "hashed" else b"")
 
 
-def _show(name: str, mode: str, key: bytes) -> str:
+def _display_name(name: str, mode: str, key: bytes) -> str:
     if mode == "plain":
         return name
     if mode == "none":
         return WITHHELD
-    # 48 bits: two of 100,000 patients have the same with a probability of 1 in 50,000.
+    # With 48 bits, two of 100,000 patients have the same hash with a probability of 1 in 50,000.
     return f"id-{hmac.digest(key, name.encode(), 'sha256').hex()[:12]}"
 
 
@@ -130,7 +143,7 @@ def _show(name: str, mode: str, key: bytes) -> str:
 
 
 def key_path() -> Path:
-    """The key's file: outside of every repository, so that it is never committed or copied."""
+    """Return the path of the key, which is outside repositories so that it is never committed."""
     if named := os.environ.get(KEY_VARIABLE):
         return Path(named)
     settings = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
@@ -138,10 +151,12 @@ def key_path() -> Path:
 
 
 def read_key() -> bytes:
-    """The key of the hash, made on first use: without it, nobody can try all patient numbers.
+    """Read the key of the hash, or create it on first use.
+
+    The key prevents others from finding a patient by hashing all patient numbers.
 
     Raises:
-        InputError: it cannot be read or written, is too short, or everybody may read it.
+        InputError: The key cannot be read or written, is too short, or is readable by everyone.
     """
     path = key_path()
     try:
@@ -150,21 +165,21 @@ def read_key() -> bytes:
         key, mode = path.read_bytes(), path.stat().st_mode
     except OSError as error:
         raise InputError(
-            f"{path}: the key of the case ids cannot be read or made ({error.strerror}). Let "
-            f"{KEY_VARIABLE} name a file that can, or set privacy.case_ids to none"
+            f"{path}: the key of the case ids cannot be read or created ({error.strerror}). Set "
+            f"{KEY_VARIABLE} to another path, or set privacy.case_ids to none"
         ) from None
     if mode & 0o007:
-        raise InputError(f"{path}: everybody may read this key; run `chmod 600 {path}`")
+        raise InputError(f"{path}: this key is readable by everyone. Run `chmod 600 {path}`")
     if len(key) < KEY_BYTES:
         raise InputError(
-            f"{path}: has {len(key)} bytes, a key has {KEY_BYTES} or more. Restore it, or remove "
-            "it: a new one is made then, and the same patient gets another name"
+            f"{path}: has {len(key)} bytes, but a key has {KEY_BYTES} or more. Restore it. If you "
+            "remove it, a new key is created, and patients get other names"
         )
     return key
 
 
 def _make_key(path: Path) -> None:
-    """Whole, or not at all; of several processes that meet here, the first one's counts."""
+    """Create the key atomically. If several processes do so, the key of the first one is kept."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600
     try:

@@ -1,4 +1,4 @@
-"""Prepared images decoded and resized once, held in memory as uint8 for the whole training."""
+"""Prepared images, decoded and resized once, that stay in memory as uint8 during a training."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from heartseg.data.prepared import (
 from heartseg.data.resize import resize_images
 
 Arrays = tuple[np.ndarray, np.ndarray, list[str], pd.DataFrame]
-"""Images, masks, case ids and about, of a `Resident`."""
+"""The attributes of `Resident`, as arguments of `Resident.from_numpy`."""
 ABOUT = ["patient", "view", "phase", "height", "width", "spacing_row", "spacing_col", "species"]
 
 
 @dataclass(frozen=True)
 class Resident:
-    """All images of a split at one input size S; the tensors are never written in place.
+    """All images of a split at one input size S. The tensors are never modified in place.
 
     Attributes:
-        images: uint8 (N, C, S, S), C = 1, or the frames of a stacked sequence.
-        masks: uint8 (N, S, S), label values.
-        case_ids: N, in the order of the prepared dataset.
-        about: N rows of the prepared dataset without the pixels (ABOUT), for clinical metrics.
+        images: uint8 (N, C, S, S). C is 1, or the number of frames of a sequence.
+        masks: Label maps uint8 (N, S, S).
+        case_ids: N case ids, in the order of the prepared dataset.
+        about: N rows of the prepared dataset with the columns ABOUT, for clinical metrics.
     """
 
     images: torch.Tensor
@@ -48,19 +48,19 @@ class Resident:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the arrays take: N * S * S * (C + 1)."""
+        """Size of the arrays in bytes, N * S * S * (C + 1)."""
         return self.images.nbytes + self.masks.nbytes
 
     def to(self, device: torch.device) -> Resident:
-        """The same images on a device for good."""
+        """Return a copy whose images and masks are on a device."""
         return replace(self, images=self.images.to(device), masks=self.masks.to(device))
 
     def batch(self, rows: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images (n, C, S, S) and masks (n, S, S) of some rows, on the device.
+        """Return images (n, C, S, S) and masks (n, S, S) of some rows on a device.
 
         Args:
-            rows: int64 (n,) on the CPU.
-            device: where the batch is wanted; the arrays may be elsewhere.
+            rows: Row numbers, int64 (n,), on the CPU.
+            device: Device of the result. `images` and `masks` may be on another one.
         """
         rows = rows.to(self.images.device)
         return (
@@ -68,12 +68,16 @@ class Resident:
             self.masks[rows].to(device, non_blocking=True),
         )
 
-    def renamed(self, shown: Callable[[str], str]) -> Resident:
-        """The same images under other case ids."""
+    def rename_cases(self, shown: Callable[[str], str]) -> Resident:
+        """Return the same images with other case ids.
+
+        Args:
+            shown: Function that maps a case id to the new one.
+        """
         return replace(self, case_ids=[shown(case_id) for case_id in self.case_ids])
 
-    def of_patients(self, names: Collection[str]) -> Resident:
-        """A copy of the images of some patients."""
+    def select_patients(self, names: Collection[str]) -> Resident:
+        """Return a copy of the images of some patients."""
         rows = np.flatnonzero(self.about["patient"].isin(names))
         return Resident(
             self.images[rows],
@@ -83,15 +87,15 @@ class Resident:
         )
 
     def arrays(self) -> Arrays:
-        """Pixels without a copy, for Ray's object store."""
+        """Return the attributes as NumPy arrays without a copy, for Ray's object store."""
         return self.images.numpy(), self.masks.numpy(), self.case_ids, self.about
 
     @classmethod
     def from_numpy(
         cls, images: np.ndarray, masks: np.ndarray, case_ids: list[str], about: pd.DataFrame
     ) -> Resident:
-        """The inverse of `arrays`, without a copy."""
-        with warnings.catch_warnings():  # arrays from an object store are read-only, and so are we
+        """Create from the result of `arrays`, without a copy."""
+        with warnings.catch_warnings():  # arrays from an object store are read-only
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
             return cls(torch.from_numpy(images), torch.from_numpy(masks), case_ids, about)
 
@@ -99,18 +103,19 @@ class Resident:
 def load_resident(
     path: Path | str, split: str | None, input_size: int, threads: int | None = None
 ) -> Resident:
-    """Decode one split, or all, of the prepared dataset and resize it to (input_size, input_size).
+    """Decode a split of a prepared dataset and resize it to (input_size, input_size).
 
-    Images are resized as the packaged model does (bilinear, antialiased), masks by nearest-exact.
+    Images are resized like in the packaged model (bilinear, antialiased), masks by nearest-exact
+    interpolation.
 
     Args:
-        path: the prepared Parquet file.
-        split: "train", "val" or "test"; None for all.
-        input_size: S, rows and columns in pixels.
-        threads: all cores where None.
+        path: Path of the prepared Parquet file.
+        split: "train", "val" or "test"; None for all rows.
+        input_size: S, the height and width in pixels.
+        threads: Number of threads; None for one per core.
 
     Raises:
-        InputError: the file is missing or was not written by `heartseg prepare`.
+        InputError: The file is missing, or was not written by `heartseg prepare`.
     """
     table = read_prepared(path, split)
     frames = read_metadata(path).get("frames", 1)

@@ -1,4 +1,4 @@
-"""The one way in which images reach the network's size, in training and in the packaged model."""
+"""Resize images to the input size of a network, equally in training and in the packaged model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from torch.nn import functional as F
 
 
 def resize_images(images: torch.Tensor, size: int) -> torch.Tensor:
-    """uint8 (N, C, H, W) to uint8 (N, C, size, size): bilinear, antialiased, rounded."""
+    """Resize images by antialiased bilinear interpolation, rounded to whole gray values.
+
+    Args:
+        images: uint8 (N, C, H, W).
+        size: Height and width of the result in pixels.
+
+    Returns:
+        uint8 (N, C, size, size).
+    """
     resized = F.interpolate(
         images.float(), size=(size, size), mode="bilinear", align_corners=False, antialias=True
     )

@@ -1,4 +1,4 @@
-"""What a reader finds in a raw dataset before it opens the images."""
+"""The contents of a raw dataset, as found before its images are opened."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from heartseg.data.prepared import Sample
 from heartseg.errors import unreadable
 
 HIDDEN = (".", "__MACOSX")
-"""Beginnings of names that file managers hide; "._" files hold attributes of the files beside."""
+"""Prefixes of hidden files and folders. macOS writes attributes into "._" files and __MACOSX."""
 PHANTOM_MARKER = "PHANTOM"
-"""File at a source's root that says: this dataset is synthetic."""
+"""Name of the file that marks a source as synthetic."""
 
 
 class Case(Protocol):
-    """One frame or window whose files nobody has opened yet."""
+    """One frame or window, whose files are opened by `read`."""
 
     @property
     def case_id(self) -> str: ...
@@ -27,23 +27,24 @@ class Case(Protocol):
     def patient(self) -> str: ...
 
     def read(self) -> Sample:
-        """Open the case's files.
+        """Read the files of the case.
 
         Raises:
-            BadFilesError: with every problem of the case, as "path: reason. Remedy."
+            BadFilesError: Files are invalid. It lists every problem of the case in the form
+                "path: reason. Remedy."
         """
         ...
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What a source holds.
+    """Contents of a source.
 
     Attributes:
-        cases: sorted by case id.
-        problems: faults that belong to no case, as "path: reason. Remedy."
-        notes: gaps that are no faults.
-        official: the release's own split by patient, None where it has none.
+        cases: Cases sorted by case id.
+        problems: Problems that belong to no case, in the form "path: reason. Remedy."
+        notes: Notes on missing or unused files that are not problems.
+        official: Official split of the release by patient; None if there is none.
     """
 
     cases: Sequence[Case]
@@ -52,29 +53,29 @@ class Survey:
     official: dict[str, str] | None = None
 
 
-MOST_NAMES = 8
-"""Names that a note lists before it only counts the others."""
+MAX_NAMES = 8
+"""Largest number of names that `shorten_list` returns."""
 
 
-def enumerated(names: Sequence[str]) -> str:
-    """Names as a list for a note: "a, b and 3 more"."""
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return ", ".join(names[:MOST_NAMES]) + more
+def shorten_list(names: Sequence[str]) -> str:
+    """Return names as text for a message, such as "a, b and 3 more"."""
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more
 
 
 def files_below(source: Path, problems: list[str]) -> list[Path]:
-    """All files below a folder, sorted, without hidden ones; links are followed.
+    """Return all files below a folder, sorted, without hidden ones. Links are followed.
 
     Args:
-        source: the folder.
-        problems: gets a line for every folder that cannot be read.
+        source: The folder.
+        problems: List to which a problem is appended for each folder that cannot be read.
     """
 
     def note_unreadable(error: OSError) -> None:
         problems.append(str(unreadable(error.filename, error)))
 
     files: list[Path] = []
-    seen = {os.path.realpath(source)}  # links may lead round in a circle
+    seen = {os.path.realpath(source)}  # links may form a cycle
     for folder, folders, names in os.walk(source, onerror=note_unreadable, followlinks=True):
         kept = {os.path.realpath(os.path.join(folder, name)): name for name in folders}
         folders[:] = sorted(

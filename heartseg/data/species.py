@@ -1,4 +1,4 @@
-"""What can be expected of a heart, and whether an M-mode strip's scale leaves room for one."""
+"""Plausible sizes and rates of hearts, and checks of the scale of M-mode strips against them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Species:
-    """What can be expected of a heart.
+    """Plausible values of the hearts of a species.
 
     Attributes:
-        name: of the species.
-        rates: slowest and fastest plausible heart rate in beats per minute, anaesthetised or
+        name: Name of the species.
+        rates: Slowest and fastest plausible heart rate in beats per minute, anaesthetised or
             awake.
-        diameters: plausible LVIDd in mm; another one hints at a wrong spacing.
-        volume_unit: of `teichholz_volume`.
-        teichholz_mm: millimetres in the unit of length that Teichholz's formula is used with.
+        diameters: Smallest and largest plausible LVIDd in mm.
+        volume_unit: Unit of `teichholz_volume`.
+        teichholz_mm: Unit of length in Teichholz's formula, in millimetres.
     """
 
     name: str
@@ -33,29 +33,28 @@ MOUSE = Species("mouse", (200.0, 900.0), (1.5, 7.0), "ul", 1.0)
 HUMAN = Species("human", (30.0, 220.0), (25.0, 90.0), "ml", 10.0)
 SPECIES = {species.name: species for species in (MOUSE, HUMAN)}
 
-FEWEST_COLUMNS, MOST_COLUMNS = 8.0, 4000.0
-"""Of a beat. Contraction and relaxation cannot be told apart in fewer, and no machine writes more:
-the real recordings have 80 to 200."""
-HIGHEST_STRIP = 8.0
-"""Depth of a strip over the largest plausible LVIDd: 56 mm for a mouse, 720 mm for a human. Probes
-for mice reach 36 mm, for humans 300 mm; the rest is room for the frame around a strip."""
-IMPOSSIBLE = 3.0
-"""Factor beyond the plausible diameters from which on the scale is wrong and not the heart ill. A
-mistaken unit is a factor of 10 or 1000."""
-
-
-ODD = 1.5
-"""Factor beyond the plausible diameters from which on a scale is doubted."""
+MIN_BEAT_COLUMNS, MAX_BEAT_COLUMNS = 8.0, 4000.0
+"""Smallest and largest plausible number of columns of a beat. Fewer cannot show contraction and
+relaxation, and no machine writes more. Real recordings have 80 to 200."""
+MAX_DEPTH_RATIO = 8.0
+"""Largest ratio of the depth of a strip to the largest plausible LVIDd: 56 mm for a mouse, 720 mm
+for a human. Probes for mice reach 36 mm and those for humans 300 mm. The rest allows for a frame
+around the strip."""
+IMPOSSIBLE_FACTOR = 3.0
+"""Factor beyond the plausible diameters from which the scale must be wrong. Diseased hearts are
+within it, and a wrong unit is a factor of 10 or 1000."""
+UNUSUAL_FACTOR = 1.5
+"""Factor beyond the plausible diameters from which a note on the scale is given."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """The scale of an M-mode strip and who says so.
+    """Scale of an M-mode strip and its source.
 
     Attributes:
-        mm_per_row, s_per_column: the scale.
-        sources: where each of them comes from and how to name it in a message, for example
-            "recordings.csv: mm_per_row of strip".
+        mm_per_row, s_per_column: The scale.
+        sources: Source of each of them as text for a message, for example "recordings.csv:
+            mm_per_row of strip".
     """
 
     mm_per_row: float
@@ -71,19 +70,20 @@ class Scale:
 def check_scale(
     scale: Scale, shape: tuple[int, int], diameter: float | None, species: Species
 ) -> list[str]:
-    """Name what is impossible about a scale, [] if a heart of the species fits.
+    """Check that a heart of a species can have the scale of a strip.
 
-    A beat must take a plausible number of columns, the strip's rows must have room for an LV, and
-    the LV itself, if it is drawn, must have the size of one.
+    A beat must have a plausible number of columns, the strip must have a plausible depth, and the
+    LV must have a plausible diameter if it is known.
 
     Args:
-        scale: of the strip.
+        scale: Scale of the strip.
         shape: (H, W) of the strip or window.
-        diameter: largest height of the LV in rows; None if it is not known.
-        species: whose heart.
+        diameter: Largest height of the LV in rows; None if it is unknown.
+        species: Species of the heart.
 
     Returns:
-        Sentences that name the number, its source, what follows from it, and a remedy.
+        Problems, each with the number, its source, its consequence, and a remedy. The list is empty
+        if the scale is possible.
     """
     problems = []
     rows, columns = shape
@@ -91,9 +91,9 @@ def check_scale(
     slow, fast = (60.0 / rate / s for rate in species.rates)  # columns per beat
     if not _beat_fits(s, species):
         problems.append(
-            f"{scale.sources[1]} is {s:g} s per column: the {columns} columns would last "
-            f"{columns * s:.4g} s, and a beat of a {species.name} ({species.rates[0]:g} to "
-            f"{species.rates[1]:g}/min) would take {fast:.2g} to {slow:.2g} columns. "
+            f"{scale.sources[1]} is {s:g} s per column, so the {columns} columns would last "
+            f"{columns * s:.4g} s, and a heart beat of a {species.name} ({species.rates[0]:g} to "
+            f"{species.rates[1]:g}/min) would have {fast:.2g} to {slow:.2g} columns. "
             + _remedy(s, "seconds", {"milliseconds": 1e-3, "microseconds": 1e-6}, species,
                       _beat_fits)
         )  # fmt: skip
@@ -101,63 +101,70 @@ def check_scale(
     least, most = species.diameters
     if not _depth_fits(rows * mm, species):
         problems.append(
-            f"{scale.sources[0]} is {mm:g} mm per row: the {rows} rows would be {rows * mm:.4g} "
-            f"mm, and a strip with the LV of a {species.name} has {least:g} to "
-            f"{HIGHEST_STRIP * most:g} mm. "
+            f"{scale.sources[0]} is {mm:g} mm per row, so the {rows} rows would be "
+            f"{rows * mm:.4g} mm, but a strip with the LV of a {species.name} has {least:g} to "
+            f"{MAX_DEPTH_RATIO * most:g} mm. "
             + _remedy(mm, "millimetres", units, species, lambda v, of: _depth_fits(rows * v, of))
         )
-    elif diameter is not None and not _wall_fits(diameter * mm, species):
+    elif diameter is not None and not _diameter_fits(diameter * mm, species):
         problems.append(
-            f"{scale.sources[0]} is {mm:g} mm per row: the LV would be {diameter * mm:.3g} mm "
-            f"wide, and that of a {species.name} has {least:g} to {most:g} mm. "
-            + _remedy(mm, "millimetres", units, species, lambda v, of: _wall_fits(diameter * v, of))
+            f"{scale.sources[0]} is {mm:g} mm per row, so the LV would have a diameter of "
+            f"{diameter * mm:.3g} mm, but that of a {species.name} has {least:g} to {most:g} mm. "
+            + _remedy(
+                mm, "millimetres", units, species, lambda v, of: _diameter_fits(diameter * v, of)
+            )
         )
     return problems
 
 
-def odd_size(scale: Scale, diameter: float | None, species: Species) -> str:
-    """A note on an LV that is possible, but small or large for its species; "" if it is not.
+def describe_unusual_size(scale: Scale, diameter: float | None, species: Species) -> str:
+    """Return a note on an LV that is possible, but small or large for its species, or "".
 
     Args:
-        scale, diameter, species: as of `check_scale`.
+        scale, diameter, species: See `check_scale`.
     """
+    if diameter is None:
+        return ""
     least, most = species.diameters
-    if diameter is None or least / ODD <= diameter * scale.mm_per_row <= ODD * most:
+    diameter_mm = diameter * scale.mm_per_row
+    if least / UNUSUAL_FACTOR <= diameter_mm <= UNUSUAL_FACTOR * most:
         return ""
     return (
-        f"{scale.sources[0]} is {scale.mm_per_row:g} mm per row: the LV would be "
-        f"{diameter * scale.mm_per_row:.3g} mm wide, which is rare in a {species.name} "
-        f"({least:g} to {most:g} mm). Check the scale"
+        f"{scale.sources[0]} is {scale.mm_per_row:g} mm per row, so the LV would have a diameter "
+        f"of {diameter_mm:.3g} mm, which is unusual for a {species.name} ({least:g} to {most:g} "
+        "mm). Check the scale"
     )
 
 
-def tallest(inside: np.ndarray) -> float | None:
-    """Height in rows of the LV where it is high, None for an empty mask.
+def lv_height(inside: np.ndarray) -> float | None:
+    """Return the height of the LV near end-diastole in rows, or None for an empty mask.
 
-    The 90th percentile over the columns of a mask, bool (H, W): near end-diastole, and robust
-    against single columns.
+    It is the 90th percentile over the columns, which single columns do not change.
+
+    Args:
+        inside: Mask of the LV, bool (H, W).
     """
     heights = inside.sum(axis=0)
     return float(np.percentile(heights[heights > 0], 90)) if heights.any() else None
 
 
 def likely_species(masks: Iterable[np.ndarray], mm_per_row: Iterable[float]) -> Species:
-    """The species that LVs have the size of, for data that do not say whose hearts they are.
+    """Guess the species from the size of LVs, for data that do not state it.
 
-    The plausible diameters of the species are far apart, so that the nearest is the right one even
-    for hearts that are ill. Without an LV it is the mouse.
+    The plausible diameters of the species differ so much that the nearest species is right even for
+    diseased hearts. If no mask contains an LV, the species is the mouse.
 
     Args:
-        masks: of the LV, bool (H, W).
-        mm_per_row: of each of them.
+        masks: Masks of the LV, bool (H, W).
+        mm_per_row: Scale of each mask.
     """
     pairs = zip(masks, mm_per_row, strict=True)
-    heights = [tall * mm for mask, mm in pairs if (tall := tallest(mask)) is not None]
+    heights = [height * mm for mask, mm in pairs if (height := lv_height(mask)) is not None]
     if not heights:
         return MOUSE
     typical = float(np.median(heights))
 
-    def factor(species: Species) -> float:  # by which it is off the middle of the plausible ones
+    def factor(species: Species) -> float:  # log ratio to the middle of the plausible diameters
         return abs(math.log(typical / math.sqrt(math.prod(species.diameters))))
 
     return min(SPECIES.values(), key=factor)
@@ -165,17 +172,17 @@ def likely_species(masks: Iterable[np.ndarray], mm_per_row: Iterable[float]) -> 
 
 def _beat_fits(s_per_column: float, species: Species) -> bool:
     slow, fast = (60.0 / rate / s_per_column for rate in species.rates)
-    return slow >= FEWEST_COLUMNS and fast <= MOST_COLUMNS
+    return slow >= MIN_BEAT_COLUMNS and fast <= MAX_BEAT_COLUMNS
 
 
 def _depth_fits(depth_mm: float, species: Species) -> bool:
     least, most = species.diameters
-    return least <= depth_mm <= HIGHEST_STRIP * most
+    return least <= depth_mm <= MAX_DEPTH_RATIO * most
 
 
-def _wall_fits(diameter_mm: float, species: Species) -> bool:
+def _diameter_fits(diameter_mm: float, species: Species) -> bool:
     least, most = species.diameters
-    return least / IMPOSSIBLE <= diameter_mm <= IMPOSSIBLE * most
+    return least / IMPOSSIBLE_FACTOR <= diameter_mm <= IMPOSSIBLE_FACTOR * most
 
 
 def _remedy(
@@ -185,16 +192,22 @@ def _remedy(
     species: Species,
     fits: Callable[[float, Species], bool],
 ) -> str:
-    """What to do about a number: the mistake that explains it, if there is one."""
+    """Return what to do about a number, with the mistake that explains it if there is one.
+
+    Args:
+        value: The number.
+        unit: Unit that it should have.
+        mistaken: Other units that it may have, and their sizes in `unit`.
+        species: Species of the heart.
+        fits: Function that tells whether a value is possible for a species.
+    """
     for name, factor in mistaken.items():
         if fits(value * factor, species):
-            return (
-                f"It must be in {unit}; if it was given in {name}, {value * factor:.6g} is right."
-            )
+            return f"It must be in {unit}. If it is in {name}, write {value * factor:.6g}."
     for other in SPECIES.values():
         if fits(value, other):
             return (
-                f"Correct it, or say that the heart is a {other.name}'s (datasets.*.species in "
+                f"Correct it, or set the species to {other.name} (datasets.*.species in "
                 "params.yaml)."
             )
-    return f"Give it in {unit}."
+    return f"Write it in {unit}."

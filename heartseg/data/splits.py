@@ -1,4 +1,4 @@
-"""Which patients a model learns from and which it is judged on: always by patient or animal."""
+"""Split datasets into train, val and test by patient or animal, so that none is in two splits."""
 
 from __future__ import annotations
 
@@ -6,26 +6,28 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
-from heartseg.config.params import Split
+from heartseg.config.data import Split
 from heartseg.errors import InputError
 
 
 def split_patients(
     patients: Iterable[str], split: Split, official: dict[str, str] | None
 ) -> dict[str, str]:
-    """Put every patient into "train", "val" or "test".
+    """Assign every patient to "train", "val" or "test".
+
+    A random or k-fold split depends only on the names and the seed. If a patient is added to the
+    dataset, only few others change their split.
 
     Args:
-        patients: names, in any order; one that comes twice counts once.
-        split: the dataset's section of params.yaml.
-        official: the release's own split by patient, None where it has none.
+        patients: Names in any order, with repetitions.
+        split: Settings of the split from params.yaml.
+        official: Official split of the release by patient; None if there is none.
 
     Returns:
-        The split by patient. A random or k-fold split depends on the names and the seed only,
-        and another patient in the dataset moves few of the others.
+        Split by patient.
 
     Raises:
-        InputError: the wanted split is impossible with these patients.
+        InputError: The split is impossible with these patients.
     """
     names = sorted(set(patients))
     if split.method == "official" and not official:
@@ -42,8 +44,8 @@ def split_patients(
         result = _random(names, split)
     if "train" not in result.values():
         raise InputError(
-            f"the {split.method} split of {len(names)} patient(s) leaves nobody to train on; "
-            "add patients or change the split in params.yaml"
+            f"the {split.method} split of {len(names)} patient(s) has no training patients. Add "
+            "patients, or change the split in params.yaml"
         )
     return result
 
@@ -51,21 +53,21 @@ def split_patients(
 def notes_on_split(
     split_of: Mapping[str, str], split: Split, official: dict[str, str] | None, dataset: str
 ) -> list[str]:
-    """Say which splits are empty, what follows, and what to write for another split.
+    """Return a note if val or test is empty, with the consequences and the remedy.
 
     Args:
-        split_of: of `split_patients`.
-        split: the dataset's section of params.yaml.
-        official: the release's own split by patient, None where it has none.
-        dataset: name of the section in params.yaml.
+        split_of: Result of `split_patients`.
+        split: Settings of the split from params.yaml.
+        official: Official split of the release by patient; None if there is none.
+        dataset: Name of the dataset in params.yaml.
     """
     empty = [name for name in ("val", "test") if name not in split_of.values()]
     if not empty:
         return []
-    follows = {
-        "val": "without val, `heartseg train` refuses, as it validates after each epoch",
-        "test": "without test, `heartseg evaluate` takes val, by which the model may have been "
-        "chosen",
+    consequences = {
+        "val": "without val, `heartseg train` fails, because it validates after each epoch",
+        "test": "without test, `heartseg evaluate` uses val, on which the model may have been "
+        "selected",
     }
     text = f"{' and '.join(empty)} {'is' if len(empty) == 1 else 'are'} empty: "
     if official and split.method in ("auto", "official"):
@@ -73,30 +75,40 @@ def notes_on_split(
         line = ", ".join(
             f"{key}: {value}" for key, value in (split.model_dump() | {"method": "random"}).items()
         )
-        remedy = f"To split these patients at random, write in params.yaml, datasets.{dataset}: "
-        remedy += f"split: {{{line}}}"
         text += f"all {len(split_of)} patients are in the official {where} lists. "
+        remedy = (
+            "To split these patients at random, write below "
+            f"datasets.{dataset} in params.yaml: split: {{{line}}}"
+        )
     else:
-        remedy = "Add patients, or change the fractions of datasets.{dataset}.split in params.yaml"
-        remedy = remedy.format(dataset=dataset)
-        text += f"the {split.method} split of {len(split_of)} patients leaves none for it. "
-    told = "; ".join(follows[name] for name in empty)
-    return [f"{text}{told[0].upper()}{told[1:]}. {remedy}"]
+        text += f"the {split.method} split of {len(split_of)} patients leaves none for them. "
+        remedy = f"Add patients, or change the fractions of datasets.{dataset}.split in params.yaml"
+    follows = "; ".join(consequences[name] for name in empty)
+    return [f"{text}{follows[0].upper()}{follows[1:]}. {remedy}"]
 
 
 def fold_of(patients: Iterable[str], folds: int, seed: int) -> dict[str, int]:
-    """The fold, from 0, in which each patient validates while the other folds are trained on.
+    """Assign each patient to the fold in which it is used for validation.
 
-    The result depends on the names and the seed only. The sizes of folds differ by one patient at
-    most, and another patient moves at most one patient across each border between folds.
+    The result depends only on the names and the seed. The sizes of the folds differ by at most one
+    patient. An additional patient moves at most one patient across each border between folds.
+
+    Args:
+        patients: Names in any order, with repetitions.
+        folds: Number of folds.
+        seed: Seed of the random order.
+
+    Returns:
+        Number of the fold, from 0, by patient.
 
     Raises:
-        InputError: there are fewer patients than folds.
+        InputError: There are fewer patients than folds.
     """
     order = _shuffled(sorted(set(patients)), seed)
     if len(order) < folds:
-        raise InputError(f"{len(order)} patient(s) cannot fill {folds} folds; take fewer folds")
-    # Pieces of the order, not every k-th of it: an added patient would renumber all behind it.
+        raise InputError(f"{len(order)} patient(s) cannot fill {folds} folds. Use fewer folds")
+    # Folds are contiguous parts of the order. With every k-th patient in a fold, an additional
+    # patient would move all that follow it.
     borders = [fold * len(order) // folds for fold in range(folds + 1)]
     return {
         name: fold
@@ -109,8 +121,8 @@ def _official(names: list[str], official: dict[str, str]) -> dict[str, str]:
     unlisted = [name for name in names if name not in official]
     if unlisted:
         raise InputError(
-            f"{', '.join(unlisted)}: in no split list; add them to one or set split.method "
-            "to random or kfold"
+            f"{', '.join(unlisted)}: in no split list. Add them to one, or set split.method to "
+            "random or kfold"
         )
     return {name: official[name] for name in names}
 
@@ -135,12 +147,12 @@ def _train_and_val(names: list[str], val_fraction: float) -> dict[str, str]:
 
 
 def _share(count: int, fraction: float) -> int:
-    """So many of `count` patients, leaving at least one on either side; 0 if none is wanted."""
+    """Return a fraction of `count` patients, from 1 to count - 1; 0 if `fraction` is 0."""
     if fraction == 0 or count < 2:
         return 0
     return min(max(round(count * fraction), 1), count - 1)
 
 
 def _shuffled(names: list[str], seed: int) -> list[str]:
-    """Order by a hash of seed and name: the same with every version of every library."""
+    """Shuffle by a hash of seed and name, which is independent of library versions."""
     return sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())

@@ -1,4 +1,4 @@
-"""The datasets that heartseg knows, a file each. To add one, add its file and name it here."""
+"""The supported datasets, with one file each. Add a new dataset to `DATASETS`."""
 
 from __future__ import annotations
 
@@ -13,5 +13,11 @@ DATASETS: dict[str, DatasetSpec] = {spec.name: spec for spec in (CAMUS, MMODE, M
 
 
 def structure_mask(labels: np.ndarray, dataset: str, structure: str) -> np.ndarray:
-    """Boolean mask of one structure, of the shape of `labels`."""
+    """Return the mask of a structure, bool of the shape of `labels`.
+
+    Args:
+        labels: Label map.
+        dataset: Name of the dataset.
+        structure: Name of the structure, a key of `DatasetSpec.structures`.
+    """
     return np.isin(labels, DATASETS[dataset].structures[structure])

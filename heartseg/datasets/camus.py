@@ -14,9 +14,9 @@ class Camus(IntEnum):
 
     BACKGROUND = 0
     LV = 1
-    """Left ventricle's cavity, inside the endocardium."""
+    """Cavity of the left ventricle, inside the endocardium."""
     MYO = 2
-    """Left ventricle's myocardium: the ring between endocardium and epicardium."""
+    """Myocardium of the left ventricle, between endocardium and epicardium."""
     LA = 3
     """Left atrium."""
 
@@ -28,7 +28,7 @@ CAMUS = DatasetSpec(
     label_texts={
         "BACKGROUND": "everything else",
         "LV": "left ventricle, inside the endocardium",
-        "MYO": "left ventricle's myocardium",
+        "MYO": "myocardium of the left ventricle",
         "LA": "left atrium",
     },
     structures={  # papers differ in which of MYO and LVepi they report
@@ -38,7 +38,7 @@ CAMUS = DatasetSpec(
         "LA": (Camus.LA,),
     },
     mean_of=("LV", "MYO", "LA"),
-    contours=("LV", "LVepi", "LA"),  # the ring's own outline would draw the endocardium twice
+    contours=("LV", "LVepi", "LA"),  # the outline of MYO would repeat the endocardium
     case_metrics=("dice", "hd95_mm", "msd_mm"),
     headline={
         "LV": HeadlineItem("overall.LV.dice", 3, "Dice, left ventricle (endocardium)"),
@@ -52,12 +52,12 @@ CAMUS = DatasetSpec(
             "overall.mean.hd95_mm", 1, "95th-percentile Hausdorff distance, mean, mm"
         ),
         "EF_bias": HeadlineItem(
-            "ef.ef_vs_recorded.bias", 1, "EF against the recorded one, bias, points"
+            "ef.ef_vs_recorded.bias", 1, "EF against the recorded EF, bias, points"
         ),
         "EF_MAE": HeadlineItem(
-            "ef.ef_vs_recorded.mae", 1, "EF against the recorded one, mean absolute error, points"
+            "ef.ef_vs_recorded.mae", 1, "EF against the recorded EF, mean absolute error, points"
         ),
-        "EF_r": HeadlineItem("ef.ef_vs_recorded.r", 2, "EF against the recorded one, correlation"),
+        "EF_r": HeadlineItem("ef.ef_vs_recorded.r", 2, "EF against the recorded EF, correlation"),
         "EDV_MAE": HeadlineItem("ef.edv_ml.mae", 1, "EDV, mean absolute error, mL"),
         "ESV_MAE": HeadlineItem("ef.esv_ml.mae", 1, "ESV, mean absolute error, mL"),
         "valid": HeadlineItem(
@@ -66,7 +66,7 @@ CAMUS = DatasetSpec(
         "n": HeadlineItem("n_patients", 0, "patients"),
     },
     errors=("ef_mae",),
-    views=(  # never mirrored, which would swap septum and lateral wall
+    views=(  # not mirrored, because this would exchange septum and lateral wall
         UNCHANGED,
         View(rotate_degrees=5),
         View(rotate_degrees=-5),
@@ -83,12 +83,12 @@ CAMUS = DatasetSpec(
         "reference_esv": "mL",
     },
     clinical={
-        "ef.ef_vs_reference": "EF against the reference masks' (points)",
-        "ef.ef_vs_recorded": "EF against the recorded one (points)",
-        "ef.edv_ml": "EDV against the reference masks' (mL)",
-        "ef.esv_ml": "ESV against the reference masks' (mL)",
-        "ef.edv_true_ml": "EDV against the recorded one (mL)",
-        "ef.esv_true_ml": "ESV against the recorded one (mL)",
+        "ef.ef_vs_reference": "EF against the reference masks (points)",
+        "ef.ef_vs_recorded": "EF against the recorded EF (points)",
+        "ef.edv_ml": "EDV against the reference masks (mL)",
+        "ef.esv_ml": "ESV against the reference masks (mL)",
+        "ef.edv_true_ml": "EDV against the recorded EDV (mL)",
+        "ef.esv_true_ml": "ESV against the recorded ESV (mL)",
     },
     charts={
         "ef_percent": ("ejection fraction", "%"),
@@ -96,10 +96,10 @@ CAMUS = DatasetSpec(
         "edv_ml": ("end-diastolic volume", "mL"),
         "esv_ml": ("end-systolic volume", "mL"),
     },
-    purpose="segments the left ventricle's cavity and myocardium and the left atrium in apical "
-    "two- and four-chamber echocardiograms",
+    purpose="segments the cavity and the myocardium of the left ventricle, and the left atrium, in "
+    "apical two- and four-chamber echocardiograms",
     images="B-mode frames at end-diastole and end-systole, NIfTI, spacing in mm",
-    limits=("A view other than apical two- or four-chamber still gets a label map.",),
-    licence="The CAMUS data are for non-commercial research (CC BY-NC-SA 4.0).",
+    limits=("The model also returns a label map for views other than apical 2CH and 4CH.",),
+    licence="The CAMUS data may be used for non-commercial research (CC BY-NC-SA 4.0).",
     reference="Data: Leclerc et al., IEEE TMI 38(9):2198-2210, 2019, doi 10.1109/TMI.2019.2900516",
 )

@@ -12,7 +12,7 @@ class Mmode(IntEnum):
 
     BACKGROUND = 0
     LV = 1
-    """Left ventricle's inside, between the upper and the lower wall trace."""
+    """Inside of the left ventricle, between the upper and the lower wall trace."""
 
 
 MMODE = DatasetSpec(
@@ -26,7 +26,7 @@ MMODE = DatasetSpec(
     structures={"LV": (Mmode.LV,)},
     mean_of=("LV",),
     contours=("LV",),
-    case_metrics=("dice",),  # the axes have different units: no distances
+    case_metrics=("dice",),  # no distances, because the axes have different units
     headline={
         "Dice_LV": HeadlineItem("overall.LV.dice", 3, "Dice, left ventricle"),
         "LVIDd_MAE": HeadlineItem("lvidd_mm.mae", 3, "LVIDd, mean absolute error, mm"),
@@ -43,7 +43,7 @@ MMODE = DatasetSpec(
         "animals": HeadlineItem("n_patients", 0, "animals"),
     },
     errors=("lvid_mae",),
-    views=(UNCHANGED, View(mirror=True)),  # time runs backwards
+    views=(UNCHANGED, View(mirror=True)),  # mirroring reverses time
     subjects="animals",
     axes=("depth (mm)", "time (s)"),
     units={
@@ -61,9 +61,10 @@ MMODE = DatasetSpec(
         "hr_bpm": "heart rate (1/min)",
     },
     charts={"lvidd_mm": ("LVIDd", "mm"), "fs_percent": ("fractional shortening", "%")},
-    purpose="segments the left ventricle's inside, between its walls, in M-mode echocardiograms",
+    purpose="segments the inside of the left ventricle, between its walls, in M-mode "
+    "echocardiograms",
     images="M-mode windows, PNG, mm per row and s per column",
-    limits=("Lengths and heart rate depend on the mm per row and s per column given.",),
+    limits=("Lengths and heart rate depend on the given mm per row and s per column.",),
     reference="Data: Bukas et al. (Echo2Pheno), Mammalian Genome 34:200-215, 2023, "
     "doi 10.1007/s00335-023-09996-x",
 )

@@ -1,4 +1,4 @@
-"""Quality of M-mode windows: can the left ventricle be measured in a window?"""
+"""Acquisition quality of M-mode windows: whether the left ventricle can be measured."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from heartseg.datasets.spec import DatasetSpec, HeadlineItem
 
 
 class Quality(IntEnum):
-    """Whether an M-mode window can be measured.
+    """Labels of an M-mode window.
 
-    A label map holds its window's one value in every pixel, so that a classification passes through
-    the loader, the losses, the counts and the packaging as any segmentation does.
+    A label map contains the label of its window in every pixel, so loading, losses, metrics and
+    packaging treat the classification like a segmentation.
     """
 
     GOOD = 0
@@ -29,12 +29,14 @@ MMODE_QUALITY = DatasetSpec(
     },
     structures={"BAD": (Quality.BAD,)},
     mean_of=("BAD",),
-    contours=("BAD",),  # a bad window gets a frame
+    contours=("BAD",),  # draws a frame around a bad window
     case_metrics=(),
     headline={
         "AUC": HeadlineItem("auc", 3, "area under the ROC curve"),
-        "sensitivity": HeadlineItem("sensitivity", 3, "fraction of bad windows that are found"),
-        "specificity": HeadlineItem("specificity", 3, "fraction of good windows that pass"),
+        "sensitivity": HeadlineItem("sensitivity", 3, "fraction of bad windows classified as bad"),
+        "specificity": HeadlineItem(
+            "specificity", 3, "fraction of good windows classified as good"
+        ),
         "bad": HeadlineItem("n_bad", 0, "bad windows"),
         "windows": HeadlineItem("n_cases", 0, "windows"),
     },
@@ -42,12 +44,12 @@ MMODE_QUALITY = DatasetSpec(
     subjects="animals",
     axes=("depth (mm)", "time (s)"),
     units={"spacing_row": "mm", "spacing_col": "s"},
-    purpose="tells whether a window of an M-mode echocardiogram is good enough to be measured",
+    purpose="classifies whether a window of an M-mode echocardiogram is good enough to be measured",
     images="M-mode windows, PNG, each labelled good or bad",
     limits=(
-        "A window gets one label: a short fault in a good one goes unnoticed, so recordings are "
-        "judged by overlapping windows (`heartseg recording --quality`).",
+        "A window has one label, so a short fault in a good window is not detected. Recordings are "
+        "therefore classified by overlapping windows (`heartseg recording --quality`).",
     ),
-    reference="Task: Bukas et al. (Echo2Pheno), Mammalian Genome 34:200-215, 2023: windows of good "
-    "acquisition only",
+    reference="Task: Bukas et al. (Echo2Pheno), Mammalian Genome 34:200-215, 2023, in which only "
+    "windows of good quality are measured",
 )

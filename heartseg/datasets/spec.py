@@ -1,4 +1,4 @@
-"""The description of a dataset: everything about it that differs from the others."""
+"""Description of a dataset: all properties in which datasets differ."""
 
 from __future__ import annotations
 
@@ -11,17 +11,22 @@ class HeadlineItem(NamedTuple):
     """A number of the headline."""
 
     key: str
-    """Its place in report.json, with dots between levels."""
+    """Path of the number in report.json, with dots between levels."""
     decimals: int
-    """The decimals that are worth reading."""
+    """Number of significant decimals."""
     text: str
-    """Its meaning, with the unit."""
+    """Description with the unit."""
 
 
 @dataclass(frozen=True)
 class View:
-    """A view of an image for test-time augmentation: mirrored left and right, or rotated and scaled
-    about its centre."""
+    """Transformation of an image for test-time augmentation.
+
+    Attributes:
+        mirror: Whether the image is mirrored horizontally.
+        rotate_degrees: Rotation about the centre in degrees.
+        scale: Scale about the centre.
+    """
 
     mirror: bool = False
     rotate_degrees: float = 0.0
@@ -33,37 +38,37 @@ UNCHANGED = View()
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec:
-    """What heartseg knows of a dataset.
+    """Description of a dataset.
 
     Attributes:
-        name: as in params.yaml.
-        task: what a network gives: a label per pixel, or one for a whole window.
-        geometry: apical: rows and columns in mm, several views of a patient; mmode: depth in mm by
-            time in s.
-        labels: the values of a label map, background first.
-        label_texts: what each label means, by its name.
-        structures: the reported structures, and the labels that make up each.
-        mean_of: the structures of the mean Dice; each pixel counts once.
-        contours: the structures whose outlines are drawn on an image.
-        case_metrics: what is measured of each case and structure: dice, hd95_mm, msd_mm.
-        headline: the numbers by which models are compared; see `HeadlineItem`. metrics.json has
-            them, MLflow's test metrics, and `register.*` in params.yaml may name them. Errors are
-            against the reference masks unless the text says otherwise. No name is used by two
-            datasets, so that DVC need not put a path before it.
-        errors: validation metrics that a sweep can minimise, besides val_loss.
-        rates: validation metrics that a sweep can maximise, besides Dice.
-        views: of test-time augmentation; each costs a forward pass.
-        postprocesses: that `evaluate` chooses from.
-        subjects: what the patients are called.
-        axes: texts of rows and columns in figures.
-        units: of the columns of the prepared dataset.
-        clinical: texts of the clinical errors on the model card, by their key in report.json.
-        charts: the clinical quantities whose agreement is drawn: text and unit.
-        purpose: what a model does, after "The model".
-        images: what it takes.
-        limits: sentences for the model card.
-        licence: of the data, a sentence for the model card.
-        reference: the publication.
+        name: Name in params.yaml.
+        task: Whether a network predicts a label per pixel or one label per window.
+        geometry: "apical" (rows and columns in mm, several views of a patient) or "mmode" (depth in
+            mm by time in s).
+        labels: Values of a label map, background first.
+        label_texts: Meaning of each label, by its name.
+        structures: Labels of each reported structure.
+        mean_of: Structures that are averaged in the mean Dice. They do not overlap.
+        contours: Structures whose outlines are drawn on an image.
+        case_metrics: Metrics of each case and structure: dice, hd95_mm, msd_mm.
+        headline: Numbers by which models are compared, in metrics.json and in the test metrics of
+            MLflow. `register.*` in params.yaml may contain their names. Errors are relative to the
+            reference masks, unless the text states otherwise. The names of all datasets differ, so
+            DVC can show them without a path.
+        errors: Validation metrics that a sweep can minimise, besides val_loss.
+        rates: Validation metrics that a sweep can maximise, besides Dice.
+        views: Views of test-time augmentation. Each needs a forward pass.
+        postprocesses: Postprocessing methods from which `evaluate` selects.
+        subjects: Word for patients in texts.
+        axes: Labels of rows and columns in figures.
+        units: Units of the columns of the prepared dataset.
+        clinical: Texts of the clinical errors on the model card, by their key in report.json.
+        charts: Text and unit of the clinical quantities whose agreement is drawn.
+        purpose: Purpose of a model, as the rest of a sentence that begins with "The model".
+        images: Description of the images.
+        limits: Sentences on limitations for the model card.
+        licence: Sentence on the licence of the data for the model card.
+        reference: Publication.
     """
 
     name: str

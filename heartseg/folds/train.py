@@ -1,4 +1,4 @@
-"""The trainings of a cross-validation, by the same path as `heartseg train`."""
+"""The training of the folds, on the same path as `heartseg train`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from heartseg.paths import MODEL, prepared_path
 from heartseg.training.run_dir import (
     clear_checkpoints,
     read_state,
-    stopped_by_signals,
+    stop_on_signals,
     update_state,
 )
 
@@ -25,7 +25,12 @@ TrainFold = Callable[[Recipe, Train, "dict[str, Resident]", Path], Path]
 
 
 def train_folds(job: Job, *, in_process: bool) -> None:
-    """Train the folds that are not finished, one after the other, each on the whole cluster."""
+    """Train the unfinished folds one after another, each on the whole cluster.
+
+    Args:
+        job: The cross-validation.
+        in_process: Whether to train in this process, without Ray.
+    """
     pending = [k for k in range(job.folds) if not read_state(job.fold_dir(k)).get("finished")]
     if not pending:
         return
@@ -33,12 +38,12 @@ def train_folds(job: Job, *, in_process: bool) -> None:
 
     images = load_resident(prepared_path(job.dataset), None, job.recipe.input_size)
     names = case_names(job.params.privacy, prepared_path(job.dataset))
-    images = images.renamed(names.shown)
+    images = images.rename_cases(names.shown)
     if in_process:
-        from heartseg.training.in_process import train_here
+        from heartseg.training.in_process import train_in_process
 
         for fold in pending:
-            _train_fold(job, fold, images, train_here)
+            _train_fold(job, fold, images, train_in_process)
         return
     from heartseg.cluster import train as ray_train
 
@@ -51,7 +56,7 @@ def train_folds(job: Job, *, in_process: bool) -> None:
 
 
 def _train_fold(job: Job, fold: int, images: Resident, train: TrainFold) -> None:
-    """Train on the other folds and leave the network in the fold's folder."""
+    """Train on the other folds and save the network in the folder of this fold."""
     from heartseg.models.trained import TrainingRecord, save_trained
     from heartseg.tracking.tracker import RunTracker
     from heartseg.training.checkpoint import load_checkpoint, selected_weights
@@ -61,15 +66,15 @@ def _train_fold(job: Job, fold: int, images: Resident, train: TrainFold) -> None
     folder.mkdir(exist_ok=True)
     validating = job.patients(fold)
     data = {
-        "train": images.of_patients(job.assigned.keys() - validating),
-        "val": images.of_patients(validating),
+        "train": images.select_patients(job.assigned.keys() - validating),
+        "val": images.select_patients(validating),
     }
     title = f"{job.folder.name} fold {fold}"
     run_id = job.open_run(folder, title, {"heartseg.fold": str(fold)})
     monitored = params.tracking.system_metrics
     tracker = RunTracker(run_id, folder, job.uri, job.dataset, system_metrics=monitored)
     display = Display(folder, f"{job.name} fold {fold + 1}/{job.folds}", job.recipe.epochs)
-    with stopped_by_signals(folder), tracker, display:
+    with stop_on_signals(folder), tracker, display:
         checkpoint = train(job.recipe, params.train, data, folder)
     epoch, weights = selected_weights(load_checkpoint(checkpoint))
     training = TrainingRecord(
@@ -82,6 +87,6 @@ def _train_fold(job: Job, fold: int, images: Resident, train: TrainFold) -> None
         fold=fold,
     )
     save_trained(folder / MODEL, weights, training)
-    # Not finished while points wait for the server: the same command then sends them.
+    # While metrics wait for the server, the fold counts as unfinished: the same command sends them.
     update_state(folder, finished=tracker.arrived)
     clear_checkpoints(folder, keep=1)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from heartseg.config.nested import get, leaves
 from heartseg.datasets import DATASETS
-from heartseg.models.inputs import frames_of
+from heartseg.models.inputs import frame_count
 from heartseg.report.certainty import certainty_section
 from heartseg.report.clinical import clinical_section
 from heartseg.report.markdown import interval, number, table, with_interval
@@ -75,7 +75,7 @@ def model_card(
 
 
 def _usage(recipe: dict[str, Any], metrics: dict[str, Any], registered: dict[str, Any]) -> str:
-    frames = frames_of(recipe["model"]["in_channels"])
+    frames = frame_count(recipe["model"]["in_channels"])
     stacked = (
         f"- The {frames} channels are a half sequence, resampled to {frames} frames: first the "
         "frame to segment (ED or ES), last the other end of the half cycle.\n"

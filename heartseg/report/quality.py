@@ -1,4 +1,4 @@
-"""The figures of a quality model's evaluation: scores, ROC curve, examples."""
+"""The figures of a quality model's evaluation: scores, ROC curve and examples."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ EXAMPLES = 6  # of either label
 def quality_figures(
     frames: pd.DataFrame, windows: pd.DataFrame, names: CaseNames
 ) -> dict[str, Figure]:
-    """Scores with their ROC curve, and examples.
+    """Draw the scores with their ROC curve, and examples.
 
     Args:
-        frames: rows of the prepared dataset.
-        windows: a row per window: case_id, quality ("good" or "bad"), score (0..1).
-        names: how the windows may be named.
+        frames: Rows of the prepared dataset.
+        windows: A row per window with case_id, quality ("good" or "bad") and score (0 to 1).
+        names: Conversion of names of windows into the names that may be shown.
+
+    Returns:
+        Figures by file name without suffix.
     """
     images = frames.set_index("case_id")["image"]
     return {
@@ -35,10 +38,10 @@ def quality_figures(
 
 
 def score_figure(windows: pd.DataFrame) -> Figure:
-    """Histogram of the scores by label | ROC curve with the point of the threshold.
+    """Draw a histogram of the scores by label, and the ROC curve with the threshold's point.
 
     Args:
-        windows: a row per window: quality ("good" or "bad"), score (0..1).
+        windows: A row per window with quality ("good" or "bad") and score (0 to 1).
     """
     figure = Figure(figsize=(9.5, 4), dpi=100, layout="constrained")
     histogram, curve = figure.subplots(1, 2)
@@ -75,23 +78,23 @@ def score_figure(windows: pd.DataFrame) -> Figure:
 def example_figure(
     windows: pd.DataFrame, image_of: Callable[[str], np.ndarray], names: CaseNames
 ) -> Figure:
-    """Windows of either label from the least to the greatest score: the ends hold the mistakes.
+    """Draw windows of each label from the lowest to the highest score.
 
     Args:
-        windows: as of `score_figure`, with case_id.
-        image_of: uint8 (H, W) by case_id.
-        names: how the windows may be named.
+        windows: As in `score_figure`, with case_id.
+        image_of: Function from a case_id to its image, uint8 (H, W).
+        names: Conversion of names of windows into the names that may be shown.
     """
     figure = Figure(figsize=(2.0 * EXAMPLES, 5.2), dpi=100, layout="constrained")
     grid = figure.subplots(2, EXAMPLES, squeeze=False)
     for axes_row, label in zip(grid, ("good", "bad"), strict=True):
-        own = windows[windows["quality"] == label].sort_values("score", kind="stable")
-        count = min(EXAMPLES, len(own))
-        places = np.linspace(0, len(own) - 1, count).round().astype(int)
+        ranked = windows[windows["quality"] == label].sort_values("score", kind="stable")
+        count = min(EXAMPLES, len(ranked))
+        places = np.linspace(0, len(ranked) - 1, count).round().astype(int)
         for axes in axes_row:
             axes.axis("off")
         for axes, place in zip(axes_row, places, strict=False):
-            row = own.iloc[place]
+            row = ranked.iloc[place]
             wrong = (row["score"] > THRESHOLD) != (label == "bad")
             axes.imshow(image_of(row["case_id"]), cmap="gray", vmin=0, vmax=255, aspect="auto")
             axes.set_title(

@@ -26,7 +26,8 @@ def reliability_diagram(calibration: Calibration, split: str) -> Figure:
     edges = np.arange(BINS) / BINS
     for name, found in calibration.curves.items():
         enough = found.counts >= FEW
-        told, true = (part[enough] / found.counts[enough] for part in (found.told, found.true))
+        sums = found.probability_sums, found.true_counts
+        told, true = (part[enough] / found.counts[enough] for part in sums)
         label = "predicted label" if name == ALL else name
         colour = COLOURS.get(name, BLACK)
         curves.plot(

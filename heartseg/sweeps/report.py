@@ -1,4 +1,4 @@
-"""What a sweep leaves for people: its trials as a table and a figure, and Optuna's plots."""
+"""The report of a sweep: its trials as a table and a figure, and Optuna's plots."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from heartseg.report.colours import BLACK, BLUE, GREY, ORANGE
 if TYPE_CHECKING:
     import optuna
 
-    from heartseg.sweeps.trials import Row
+    from heartseg.tracking.trial import Trial
 
 PLOTS = {
     "history": ("plot_optimization_history", 1),
@@ -33,22 +33,22 @@ PANELS = 4  # of the figure of trials, side by side
 _log = logging.getLogger(__name__)
 
 
-def trials_table(rows: Sequence[Row], metric: str) -> pd.DataFrame:
-    """A row per trial: number, state, metric, epochs done, sampled values, reason."""
+def trials_table(trials: Sequence[Trial], metric: str) -> pd.DataFrame:
+    """Return a table with a row per trial: number, state, metric, epochs, values and reason."""
     return pd.DataFrame(
         {
-            "trial": row.number,
-            "state": row.state,
-            metric: row.value,
-            "epochs": row.epoch,
-            **row.values,
-            "reason": row.reason,
+            "trial": trial.number,
+            "state": trial.state,
+            metric: trial.value,
+            "epochs": trial.epoch,
+            **trial.values,
+            "reason": trial.reason,
         }
-        for row in sorted(rows, key=lambda row: row.number)
+        for trial in sorted(trials, key=lambda trial: trial.number)
     )
 
 
-def trials_figure(rows: Sequence[Row], metric: str, mode: str) -> Figure:
+def trials_figure(rows: Sequence[Trial], metric: str, mode: str) -> Figure:
     """The metric over the trials' order and over each sampled value: a point per trial.
 
     Pruned trials have the value of their last epoch and a hollow mark. The best trial has a star.
@@ -108,10 +108,10 @@ def trials_figure(rows: Sequence[Row], metric: str, mode: str) -> Figure:
 def write_plots(study: optuna.Study, metric: str, folder: Path) -> list[Path]:
     """Optuna's plots of a study as NAME.html, which need no network.
 
-    A plot for which there are too few trials that ran to their end is left out.
+    The HTML files load nothing from the network. Plots that need more complete trials are skipped.
 
     Returns:
-        The files.
+        The written files.
     """
     import optuna.visualization as interactive
     from optuna.trial import TrialState

@@ -1,4 +1,4 @@
-"""Ultrasound DICOM files of real pictures."""
+"""Ultrasound DICOM files of real images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real CAMUS patients as people have them on disk, made from a folder with `database_nifti`.
+"""Layouts of real CAMUS patients, created from a folder with `database_nifti`.
 
 Each function changes such a folder in place. It is made from the release that HEARTSEG_CAMUS_ROOT
 names.
@@ -22,7 +22,7 @@ SPACING = (0.308, 0.308)
 
 
 def write_release(folder: Path, patients: list[str]) -> Path:
-    """A release of these patients, without split lists and sequences."""
+    """Write a release of these patients without split lists and sequences."""
     database = real_data("HEARTSEG_CAMUS_ROOT") / "database_nifti"
     sequences = shutil.ignore_patterns("*half_sequence*")
     for patient in patients:

@@ -1,4 +1,4 @@
-"""Four real CAMUS patients as people have them on disk: each time the same prepared dataset.
+"""Four real CAMUS patients in several layouts give the same prepared dataset.
 
 The inputs are made from the release that HEARTSEG_CAMUS_ROOT names.
 """
@@ -49,12 +49,12 @@ def reference(release: Path) -> pd.DataFrame:
 
 @pytest.fixture
 def source(release: Path, tmp_path: Path) -> Path:
-    """A copy of the release, to be changed."""
+    """Return a copy of the release that tests may modify."""
     return shutil.copytree(release, tmp_path / "source")
 
 
 def prepared(params: Params, source: Path, **changes: object) -> tuple[pd.DataFrame, list[str]]:
-    """Rows by case id, and what was noted."""
+    """Return the rows by case id, and the notes."""
     config = params.datasets.camus.model_copy(update={"source": source, **changes})
     path = source.with_name("camus.parquet")
     facts = prepare("camus", config, path, skip_bad=False, threads=2)
@@ -62,7 +62,7 @@ def prepared(params: Params, source: Path, **changes: object) -> tuple[pd.DataFr
 
 
 @pytest.mark.parametrize("arrange", ARRANGEMENTS)
-def test_the_same_prepared_dataset(
+def test_layouts_give_the_same_prepared_dataset(
     params: Params, source: Path, reference: pd.DataFrame, arrange: Callable[[Path], None]
 ) -> None:
     assert len(reference) == 16
@@ -96,7 +96,7 @@ def test_a_source_without_scale_is_refused_with_the_remedy(params: Params, sourc
 
 
 def test_a_wrong_scale_is_noted(params: Params, source: Path) -> None:
-    """An explicit spacing is believed, but 1.5 mm per pixel makes hearts that nobody has."""
+    """A configured spacing is used, but hearts are implausibly large with 1.5 mm per pixel."""
     without_scale(source)
     _, notes = prepared(params, source, spacing=(1.5, 1.5))
     assert any(f"{FIRST}_2CH_ED" in note and "size" in note for note in notes)
@@ -113,7 +113,7 @@ def test_colours_are_refused(params: Params, source: Path) -> None:
     assert "colour" in problem
 
 
-def test_a_label_that_does_not_exist_is_printed(params: Params, source: Path) -> None:
+def test_unknown_label_is_printed(params: Params, source: Path) -> None:
     (path, *_) = files(source, FIRST, mask=True)
     labels = pixels(path).astype(np.float32)
     labels[labels == 3] = 2.5
@@ -123,7 +123,7 @@ def test_a_label_that_does_not_exist_is_printed(params: Params, source: Path) ->
 
 
 def test_patients_of_one_official_list(params: Params, source: Path) -> None:
-    """Twelve real patients who are all in the official training list, or four of them."""
+    """Twelve real patients, or four of them, are all in the official training list."""
     shutil.copytree(real_data("HEARTSEG_CAMUS_ROOT") / "database_split", source / "database_split")
     found, notes = prepared(params, source)
     assert set(found["split"]) == {"train"}

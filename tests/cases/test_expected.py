@@ -1,4 +1,4 @@
-"""Files as people bring them, through `predict` and `serve`: each time the same results.
+"""Files in several formats give the same results in `predict` and `serve`.
 
 The inputs are made from the release that HEARTSEG_CAMUS_ROOT names, see tests/cases/layouts.py.
 The model thresholds gray values. What it finds is no heart, but it is what it finds in the release.
@@ -17,12 +17,13 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 
-from heartseg import predict, test
+from heartseg import predict
 from heartseg.config.params import load_params
 from heartseg.data.camus.names import parse_frame
-from heartseg.models.package import Package, read_folder
+from heartseg.evaluation.folder import measure_folder
+from heartseg.models.package import Package, read_package
 from heartseg.serving.limits import Limits
-from heartseg.tracking.pulled import Pulled
+from heartseg.tracking.pulled import PulledModel
 from tests.cases.dicom import write_dicom
 from tests.cases.layouts import (
     FIRST,
@@ -51,9 +52,9 @@ from tests.serving.running import Client, running
 pytestmark = pytest.mark.slow
 
 Maps = dict[tuple[str, str], np.ndarray]
-"""Label maps (x, y) in the axes R, A, by view and phase."""
+"""Label maps (x, y) with the axes R, A, by view and phase."""
 SHIFT = -0.5
-"""Of the threshold, so that it finds something in every image."""
+"""Threshold that finds pixels in every image."""
 
 
 @pytest.fixture(scope="module")
@@ -68,13 +69,13 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def reference(model: Path, release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `predict` makes of the release."""
+    """Return the results of `predict` for the release."""
     return predicted(model, release, tmp_path_factory.mktemp("out") / "reference")
 
 
 @pytest.fixture
 def source(release: Path, tmp_path: Path) -> Path:
-    """A copy of the release, to be changed."""
+    """Return a copy of the release that tests may modify."""
     return shutil.copytree(release, tmp_path / "source")
 
 
@@ -84,7 +85,7 @@ def predicted(model: Path, source: Path, out: Path, *options: str) -> Path:
 
 
 def stored(path: Path) -> nib.Nifti1Image:
-    """Pixels (x, y, ...) and the affine to R, A, S of a NIfTI or MetaImage file."""
+    """Return pixels (x, y, ...) and the affine to R, A, S of a NIfTI or MetaImage file."""
     if path.suffix in (".mha", ".mhd"):
         image = sitk.ReadImage(str(path))
         direction = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
@@ -95,7 +96,7 @@ def stored(path: Path) -> nib.Nifti1Image:
 
 
 def as_ras(image: nib.Nifti1Image) -> np.ndarray:
-    """The pixels (x, y) of a single frame, turned to the axes R, A."""
+    """Return the pixels (x, y) of a single frame, reoriented to the axes R, A."""
     volume = np.asarray(image.dataobj).reshape((*image.shape, 1)[:3])
     turned = nib.as_closest_canonical(nib.Nifti1Image(volume, image.affine))
     return np.asarray(turned.dataobj)[..., 0]
@@ -116,7 +117,7 @@ def clinical(out: Path) -> pd.Series:
 
 
 def check_same(found: Path, reference: Path) -> None:
-    """The same label maps, the same measurements up to rounding, and no other images."""
+    """Check for the same label maps, the same measurements up to rounding, and no other images."""
     maps, expected = label_maps(found), label_maps(reference)
     assert maps.keys() == expected.keys()
     for key, labels in expected.items():
@@ -163,14 +164,14 @@ def test_predict_gives_the_same(
             np.testing.assert_allclose(stored(path).affine, stored(image).affine)
 
 
-def test_predict_measures_nothing_in_mm_without_a_scale(
+def test_predict_without_scale_measures_nothing_in_mm(
     model: Path, source: Path, reference: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     without_scale(source)
     out = predicted(model, source, source.with_name("out"))
-    told = capsys.readouterr().out
-    assert "1 mm per pixel" in told
-    assert "--spacing" in told
+    output = capsys.readouterr().out
+    assert "1 mm per pixel" in output
+    assert "--spacing" in output
 
     row, expected = clinical(out), clinical(reference)
     assert row["ef_percent"] == pytest.approx(expected["ef_percent"], abs=0.1)  # steps in mm
@@ -189,26 +190,26 @@ def test_predict_measures_nothing_in_mm_without_a_scale(
 
 
 def test_test_gives_the_same(model: Path, release: Path, tmp_path: Path) -> None:
-    package = read_folder(model)
-    threshold = Pulled(package.load(), package.metadata)
+    package = read_package(model)
+    threshold = PulledModel(package.load(), package.metadata)
     config = load_params(ROOT / "params.yaml").datasets.camus
-    expected = test.measure_folder(threshold, config, release, [])
+    expected = measure_folder(threshold, config, release, [])
     assert len(expected) == 4 * 4
     assert any(0 < row["dice"] < 1 for row in expected)
     for arrange in (another_orientation, masks_as_scaled_integers, nnunet):
         source = shutil.copytree(release, tmp_path / arrange.__name__)
         arrange(source)
-        assert test.measure_folder(threshold, config, source, []) == expected
+        assert measure_folder(threshold, config, source, []) == expected
 
 
 # --- serve --------------------------------------------------------------------------------
 
 
 class OneByOne:
-    """A `Network` of one model, in this process."""
+    """Return a `Network` of one model in this process."""
 
     def __init__(self, folder: Path):
-        self._predict = read_folder(folder).load()
+        self._predict = read_package(folder).load()
 
     def load(self, version: str, package: Package) -> str:
         return version
@@ -250,7 +251,7 @@ def test_serve_gives_the_same(
     assert np.array_equal(as_ras(stored(saved)), as_ras(stored(same)))
 
 
-def test_serve_measures_nothing_in_mm_without_a_scale(
+def test_serve_without_scale_measures_nothing_in_mm(
     service: Client, source: Path, reference: Path
 ) -> None:
     without_scale(source)
@@ -270,13 +271,13 @@ def test_serve_measures_nothing_in_mm_without_a_scale(
 # --- DICOM --------------------------------------------------------------------------------
 
 TOP, LEFT = 40, 50
-"""Of the image within the picture."""
+"""Place of the ultrasound image within the picture."""
 
 
 def test_predict_of_dicom_files(
     model: Path, release: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One run over all: those that say what is needed give the same, the others no millimetres."""
+    """Files with a scale give the same results in one run, and the others no millimetres."""
     image = pixels(release / f"database_nifti/{FIRST}/{FIRST}_4CH_ED.nii.gz").T
     height, width = image.shape
     picture = np.zeros((height + 91, width + 91), np.uint8)
@@ -296,7 +297,7 @@ def test_predict_of_dicom_files(
     }.items():
         write_dicom(tmp_path / f"in/{name}.dcm", **({"pixels": picture} | file))
     out = predicted(model, tmp_path / "in", tmp_path / "out")
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
 
     table = pd.read_csv(out / "images.csv").set_index("image")
     labels = {
@@ -314,5 +315,5 @@ def test_predict_of_dicom_files(
         assert table.loc[name, in_mm].isna().all()
         assert table.loc[name, "plausible"] is not True
         assert reason in table.loc[name, "scale"]
-        assert f"{name}.dcm: {table.loc[name, 'scale']}" in told
+        assert f"{name}.dcm: {table.loc[name, 'scale']}" in output
     assert np.array_equal(labels["mm_as_cm"], labels["reference"])

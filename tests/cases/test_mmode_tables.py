@@ -1,4 +1,4 @@
-"""A real M-mode strip with the tables and masks that people have, through every command.
+"""A real M-mode strip with several kinds of tables and masks, in every command.
 
 The strip is a part of the annotated one of HEARTSEG_MMODE_ROOT. The model thresholds gray values.
 """
@@ -21,7 +21,7 @@ from heartseg.data.prepared import decode_png, read_prepared
 from heartseg.errors import BadFilesError, InputError
 from heartseg.prepare import prepare
 from heartseg.tracking import pulled
-from heartseg.tracking.pulled import Pulled
+from heartseg.tracking.pulled import PulledModel
 from tests.cases.dicom import write_dicom
 from tests.examples import ROOT, real_data
 
@@ -32,7 +32,7 @@ MM, S = 0.0206, 0.00083334
 HEAD = "recording,animal,mm_per_row,s_per_column\n"
 TABLE = f"{HEAD}strip,m1,{MM},{S}\n"
 TOP, BOTTOM, COLUMNS = 300, 940, 800
-"""The part of the picture: two beats, as the whole takes long to draw."""
+"""Part of the image with two beats, because drawing the whole takes long."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,7 +43,7 @@ def _model() -> Iterator[None]:
         return (pictures[:, 0] < 30).astype(np.uint8)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pulled, "pull", lambda uri, model: Pulled(predict, metadata))
+        patch.setattr(pulled, "pull", lambda uri, model: PulledModel(predict, metadata))
         patch.chdir(ROOT)  # where params.yaml is
         yield
 
@@ -55,7 +55,7 @@ def picture(kind: str) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def strip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the strip, its traces and recordings.csv."""
+    """Return a folder with the strip, its traces and recordings.csv."""
     folder = tmp_path_factory.mktemp("mmode")
     Image.fromarray(picture("img")).save(folder / "strip.png")
     traces = pd.read_csv(real_data("HEARTSEG_MMODE_ROOT") / "annotation_example_traces.csv")
@@ -67,7 +67,7 @@ def strip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass
 class Results:
-    """What all commands make of a folder with recordings.
+    """Results of all commands for a folder with recordings.
 
     Attributes:
         windows: the folder that `windows` wrote.
@@ -91,14 +91,14 @@ def results(folder: Path, out: Path) -> Results:
 
 
 def of_windows(folder: Path, out: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The prepared dataset of a folder of windows, and what `test` says of it."""
+    """Return the prepared dataset of a folder of windows, and the output of `test`."""
     prepared, _ = prepare_windows(folder, out)
     test.main([MODEL, str(folder), "--out", str(out / "test.csv")])
     return prepared, pd.read_csv(out / "test.csv")
 
 
 def prepare_windows(folder: Path, out: Path) -> tuple[pd.DataFrame, list[str]]:
-    """Rows and notes."""
+    """Return rows and notes."""
     config = load_params(ROOT / "params.yaml").datasets.mmode
     config = config.model_copy(update={"source": folder})
     facts = prepare("mmode", config, out / "mmode.parquet", skip_bad=False, threads=2)
@@ -116,7 +116,7 @@ def reference(strip: Path, tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 @pytest.fixture
 def source(strip: Path, tmp_path: Path) -> Path:
-    """A copy of the folder, to be changed."""
+    """Return a copy of the folder that tests may modify."""
     return shutil.copytree(strip, tmp_path / "source")
 
 
@@ -136,16 +136,12 @@ def check_same(found: Results, reference: Results) -> None:
     ],
     ids=["name with ending", "semicolons and decimal commas"],
 )
-def test_a_table_is_understood(
-    source: Path, reference: Results, tmp_path: Path, table: str
-) -> None:
+def test_table_variants(source: Path, reference: Results, tmp_path: Path, table: str) -> None:
     (source / "recordings.csv").write_text(table)
     check_same(results(source, tmp_path), reference)
 
 
-def test_16_bits_are_taken_by_every_command(
-    source: Path, reference: Results, tmp_path: Path
-) -> None:
+def test_16_bits_in_every_command(source: Path, reference: Results, tmp_path: Path) -> None:
     def deepen(path: Path) -> None:
         Image.fromarray(np.array(Image.open(path)).astype(np.uint16) * 257).save(path)
 
@@ -159,10 +155,8 @@ def test_16_bits_are_taken_by_every_command(
     pd.testing.assert_frame_equal(tested, reference.tested)
 
 
-def test_a_scale_in_which_no_heart_fits_is_refused(
-    source: Path, reference: Results, tmp_path: Path
-) -> None:
-    """Milliseconds that are given as seconds."""
+def test_impossible_scale_is_refused(source: Path, reference: Results, tmp_path: Path) -> None:
+    """Milliseconds are written as seconds."""
     wrong = f"{1000 * S:g}"
     (source / "recordings.csv").write_text(f"{HEAD}strip,m1,{MM},{wrong}\n")
     refused = rf"recordings\.csv: s_per_column .*{wrong}.*\bseconds.*milliseconds.*{S:.6g}"
@@ -178,7 +172,7 @@ def test_a_scale_in_which_no_heart_fits_is_refused(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "windows"]
 
 
-def test_a_row_that_matches_nothing_is_refused(source: Path, tmp_path: Path) -> None:
+def test_row_without_recording_is_refused(source: Path, tmp_path: Path) -> None:
     (source / "recordings.csv").write_text(TABLE.replace("strip,", "stripe,"))
     for main, model in ((windows.main, []), (recording.main, [MODEL])):
         with pytest.raises(InputError, match=r"recordings\.csv: .*'stripe'"):
@@ -186,7 +180,7 @@ def test_a_row_that_matches_nothing_is_refused(source: Path, tmp_path: Path) -> 
     assert not (tmp_path / "out").exists()
 
 
-def test_a_mask_with_a_capital_is_understood(
+def test_mask_suffix_in_capitals(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (source / "strip_traces.csv").unlink()
@@ -215,8 +209,8 @@ def test_a_mask_of_three_levels_is_noted_by_every_command(
     Image.fromarray(three).save(source / "strip_mask.png")
     windows.main([str(source), "--out", str(tmp_path / "windows")])
     recording.main([MODEL, str(source), "--out", str(tmp_path / "recording")])
-    told = capsys.readouterr().out
-    assert told.count("strip_mask.png: has 3 gray levels") == 2
+    output = capsys.readouterr().out
+    assert output.count("strip_mask.png: has 3 gray levels") == 2
     for kind, pixels in (("img", picture("img")), ("mask", three)):
         (tmp_path / "in" / kind).mkdir(parents=True)
         Image.fromarray(pixels[:, :640]).save(tmp_path / f"in/{kind}/a_w0.png")

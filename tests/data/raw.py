@@ -15,7 +15,7 @@ AFFINE = np.diag([-SPACING[1], -SPACING[0], 1.0, 1.0])
 
 
 def echo(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Image and mask uint8 (H, W) without any symmetry: a bright corner, a tall left cavity."""
+    """Return image and mask uint8 (H, W) without symmetry."""
     image = np.random.default_rng(seed).integers(0, 200, (DEPTH, WIDTH), dtype=np.uint8)
     image[:3, -5:] = 255
     mask = np.zeros((DEPTH, WIDTH), np.uint8)
@@ -28,7 +28,7 @@ def echo(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def write_nifti(
     path: Path, pixels: np.ndarray, affine: np.ndarray = AFFINE, third_axis: bool = False
 ) -> None:
-    """Pixels (H, W) as the release stores them: (lateral, depth), or (lateral, depth, 1)."""
+    """Write pixels (H, W) like the release, as (lateral, depth) or (lateral, depth, 1)."""
     stored = pixels.T[..., None] if third_axis else pixels.T
     image = nib.Nifti1Image(stored, affine)
     image.header.set_xyzt_units("mm")
@@ -36,7 +36,7 @@ def write_nifti(
 
 
 def write_patient(source: Path, patient: str, ending: str = ".nii.gz") -> Path:
-    """Both views and phases of one patient; returns the folder."""
+    """Write both views and phases of a patient, and return the folder."""
     folder = source / "database_nifti" / patient
     folder.mkdir(parents=True)
     for number, view in enumerate(("2CH", "4CH")):
@@ -49,14 +49,14 @@ def write_patient(source: Path, patient: str, ending: str = ".nii.gz") -> Path:
 
 
 def write_list(source: Path, name: str, patients: list[str]) -> None:
-    """One of the official split lists."""
+    """Write an official split list."""
     folder = source / "database_split"
     folder.mkdir(exist_ok=True)
     (folder / f"subgroup_{name}.txt").write_text("".join(f"{patient}\n" for patient in patients))
 
 
 def write_release(source: Path, patients: int = 4) -> Path:
-    """patient0001, ...: the last one in the testing list, the one before it in validation."""
+    """Write a release. Its last patient is for testing, the second last for validation."""
     names = [f"patient{number:04d}" for number in range(1, patients + 1)]
     for name in names:
         write_patient(source, name)
@@ -67,7 +67,7 @@ def write_release(source: Path, patients: int = 4) -> Path:
 
 
 def write_windows(source: Path, animals: int = 3, windows: int = 2) -> Path:
-    """M-mode windows a0_w0.png, ... in img/ and mask/ (0 and 255), without windows.csv."""
+    """Write M-mode windows a0_w0.png, ... to img/ and mask/ (0 and 255), without windows.csv."""
     for name in ("img", "mask"):
         (source / name).mkdir(parents=True)
     for animal in range(animals):

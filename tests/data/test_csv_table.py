@@ -1,4 +1,4 @@
-"""The tables that people write: what is understood, and what is refused with its cause."""
+"""CSV tables: supported variants, and errors with their cause."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ POINTS = "recording,animal,mm_per_row,s_per_column\nstrip,m1,0.0206,0.00083334\n
 COMMAS = POINTS.replace(",", ";").replace(".", ",")
 
 
-def read(path: Path, content: bytes, others: bool = False) -> list[dict[str, str]]:
+def read(path: Path, content: bytes, ignore_unknown: bool = False) -> list[dict[str, str]]:
     path.write_bytes(content)
-    table = read_table(path, KNOWN[:1], KNOWN[1:], numbers=NUMBERS, others=others)
+    table = read_table(path, KNOWN[:1], KNOWN[1:], numbers=NUMBERS, ignore_unknown=ignore_unknown)
     return rows_of(table)
 
 
@@ -35,7 +35,7 @@ def read(path: Path, content: bytes, others: bool = False) -> list[dict[str, str
     ],
     ids=["points", "commas", "byte order mark", "utf-16", "sep", "tabs"],
 )
-def test_every_way_that_excel_writes_a_table(tmp_path: Path, content: bytes) -> None:
+def test_tables_written_by_excel(tmp_path: Path, content: bytes) -> None:
     assert read(tmp_path / "a.csv", content) == [ROW]
 
 
@@ -43,20 +43,22 @@ def test_every_way_that_excel_writes_a_table(tmp_path: Path, content: bytes) -> 
     "header",
     [
         "Recording;ANIMAL;mm per row;S per column",
-        "recording;animal;mm,per,row;s,per,column",  # all underscores became commas
+        "recording;animal;mm,per,row;s,per,column",  # commas instead of underscores
         "recording ;animal;MM-per-row;s.per.column",
     ],
 )
-@pytest.mark.parametrize("others", [False, True])
-def test_columns_are_known_by_their_words(tmp_path: Path, header: str, others: bool) -> None:
+@pytest.mark.parametrize("ignore_unknown", [False, True])
+def test_column_names_match_ignoring_case_and_separators(
+    tmp_path: Path, header: str, ignore_unknown: bool
+) -> None:
     text = f"{header}\n{COMMAS.partition(chr(10))[2]}"
-    assert read(tmp_path / "a.csv", text.encode(), others) == [ROW]
+    assert read(tmp_path / "a.csv", text.encode(), ignore_unknown) == [ROW]
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("recording,mm_per_row,MM per row\nstrip,1,2\n", "mm_per_row more than once"),
+        ("recording,mm_per_row,MM per row\nstrip,1,2\n", "more than one column mm_per_row"),
         ("recording,mm_pr_row\nstrip,1\n", "'mm_pr_row'"),
         ("recording,mm_per_row\nstrip,1,206\n", "3 cells for 2"),
         ("recording;mm_per_row;s_per_column\nstrip;0,0206;0.001\n", "points .* commas"),
@@ -64,15 +66,19 @@ def test_columns_are_known_by_their_words(tmp_path: Path, header: str, others: b
         ("animal\nm1\n", "no column recording"),
     ],
 )  # fmt: skip
-def test_what_can_be_read_in_two_ways_is_refused(tmp_path: Path, text: str, reason: str) -> None:
+def test_ambiguous_tables_are_refused(tmp_path: Path, text: str, reason: str) -> None:
     with pytest.raises(InputError, match=rf"a\.csv: .*{reason}"):
         read(tmp_path / "a.csv", text.encode())
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"PK\3\4...", "Office"), (b"recording\n\xe4\n", "line 2.*UTF-8"), (b"a\0b\0c", "no text")],
+    [
+        (b"PK\3\4...", "Office"),
+        (b"recording\n\xe4\n", "line 2.*UTF-8"),
+        (b"a\0b\0c", "not a text file"),
+    ],
 )
-def test_what_is_no_text_is_called_that(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_files_that_are_not_text_are_refused(tmp_path: Path, content: bytes, reason: str) -> None:
     with pytest.raises(InputError, match=rf"a\.csv: .*{reason}"):
         read(tmp_path / "a.csv", content)

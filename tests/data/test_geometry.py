@@ -1,4 +1,4 @@
-"""Orientation, scale and colours of image files: the same heart however it is stored."""
+"""Orientation, scale and colours of image files in all formats."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from heartseg.errors import InputError
 SPACING = (0.5, 0.75)
 HEIGHT, WIDTH = 60, 40
 AFFINE = np.diag([-SPACING[1], -SPACING[0], 1.0, 1.0])
-"""Of the CAMUS release: (lateral, depth)."""
+"""Affine of the CAMUS release, whose axes are (lateral, depth)."""
 
 
 def picture(frames: int = 1) -> np.ndarray:
-    """uint8 (T, H, W) of noise: no flip and no exchange of axes leaves it as it is."""
+    """Return noise uint8 (T, H, W), which changes with any flip or exchange of axes."""
     return np.random.default_rng(0).integers(0, 256, (frames, HEIGHT, WIDTH), dtype=np.uint8)
 
 
@@ -38,8 +38,8 @@ ORIENTATIONS = [
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS, ids=lambda o: str(o[:, 0] * o[:, 1]))
-def test_the_affine_decides_how_the_axes_lie(tmp_path: Path, orientation: np.ndarray) -> None:
-    """A transverse plane in all 48 orders and directions of its axes; labels go back to it."""
+def test_affine_determines_the_axes(tmp_path: Path, orientation: np.ndarray) -> None:
+    """Check all 48 orders and directions of the axes of a transverse plane, with saved labels."""
     frames = picture()
     stored = released(frames).as_reoriented(orientation)
     nib.save(stored, tmp_path / "a.nii.gz")
@@ -57,11 +57,11 @@ def as_nifti2(path: Path, frames: np.ndarray) -> None:
     nib.save(nib.Nifti2Image(image.dataobj, image.affine), path.with_suffix(".nii"))
 
 
-def as_gzip_without_its_ending(path: Path, frames: np.ndarray) -> None:
+def as_gzip_without_suffix(path: Path, frames: np.ndarray) -> None:
     path.with_suffix(".nii").write_bytes(gzip.compress(released(frames).to_bytes()))
 
 
-def as_plain_with_the_ending_of_gzip(path: Path, frames: np.ndarray) -> None:
+def as_uncompressed_with_gzip_suffix(path: Path, frames: np.ndarray) -> None:
     path.with_suffix(".nii.gz").write_bytes(released(frames).to_bytes())
 
 
@@ -80,13 +80,13 @@ def as_metaimage(path: Path, frames: np.ndarray) -> None:
     "write",
     [
         as_nifti2,
-        as_gzip_without_its_ending,
-        as_plain_with_the_ending_of_gzip,
+        as_gzip_without_suffix,
+        as_uncompressed_with_gzip_suffix,
         as_three_gray_channels,
         as_metaimage,
     ],
 )
-def test_every_container_gives_the_same(tmp_path: Path, write) -> None:
+def test_formats_give_the_same_frames(tmp_path: Path, write) -> None:
     frames = picture()
     write(tmp_path / "a", frames)
     (path,) = (one for one in tmp_path.iterdir() if one.suffix != ".zraw")
@@ -114,14 +114,14 @@ def centimetres(image: nib.Nifti1Image) -> None:
 
 
 @pytest.mark.parametrize("spoil", [without_scale, two_scales, centimetres])
-def test_a_scale_that_nothing_vouches_for_is_none(tmp_path: Path, spoil) -> None:
+def test_implausible_scale_gives_no_spacing(tmp_path: Path, spoil) -> None:
     frames = picture()
     image = released(frames)
     spoil(image)
     nib.save(image, tmp_path / "a.nii")
     images = read_images(tmp_path / "a.nii")
     assert images.spacing is None
-    assert images.geometry.doubt
+    assert images.geometry.scale_problem
     assert np.array_equal(images.frames, frames)
     assert read_images(tmp_path / "a.nii", spacing=SPACING).spacing == SPACING
 
@@ -129,7 +129,7 @@ def test_a_scale_that_nothing_vouches_for_is_none(tmp_path: Path, spoil) -> None
 # --- colours and labels -------------------------------------------------------------------
 
 
-def test_colours_are_refused_and_three_frames_are_none(tmp_path: Path) -> None:
+def test_colours_are_refused_but_three_frames_are_read(tmp_path: Path) -> None:
     gray = picture()[0].T
     rgb = np.stack([gray, gray // 2, gray // 3], axis=-1)
     packed = np.zeros(gray.shape, [("R", "u1"), ("G", "u1"), ("B", "u1")])
@@ -143,7 +143,7 @@ def test_colours_are_refused_and_three_frames_are_none(tmp_path: Path) -> None:
     assert np.array_equal(read_images(tmp_path / "a.nii").frames, moving)
 
 
-def test_labels_come_back_from_scaled_integers_and_are_never_segmented(tmp_path: Path) -> None:
+def test_labels_stored_with_a_slope_are_read_and_not_taken_for_an_image(tmp_path: Path) -> None:
     labels = (picture() % 4).astype(np.uint8)
     image = nib.Nifti1Image(labels.transpose(2, 1, 0).astype(float), AFFINE)
     image.header.set_data_dtype("int16")

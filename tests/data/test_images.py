@@ -1,4 +1,4 @@
-"""DICOM and PNG as images; NIfTI is tested where label maps are written back."""
+"""Reading of DICOM and PNG images."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from pydicom.encaps import encapsulate, encapsulate_extended
 from heartseg.data.images import read_images, read_uncertainty
 from heartseg.data.phantoms.recording import make_dicom
 from heartseg.errors import InputError
-from heartseg.paths import put_file
+from heartseg.paths import write_atomically
 
 
 @pytest.fixture
 def dataset():
-    """Three frames of noise as the only, 2-D, region of a picture of 120 x 146 with text around."""
+    """Return three frames of noise, as the 2-D region of an image of 120 x 146."""
     frames = list(np.random.default_rng(0).integers(0, 256, (3, 30, 100), dtype=np.uint8))
     made = make_dicom(frames, 1.0, 1.0)
     region = made.SequenceOfUltrasoundRegions[2]
@@ -38,7 +38,7 @@ def save(dataset, folder: Path) -> Path:
     return folder / "IM_0001"
 
 
-def test_the_2d_region_of_a_dicom_clip_and_back_on_the_whole_picture(dataset, tmp_path):
+def test_dicom_region_is_read_and_saved_on_the_whole_image(dataset, tmp_path):
     made, frames = dataset
 
     images = read_images(save(made, tmp_path))
@@ -64,7 +64,7 @@ def test_the_2d_region_of_a_dicom_clip_and_back_on_the_whole_picture(dataset, tm
     assert nib.load(tmp_path / "doubts.nii.gz").header.get_zooms() == stored.header.get_zooms()
 
 
-def test_of_two_regions_the_larger_one(dataset, tmp_path):
+def test_largest_of_two_regions_is_read(dataset, tmp_path):
     made, frames = dataset
     region = made.SequenceOfUltrasoundRegions[0]
     small = deepcopy(region)
@@ -74,7 +74,7 @@ def test_of_two_regions_the_larger_one(dataset, tmp_path):
     assert read_images(save(made, tmp_path)).frames.shape == frames.shape
 
 
-def test_without_regions_the_whole_picture_with_its_pixel_spacing(dataset, tmp_path):
+def test_without_regions_the_whole_image_is_read_with_its_pixel_spacing(dataset, tmp_path):
     made, _ = dataset
     del made.SequenceOfUltrasoundRegions
     made.PixelSpacing = [0.4, 0.3]
@@ -85,7 +85,7 @@ def test_without_regions_the_whole_picture_with_its_pixel_spacing(dataset, tmp_p
     assert images.spacing == (0.4, 0.3)
 
 
-def test_what_is_no_2d_picture_is_told(dataset, tmp_path):
+def test_dicom_without_2d_image_is_refused(dataset, tmp_path):
     made, _ = dataset
     region = made.SequenceOfUltrasoundRegions[0]
     for kind, reason in ((2, "heartseg recording"), (3, "no 2-D region")):
@@ -109,7 +109,7 @@ def test_a_region_that_ends_at_the_number_of_columns_is_clipped(dataset, tmp_pat
 
 
 @pytest.mark.parametrize("stated", [[0, 0], [-0.3, 0.3], [3.0, 0.3], [30.0, 30.0]])
-def test_an_impossible_pixel_spacing_is_none(dataset, tmp_path, stated):
+def test_implausible_pixel_spacing_gives_no_spacing(dataset, tmp_path, stated):
     made, _ = dataset
     del made.SequenceOfUltrasoundRegions
     made.PixelSpacing = stated
@@ -117,10 +117,10 @@ def test_an_impossible_pixel_spacing_is_none(dataset, tmp_path, stated):
     images = read_images(save(made, tmp_path))
 
     assert images.spacing is None
-    assert f"{stated[0]:g} x {stated[1]:g} mm" in images.geometry.doubt
+    assert f"{stated[0]:g} x {stated[1]:g} mm" in images.geometry.scale_problem
 
 
-def test_millimetres_in_the_field_of_centimetres_are_not_believed(dataset, tmp_path):
+def test_region_delta_in_wrong_unit_gives_no_spacing(dataset, tmp_path):
     made, _ = dataset
     region = made.SequenceOfUltrasoundRegions[0]
     region.PhysicalDeltaX = region.PhysicalDeltaY = 3.1  # 31 mm per pixel
@@ -128,7 +128,7 @@ def test_millimetres_in_the_field_of_centimetres_are_not_believed(dataset, tmp_p
 
 
 @pytest.mark.parametrize(("bits", "window"), [(8, None), (12, None), (8, (128, 256))])
-def test_16_bits_are_scaled_by_what_is_in_use_or_by_the_window(dataset, tmp_path, bits, window):
+def test_16_bits_are_scaled_by_bits_in_use_or_by_window(dataset, tmp_path, bits, window):
     made, frames = dataset
     gray = np.zeros((3, made.Rows, made.Columns), "<u2")
     gray[:, 60:90, 20:120] = frames
@@ -177,7 +177,7 @@ def test_gray_values_of_a_png(tmp_path, mode):
 @pytest.mark.parametrize(
     ("unit", "per_mm"), [("mm", 1), ("unknown", 1), ("meter", 0.001), ("micron", 1000)]
 )
-def test_the_spacing_of_nifti_is_in_mm_whatever_the_unit(tmp_path, kind, unit, per_mm):
+def test_nifti_spacing_is_converted_to_mm(tmp_path, kind, unit, per_mm):
     steps = np.array([-0.25, -0.5, 1, 1]) * per_mm
     image = kind(np.zeros((60, 24), np.uint8), np.diag([*steps[:3], 1]))
     image.header.set_xyzt_units(unit)
@@ -187,8 +187,8 @@ def test_the_spacing_of_nifti_is_in_mm_whatever_the_unit(tmp_path, kind, unit, p
 
 
 @pytest.mark.parametrize("stored", [(0.0, 0.5), (0.25, 0.0), (0.0, 0.0), (0.25, np.nan)])
-def test_a_nifti_file_without_spacing_has_none(tmp_path, stored):
-    """nibabel says 1 where the header has 0."""
+def test_nifti_without_spacing(tmp_path, stored):
+    """nibabel replaces a pixel size of 0 by 1."""
     data = bytearray(nib.Nifti1Image(np.zeros((20, 24), np.uint8), None).to_bytes())
     data[80:88] = np.array(stored, "<f4").tobytes()
     (tmp_path / "a.nii").write_bytes(data)
@@ -196,8 +196,8 @@ def test_a_nifti_file_without_spacing_has_none(tmp_path, stored):
     assert read_images(tmp_path / "a.nii").spacing is None
 
 
-def test_a_picture_of_too_many_pixels_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr("heartseg.data.formats.pixels.MOST_PIXELS", 1000)
+def test_too_many_pixels_are_refused_before_decompression(tmp_path, monkeypatch):
+    monkeypatch.setattr("heartseg.data.formats.pixels.MAX_PIXELS", 1000)
     monkeypatch.setattr(Image.Image, "convert", None)
     Image.new("1", (40, 30)).save(tmp_path / "bomb.png")
 
@@ -218,7 +218,7 @@ def jpeg_ls_of(pixels):
 
 
 def rle_of(pixels):
-    """One segment of runs of 100 zeros."""
+    """Return a segment of runs of 100 zeros."""
     head = np.zeros(16, "<u4")
     head[:2] = 1, 64
     return head.tobytes() + bytes([257 - 100, 0]) * (pixels.size // 100)
@@ -235,10 +235,8 @@ STREAMS = {
 
 @pytest.mark.parametrize("extended", [False, True])
 @pytest.mark.parametrize("syntax", STREAMS)
-def test_a_compressed_frame_may_not_be_larger_than_the_header_says(
-    dataset, tmp_path, syntax, extended
-):
-    """Decoders allocate what the frame says: gigabytes for a file of a few kilobytes."""
+def test_compressed_frame_larger_than_header_is_refused(dataset, tmp_path, syntax, extended):
+    """Decoders allocate the size that the frame states, such as gigabytes for a small file."""
     made, _ = dataset
     del made.SequenceOfUltrasoundRegions
     made.Rows, made.Columns, made.NumberOfFrames = 40, 60, 2
@@ -263,16 +261,16 @@ def test_a_compressed_frame_may_not_be_larger_than_the_header_says(
             read_images(path)
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+def test_file_is_replaced_atomically(tmp_path):
     path = tmp_path / "deep" / "a.txt"
-    put_file(lambda temporary: temporary.write_text("one"), path)
+    write_atomically(lambda temporary: temporary.write_text("one"), path)
 
     def half(temporary: Path) -> None:
         temporary.write_text("tw")
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        put_file(half, path)
+        write_atomically(half, path)
 
     assert path.read_text() == "one"
     assert list(path.parent.iterdir()) == [path]

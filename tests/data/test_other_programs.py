@@ -1,4 +1,4 @@
-"""Files as other programs leave them: read with the right pixels, or the cause is told."""
+"""Files written by other programs are read correctly, or refused with the cause."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ import SimpleITK as sitk
 from fastapi import HTTPException
 from PIL import Image
 
+from heartseg.checks.dataset import check_cases
 from heartseg.config.params import Params
 from heartseg.data.camus import reader as camus
 from heartseg.data.images import read_images
@@ -29,9 +30,8 @@ from heartseg.data.species import MOUSE
 from heartseg.data.strips.folder import find_recordings
 from heartseg.data.strips.recordings import Defaults, read_recording
 from heartseg.data.windows import reader as mmode
-from heartseg.errors import InputError, writing_to
+from heartseg.errors import InputError, catch_write_errors
 from heartseg.prediction.files import find_jobs
-from heartseg.prepare import check
 from heartseg.serving.limits import Limits
 from heartseg.serving.uploads import read_uploads
 from tests.data.raw import AFFINE, echo, write_nifti, write_patient, write_windows
@@ -41,7 +41,7 @@ FRAMES = [np.roll(np.tile(GRAY, (2, 2)), 3 * shift, 1) for shift in range(4)]
 
 
 def png(values: np.ndarray, colour_type: int) -> bytes:
-    """A PNG file of values uint16 (H, W, C)."""
+    """Return a PNG file of values uint16 (H, W, C)."""
     height, width = values.shape[:2]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     parts = (
@@ -60,10 +60,10 @@ def png(values: np.ndarray, colour_type: int) -> bytes:
 
 
 @pytest.mark.parametrize(("channels", "colour_type"), [(2, 4), (3, 2), (4, 6)])
-def test_16_bit_colours_are_read_whole_or_refused(
+def test_16_bit_colours_are_read_or_refused(
     tmp_path: Path, channels: int, colour_type: int
 ) -> None:
-    """Pillow keeps the high byte alone, of which 12 bits in 16 leave a black picture."""
+    """Pillow keeps only the high byte, so 12 bits in 16 give a black image."""
     path = tmp_path / "a.png"
     for factor in (257, 16):
         values = np.repeat(GRAY[..., None].astype(np.uint16) * factor, channels, -1)
@@ -77,14 +77,14 @@ def test_16_bit_colours_are_read_whole_or_refused(
                 read_images(path)
 
 
-def test_an_animation_is_no_picture(tmp_path: Path) -> None:
+def test_animated_png_is_refused(tmp_path: Path) -> None:
     pages = [Image.fromarray(frame) for frame in FRAMES]
     pages[0].save(tmp_path / "a.png", save_all=True, append_images=pages[1:])
-    with pytest.raises(InputError, match="animation of 4 frames"):
+    with pytest.raises(InputError, match="animated PNG of 4 frames"):
         read_images(tmp_path / "a.png")
 
 
-def test_a_picture_is_read_upright_and_so_is_its_label_map(tmp_path: Path) -> None:
+def test_image_and_label_map_follow_exif_orientation(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees clockwise
     path, labels = tmp_path / "a.png", echo()[1]
@@ -108,7 +108,7 @@ def test_tiff_of_more_than_16_bits_and_bigtiff(tmp_path: Path) -> None:
     assert (read_images(path).frames == GRAY).all()
 
 
-# --- what is under the name of an image ---------------------------------------------------
+# --- other files with the name of an image ------------------------------------------------
 
 
 def tar(data: bytes) -> bytes:
@@ -131,24 +131,24 @@ PAIR = NIFTI[:344] + b"ni1\0" + NIFTI[348:]
 OTHERS = {
     "zip": (b"PK\3\4" + bytes(50), "ZIP"),
     "bzip2": (b"BZh9" + bytes(50), "bzip2"),
-    "gzip twice": (gzip.compress(gzip.compress(NIFTI)), "packed by gzip.*packed by gzip"),
+    "gzip twice": (gzip.compress(gzip.compress(NIFTI)), "gzip.*gzip"),
     "tar": (gzip.compress(tar(NIFTI)), "tar archive"),
     "DICOM in gzip": (gzip.compress(bytes(128) + b"DICM" + bytes(9)), "DICOM"),
     "NRRD": (b"NRRD0004\ntype: uchar\n", "NRRD"),
     "GIF": (b"GIF89a" + bytes(50), "GIF"),
     "a web page": (b"\n<!DOCTYPE html><html>", "web page"),
     "Git LFS": (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
-    "DICOM without preamble": (without_preamble(), "DICOM without"),
+    "DICOM without preamble": (without_preamble(), "DICOM.*preamble"),
     "a header of Analyze": (PAIR, "Analyze"),
 }
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_another_kind_of_file_is_told_by_what_it_is(tmp_path: Path, kind: str) -> None:
-    data, told = OTHERS[kind]
+def test_unsupported_file_is_named_by_its_format(tmp_path: Path, kind: str) -> None:
+    data, reason = OTHERS[kind]
     path = tmp_path / "a.nii.gz"
     path.write_bytes(data)
-    with pytest.raises(InputError, match=told) as caught:
+    with pytest.raises(InputError, match=reason) as caught:
         read_images(path)
     assert "damaged" not in str(caught.value)
 
@@ -156,7 +156,7 @@ def test_another_kind_of_file_is_told_by_what_it_is(tmp_path: Path, kind: str) -
 # --- scale and time -----------------------------------------------------------------------
 
 
-def test_odd_sizes_of_nifti_are_noted_and_not_printed(
+def test_unusual_nifti_sizes_are_noted_and_not_printed(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     data = bytearray(NIFTI)
@@ -170,9 +170,7 @@ def test_odd_sizes_of_nifti_are_noted_and_not_printed(
 
 
 @pytest.mark.parametrize(("third", "noted"), [(3.0, True), (1.0, False), (0.02, False)])
-def test_a_volume_is_not_taken_for_a_sequence_without_a_word(
-    tmp_path: Path, third: float, noted: bool
-) -> None:
+def test_volume_read_as_sequence_is_noted(tmp_path: Path, third: float, noted: bool) -> None:
     stored = np.stack([frame.T for frame in FRAMES] * 3, -1)
     nib.save(nib.Nifti1Image(stored, np.diag([-3.0, -3.0, third, 1.0])), tmp_path / "a.nii")
     assert any("volume" in note for note in read_images(tmp_path / "a.nii").notes) == noted
@@ -189,10 +187,10 @@ def test_metaimage_with_decimal_commas(tmp_path: Path) -> None:
         read_images(tmp_path / "a.mhd")
 
 
-def test_a_damaged_packed_metaimage_is_refused(
+def test_damaged_compressed_metaimage_is_refused(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """ITK prints "Uncompress failed" and goes on with what it has."""
+    """ITK only prints "Uncompress failed"."""
     noise = np.random.default_rng(0).integers(0, 9, (64, 80)).astype(np.uint8)
     for name in ("a.mha", "b.mhd"):
         image = sitk.GetImageFromArray(noise)
@@ -203,13 +201,13 @@ def test_a_damaged_packed_metaimage_is_refused(
         good = (tmp_path / packed).read_bytes()
         for broken in (good[:-1], good[:-300], good[:-500] + b"\0" + good[-499:]):
             (tmp_path / packed).write_bytes(broken)
-            with pytest.raises(InputError, match=f"{packed} does not hold"):
+            with pytest.raises(InputError, match=f"{packed} does not contain"):
                 read_images(tmp_path / name)
     assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize(("times", "rate"), [((0, 20, 40, 60), 50), ((0, 20, 220, 240), None)])
-def test_a_video_has_a_frame_rate_only_if_its_frames_are_evenly_spaced(
+def test_video_has_frame_rate_only_if_frames_are_evenly_spaced(
     tmp_path: Path, times: tuple[int, ...], rate: float | None
 ) -> None:
     path = tmp_path / "a.mp4"
@@ -230,7 +228,9 @@ def test_a_video_has_a_frame_rate_only_if_its_frames_are_evenly_spaced(
 
 
 @pytest.mark.parametrize(("milliseconds", "rate"), [("20", 50), ("20000", None), ("0", None)])
-def test_a_frame_time_that_cannot_be(tmp_path: Path, milliseconds: str, rate: int | None) -> None:
+def test_implausible_frame_time_is_ignored(
+    tmp_path: Path, milliseconds: str, rate: int | None
+) -> None:
     made = make_dicom([GRAY, GRAY], 1.0, 1.0)
     made.FrameTime = milliseconds
     del made.SequenceOfUltrasoundRegions
@@ -242,14 +242,14 @@ def test_a_frame_time_that_cannot_be(tmp_path: Path, milliseconds: str, rate: in
 
 
 @pytest.mark.parametrize(
-    ("made", "status", "told"),
+    ("made", "status", "reason"),
     [
-        ({"Rows": None}, 422, "holds no picture"),  # a report, or DICOMDIR
+        ({"Rows": None}, 422, "Rows is missing"),  # a report, or DICOMDIR
         ({"NumberOfFrames": "-9"}, 422, "-9 frame"),
         ({}, 200, ""),
     ],
 )
-def test_what_an_upload_says_of_its_size(made: dict, status: int, told: str) -> None:
+def test_upload_with_invalid_size_is_refused(made: dict, status: int, reason: str) -> None:
     dataset = make_dicom([GRAY, GRAY], 1.0, 1.0)
     del dataset.SequenceOfUltrasoundRegions
     for key, value in made.items():
@@ -258,19 +258,19 @@ def test_what_an_upload_says_of_its_size(made: dict, status: int, told: str) -> 
     dataset.save_as(stream, enforce_file_format=True)
     found, detail = upload(stream.getvalue())
     assert found == status
-    assert told in detail
+    assert reason in detail
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_an_upload_of_another_kind_is_told_as_by_the_other_commands(kind: str) -> None:
-    data, told = OTHERS[kind]
+def test_unsupported_upload_is_named_by_its_format(kind: str) -> None:
+    data, reason = OTHERS[kind]
     status, detail = upload(data)
     assert status in (415, 422)
-    assert re.search(told, detail)
+    assert re.search(reason, detail)
 
 
-def test_an_upload_of_one_sagittal_slice(tmp_path: Path) -> None:
-    """(1, W, H): 389 frames by its third axis."""
+def test_upload_of_one_sagittal_slice(tmp_path: Path) -> None:
+    """The shape (1, W, H) could be read as 389 frames."""
     affine = np.diag([1.0, -0.5, -0.5, 1.0])
     tall = np.tile(GRAY, (8, 1)).T[None]
     nib.save(nib.Nifti1Image(tall, affine), tmp_path / "a.nii")
@@ -279,7 +279,7 @@ def test_an_upload_of_one_sagittal_slice(tmp_path: Path) -> None:
 
 
 def upload(data: bytes) -> tuple[int, str]:
-    """Status and detail of the service's answer to a file, 200 if it is taken."""
+    """Return status and detail of the response to an uploaded file, 200 if it is accepted."""
     taken: list[int] = []
     try:
         read_uploads(
@@ -296,7 +296,7 @@ def upload(data: bytes) -> tuple[int, str]:
 
 
 def test_names_in_composed_and_decomposed_letters_are_the_same(tmp_path: Path) -> None:
-    """macOS decomposes letters: a patient in two notations would be in two splits."""
+    """macOS decomposes letters, so a patient with two notations would be in two splits."""
     composed, decomposed = (unicodedata.normalize(form, "Müller") for form in ("NFC", "NFD"))
     folder = write_patient(tmp_path, composed)
     for path in folder.glob("*_4CH_*"):
@@ -314,10 +314,10 @@ def test_names_in_composed_and_decomposed_letters_are_the_same(tmp_path: Path) -
     (strips / f"{decomposed}_traces.csv").touch()
     (one,) = find_recordings([strips], [])
     assert one.folder.row_of(one.name)["animal"] == "m1"
-    assert one.folder.drawn.keys() == {(one.name, "traces")}
+    assert one.folder.annotations.keys() == {(one.name, "traces")}
 
 
-def test_links_are_followed_and_a_dangling_one_is_told(tmp_path: Path) -> None:
+def test_links_are_followed_and_dangling_links_are_reported(tmp_path: Path) -> None:
     there, archive = tmp_path / "in", tmp_path / "archive"
     archive.mkdir()
     there.mkdir()
@@ -333,17 +333,17 @@ def test_links_are_followed_and_a_dangling_one_is_told(tmp_path: Path) -> None:
     assert not problems
     with pytest.raises(InputError, match=r"b\.nii\.gz: is missing"):
         read_images(jobs[0].file)
-    assert [note for _, note in notes] == ["has files that are no images: 1 .nrrd"]
+    assert [note for _, note in notes] == ["contains files that are not images: 1 .nrrd"]
 
 
-def test_a_name_that_is_too_long_is_told_so(tmp_path: Path) -> None:
+def test_too_long_name_is_reported(tmp_path: Path) -> None:
     path = tmp_path / ("x" * 300)
-    with pytest.raises(InputError, match=r"cannot be written .*shorter"), writing_to(path):
+    with pytest.raises(InputError, match=r"cannot be written .*shorter"), catch_write_errors(path):
         path.touch()
 
 
-def test_a_mask_of_another_kind_is_named(tmp_path: Path) -> None:
-    """3D Slicer's segmentation beside the image."""
+def test_mask_in_unsupported_format_is_noted(tmp_path: Path) -> None:
+    """A segmentation of 3D Slicer is beside the image."""
     folder = write_patient(tmp_path, "p1")
     mask = folder / "p1_4CH_ED_gt.nii.gz"
     mask.rename(folder / "p1_4CH_ED_gt.seg.nrrd")
@@ -359,14 +359,14 @@ def test_swapped_phases_are_noted(tmp_path: Path) -> None:
     small[small == 1] = np.arange((small == 1).sum()) % 2 + 1
     write_nifti(folder / "p1_2CH_ED_gt.nii.gz", small)
     notes: list[str] = []
-    check("camus", camus.survey(tmp_path, use_lists=False).cases, 1, notes)
+    check_cases("camus", camus.survey(tmp_path, use_lists=False).cases, 1, notes)
     (note,) = (note for note in notes if "smaller at ED" in note)
     assert note.startswith("p1: ")
     assert "2CH" in note
 
 
 @pytest.mark.parametrize("names", [("IMG", "Mask"), ("images", "masks")])
-def test_folders_of_windows_by_other_names_are_told(
+def test_folders_of_other_names_are_listed(
     tmp_path: Path, params: Params, names: tuple[str, str]
 ) -> None:
     write_windows(tmp_path)
@@ -377,7 +377,7 @@ def test_folders_of_windows_by_other_names_are_told(
         mmode.survey(config)
 
 
-def test_a_mask_that_reaches_both_edges_is_noted(tmp_path: Path, params: Params) -> None:
+def test_mask_that_reaches_both_edges_is_noted(tmp_path: Path, params: Params) -> None:
     write_windows(tmp_path)
     path = tmp_path / "mask" / "a0_w0.png"
     Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
@@ -387,8 +387,8 @@ def test_a_mask_that_reaches_both_edges_is_noted(tmp_path: Path, params: Params)
     assert second.notes == ()
 
 
-def test_a_scale_that_makes_a_rare_lv_is_doubted(tmp_path: Path, params: Params) -> None:
-    """An LV of 12 mm, in a mouse: not impossible, but not likely."""
+def test_scale_with_unusual_lv_size_is_noted(tmp_path: Path, params: Params) -> None:
+    """An LV of 12 mm is possible, but unusual for a mouse."""
     write_windows(tmp_path)
     config = params.datasets.mmode.model_copy(update={"source": tmp_path})
     for mm_per_row, noted in ((12 / 14, True), (3 / 14, False)):
@@ -396,7 +396,7 @@ def test_a_scale_that_makes_a_rare_lv_is_doubted(tmp_path: Path, params: Params)
         assert any("Check the scale" in note for note in case.read().notes) == noted
 
 
-def test_a_mask_beside_traces_is_named_as_not_used(tmp_path: Path) -> None:
+def test_mask_beside_traces_is_noted_as_not_used(tmp_path: Path) -> None:
     Image.fromarray(GRAY).save(tmp_path / "a.png")
     Image.fromarray(GRAY).save(tmp_path / "a_mask.png")
     (tmp_path / "a_traces.csv").write_text("col,upper_row,lower_row\n0,4,18\n39,4,18\n")
@@ -406,10 +406,10 @@ def test_a_mask_beside_traces_is_named_as_not_used(tmp_path: Path) -> None:
     assert any("a_mask.png: not used" in note for note in notes)
 
 
-def test_masks_of_windows_by_other_names_are_one_problem(tmp_path: Path, params: Params) -> None:
+def test_masks_of_other_names_are_one_problem(tmp_path: Path, params: Params) -> None:
     write_windows(tmp_path)
     for path in list((tmp_path / "mask").iterdir()):
         path.rename(path.with_name(f"{path.stem}_mask.png"))
     config = params.datasets.mmode.model_copy(update={"source": tmp_path})
-    with pytest.raises(InputError, match=r"same name: img has a0_w0.*mask has a0_w0_mask"):
+    with pytest.raises(InputError, match=r"img contains a0_w0.*mask contains a0_w0_mask"):
         mmode.survey(config)

@@ -1,4 +1,4 @@
-"""Degraded M-mode phantoms: grades mean something, labels follow from them."""
+"""Degraded M-mode phantoms: effects of grades, and labels."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from heartseg.config.params import MmodePhantoms, Params
-from heartseg.data.phantoms.degrade import KINDS, degrade, quality_of
+from heartseg.config.data import MmodePhantoms
+from heartseg.config.params import Params
+from heartseg.data.phantoms.degrade import DEGRADATIONS, degrade, quality_of
 from heartseg.data.phantoms.mmode import AnimalStrip, make_strip
 from heartseg.data.phantoms.mmode_quality import write_quality
 
@@ -28,8 +29,8 @@ def worse(strip: AnimalStrip, kind: str, grade: int, seed: int = 0) -> np.ndarra
     return degrade(rng, strip.image, walls, strip.truth.mm_per_row, kind, grade)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_higher_grade_leaves_less_of_the_image(strip: AnimalStrip, kind: str) -> None:
+@pytest.mark.parametrize("kind", DEGRADATIONS)
+def test_higher_grade_degrades_more(strip: AnimalStrip, kind: str) -> None:
     left = []
     for grade in (1, 2, 3, 4):
         pairs = [np.corrcoef(strip.image.ravel(), worse(strip, kind, grade, s).ravel())[0, 1]
@@ -40,7 +41,7 @@ def test_a_higher_grade_leaves_less_of_the_image(strip: AnimalStrip, kind: str) 
     np.testing.assert_array_equal(worse(strip, kind, 3), worse(strip, kind, 3))
 
 
-def test_what_the_kinds_do(strip: AnimalStrip) -> None:
+def test_effects_of_degradations(strip: AnimalStrip) -> None:
     image = strip.image.astype(int)
     dark = worse(strip, "shadow", 4).mean(axis=0) < 0.25 * image.mean(axis=0)
     assert 0.65 < dark.mean() < 0.9
@@ -55,7 +56,7 @@ def test_what_the_kinds_do(strip: AnimalStrip) -> None:
     assert all(set(now) <= set(then) for now, then in zip(moved.T, image.T, strict=True))
 
 
-def test_a_label_follows_from_the_grade() -> None:
+def test_grade_determines_label() -> None:
     assert [quality_of(grade) for grade in range(5)] == ["good", "good", "good", "bad", "bad"]
 
 

@@ -1,4 +1,4 @@
-"""Stage prepare: from a raw folder to a Parquet file, or to a list of everything that is wrong."""
+"""Stage prepare: from a raw folder to a Parquet file, or to a list of all problems."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from heartseg.config.params import CamusDataset, CamusPhantoms, MmodeDataset, MmodePhantoms, Params
+from heartseg.config.data import CamusDataset, CamusPhantoms, MmodeDataset, MmodePhantoms
+from heartseg.config.params import Params
 from heartseg.data.camus import reader as camus
 from heartseg.data.phantoms.camus import write_camus
 from heartseg.data.phantoms.mmode import write_mmode
@@ -44,13 +45,13 @@ def mmode_config(params: Params, tmp_path: Path) -> MmodeDataset:
 
 
 def break_files(source: Path) -> dict[str, str]:
-    """Faults in the files of patient0001 and patient0002; returns a reason for each path."""
+    """Damage files of patient0001 and patient0002, and return the expected reasons by path."""
     database = source / "database_nifti"
     first, second = database / "patient0001", database / "patient0002"
     cut = first / "patient0001_2CH_ED.nii.gz"
     cut.write_bytes(cut.read_bytes()[:-30])
-    odd = first / "patient0001_2CH_ES.nii.gz"
-    write_nifti(odd, np.full((24, 40), np.nan, np.float32))
+    not_finite = first / "patient0001_2CH_ES.nii.gz"
+    write_nifti(not_finite, np.full((24, 40), np.nan, np.float32))
     labels = first / "patient0001_4CH_ED_gt.nii.gz"
     write_nifti(labels, echo()[1] + 7)
     affine = first / "patient0001_4CH_ES_gt.nii.gz"
@@ -62,12 +63,12 @@ def break_files(source: Path) -> dict[str, str]:
     write_list(source, "testing", ["patient0004", "patient0003"])
     return {
         str(cut): "truncated",
-        str(odd): "NaN",
+        str(not_finite): "NaN",
         str(labels): "outside 0-3 (7",
         str(affine): "affine",
         str(cfg): "empty",
         str(missing): "missing",
-        str(source / "database_split"): "patient0003 is in 2 lists",
+        str(source / "database_split"): "patient0003 is in 2 split lists",
     }
 
 
@@ -96,7 +97,7 @@ def test_camus(camus_config: CamusDataset, tmp_path: Path) -> None:
     assert facts["synthetic"] is False
 
 
-def test_all_faults_are_told_in_one_pass_and_nothing_is_written(
+def test_all_problems_are_reported_at_once_and_nothing_is_written(
     camus_config: CamusDataset, tmp_path: Path
 ) -> None:
     expected = break_files(camus_config.source)
@@ -114,9 +115,7 @@ def test_all_faults_are_told_in_one_pass_and_nothing_is_written(
     assert path.read_bytes() == b"older"
 
 
-def test_skip_bad_leaves_them_out_and_lists_them(
-    camus_config: CamusDataset, tmp_path: Path
-) -> None:
+def test_skip_bad_skips_and_lists_bad_files(camus_config: CamusDataset, tmp_path: Path) -> None:
     expected = break_files(camus_config.source)
     path = tmp_path / "camus.parquet"
     prepare("camus", camus_config, path, skip_bad=True, threads=2)
@@ -131,7 +130,7 @@ def test_skip_bad_leaves_them_out_and_lists_them(
     assert {text.split(": ")[0] for text in skipped} == expected.keys()
 
 
-def test_nothing_left_is_an_error(camus_config: CamusDataset, tmp_path: Path) -> None:
+def test_no_remaining_case_is_an_error(camus_config: CamusDataset, tmp_path: Path) -> None:
     for cfg in camus_config.source.glob("database_nifti/*/Info_*.cfg"):
         cfg.write_text("")
     with pytest.raises(InputError, match=r"no case is left(.|\n)*Info_2CH\.cfg: is empty"):
@@ -139,9 +138,7 @@ def test_nothing_left_is_an_error(camus_config: CamusDataset, tmp_path: Path) ->
     assert not (tmp_path / "d.parquet").exists()
 
 
-def test_a_place_that_cannot_be_written_is_named(
-    camus_config: CamusDataset, tmp_path: Path
-) -> None:
+def test_unwritable_output_is_named(camus_config: CamusDataset, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"d\.parquet: cannot be written"):
         prepare("camus", camus_config, tmp_path / "file/d.parquet", skip_bad=False, threads=2)
@@ -168,7 +165,7 @@ def test_without_lists_patients_are_split_at_random(
     assert facts["split"]["lists"] is False
 
 
-def test_notes_are_told_with_an_error_too(camus_config: CamusDataset, tmp_path: Path) -> None:
+def test_notes_are_printed_with_an_error(camus_config: CamusDataset, tmp_path: Path) -> None:
     source = camus_config.source
     (source / "database_nifti/patient0001/old_2CH.nii.gz").touch()
     (source / "database_nifti/patient0002/patient0002_4CH_ED_gt.nii.gz").write_bytes(b"")
@@ -185,7 +182,7 @@ def test_notes_are_told_with_an_error_too(camus_config: CamusDataset, tmp_path: 
     assert any("old_2CH.nii.gz" in note for note in notes)
 
 
-def test_a_scale_that_cannot_be_right_is_noted(camus_config: CamusDataset, tmp_path: Path) -> None:
+def test_implausible_scale_is_noted(camus_config: CamusDataset, tmp_path: Path) -> None:
     def rescale(patient: str, views: str, factor: float) -> None:
         for path in camus_config.source.glob(f"*/{patient}/*_{views}_*.nii.gz"):
             image = nib.load(path)
@@ -208,8 +205,8 @@ def test_a_given_spacing_is_recorded(camus_config: CamusDataset, tmp_path: Path)
     with pytest.raises(BadFilesError) as caught:
         prepare("camus", camus_config, tmp_path / "d", skip_bad=False, threads=2)
     assert len(caught.value.problems) == 16  # a mask needs no scale
-    told = camus_config.model_copy(update={"spacing": SPACING})
-    facts = prepare("camus", told, tmp_path / "d", skip_bad=False, threads=2)
+    configured = camus_config.model_copy(update={"spacing": SPACING})
+    facts = prepare("camus", configured, tmp_path / "d", skip_bad=False, threads=2)
     table = read_prepared(tmp_path / "d")
     assert set(table["spacing_row"]) == {SPACING[0]}
     assert set(table["spacing_col"]) == {SPACING[1]}
@@ -244,13 +241,13 @@ def test_mmode_keeps_the_windows_of_an_animal_together(
     assert (table["spacing_row"] == mmode_config.mm_per_row).all()
     assert (table["spacing_col"] == mmode_config.s_per_column).all()
     assert facts["notes"] == [
-        "a1_w0: its mask has 4 gray levels; those above 90, half of the maximum, count as LV",
+        "a1_w0: its mask has 4 gray levels; those above 90, half of the maximum, are read as LV",
         "a2_w1: its mask is empty",
     ]
     assert facts["labels"] == {"BACKGROUND": 0, "LV": 1}
 
 
-def test_the_command(
+def test_command(
     mmode_config: MmodeDataset,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -277,7 +274,7 @@ def test_the_command(
     assert len(read_prepared("data/prepared/mmode.parquet")) == 5
 
 
-def test_phantoms_are_known_as_synthetic_wherever_they_are(params: Params, tmp_path: Path) -> None:
+def test_copied_phantoms_are_marked_as_synthetic(params: Params, tmp_path: Path) -> None:
     for folder in ("camus", "mmode"):
         (tmp_path / folder).mkdir()
     write_camus(tmp_path / "camus", CamusPhantoms(patients=3, half_sequences=0, seed=5), workers=1)

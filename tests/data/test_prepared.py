@@ -1,4 +1,4 @@
-"""The prepared dataset keeps pixels exactly, and is written whole or not at all."""
+"""The prepared dataset is lossless, and is written atomically."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_round_trip(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("mm_per_row", "species"), [(0.02, "mouse"), (0.3, "human")])
-def test_the_species_of_an_old_file_is_told_by_the_size_of_the_hearts(
+def test_species_of_old_file_is_guessed_from_heart_size(
     tmp_path: Path, mm_per_row: float, species: str
 ) -> None:
     (sample,) = samples(1)
@@ -97,14 +97,14 @@ def test_stacked_frames_come_back_in_their_order(tmp_path: Path) -> None:
     assert (decode_image(row.mask, row.height) == sample.mask[None]).all()
 
 
-def test_one_split_is_read_alone(tmp_path: Path) -> None:
+def test_one_split_is_read(tmp_path: Path) -> None:
     made = samples(6)
     write_prepared(tmp_path / "d.parquet", made, split_of(made), {})
     assert list(read_prepared(tmp_path / "d.parquet", "val")["case_id"]) == ["case002", "case003"]
     assert len(read_prepared(tmp_path / "d.parquet", "test")) == 0
 
 
-def test_any_parquet_reader_opens_it(tmp_path: Path) -> None:
+def test_other_parquet_readers_open_it(tmp_path: Path) -> None:
     made = samples(3)
     write_prepared(tmp_path / "d.parquet", made, split_of(made), {})
     table = pd.read_parquet(tmp_path / "d.parquet")
@@ -121,7 +121,7 @@ def test_same_samples_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("before", [None, b"an older file"])
-def test_failure_in_the_middle_leaves_what_was_there(tmp_path: Path, before: bytes | None) -> None:
+def test_failure_while_writing_keeps_the_old_file(tmp_path: Path, before: bytes | None) -> None:
     path, made = tmp_path / "d.parquet", samples(2 * ROW_GROUP)
     if before:
         path.write_bytes(before)
@@ -144,7 +144,7 @@ def test_wrong_files_are_refused(tmp_path: Path) -> None:
 
     refuse("does not exist")
     (tmp_path / "d.parquet").write_bytes(b"PAR1 no more")
-    refuse("no readable Parquet")
+    refuse("cannot be read as Parquet")
     pd.DataFrame({"image": [b""]}).to_parquet(tmp_path / "d.parquet")
     refuse("not written by heartseg")
 
@@ -162,7 +162,7 @@ def test_digest_is_the_md5_that_dvc_records(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.integers(), max_size=30), st.integers(1, 4))
-def test_map_in_order_is_map(items: list[int], threads: int) -> None:
+def test_map_in_order_equals_map(items: list[int], threads: int) -> None:
     assert list(map_in_order(lambda x: x + 1, items, threads)) == [x + 1 for x in items]
 
 

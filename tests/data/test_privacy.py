@@ -1,4 +1,4 @@
-"""Names of patients: the keyed hash, and that none of them leaves in anything that is sent."""
+"""Display names of patients, and absence of real names in everything that is sent."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CASES = {name: f"{name}_2CH_ED" for name in PATIENTS}
 
 
 def prepare(place: Path) -> Path:
-    """A prepared dataset of these patients, both views at both phases."""
+    """Write a prepared dataset of these patients with both views and phases."""
     path, samples = place / "data/prepared/camus.parquet", []
     for patient in PATIENTS:
         images, masks = disks(4)
@@ -69,7 +69,7 @@ def key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # --- names --------------------------------------------------------------------------------
 
 
-def test_the_same_person_has_the_same_name_and_only_with_the_same_key(tmp_path, key):
+def test_hashed_name_depends_on_patient_and_key(tmp_path, key):
     first, again = names(tmp_path, "hashed"), names(tmp_path, "hashed")
     shown = first.shown("QX4711")
     assert again.shown("QX4711") == shown
@@ -83,8 +83,8 @@ def test_the_same_person_has_the_same_name_and_only_with_the_same_key(tmp_path, 
     assert names(tmp_path, "hashed").shown("QX4711") != shown
 
 
-def test_what_else_stands_in_a_cases_name_is_hidden_too(tmp_path, key):
-    """The animal is only the first part; the rest of an M-mode file's name may be a birthday."""
+def test_other_parts_of_case_names_are_hidden(tmp_path, key):
+    """The rest of the name of an M-mode file, after the animal, may be a date of birth."""
     pixels = np.zeros((16, 16), np.uint8)
     sample = Sample("mueller_1955_w3", "mueller", "", "", 3, pixels, pixels, (1.0, 1.0))
     path = tmp_path / "mmode.parquet"
@@ -122,7 +122,7 @@ def test_tables_and_texts(tmp_path, key):
     assert not any(name in none.text(text) for name in ("ZZSCHMIDT", "QX4711_", "QX4711/"))
 
 
-def test_who_is_behind_a_name(tmp_path, key, monkeypatch, capsys):
+def test_case_ids_command_finds_the_patient(tmp_path, key, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / "params.yaml", tmp_path)  # hashed
     shown = names(tmp_path, "hashed").shown("QX4711")
@@ -130,7 +130,7 @@ def test_who_is_behind_a_name(tmp_path, key, monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == [f"{shown}_4CH_ES", "QX4711_4CH_ES"]
     assert [line.split()[1] for line in lines] == ["QX4711_4CH_ES", "ZZSCHMIDT-7731"]
-    with pytest.raises(InputError, match="nobody named id-0"):
+    with pytest.raises(InputError, match="id-0"):
         look_up.main(["camus", "id-0"])
 
 
@@ -146,7 +146,7 @@ def test_names_are_looked_up_in_every_dataset(tmp_path, monkeypatch, key, capsys
 # --- the key ------------------------------------------------------------------------------
 
 
-def test_the_key_is_made_once_for_its_owner_alone(key):
+def test_key_is_created_once_and_readable_by_owner_only(key):
     with ThreadPoolExecutor(8) as pool:
         keys = set(pool.map(lambda _: read_key(), range(8)))
     assert keys == {key.read_bytes()}
@@ -155,17 +155,17 @@ def test_the_key_is_made_once_for_its_owner_alone(key):
     assert os.listdir(key.parent) == ["key"]
 
 
-def test_by_default_it_lies_outside_of_the_repository(tmp_path, monkeypatch):
+def test_default_key_is_outside_the_repository(tmp_path, monkeypatch):
     monkeypatch.delenv(KEY_VARIABLE)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     read_key()
     assert (tmp_path / "heartseg/case_ids.key").exists()
 
 
-def test_a_key_that_is_no_secret_is_refused(key):
+def test_unsafe_key_is_refused(key):
     read_key()
     key.chmod(0o644)
-    with pytest.raises(InputError, match="everybody may read this key; run `chmod 600"):
+    with pytest.raises(InputError, match="Run `chmod 600"):
         read_key()
     key.chmod(0o640)  # of a group is meant
     key.write_bytes(b"short")
@@ -173,7 +173,7 @@ def test_a_key_that_is_no_secret_is_refused(key):
         read_key()
     key.unlink()
     key.mkdir()
-    with pytest.raises(InputError, match=f"{KEY_VARIABLE} name a file"):
+    with pytest.raises(InputError, match=f"Set {KEY_VARIABLE}"):
         read_key()
 
 
@@ -181,7 +181,7 @@ def test_a_key_that_is_no_secret_is_refused(key):
 
 
 def contents(path: Path) -> Iterator[bytes]:
-    """A file's bytes, and what lies in it unreadably: members of archives, texts of pictures."""
+    """Return the bytes of a file, and the texts in its archive members and images."""
     data = path.read_bytes()
     yield data
     if zipfile.is_zipfile(path):
@@ -193,7 +193,7 @@ def contents(path: Path) -> Iterator[bytes]:
 
 
 def named_in(folder: Path) -> dict[str, set[str]]:
-    """By patient, the files below a folder, and their names, in which the patient is named."""
+    """Return the files below a folder that name a patient in content or name, by patient."""
     found: dict[str, set[str]] = {}
     for path in (path for path in folder.rglob("*") if path.is_file()):
         for patient in PATIENTS:
@@ -224,7 +224,7 @@ def run_stages(place: Path, params: Params, mode: str, *, register: bool) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["plain", "hashed", "none"])
-def test_nothing_that_is_sent_names_a_patient(tmp_path, params, store, key, monkeypatch, mode):
+def test_no_sent_data_contain_patient_names(tmp_path, params, store, key, monkeypatch, mode):
     drawn: list[str] = []
     set_text = matplotlib.text.Text.set_text
 

@@ -1,4 +1,4 @@
-"""Resident arrays hold what the prepared dataset holds, at one size."""
+"""Resident arrays equal the prepared dataset, resized."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIZE = 32
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> Path:
-    """Five training cases and one validation case, each of another shape."""
+    """Write five training cases and one validation case of different shapes."""
     made = []
     for number in range(6):
         image, mask = echo(number)
@@ -48,7 +48,7 @@ def test_images_and_masks_at_the_input_size(prepared: Path) -> None:
 
 
 def test_stacked_frames_become_channels(tmp_path: Path) -> None:
-    """Each frame is resized by itself."""
+    """Each frame is resized independently."""
     stack = np.stack([echo(number)[0] for number in range(5)])
     sample = Sample("a", "a", "2CH", "ED", 0, stack, echo()[1], spacing=(0.3, 0.3))
     write_prepared(tmp_path / "d.parquet", [sample], {"a": "train"}, {"frames": 5})
@@ -60,13 +60,13 @@ def test_stacked_frames_become_channels(tmp_path: Path) -> None:
     assert load_resident(tmp_path / "d.parquet", "val", SIZE).images.shape == (0, 5, SIZE, SIZE)
 
 
-def test_threads_change_nothing(prepared: Path) -> None:
+def test_result_does_not_depend_on_threads(prepared: Path) -> None:
     one, many = (load_resident(prepared, "train", SIZE, threads=count) for count in (1, 4))
     assert torch.equal(one.images, many.images)
     assert torch.equal(one.masks, many.masks)
 
 
-def test_memory_is_what_the_formula_says(prepared: Path) -> None:
+def test_nbytes_equals_formula(prepared: Path) -> None:
     for size in (16, 48):
         data = load_resident(prepared, "train", size)
         assert data.nbytes == 5 * size * size * (1 + 1)
@@ -84,7 +84,7 @@ def test_an_empty_split_is_empty(prepared: Path) -> None:
     assert data.images.shape == (0, 1, SIZE, SIZE)
 
 
-def test_arrays_are_handed_over_without_a_copy(prepared: Path) -> None:
+def test_arrays_are_passed_without_copy(prepared: Path) -> None:
     data = load_resident(prepared, "val", SIZE)
     images, masks, case_ids, about = data.arrays()
     assert images.__array_interface__["data"][0] == data.images.data_ptr()
@@ -97,10 +97,10 @@ def test_arrays_are_handed_over_without_a_copy(prepared: Path) -> None:
     assert again.case_ids == ["case5"]
 
 
-def test_images_of_some_patients(prepared: Path) -> None:
+def test_select_patients(prepared: Path) -> None:
     every = load_resident(prepared, None, SIZE)
     assert len(every) == 6
-    some = every.of_patients({"case5", "case1", "nobody"})
+    some = every.select_patients({"case5", "case1", "nobody"})
     assert some.case_ids == list(some.about["patient"]) == ["case1", "case5"]
     assert torch.equal(some.images, every.images[[1, 5]])
     assert torch.equal(some.masks, every.masks[[1, 5]])

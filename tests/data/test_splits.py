@@ -1,4 +1,4 @@
-"""Splits keep patients apart, whatever the patients are."""
+"""Each patient is in exactly one split."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heartseg.config.params import Params, Split
+from heartseg.config.data import Split
+from heartseg.config.params import Params
 from heartseg.data.splits import fold_of, notes_on_split, split_patients
 from heartseg.errors import InputError
 
@@ -24,7 +25,7 @@ def rule(**changes: object) -> Split:
 
 
 @given(names=NAMES, seed=SEEDS, test=st.floats(0.05, 0.6), val=st.floats(0, 0.3))
-def test_random_is_a_partition_of_the_wanted_sizes(
+def test_random_split_is_a_partition_of_the_given_sizes(
     names: set[str], seed: int, test: float, val: float
 ) -> None:
     split = split_patients(names, rule(seed=seed, test_fraction=test, val_fraction=val), None)
@@ -65,7 +66,7 @@ def test_every_patient_is_held_out_by_exactly_one_fold(
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_the_seed_decides_and_a_new_patient_moves_few() -> None:
+def test_split_depends_on_seed_and_new_patient_moves_few() -> None:
     names = [f"patient{number:04d}" for number in range(200)]
     first, second = split_patients(names, rule(), None), split_patients(names, rule(seed=1), None)
     assert first != second
@@ -86,12 +87,12 @@ def test_a_new_patient_moves_one_across_each_border_of_folds(
     assert sum(first[name] != more[name] for name in names) <= 3  # test, and both sides of val
 
 
-def test_zero_test_fraction_holds_nobody_out() -> None:
+def test_zero_test_fraction_gives_no_test_patients() -> None:
     split = split_patients("abcdefghij", rule(test_fraction=0.0), None)
     assert Counter(split.values()) == {"train": 9, "val": 1}
 
 
-def test_official_lists_win_in_auto_and_are_ignored_otherwise() -> None:
+def test_official_lists_are_used_by_auto_only() -> None:
     official = {"a": "train", "b": "val", "c": "test", "absent": "train"}
     expected = {"a": "train", "b": "val", "c": "test"}
     for method in ("auto", "official"):
@@ -105,7 +106,7 @@ def test_official_lists_win_in_auto_and_are_ignored_otherwise() -> None:
     ("method", "official", "reason"),
     [
         ("official", None, "no split list"),
-        ("official", {"a": "test", "b": "val"}, "nobody to train on"),
+        ("official", {"a": "test", "b": "val"}, "no training patients"),
         ("official", {"a": "train"}, "b: in no split list"),
     ],
 )
@@ -122,7 +123,7 @@ def test_committed_defaults_split_three_patients(params: Params) -> None:
 
 
 @given(names=NAMES, seed=SEEDS, folds=st.integers(2, 5))
-def test_folds_share_all_patients_evenly(names: set[str], seed: int, folds: int) -> None:
+def test_folds_have_equal_sizes(names: set[str], seed: int, folds: int) -> None:
     if len(names) < folds:
         with pytest.raises(InputError, match="fewer folds"):
             fold_of(names, folds, seed)
@@ -135,8 +136,8 @@ def test_folds_share_all_patients_evenly(names: set[str], seed: int, folds: int)
     assert fold_of(sorted(names, reverse=True), folds, seed) == assigned
 
 
-def test_empty_splits_are_told_with_what_follows() -> None:
-    """Twelve real patients, all of them in the official training list."""
+def test_empty_splits_are_noted_with_consequences() -> None:
+    """All twelve patients are in the official training list."""
     official = {f"patient{number:04d}": "train" for number in range(1, 400)}
     split = rule(method="auto")
     names = sorted(official)[:12]

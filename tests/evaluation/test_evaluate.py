@@ -40,8 +40,7 @@ pytestmark = [
 
 
 class ReadsLabels(PackagedModel):
-    """A packaged model that reads: the image's brightness, in steps of 60, is the label, and
-    it is sure of it."""
+    """A packaged model whose label is the image's brightness in steps of 60, with certainty."""
 
     def __init__(self, labels: int) -> None:
         super().__init__(torch.nn.Identity(), 32)
@@ -55,7 +54,7 @@ class ReadsLabels(PackagedModel):
 
 @pytest.fixture
 def place(tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository's root with params.yaml and the data of three patients (four windows)."""
+    """Root of a repository with params.yaml and the data of three patients (four windows)."""
     shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     for dataset, samples in (("camus", camus_samples()), ("mmode", mmode_samples())):
@@ -68,7 +67,7 @@ def place(tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def logged(store: str) -> tuple[dict[str, float], set[str]]:
-    """Metrics and artifacts of the only run."""
+    """Return metrics and artifacts of the only run."""
     client = connect(store)
     (run,) = client.search_runs([client.get_experiment_by_name("heartseg-camus").experiment_id])
     files = {file.path for file in client.list_artifacts(run.info.run_id, "evaluation")}
@@ -305,7 +304,7 @@ def test_nothing_held_out_is_told(place: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "reason"),
-    [({"recipe_name": "other"}, "by recipe other"), ({"data_digest": "0"}, "not what")],
+    [({"recipe_name": "other"}, "by recipe other"), ({"data_digest": "0"}, "is not the dataset")],
 )
 def test_a_model_of_something_else_is_refused(
     place: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, str], reason: str

@@ -1,6 +1,6 @@
-"""The file formats that heartseg reads: small good files, their hostile changes, their readers.
+"""File formats for fuzzing: small valid files, their mutations and their readers.
 
-Everything is built in code; nothing binary lies in the repository.
+All files are generated, so the repository contains no binary files.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class Format:
     """A file format.
 
     Attributes:
-        make: a mutated file: its bytes and the ending of its name.
-        readers: raise InputError, or read something valid.
+        make: Function that returns the bytes and the suffix of a mutated file.
+        readers: Functions that read a valid result or raise InputError.
     """
 
     make: Callable[[Random], tuple[bytes, str]]
@@ -79,7 +79,7 @@ def nifti_seeds() -> list[bytes]:
 
 @cache
 def gzip_bomb() -> bytes:
-    """A good header, then 320 MB of zeros in 300 kB."""
+    """Return a valid header and 320 MB of zeros, compressed to 300 kB."""
     return gzip.compress(nifti_seeds()[0]) + gzip.compress(bytes(1 << 24)) * 20
 
 
@@ -104,7 +104,7 @@ def make_nifti(rng: Random) -> tuple[bytes, str]:
                     "<f", changed, rng.choice(SINGLES), rng.choice((*FLOATS, 352, 1e9))
                 )
         data = bytes(changed)
-        if rng.random() < 0.1:  # with as many pixels as it may claim
+        if rng.random() < 0.1:  # with enough bytes for the stated pixels
             data += bytes(rng.choice((1 << 16, 1 << 22)))
     elif kind < 0.75:
         data = mutate(data, rng, rng.choice((348, None)))
@@ -122,13 +122,13 @@ def read_as_label_map(path: Path) -> None:
 def read_to_predict(path: Path) -> None:
     read = images.read_images(path)
     assert (read.frames.dtype, read.frames.ndim) == (np.uint8, 3)
-    assert (read.spacing is None) == bool(read.geometry.doubt)
+    assert (read.spacing is None) == bool(read.geometry.scale_problem)
     if read.spacing is not None:
         assert all(0 < step < np.inf for step in read.spacing)
 
 
 def read_as_upload(path: Path) -> None:
-    """As the service takes it: by its content, refused with a reason (4xx)."""
+    """Read a file like the service, which refuses it with a status of 4xx."""
     try:
         with path.open("rb") as stream:
             limits = Limits(upload_bytes=1 << 26, upload_s=60)
@@ -146,7 +146,7 @@ def read_as_upload(path: Path) -> None:
 
 @cache
 def png_seeds() -> list[list[tuple[bytes, bytes]]]:
-    """Each as its chunks (kind, content)."""
+    """Return PNG files as lists of chunks (kind, content)."""
     image, mask = echo()
     gray, rgb = Image.fromarray(image), Image.fromarray(np.stack([image] * 3, -1))
     alpha = gray.convert("LA")
@@ -173,7 +173,7 @@ def chunks(data: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def png(parts: list[tuple[bytes, bytes]]) -> bytes:
-    """With the sums that a decoder checks, so that changes reach what comes after the check."""
+    """Assemble a PNG with valid checksums, so that mutations reach the code after the check."""
     blocks = [
         struct.pack(">I", len(content))
         + kind
@@ -200,7 +200,7 @@ def make_png(rng: Random) -> tuple[bytes, str]:
         if rng.random() < 0.5:
             head[rng.randrange(8, 13)] = rng.choice((0, 1, 2, 3, 4, 6, 8, 16, 255))
         parts[0] = (parts[0][0], bytes(head))
-    elif kind < 0.22:  # much in few bytes
+    elif kind < 0.22:  # small compressed data of a large size
         name = rng.choice((b"zTXt", b"iCCP", b"IDAT", b"iTXt"))
         lead = {b"zTXt": b"a\0\0", b"iCCP": b"a\0\0", b"iTXt": b"a\0\1\0\0\0"}.get(name, b"")
         parts.insert(rng.randrange(1, len(parts)), (name, lead + deflate_bomb()))
@@ -350,7 +350,7 @@ WORDS = (
 
 
 def make_text(text: str, rng: Random) -> bytes:
-    """With values, lines or the encoding changed."""
+    """Change values, lines or the encoding of a text."""
     kind = rng.random()
     lines = text.splitlines()
     if kind < 0.5:
@@ -391,7 +391,7 @@ def read_as_info(path: Path) -> None:
 
 
 def read_as_tables(path: Path) -> None:
-    """The other text files of a CAMUS release collect their problems instead of raising them."""
+    """Read the other text files of a CAMUS release, which collect problems."""
     problems: list[str] = []
     read_truth(path, problems)
     rate = frame_rate(path.with_name("p_2CH_half_sequence.nii.gz"))
@@ -405,7 +405,7 @@ def read_as_tables(path: Path) -> None:
 
 @cache
 def yaml_seeds() -> tuple[str, str]:
-    """params.yaml without most of its recipes, and a sweep."""
+    """Return params.yaml without most of its recipes, and a sweep."""
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
     start, end = text.index("  # Echo2Pheno's training"), text.index("train: #")
     return text[:start] + text[end:], (ROOT / "sweeps/camus.yaml").read_text(encoding="utf-8")
@@ -415,7 +415,7 @@ def make_yaml(rng: Random) -> tuple[bytes, str]:
     number = int(rng.random() < 0.7)
     text, ending = yaml_seeds()[number], ("_params.yaml", "_sweep.yaml")[number]
     kind = rng.random()
-    if kind < 0.03:  # a few lines that stand for 10 ** 9 values
+    if kind < 0.03:  # aliases for 10 ** 9 values in a few lines
         lists = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
         maps = [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}" for n in range(1, 10)]
         bomb = rng.choice((["a0: &a0 [x, x]", *lists], ["a0: &a0 {x: 1}", *maps]))
@@ -439,7 +439,7 @@ def read_as_yaml(path: Path) -> None:
         read_sweep(path, committed_params())
 
 
-# --- what the harness has to find -----------------------------------------------------------
+# --- faults that the harness must find ------------------------------------------------------
 
 FAULTS = ("good", "refused", "traceback", "crash", "hang", "memory")
 
@@ -451,7 +451,7 @@ def make_faulty(rng: Random) -> tuple[bytes, str]:
 def read_faulty(path: Path) -> None:
     match path.read_text():
         case "refused":
-            raise InputError(f"{path}: is refused. Mend it.")
+            raise InputError(f"{path}: is refused. Fix it.")
         case "traceback":
             raise KeyError("a bug")
         case "crash":
@@ -481,7 +481,7 @@ FORMATS = {
 
 
 def problem_with(reader: Reader, path: Path) -> str | None:
-    """What is wrong with how a file was read; None where it was read, or refused as it should."""
+    """Return the problem of reading a file, or None if it was read or correctly refused."""
     try:
         reader(path)
     except InputError as error:

@@ -1,4 +1,4 @@
-"""Changes to the bytes of a file, of any format; the random generator decides about everything."""
+"""Random mutations of the bytes of a file."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from random import Random
 
 INTEGERS = (0, 1, 2, 5, 127, 128, 255, 256, 4096, 4097, 32767, 32768, 65535, 2**31 - 1, 2**32 - 1)
 FLOATS = (0.0, -0.0, -1.0, 1e-45, 1e38, 0.5, float("nan"), float("inf"), float("-inf"))
-MOST = 1 << 20  # bytes of a mutated file, but for the bombs
+MAX_BYTES = 1 << 20  # bytes of a mutated file
 
 
 def mutate(data: bytes, rng: Random, reach: int | None = None) -> bytes:
-    """One to four changes within the first `reach` bytes, or anywhere."""
+    """Apply one to four changes within the first `reach` bytes, or anywhere."""
     for _ in range(rng.choice((1, 1, 1, 2, 3, 4))):
         data = rng.choice(CHANGES)(data, rng, min(reach or len(data), len(data)))
-    return data[:MOST]
+    return data[:MAX_BYTES]
 
 
 def _flip(data: bytes, rng: Random, reach: int) -> bytes:
@@ -26,7 +26,7 @@ def _flip(data: bytes, rng: Random, reach: int) -> bytes:
 
 
 def _set(data: bytes, rng: Random, reach: int) -> bytes:
-    """Some bytes at an extreme."""
+    """Set some bytes to an extreme."""
     start = rng.randrange(reach + 1)
     length = rng.choice((1, 1, 2, 4, 16))
     return (
@@ -37,7 +37,7 @@ def _set(data: bytes, rng: Random, reach: int) -> bytes:
 
 
 def _number(data: bytes, rng: Random, reach: int) -> bytes:
-    """An extreme number of two, four or eight bytes."""
+    """Write an extreme number of two, four or eight bytes."""
     if rng.random() < 0.3:
         new = struct.pack(rng.choice(("<f", ">f", "<d", ">d")), rng.choice(FLOATS))
     else:

@@ -1,4 +1,4 @@
-"""Mutated files of the formats that pictures and sequences are exported to."""
+"""Mutated image and video files."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def metaimage_seeds() -> list[bytes]:
 def make_metaimage(rng: Random) -> tuple[bytes, str]:
     data = rng.choice(metaimage_seeds())
     kind = rng.random()
-    if kind < 0.6:  # values of the header, whole or in part
+    if kind < 0.6:  # whole or partial values of the header
         for _ in range(rng.choice((1, 1, 2, 3))):
             head = data[: data.index(b"ElementDataFile") + 24]
             values = list(re.finditer(rb"(?<= = )[^\n]+|(?<=[ =])[\d.]+(?=[ \n])", head))
@@ -82,7 +82,7 @@ def tiff_seeds() -> list[bytes]:
 
 def make_tiff(rng: Random) -> tuple[bytes, str]:
     data = bytearray(rng.choice(tiff_seeds()))
-    if rng.random() < 0.5:  # an entry of a directory, which lies at the end of each page
+    if rng.random() < 0.5:  # an entry of the directory of a page
         entries = [
             place
             for tag in (256, 257, 258, 259, 262, 273, 277, 278, 279, 320, 339)

@@ -1,8 +1,8 @@
 """Feed mutated files to the readers: python -m tests.fuzz.run [FORMAT ...] --count 10000
 
 Each format is read in a process of its own with bounded memory and, for each file, bounded CPU
-time. A file must be read or refused with InputError; a traceback, a crash (a signal), a hang or a
-want of memory is a finding, told with the number that makes the file again: --first N --count 1.
+time. A file must be read or refused with InputError. A traceback, a crash (a signal), a hang or a
+lack of memory is a finding. It is printed with the number that reproduces it: --first N --count 1.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NAMES = ("nifti", "metaimage", "png", "tiff", "jpeg", "dicom", "video", "cfg", "
 
 
 def read_files(name: str, seed: int, first: int, count: int, cpu_s: int, folder: Path) -> None:
-    """The child: a line per finding on standard output, the present number in `folder`/now."""
+    """Read files in the child: print findings, and write the current number to `folder`/now."""
     from tests.fuzz.formats import FORMATS, committed_params, problem_with
 
     committed_params()
@@ -57,7 +57,7 @@ def read_files(name: str, seed: int, first: int, count: int, cpu_s: int, folder:
 def fuzz(
     name: str, seed: int, first: int, count: int, cpu_s: int = CPU_S
 ) -> list[dict[str, object]]:
-    """Findings among so many mutated files; the child starts anew after a file that ends it."""
+    """Return the findings among mutated files. A child that was ended by a file is restarted."""
     findings: list[dict[str, object]] = []
     end = first + count
     while first < end:

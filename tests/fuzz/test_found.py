@@ -1,4 +1,4 @@
-"""What mutated files brought to light, each cause by its name."""
+"""Faults that were found by mutated files."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import yaml
 from pydicom import Dataset
 
 from heartseg.config.params import load_params
-from heartseg.config.yaml_file import MOST_VALUES
+from heartseg.config.yaml_file import MAX_VALUES
 from heartseg.data import images
-from heartseg.data.formats.nifti import MOST_BYTES
+from heartseg.data.formats.nifti import MAX_BYTES
 from heartseg.data.phantoms.recording import make_dicom
 from heartseg.data.strips.dicom import read_dicom
 from heartseg.data.strips.pictures import read_mask, read_picture
@@ -30,7 +30,7 @@ PALETTE = 4  # its place among the seeds
 
 
 def peak_memory(read: Callable[[Path], object], path: Path) -> int:
-    """Bytes that a reader asks for until it refuses a file."""
+    """Return the peak memory in bytes of a reader that refuses a file."""
     tracemalloc.start()
     try:
         with pytest.raises(InputError, match=f"{path.name}: "):
@@ -43,8 +43,8 @@ def peak_memory(read: Callable[[Path], object], path: Path) -> int:
 # --- PNG ----------------------------------------------------------------------------------
 
 
-def test_png_without_the_palette_that_it_claims(tmp_path: Path) -> None:
-    """Pillow asserts that it is there when it is asked for transparency."""
+def test_png_without_its_palette(tmp_path: Path) -> None:
+    """Pillow raises an AssertionError when the transparency is read."""
     parts = [part for part in png_seeds()[PALETTE] if part[0] != b"PLTE"]
     (tmp_path / "a.png").write_bytes(png(parts))
     with pytest.raises(InputError, match=r"a\.png: cannot be read"):
@@ -63,10 +63,10 @@ def test_png_of_few_bytes_that_claims_many_pixels(tmp_path: Path, columns: int, 
             read(path)
 
 
-def test_another_format_under_the_name_of_png(tmp_path: Path) -> None:
-    """Pillow would try all its formats, also those that start other programs."""
+def test_other_format_named_png(tmp_path: Path) -> None:
+    """Pillow would try all its formats, including those that run other programs."""
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n")
-    with pytest.raises(InputError, match="by its content"):
+    with pytest.raises(InputError, match="is not a NIfTI"):
         images.read_images(tmp_path / "a.png")
 
 
@@ -79,7 +79,7 @@ def test_nifti_of_few_bytes_that_claims_many_frames(tmp_path: Path) -> None:
     struct.pack_into("<h", head, 46, 32767)  # dim[3]
     path = tmp_path / "a.nii.gz"
     path.write_bytes(gzip.compress(bytes(head[:352])) + gzip.compress(bytes(1 << 24)) * 9)
-    with pytest.raises(InputError, match="more"):
+    with pytest.raises(InputError, match="at most"):
         images.read_images(path)
 
 
@@ -91,14 +91,14 @@ def test_nifti_header_of_a_frame_without_the_pixels(tmp_path: Path) -> None:
 
 
 def test_nifti_extension_that_is_longer_than_the_file(tmp_path: Path) -> None:
-    """No memory is asked for by its length: here of 2 GB."""
+    """Its length of 2 GB must not be allocated."""
     image = nib.Nifti1Image(np.zeros((64, 64), np.uint8), np.eye(4))
     image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"of eight bytes"))
     data = bytearray(image.to_bytes())
     struct.pack_into("<i", data, 352, 2**31 - 16)  # esize
     struct.pack_into("<f", data, 108, 2**31)  # vox_offset
     (tmp_path / "a.nii").write_bytes(data)
-    assert peak_memory(images.read_images, tmp_path / "a.nii") < MOST_BYTES + (1 << 26)
+    assert peak_memory(images.read_images, tmp_path / "a.nii") < MAX_BYTES + (1 << 26)
 
 
 # --- DICOM --------------------------------------------------------------------------------
@@ -114,12 +114,12 @@ def dicom() -> Dataset:
     [
         ("NumberOfFrames", 2**31 - 1, "2147483647 frame"),
         ("NumberOfFrames", -3, "-3 frame"),
-        ("Rows", None, "without Rows"),
-        ("Rows", [3, 4], "cannot be used"),
+        ("Rows", None, "Rows is missing"),
+        ("Rows", [3, 4], "damaged header"),
         ("BitsStored", [8, 8], "cannot be"),
     ],
 )
-def test_dicom_counts_that_cannot_be(
+def test_implausible_dicom_counts(
     dicom: Dataset, tmp_path: Path, key: str, value: object, reason: str
 ) -> None:
     if value is None:
@@ -134,7 +134,7 @@ def test_dicom_counts_that_cannot_be(
 def test_dicom_region_with_two_values_for_one(dicom: Dataset, tmp_path: Path) -> None:
     dicom.SequenceOfUltrasoundRegions[2].PhysicalDeltaX = [0.1, 0.2]
     dicom.save_as(tmp_path / "a.dcm", enforce_file_format=True)
-    with pytest.raises(InputError, match=r"M-mode region|cannot be used"):
+    with pytest.raises(InputError, match=r"M-mode region|damaged header"):
         read_dicom(tmp_path / "a.dcm")
 
 
@@ -142,7 +142,7 @@ def test_dicom_region_with_two_values_for_one(dicom: Dataset, tmp_path: Path) ->
 def test_dicom_length_beyond_the_file(
     dicom: Dataset, tmp_path: Path, read: Callable[[Path], object]
 ) -> None:
-    """No memory is asked for by it: here of 2 GB, for an element of 2 bytes."""
+    """The length of 2 GB of an element of 2 bytes must not be allocated."""
     path = tmp_path / "a.dcm"
     dicom.save_as(path, enforce_file_format=True)
     data, rows = path.read_bytes(), b"\x28\x00\x10\x00US"
@@ -162,13 +162,13 @@ def bomb(levels: int) -> str:
 
 
 @pytest.mark.parametrize("text", [bomb(10), "a: &a [*a]", "a: &a {<<: *a}"])
-def test_yaml_whose_aliases_stand_for_billions_of_values(tmp_path: Path, text: str) -> None:
+def test_yaml_with_aliases_for_billions_of_values(tmp_path: Path, text: str) -> None:
     (tmp_path / "params.yaml").write_text(text)
-    with pytest.raises(InputError, match=rf"more than {MOST_VALUES} values|not valid YAML"):
+    with pytest.raises(InputError, match=rf"more than {MAX_VALUES} values|not valid YAML"):
         load_params(tmp_path / "params.yaml")
 
 
-def test_yaml_with_an_honest_alias_is_read(tmp_path: Path) -> None:
+def test_yaml_with_harmless_alias_is_read(tmp_path: Path) -> None:
     text = (ROOT / "params.yaml").read_text()
     content = yaml.safe_load(text)
     content["recipes"]["camus-unet"] = content["recipes"]["camus"]  # dumped as an alias
@@ -183,7 +183,7 @@ def test_yaml_with_an_honest_alias_is_read(tmp_path: Path) -> None:
     "text",
     ["{a: " * 5000, "a: 2001-99-99", "a: !!int ''", "a: !!timestamp x", "a: !!bool x", "9" * 5000],
 )
-def test_yaml_that_pyyaml_fails_on_in_other_ways(tmp_path: Path, text: str) -> None:
+def test_yaml_with_other_pyyaml_errors(tmp_path: Path, text: str) -> None:
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(InputError, match=r"params\.yaml"):
         load_params(tmp_path / "params.yaml")

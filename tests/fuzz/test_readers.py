@@ -1,4 +1,4 @@
-"""A seeded part of the mutated files; `make fuzz` reads 10,000 of each format, watched."""
+"""Some of the mutated files. `make fuzz` reads 10,000 of each format in a limited process."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def test_a_mutated_file_is_read_or_refused(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_watched_process_finds_tracebacks_crashes_hangs_and_memory() -> None:
-    """The harness itself: each kind of finding, and what comes after it is still read."""
+def test_harness_finds_tracebacks_crashes_hangs_and_memory() -> None:
+    """The harness reports each kind of finding, and reads the following files."""
     seed, count = 41, 7  # with each of them
     made = [make_faulty(Random(f"faulty {seed} {n}"))[0].decode() for n in range(count)]
     assert set(made) == set(FAULTS)

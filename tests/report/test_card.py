@@ -133,7 +133,7 @@ def test_results_with_intervals_units_and_gaps():
     assert found["MYO"] == ["0.850 [0.840 to 0.860]", "–", "–"]
     assert found["LA"] == ["–", "–", "–"]
     assert found["mean"] == ["0.888", "–", "–"]
-    assert found["EF against the reference masks' (points)"] == [
+    assert found["EF against the reference masks (points)"] == [
         "-1.23 [-2.50 to 0.10]",
         "4.50 [3.75 to 5.25]",
         "0.87",
@@ -143,7 +143,7 @@ def test_results_with_intervals_units_and_gaps():
         "1",
     ]
     assert found["measurement"][-1] == "not measured"
-    assert "EF against the recorded one (points)" not in found
+    assert "EF against the recorded EF (points)" not in found
     assert found["view 2CH"] == ["0.910 [0.890 to 0.930]", "–", "–", "–"]
     assert "view 4CH" not in found
 
@@ -184,7 +184,7 @@ def test_certainty_section():
     assert "12345 pixels" in text
     assert "correlation with the case's mean Dice (Spearman, -1 to 1" in text
     assert "-0.61, n = 198 images" in text
-    assert "augmentation was taken: mean Dice (0 to 1) 0.9000 without and 0.9100 with it" in text
+    assert "augmentation was selected: mean Dice (0 to 1) 0.9000 without and 0.9100 with it" in text
     assert "3 network(s) and 5 view(s) of the image: 15 forward passes" in text
     assert "## Certainty" not in card("camus", CAMUS_METRICS)
     assert "forward passes" not in card("camus", CAMUS_METRICS)

@@ -1,4 +1,4 @@
-"""What a sweep leaves for people."""
+"""The report of a sweep."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ import pytest
 
 from heartseg.report.figures import save
 from heartseg.sweeps.report import PLOTS, trials_figure, trials_table, write_plots
-from heartseg.sweeps.trials import Row
+from heartseg.tracking.trial import Trial
 
 
 def test_the_table_has_a_row_per_trial_and_a_column_per_field(tmp_path):
-    place = Path("trials")
-    rows = [
-        Row(2, {"optimizer": "sgd", "momentum": 0.8}, "pruned", 18, place, 0.5, 5, "asha"),
-        Row(0, {"optimizer": "adamw"}, "complete", 18, place, 0.75, 18),
-        Row(1, {"optimizer": "adamw"}, "failed", 18, place, None, 2, "out of memory"),
+    def trial(number, state, epoch, value, reason="", **values):
+        return Trial(number, values, Path("trials"), None, state, epoch, value, reason)
+
+    trials = [
+        trial(2, "pruned", 5, 0.5, "asha", optimizer="sgd", momentum=0.8),
+        trial(0, "complete", 18, 0.75, optimizer="adamw"),
+        trial(1, "failed", 2, None, "out of memory", optimizer="adamw"),
     ]
     path = tmp_path / "trials.csv"
-    trials_table(rows, "dice_mean").to_csv(path, index=False)
+    trials_table(trials, "dice_mean").to_csv(path, index=False)
     assert path.read_text().splitlines() == [
         "trial,state,dice_mean,epochs,optimizer,reason,momentum",
         "0,complete,0.75,18,adamw,,",
@@ -58,11 +60,14 @@ def test_all_plots_are_written_and_need_no_network(study, tmp_path):
 
 
 def test_the_figure_shows_each_trial_by_each_of_its_values(tmp_path):
+    def trial(number, values, state, value=None, epoch=0, reason=""):
+        return Trial(number, values, tmp_path, state=state, value=value, epoch=epoch, reason=reason)
+
     rows = [
-        Row(0, {"lr": 0.001, "optimizer": "adamw"}, "complete", 18, tmp_path, 0.7, 18),
-        Row(1, {"lr": 0.05, "optimizer": "sgd", "momentum": 0.9}, "complete", 18, tmp_path, 0.6),
-        Row(2, {"lr": 0.1, "optimizer": "adamw"}, "pruned", 18, tmp_path, 0.8, 5, "asha"),
-        Row(3, {"lr": 0.1, "optimizer": "adamw"}, "failed", 18, tmp_path, None, 2, "memory"),
+        trial(0, {"lr": 0.001, "optimizer": "adamw"}, "complete", 0.7, 18),
+        trial(1, {"lr": 0.05, "optimizer": "sgd", "momentum": 0.9}, "complete", 0.6),
+        trial(2, {"lr": 0.1, "optimizer": "adamw"}, "pruned", 0.8, 5, "asha"),
+        trial(3, {"lr": 0.1, "optimizer": "adamw"}, "failed", None, 2, "memory"),
     ]
     figure = trials_figure(rows, "dice_mean", "max")
     save(figure, tmp_path / "trials.png")

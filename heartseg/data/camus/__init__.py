@@ -1,1 +1,1 @@
-"""CAMUS: its release files, names, tables and half sequences."""
+"""CAMUS data: file names, tables, frames and half sequences."""

@@ -1,4 +1,4 @@
-"""File names of CAMUS frames, as the releases and nnU-Net write them."""
+"""File names of CAMUS frames in the releases and in nnU-Net's layout."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from heartseg.datasets.camus import PHASES, VIEWS
-from heartseg.text import normal
+from heartseg.text import nfc
 
 HALF_SEQUENCE = "half_sequence"
-ENDINGS = (".nii.gz", ".nii", ".mhd", ".mha")
-"""Of images and label maps, in any case. The pixels of a .mhd file are in a .raw or .zraw file."""
-PIXELS = (".raw", ".zraw")
-"""Endings of the files that hold the pixels of .mhd files."""
+SUFFIXES = (".nii.gz", ".nii", ".mhd", ".mha")
+"""Suffixes of images and label maps, in any case."""
+PIXEL_SUFFIXES = (".raw", ".zraw")
+"""Suffixes of the files that contain the pixels of .mhd files."""
 NNUNET_FOLDERS = {"labelstr": "imagesTr", "labelsts": "imagesTs"}
-"""nnU-Net's folders of label maps, and of their images."""
+"""Folders of label maps in nnU-Net's layout, and the folders of their images."""
 LABEL_FOLDERS = (*NNUNET_FOLDERS, "labels", "masks", "mask")
-"""Folders of label maps, which need not have _gt in their names."""
+"""Folders of label maps, whose names need not end in _gt."""
 UNLABELLED_FOLDERS = {"testing", "imagests"}
-"""Folders whose patients the 2019 challenge and nnU-Net keep for testing."""
+"""Folders with the test patients of the 2019 challenge and of nnU-Net's layout."""
 LAYOUT = (
-    "PATIENT_VIEW_PHASE and PATIENT_VIEW_PHASE_gt (views 2CH and 4CH, phases ED and ES) with an "
-    f"ending of {', '.join(ENDINGS)}, in any folder below; or label maps without _gt in a folder "
-    "labels/ or masks/; or nnU-Net's imagesTr/ with names ending in _0000 and labelsTr/"
+    "PATIENT_VIEW_PHASE and PATIENT_VIEW_PHASE_gt (views 2CH and 4CH, phases ED and ES) with the "
+    f"suffix {', '.join(SUFFIXES)}, in any subfolder; label maps without _gt in a folder labels/ "
+    "or masks/; or nnU-Net's imagesTr/, with names ending in _0000, and labelsTr/"
 )
 _STEM = re.compile(
     rf"(?P<patient>.+?)[_-](?P<view>{'|'.join(VIEWS)})[_-](?P<frames>ED|ES|half[_-]sequence)"
@@ -34,10 +34,10 @@ _STEM = re.compile(
 
 @dataclass(frozen=True)
 class FrameName:
-    """An end-diastolic or end-systolic frame of a view.
+    """Parts of the name of an end-diastolic or end-systolic frame.
 
     Attributes:
-        patient: as written, in composed letters (see `normal`).
+        patient: Patient as written, in composed letters (see `normal`).
         view: "2CH" or "4CH".
         phase: "ED" or "ES".
     """
@@ -48,14 +48,14 @@ class FrameName:
 
 
 @dataclass(frozen=True)
-class Named:
-    """What the name of a CAMUS file says.
+class FileName:
+    """Parts of the name of a CAMUS file.
 
     Attributes:
-        patient: as written, in composed letters (see `normal`).
+        patient: Patient as written, in composed letters (see `normal`).
         view: "2CH" or "4CH".
         frames: "ED", "ES" or "half_sequence".
-        is_mask: whether the file holds label maps.
+        is_mask: Whether the file contains label maps.
     """
 
     patient: str
@@ -64,24 +64,24 @@ class Named:
     is_mask: bool
 
 
-def ending_of(path: Path) -> str:
-    """The file's ending, as written, if it is one of `ENDINGS`, else ""."""
-    wanted = next((end for end in ENDINGS if path.name.lower().endswith(end)), "")
-    return path.name[len(path.name) - len(wanted) :]
+def image_suffix(path: Path) -> str:
+    """Return the suffix of a file as written if it is one of `SUFFIXES`, else ""."""
+    suffix = next((end for end in SUFFIXES if path.name.lower().endswith(end)), "")
+    return path.name[len(path.name) - len(suffix) :]
 
 
-def parse(path: Path) -> Named | None:
-    """Read the name of a file; None if it is not that of a CAMUS image or label map.
+def parse_path(path: Path) -> FileName | None:
+    """Parse the path of a file, or return None if it is not that of a CAMUS image or label map.
 
     Args:
-        path: of the file; folders above the source do not belong to it.
+        path: Path of the file, relative to the source.
     """
-    ending = ending_of(path)
-    match = _STEM.fullmatch(normal(path.name.removesuffix(ending))) if ending else None
+    suffix = image_suffix(path)
+    match = _STEM.fullmatch(nfc(path.name.removesuffix(suffix))) if suffix else None
     if match is None:
         return None
     frames = match["frames"].upper()
-    return Named(
+    return FileName(
         patient=match["patient"],
         view=match["view"].upper(),
         frames=frames if frames in PHASES else HALF_SEQUENCE,
@@ -90,33 +90,36 @@ def parse(path: Path) -> Named | None:
     )
 
 
-def is_of_another_kind(path: Path) -> bool:
-    """Whether a file is named as an image or label map, and has an ending that is not read."""
-    pixels = path.suffix.lower() in PIXELS
-    return not (pixels or ending_of(path)) and bool(_STEM.match(normal(path.name)))
+def is_other_format(path: Path) -> bool:
+    """Return whether a file has the name of an image or label map, but an unsupported suffix."""
+    is_pixels = path.suffix.lower() in PIXEL_SUFFIXES
+    return not (is_pixels or image_suffix(path)) and bool(_STEM.match(nfc(path.name)))
 
 
 def parse_frame(stem: str) -> FrameName | None:
-    """Read PATIENT_VIEW_PHASE: in any case, with dashes, with nnU-Net's ending _0000.
+    """Parse PATIENT_VIEW_PHASE, in any case, also with dashes or nnU-Net's suffix _0000.
 
     Args:
-        stem: the file's name without its ending.
+        stem: Name of the file without its suffix.
+
+    Returns:
+        None if the name is not that of an end-diastolic or end-systolic image.
     """
-    match = _STEM.fullmatch(normal(stem))
+    match = _STEM.fullmatch(nfc(stem))
     if match is None or match["mask"] or match["frames"].upper() not in PHASES:
         return None
     return FrameName(match["patient"], match["view"].upper(), match["frames"].upper())
 
 
 def partner_of(path: Path) -> Path:
-    """Where the label map of an image belongs, or the image of a label map."""
-    ending, folder = ending_of(path), path.parent
-    stem = path.name.removesuffix(ending)
+    """Return the path that the label map of an image should have, or the image of a label map."""
+    suffix, folder = image_suffix(path), path.parent
+    stem = path.name.removesuffix(suffix)
     if image_folder := NNUNET_FOLDERS.get(folder.name.lower()):
-        return folder.with_name(image_folder) / f"{stem}_0000{ending}"
+        return folder.with_name(image_folder) / f"{stem}_0000{suffix}"
     if folder.name.lower().startswith("images") and stem.endswith("_0000"):
         labels = f"labels{folder.name[len('images') :]}"
-        return folder.with_name(labels) / f"{stem.removesuffix('_0000')}{ending}"
+        return folder.with_name(labels) / f"{stem.removesuffix('_0000')}{suffix}"
     if stem[-3:].lower() in ("_gt", "-gt"):
-        return folder / f"{stem[:-3]}{ending}"
-    return folder / f"{stem}_gt{ending}"
+        return folder / f"{stem[:-3]}{suffix}"
+    return folder / f"{stem}_gt{suffix}"

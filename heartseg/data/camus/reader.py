@@ -1,10 +1,10 @@
-"""Reader for CAMUS: the official release (Leclerc et al., IEEE TMI 38(9), 2019) and its relatives.
+"""Read CAMUS data: the official release (Leclerc et al., IEEE TMI 38(9), 2019) and its variants.
 
 Images and label maps are found by their names in any folder below the source (see
-`heartseg.data.camus.names`), so that the release, one unzipped twice, the challenge of 2019 with
-training/ and testing/, and nnU-Net's imagesTr/ and labelsTr/ are read alike. Info_VIEW.cfg is
-looked for beside the images; subgroup_{training,validation,testing}.txt and truth.csv
-(patient,edv_ml,esv_ml,ef_percent: true volumes, where known) anywhere.
+`heartseg.data.camus.names`). This covers the release, the 2019 challenge with training/ and
+testing/, and nnU-Net's imagesTr/ and labelsTr/. Info_VIEW.cfg must be beside the images. The split
+lists subgroup_{training,validation,testing}.txt and truth.csv (patient, edv_ml, esv_ml, ef_percent:
+true volumes, if known) may be in any folder.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from heartseg.data.camus.files import (
-    Frames,
-    by_frame,
+    FrameFiles,
+    explain_no_frames,
+    explain_no_masks,
+    find_duplicates,
+    find_unpaired,
+    group_by_frame,
     list_files,
-    lone,
-    not_understood,
     notes_on_labels,
     notes_on_testing,
-    twice,
-    without_masks,
 )
 from heartseg.data.camus.names import HALF_SEQUENCE
 from heartseg.data.camus.tables import (
@@ -47,15 +47,18 @@ SPACING_KEY = "datasets.camus.spacing"
 
 @dataclass(frozen=True)
 class CamusCase:
-    """The end-diastolic or end-systolic frame of one view of one patient.
+    """End-diastolic or end-systolic frame of one view of one patient.
 
     Attributes:
-        image, mask: files; None if the source has none.
-        sequence: file of the half sequence, None if the source has none.
-        info: of Info_VIEW.cfg, None if the source has no such files.
-        spacing: (row, column) in mm that is used if the image states no scale to be believed.
-        reference: known clinical values, see `Sample`.
-        problems: known before the images are opened.
+        patient: Patient as written in the file name.
+        view: "2CH" or "4CH".
+        phase: "ED" or "ES".
+        image, mask: Paths of the files; None if they do not exist.
+        sequence: Path of the half sequence; None if it does not exist.
+        info: Contents of Info_VIEW.cfg; None if it does not exist.
+        spacing: (row, column) in mm per pixel, used if the image has no plausible scale.
+        reference: Known clinical values (see `Sample`).
+        problems: Problems found before the images are opened.
     """
 
     patient: str
@@ -74,10 +77,10 @@ class CamusCase:
         return f"{self.patient}_{self.view}_{self.phase}"
 
     def read(self) -> Sample:
-        """Read image and mask as uint8 (H, W), with the spacing (row, column) in mm.
+        """Read image and mask as uint8 (H, W), with the spacing (row, column) in mm per pixel.
 
         Raises:
-            BadFilesError: with every problem of the case.
+            BadFilesError: Files are invalid. It lists every problem of the case.
         """
         problems = list(self.problems)
         image = mask = None
@@ -92,11 +95,11 @@ class CamusCase:
         spacing = (image and image.spacing) or self.spacing
         if image and image.spacing is None and self.spacing is None:
             problems.append(
-                f"{self.image}: {image.geometry.doubt}. If its pixel size is known, set "
+                f"{self.image}: {image.geometry.scale_problem}. If you know its pixel size, set "
                 f"{SPACING_KEY}: [row_mm, column_mm] in params.yaml."
             )
         sequences = [
-            f"{path}: holds {len(one.frames)} frames. Write the {self.phase} frame alone into it."
+            f"{path}: contains {len(one.frames)} frames. Export only the {self.phase} frame."
             for path, one in ((self.image, image), (self.mask, mask))
             if one and len(one.frames) > 1
         ]
@@ -108,8 +111,8 @@ class CamusCase:
         notes = [f"{self.case_id}: {note}" for note in dict.fromkeys(image.notes + mask.notes)]
         if image.spacing is None:
             notes.append(
-                f"{self.case_id}: {image.geometry.doubt}; the {spacing[0]:g} x {spacing[1]:g} mm "
-                f"per pixel (row x column) of {SPACING_KEY} are used"
+                f"{self.case_id}: {image.geometry.scale_problem}; the {spacing[0]:g} x "
+                f"{spacing[1]:g} mm per pixel (row x column) of {SPACING_KEY} are used"
             )
         return Sample(
             case_id=self.case_id,
@@ -126,12 +129,12 @@ class CamusCase:
         )
 
     def _disagreements(self, image: Images, mask: Images) -> list[str]:
-        """Why a mask that can be read does not fit its image."""
+        """Return problems if the mask does not fit the image."""
         if image.frames.shape != mask.frames.shape:
             sizes = [" x ".join(map(str, one.frames.shape[1:])) for one in (mask, image)]
             return [
-                f"{self.mask}: has {sizes[0]} pixels (rows x columns), its image {sizes[1]}. "
-                "Export the mask on the image's grid."
+                f"{self.mask}: has {sizes[0]} pixels (rows x columns), but its image has "
+                f"{sizes[1]}. Export the mask on the grid of the image."
             ]
         own, other = image.geometry.affine, mask.geometry.affine
         if own is None and other is None:
@@ -139,39 +142,39 @@ class CamusCase:
         if own is None or other is None:
             stated, not_stated = ("mask", "image") if own is None else ("image", "mask")
             return [
-                f"{self.mask}: the {stated} states an orientation and the {not_stated} none, so "
-                "one may be flipped. Export the mask with the image's affine."
+                f"{self.mask}: the {stated} states an orientation, but the {not_stated} does not, "
+                "so one of them may be flipped. Export the mask with the affine of the image."
             ]
         if not np.allclose(own, other, atol=1e-3):
             return [
-                f"{self.mask}: has another affine than its image. Export the mask on the image's "
-                "grid."
+                f"{self.mask}: has a different affine than its image. Export the mask on the grid "
+                "of the image."
             ]
         return []
 
 
-# --- what the source holds ----------------------------------------------------------------
+# --- contents of the source ---------------------------------------------------------------
 
 
 def survey(source: Path, use_lists: bool, spacing: Spacing | None = None) -> Survey:
     """Find the patients, frames, reference values and split lists of a source.
 
     Args:
-        source: folder.
-        use_lists: whether the official split lists matter.
-        spacing: (row, column) in mm for images that state no scale to be believed.
+        source: Folder of the source.
+        use_lists: Whether the official split lists are read.
+        spacing: (row, column) in mm per pixel for images without a plausible scale.
 
     Raises:
-        InputError: the source does not exist, or holds no frame with a reference mask.
+        InputError: The source does not exist, or contains no frame with a reference mask.
     """
     problems: list[str] = []
     notes: list[str] = []
     files = list_files(source, problems)
-    frames = by_frame(source, files, notes)
+    frames = group_by_frame(source, files, notes)
     named = {patient for patient, _, what, _ in frames if what in PHASES}
     patients = {patient for patient, _, what, is_mask in frames if what in PHASES and is_mask}
     if not patients:
-        reason = without_masks(source, frames) if named else not_understood(source, files)
+        reason = explain_no_masks(source, frames) if named else explain_no_frames(source, files)
         raise InputError("\n  - ".join([reason, *problems]))
     notes += notes_on_testing(source, frames, named - patients)
     volumes: dict[str, dict[str, float]] = {}
@@ -194,12 +197,12 @@ def survey(source: Path, use_lists: bool, spacing: Spacing | None = None) -> Sur
     }
     if not infos:
         notes.append(
-            "the source has no Info_2CH.cfg and Info_4CH.cfg: EF, image quality and the frames' "
-            "numbers are unknown"
+            "no Info_2CH.cfg and Info_4CH.cfg found, so EF, image quality and frame numbers are "
+            "unknown"
         )
     filled = {path.parent for paths in frames.values() for path in paths}
     notes += [
-        f"{folder.relative_to(source)}: has Info_{view}.cfg and no image"
+        f"{folder.relative_to(source)}: has Info_{view}.cfg, but no images"
         for folder, view in infos
         if folder not in filled
     ]
@@ -207,22 +210,31 @@ def survey(source: Path, use_lists: bool, spacing: Spacing | None = None) -> Sur
     for patient in sorted(patients):
         known = (unlisted[patient],) if patient in unlisted else ()
         own = _cases_of(patient, frames, infos, volumes.get(patient, {}), known, spacing)
-        there = {(case.view, case.phase) for case in own}
-        if gaps := [f"{v} {p}" for v in VIEWS for p in PHASES if (v, p) not in there]:
-            notes.append(f"{patient}: no {', '.join(gaps)}")
+        found = {(case.view, case.phase) for case in own}
+        if missing := [f"{v} {p}" for v in VIEWS for p in PHASES if (v, p) not in found]:
+            notes.append(f"{patient}: no {', '.join(missing)}")
         cases += own
     return Survey(sorted(cases, key=lambda case: case.case_id), problems, notes, official)
 
 
 def _cases_of(
     patient: str,
-    frames: Frames,
+    frames: FrameFiles,
     infos: dict[tuple[Path, str], Path],
     volumes: dict[str, float],
     known: tuple[str, ...],
     spacing: Spacing | None,
 ) -> list[CamusCase]:
-    """A patient's frames with an image or a mask."""
+    """Return the cases of a patient that have an image or a mask.
+
+    Args:
+        patient: Patient as written in the file names.
+        frames: Images and label maps of the source.
+        infos: Paths of Info_VIEW.cfg by folder and view.
+        volumes: True volumes of the patient.
+        known: Problems of the patient that are already known.
+        spacing: (row, column) in mm per pixel for images without a plausible scale.
+    """
     cases = []
     for view in VIEWS:
         files = {
@@ -233,7 +245,7 @@ def _cases_of(
         if not any(files.values()):
             continue
         sequences = frames.get((patient, view, HALF_SEQUENCE, False), [])
-        problems = [*known, *twice(sequences)]
+        problems = [*known, *find_duplicates(sequences)]
         folders = [path.parent for paths in files.values() for path in paths]
         folder = next((one for one in folders if (one, view) in infos), folders[0])
         info = None
@@ -242,8 +254,8 @@ def _cases_of(
                 info = read_info(infos[folder, view])
             elif infos:
                 problems.append(
-                    f"{folder / f'Info_{view}.cfg'}: is missing, while other views have theirs. "
-                    "Copy it from where the images come from, or write it with the "
+                    f"{folder / f'Info_{view}.cfg'}: is missing, but other views have this file. "
+                    "Copy it from the original data, or write it with the "
                     f"{FRAME_LINES}."
                 )
         except InputError as error:
@@ -264,9 +276,9 @@ def _cases_of(
                         reference=(info.reference if info else {}) | volumes,
                         problems=(
                             *problems,
-                            *twice(images),
-                            *twice(masks),
-                            *lone(images, masks),
+                            *find_duplicates(images),
+                            *find_duplicates(masks),
+                            *find_unpaired(images, masks),
                         ),
                     )
                 )

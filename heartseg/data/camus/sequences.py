@@ -1,9 +1,8 @@
-"""Half sequences of CAMUS: the frames from end-diastole (ED) to end-systole (ES) of one view.
+"""CAMUS half sequences: the frames of one view from end-diastole (ED) to end-systole (ES).
 
-As input of a network a half sequence becomes a fixed number of frames stacked as channels. The
-first channel is the frame to be segmented and the last one the other end of the half cycle: an ED
-sample goes forward in time, an ES sample backward. So each sequence gives two samples, each with
-one label map.
+A half sequence is resampled to a fixed number of frames, which are the channels of the network's
+input. The first channel is the frame to be segmented. An ED sample therefore runs forward in time
+and an ES sample backward, so each sequence gives two samples with one label map each.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from heartseg.data.camus.names import HALF_SEQUENCE, parse
+from heartseg.data.camus.names import HALF_SEQUENCE, parse_path
 from heartseg.data.camus.reader import CamusCase
 from heartseg.data.camus.tables import FRAME_LINES, INFO_FILE, read_info
 from heartseg.data.frames import resample_frames
@@ -28,9 +27,9 @@ class SequenceCase:
     """A half sequence with the frame and the label map of one of its ends.
 
     Attributes:
-        case: the ED or ES frame.
-        path: file of the sequence.
-        count: frames after resampling.
+        case: The ED or ES frame.
+        path: Path of the sequence.
+        count: Number of frames after resampling.
     """
 
     case: CamusCase
@@ -46,10 +45,10 @@ class SequenceCase:
         return self.case.patient
 
     def read(self) -> Sample:
-        """Read the frame's sample, with the stack uint8 (count, H, W) for its image.
+        """Read the sample of the frame, with the resampled sequence uint8 (count, H, W) as image.
 
         Raises:
-            BadFilesError: with every problem of the case.
+            BadFilesError: Files are invalid. It lists every problem of the case.
         """
         problems: list[str] = []
         try:
@@ -66,26 +65,25 @@ class SequenceCase:
         info, frames, shape = self.case.info, sequence.frames, sample.mask.shape
         if info is None:
             problems.append(
-                f"{self.path.with_name(f'Info_{self.case.view}.cfg')}: is missing, so it is "
-                "unknown which frames of the half sequence are ED and ES. Write it with the "
-                f"{FRAME_LINES}."
+                f"{self.path.with_name(f'Info_{self.case.view}.cfg')}: is missing, so the ED and "
+                f"ES frames of the half sequence are unknown. Write it with the {FRAME_LINES}."
             )
         if frames.shape[1:] != shape:
             problems.append(
-                f"{self.path}: its frames have {frames.shape[1]} x {frames.shape[2]} pixels, those "
-                f"of ED and ES {shape[0]} x {shape[1]}. Export the sequence on their grid."
+                f"{self.path}: has frames of {frames.shape[1]} x {frames.shape[2]} pixels, but its "
+                f"ED and ES images have {shape[0]} x {shape[1]}. Export the sequence on their grid."
             )
         elif sequence.spacing and not np.allclose(sequence.spacing, sample.spacing, rtol=1e-3):
             problems.append(
-                f"{self.path}: has a spacing of {sequence.spacing} mm, its ED and ES frames one of "
-                f"{sample.spacing} mm. Mend the header that is wrong."
+                f"{self.path}: has a spacing of {sequence.spacing} mm, but its ED and ES images "
+                f"have {sample.spacing} mm. Correct the wrong header."
             )
         first, last = sorted(info.frames.values()) if info else (0, 1)
         if not first < last < len(frames):
             problems.append(
-                f"{self.path}: has {len(frames)} frames, where Info_{self.case.view}.cfg has ED "
-                f"and ES as frames {first + 1} and {last + 1}. Correct the numbers, or copy the "
-                "whole sequence again."
+                f"{self.path}: has {len(frames)} frames, but according to "
+                f"Info_{self.case.view}.cfg ED and ES are the frames {first + 1} and {last + 1}. "
+                "Correct the numbers, or copy the whole sequence again."
             )
         if problems:
             raise BadFilesError("camus", problems)
@@ -94,15 +92,15 @@ class SequenceCase:
 
 
 def stack_sequences(survey: Survey, frames: int, notes: list[str]) -> Survey:
-    """Take half sequences for images; views that have none are left out.
+    """Replace frames by half sequences. Views without a half sequence are not used.
 
     Args:
-        survey: of `heartseg.data.camus.reader.survey`.
-        frames: count after resampling, from 2.
-        notes: gets the views that have none.
+        survey: Result of `heartseg.data.camus.reader.survey`.
+        frames: Number of frames after resampling, 2 or more.
+        notes: List to which the views without half sequences are appended.
 
     Raises:
-        InputError: no view has a half sequence.
+        InputError: No view has a half sequence.
     """
     cases: list[Case] = []
     lacking: dict[str, set[str]] = {}
@@ -114,32 +112,32 @@ def stack_sequences(survey: Survey, frames: int, notes: list[str]) -> Survey:
             cases.append(SequenceCase(case, case.sequence, frames))
     if not cases:
         raise InputError(
-            "the source has no file PATIENT_VIEW_half_sequence.nii.gz. Add the half sequences, or "
-            "set datasets.camus.frames to 1"
+            "datasets.camus.source: contains no file PATIENT_VIEW_half_sequence.nii.gz. Add the "
+            "half sequences, or set datasets.camus.frames to 1"
         )
     notes += [
-        f"{patient}: no half sequence of {', '.join(sorted(views))}, so not used"
+        f"{patient}: no half sequence of {', '.join(sorted(views))}, so this view is not used"
         for patient, views in lacking.items()
     ]
     patients = {case.patient for case in survey.cases}
     complete = len(patients) - len(lacking)
-    notes.append(f"{complete} of {len(patients)} patients have the half sequences of their views")
+    notes.append(f"{complete} of {len(patients)} patients have half sequences of all their views")
     return replace(survey, cases=cases)
 
 
 def frame_rate(path: Path) -> float | None:
-    """Frames per second that Info_VIEW.cfg beside a half sequence gives; None where it is unknown.
+    """Return the frames per second in Info_VIEW.cfg beside a half sequence; None if unknown.
 
     Args:
-        path: PATIENT_VIEW_half_sequence.nii.gz; any other name gives None.
+        path: Path of PATIENT_VIEW_half_sequence.nii.gz. Any other name gives None.
     """
-    named = parse(path)
-    if named is None or named.frames != HALF_SEQUENCE:
+    name = parse_path(path)
+    if name is None or name.frames != HALF_SEQUENCE:
         return None
-    for beside in sorted(path.parent.glob("*.*")):
-        if (match := INFO_FILE.fullmatch(beside.name)) and match[1].upper() == named.view:
+    for file in sorted(path.parent.glob("*.*")):
+        if (match := INFO_FILE.fullmatch(file.name)) and match[1].upper() == name.view:
             try:
-                return read_info(beside).frame_rate
+                return read_info(file).frame_rate
             except InputError:
                 return None
     return None

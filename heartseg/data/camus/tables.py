@@ -1,4 +1,4 @@
-"""The text files of a CAMUS release: Info_VIEW.cfg, the split lists, truth.csv."""
+"""Read the text files of a CAMUS release: Info_VIEW.cfg, split lists and truth.csv."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from heartseg.data.csv_table import read_number, read_table, read_text, rows_of
 from heartseg.datasets.camus import PHASES
 from heartseg.errors import InputError
-from heartseg.text import normal
+from heartseg.text import nfc
 
 SPLIT_LISTS = {"training": "train", "validation": "val", "testing": "test"}
 INFO_FILE = re.compile(r"info_(2ch|4ch)\.cfg", re.IGNORECASE)
@@ -23,13 +23,13 @@ OTHER_SPLIT = "set datasets.camus.split.method to random or kfold in params.yaml
 
 @dataclass(frozen=True)
 class Info:
-    """What Info_VIEW.cfg says about one view of a patient.
+    """Contents of Info_VIEW.cfg for one view of a patient.
 
     Attributes:
-        frames: number of the ED and of the ES frame in the half sequence, from 0, by phase.
-        quality: the release's word for the image quality, "" if there is none.
-        frame_rate: frames per second, None if unknown.
-        reference: reference_ef in percent, reference_edv and reference_esv in mL, where known.
+        frames: Numbers of the ED and ES frames in the half sequence, from 0, by phase.
+        quality: Image quality as stated by the release, or "".
+        frame_rate: Frames per second; None if unknown.
+        reference: Known values of reference_ef in percent, reference_edv and reference_esv in mL.
     """
 
     frames: dict[str, int]
@@ -39,12 +39,12 @@ class Info:
 
 
 def read_info(path: Path) -> Info:
-    """Read Info_VIEW.cfg, with keys in any case.
+    """Read Info_VIEW.cfg. The case of its keys is ignored.
 
-    LVef, LVedv and LVesv are the names that the 2019 challenge gave to EF and the volumes.
+    EF and volumes may have the names LVef, LVedv and LVesv of the 2019 challenge.
 
     Raises:
-        InputError: "path: reason. Remedy."
+        InputError: The file is invalid. The message has the form "path: reason. Remedy."
     """
     parts = [line.partition(":") for line in read_text(path).splitlines() if line.strip()]
     values = {key.strip().lower(): value.strip() for key, _, value in parts}
@@ -57,7 +57,8 @@ def read_info(path: Path) -> Info:
             raise InputError(f"{path}: has no line {phase}. It needs the {FRAME_LINES}.")
         if not re.fullmatch("[1-9][0-9]{0,4}", number):
             raise InputError(
-                f"{path}: {phase} is {number!r}. Write the number of the {phase} frame, from 1."
+                f"{path}: {phase} is {number!r}. Write the number of the {phase} frame, counted "
+                "from 1."
             )
         frames[phase] = int(number) - 1
     reference = {}
@@ -66,15 +67,15 @@ def read_info(path: Path) -> Info:
         reference["reference_ef"] = _number(ejection)
         if not 1 < reference["reference_ef"] <= 100:
             raise InputError(
-                f"{path}: EF is {ejection!r}. Write a percentage from 1 to 100, not a fraction, or "
-                "remove the line."
+                f"{path}: EF is {ejection!r}. Write a percentage from 1 to 100 instead of a "
+                "fraction, or remove the line."
             )
     if "lvedv" in values and "lvesv" in values:
         edv, esv = _number(values["lvedv"]), _number(values["lvesv"])
         if not 0 < esv < edv < math.inf:
             raise InputError(
-                f"{path}: LVedv is {values['lvedv']!r} and LVesv {values['lvesv']!r}. Write "
-                "volumes in mL, LVesv above 0 and below LVedv, or remove the lines."
+                f"{path}: LVedv is {values['lvedv']!r} and LVesv is {values['lvesv']!r}. Write "
+                "volumes in mL with 0 < LVesv < LVedv, or remove the lines."
             )
         reference |= {"reference_edv": edv, "reference_esv": esv}
     rate = _number(values.get("framerate", ""))
@@ -87,21 +88,26 @@ def read_info(path: Path) -> Info:
 
 
 def read_truth(path: Path, problems: list[str]) -> dict[str, dict[str, float]]:
-    """Read the true volumes by patient from truth.csv.
+    """Read the true volumes from truth.csv.
 
-    A patient whose volumes cannot be right, or who is named twice, is a problem and left out.
+    Args:
+        path: Path of truth.csv.
+        problems: List to which invalid volumes and repeated patients are appended.
+
+    Returns:
+        reference_edv and reference_esv in mL by patient, without the patients with problems.
     """
     volumes = ("edv_ml", "esv_ml")
     try:
-        table = read_table(path, ["patient", *volumes], numbers=volumes, others=True)
+        table = read_table(path, ["patient", *volumes], numbers=volumes, ignore_unknown=True)
     except InputError as error:
         problems.append(str(error))
         return {}
     truth: dict[str, dict[str, float]] = {}
-    table["patient"] = table["patient"].map(normal)
+    table["patient"] = table["patient"].map(nfc)
     times = Counter(table["patient"])
     for patient in (patient for patient in times if times[patient] > 1):
-        problems.append(f"{path}: names {patient} more than once. Keep one row.")
+        problems.append(f"{path}: has several rows for {patient}. Keep one of them.")
     for row in rows_of(table):
         patient = row["patient"]
         try:
@@ -114,7 +120,7 @@ def read_truth(path: Path, problems: list[str]) -> dict[str, dict[str, float]]:
         if not 0 < esv < edv < math.inf:
             problems.append(
                 f"{path}: {patient} has edv_ml {edv:g} and esv_ml {esv:g}. "
-                "Give volumes in mL, esv_ml above 0 and below edv_ml."
+                "Write volumes in mL with 0 < esv_ml < edv_ml."
             )
         elif times[patient] == 1:
             truth[patient] = {"reference_edv": edv, "reference_esv": esv}
@@ -127,14 +133,14 @@ def read_split_lists(
     """Read the official split lists.
 
     Args:
-        paths: subgroup_{training,validation,testing}.txt, those that exist.
-        patients: who has frames.
-        problems: faults of the lists are appended.
-        notes: how many listed patients are absent is appended.
+        paths: Existing files subgroup_{training,validation,testing}.txt.
+        patients: Patients that have frames.
+        problems: List to which problems of the lists are appended.
+        notes: List to which the numbers of listed patients without frames are appended.
 
     Returns:
-        The official split by patient, None without lists; and by patient the problem of each one
-        whom the lists do not put into exactly one split.
+        (official split by patient, problems by patient). The split is None if there are no lists. A
+        patient has a problem if it is not in exactly one list.
     """
     lists: dict[str, tuple[Path, set[str]]] = {}
     for path in paths:
@@ -142,10 +148,10 @@ def read_split_lists(
         assert match is not None
         name = match[1].lower()
         if name in lists:
-            problems.append(f"{path}: is there twice, also as {lists[name][0]}. Keep one.")
+            problems.append(f"{path}: exists twice, also as {lists[name][0]}. Keep one of them.")
             continue
         try:
-            listed = set(normal(read_text(path)).split())
+            listed = set(nfc(read_text(path)).split())
         except InputError as error:
             lists[name] = path, set()
             problems.append(str(error))
@@ -153,7 +159,7 @@ def read_split_lists(
         lists[name] = path, listed
         if not listed:
             problems.append(
-                f"{path}: names nobody. Write one patient per line, or remove the file."
+                f"{path}: contains no patients. Write one patient per line, or remove the file."
             )
     if not lists:
         return None, {}
@@ -163,15 +169,15 @@ def read_split_lists(
     for path, listed in lists.values():
         if listed and unlisted and not listed & patients:
             problems.append(
-                f"{path}: names nobody who is present (first: {min(listed)!a}). Write the names as "
-                f"in the files ({min(unlisted)!a}), or {OTHER_SPLIT}."
+                f"{path}: contains none of the patients of the source, but {min(listed)!a} and "
+                f"others. Write the names as in the files ({min(unlisted)!a}), or {OTHER_SPLIT}."
             )
         elif absent := listed - patients:
-            notes.append(f"{path.name}: {len(absent)} of its {len(listed)} patients are absent")
+            notes.append(f"{path.name}: {len(absent)} of its {len(listed)} patients have no frames")
     folder = next(iter(lists.values()))[0].parent
     unsettled = {
-        patient: f"{folder}: {patient} is in {times[patient] or 'no'} lists. "
-        f"Put it into exactly one, or {OTHER_SPLIT}."
+        patient: f"{folder}: {patient} is in {times[patient] or 'no'} split lists. "
+        f"Add it to exactly one, or {OTHER_SPLIT}."
         for patient in patients
         if times[patient] != 1
     }

@@ -1,1 +1,1 @@
-"""File formats: each module reads one into frames (T, H, W) and their geometry."""
+"""File formats: each module reads one format into frames (T, H, W) and their geometry."""

@@ -1,6 +1,6 @@
-"""MetaImage files: .mhd with its pixels in a .raw or .zraw file beside it, or all in one .mha.
+"""MetaImage files: an .mhd file with its pixels in a .raw or .zraw file beside it, or an .mha file.
 
-The CAMUS release had this form before it was converted to NIfTI.
+The CAMUS release was in this format before it was converted to NIfTI.
 """
 
 from __future__ import annotations
@@ -14,49 +14,49 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from heartseg.data.formats.pixels import (
-    MOST_PIXELS_IN_ALL,
+    MAX_TOTAL_PIXELS,
     Images,
     check_size,
-    gray_of,
     gray_or_frames,
+    to_gray,
 )
-from heartseg.data.geometry import Layout, find_layout, geometry_of
+from heartseg.data.geometry import Layout, find_layout, make_geometry
 from heartseg.errors import InputError
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-LONGEST_HEADER = 1 << 16
+MAX_HEADER_BYTES = 1 << 16
 ORIENTATIONS = ("TransformMatrix", "Orientation", "Rotation")
 SIZES = ("ElementSpacing", "ElementSize")
 BYTES = {
     **{"MET_CHAR": 1, "MET_UCHAR": 1, "MET_SHORT": 2, "MET_USHORT": 2, "MET_INT": 4},
     **{"MET_UINT": 4, "MET_FLOAT": 4, "MET_DOUBLE": 8, "MET_LONG": 4, "MET_ULONG": 4},
 }
-"""Of a value. MET_LONG has 4 on disk whatever the machine."""
-RAS = np.array([-1.0, -1.0, 1.0])  # from ITK's axes, which are L, P, S
+"""Bytes of a value. MET_LONG has 4 bytes on disk on every machine."""
+LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])  # ITK's axes are L, P, S
 
 
 def read_metaimage(path: Path) -> Images:
-    """Read a file. Label maps are saved as one compressed .mha file on the file's own grid.
+    """Read a file. `Images.save` writes a compressed .mha file on the grid of the file.
 
     Raises:
-        InputError: "reason. Remedy."
+        InputError: The file cannot be read. The message has the form "reason. Remedy".
     """
     import SimpleITK as sitk
 
-    header = read_header(path, unpack=True)
+    header = read_header(path, check_pixels=True)
     try:
         image = sitk.ReadImage(str(path), imageIO="MetaImageIO")
-    except RuntimeError:  # of ITK, with lines of its own source
+    except RuntimeError:  # the message of ITK is long and names lines of its source
         raise InputError(
-            f"is damaged: {_pixels_of(header, path).name} does not hold the pixels that the header "
-            "states. Copy or export it again"
+            f"is damaged: {_pixel_file(header, path).name} does not contain the pixels that the "
+            "header states. Copy or export it again"
         ) from None
-    pixels = sitk.GetArrayFromImage(image)  # (..., y, x[, channel]); a view would outlive its image
+    pixels = sitk.GetArrayFromImage(image)  # (..., y, x[, channel]), a copy
     note = ""
     if image.GetNumberOfComponentsPerPixel() > 1:
-        pixels = gray_of(np.moveaxis(pixels.T, 0, -1))
+        pixels = to_gray(np.moveaxis(pixels.T, 0, -1))
     else:
         pixels = pixels.T
         if pixels.ndim > 2 and pixels.shape[-1] in (3, 4) and math.prod(pixels.shape[2:]) < 5:
@@ -66,7 +66,7 @@ def read_metaimage(path: Path) -> Images:
     frames = layout.to_frames(pixels)
     steps = image.GetSpacing()
     stated = any(key in header for key in SIZES)
-    geometry = geometry_of(
+    geometry = make_geometry(
         (steps[layout.row], steps[layout.column]) if stated else None,
         frames.shape[1:],
         oriented=layout.oriented,
@@ -75,24 +75,24 @@ def read_metaimage(path: Path) -> Images:
     return Images(
         frames,
         geometry,
-        lambda maps, place: _save(image, layout, maps, place),
+        lambda maps, target: _save(image, layout, maps, target),
         ".mha",
         tuple(one for one in (note, layout.note) if one),
     )
 
 
-def read_header(path: Path, *, unpack: bool = False) -> dict[str, str]:
-    """The fields of the header, of which what ITK would trust blindly is checked.
+def read_header(path: Path, *, check_pixels: bool = False) -> dict[str, str]:
+    """Read the fields of the header, and check those that ITK does not check.
 
     Args:
-        path: of the file.
-        unpack: whether packed pixels are checked, too.
+        path: Path of the file.
+        check_pixels: Whether compressed pixels are checked as well.
 
     Raises:
-        InputError: "reason. Remedy."
+        InputError: The header is invalid. The message has the form "reason. Remedy".
     """
     with path.open("rb") as stream:
-        text = stream.read(LONGEST_HEADER).decode("latin-1")
+        text = stream.read(MAX_HEADER_BYTES).decode("latin-1")
     fields: dict[str, str] = {}
     end = 0
     for line in text.split("\n"):
@@ -109,117 +109,122 @@ def read_header(path: Path, *, unpack: bool = False) -> dict[str, str]:
             [float(word) for word in fields.get(key, "").split()]
         except ValueError:
             stated = f"its header states {key} = {fields[key][:40]!r}"
-            raise InputError(f"{stated}. Write numbers with a decimal point") from None
+            raise InputError(f"{stated}. Write numbers with decimal points") from None
     kind = fields.get("ElementType", "").removesuffix("_ARRAY")
     if kind not in BYTES:
         raise InputError(
-            f"holds {kind or 'values of no stated type'}, not gray values. Save it as MET_UCHAR"
+            f"its header states ElementType = {kind[:40]!r}, which is not supported. Save it as "
+            "MET_UCHAR"
         )
-    pixels = _pixels_of(fields, path)
+    pixels = _pixel_file(fields, path)
     if not pixels.is_file():
         raise InputError(
-            f"its pixels are in {pixels.name}, which is not beside it. Copy both files, or save "
-            "the image as one .mha file"
+            f"its pixels are in {pixels.name}, which is not in the same folder. Copy both files, "
+            "or save the image as one .mha file"
         )
-    channels = _whole(fields.get("ElementNumberOfChannels", "1"), "ElementNumberOfChannels")
-    packed = fields.get("CompressedData", "False").lower().startswith(("t", "1", "y"))
+    channels = _positive_integer(
+        fields.get("ElementNumberOfChannels", "1"), "ElementNumberOfChannels"
+    )
+    compressed = fields.get("CompressedData", "False").lower().startswith(("t", "1", "y"))
     expected = math.prod(sizes) * channels * BYTES[kind]
-    if channels > 4 or math.prod(sizes) * channels > 4 * MOST_PIXELS_IN_ALL:
+    if channels > 4 or math.prod(sizes) * channels > 4 * MAX_TOTAL_PIXELS:
         raise InputError(f"has {' x '.join(map(str, sizes))} pixels. Export one plane of it")
     start = end if pixels == path else 0
-    if packed and unpack:
-        _check_packed(pixels, start, expected)
-    if not packed and (found := pixels.stat().st_size - start) < expected:
+    if compressed and check_pixels:
+        _check_compressed(pixels, start, expected)
+    if not compressed and (found := pixels.stat().st_size - start) < expected:
         raise InputError(
-            f"is truncated: {pixels.name} has {found} bytes of pixels, which take {expected}. Copy "
-            "it again"
+            f"is truncated: {pixels.name} has {found} of {expected} bytes of pixels. Copy it again"
         )
     return fields
 
 
-def _check_packed(pixels: Path, start: int, expected: int) -> None:
-    """Refuse pixels whose packing is broken: ITK prints that they are, and goes on with them.
+def _check_compressed(pixels: Path, start: int, expected: int) -> None:
+    """Check compressed pixels, because ITK only prints a warning if they are damaged.
 
     Args:
-        pixels: the file.
-        start: of the packed pixels in it.
-        expected: bytes of the pixels, unpacked.
+        pixels: File that contains the pixels.
+        start: Position of the first compressed byte in the file.
+        expected: Number of decompressed bytes.
 
     Raises:
-        InputError: "reason. Remedy."
+        InputError: The pixels are damaged. The message has the form "reason. Remedy".
     """
     with pixels.open("rb") as stream:
         stream.seek(start)
-        packed = stream.read(2 * expected + 1024)
-    unpacking = zlib.decompressobj(zlib.MAX_WBITS | 32)  # zlib or gzip
+        compressed = stream.read(2 * expected + 1024)
+    decompressor = zlib.decompressobj(zlib.MAX_WBITS | 32)  # zlib or gzip
     try:
-        found = len(unpacking.decompress(packed, expected))
-        found += len(unpacking.decompress(unpacking.unconsumed_tail, 1))  # its sum, at the end
+        found = len(decompressor.decompress(compressed, expected))
+        found += len(decompressor.decompress(decompressor.unconsumed_tail, 1))  # the checksum
     except zlib.error:
         found = 0
-    if found != expected or not unpacking.eof:
+    if found != expected or not decompressor.eof:
         raise InputError(
-            f"is damaged: {pixels.name} does not hold the pixels that the header states. Copy or "
-            "export it again"
+            f"is damaged: {pixels.name} does not contain the pixels that the header states. Copy "
+            "or export it again"
         )
 
 
 def shape_of(fields: dict[str, str]) -> tuple[int, ...]:
-    """The sizes of the stored array (x, y, ...).
+    """Return the shape of the stored array (x, y, ...).
 
     Raises:
-        InputError: the header does not state them.
+        InputError: The header does not state it, or it is not that of images.
     """
-    axes = _whole(fields.get("NDims", ""), "NDims")
-    sizes = tuple(_whole(word, "DimSize") for word in fields.get("DimSize", "").split())
+    axes = _positive_integer(fields.get("NDims", ""), "NDims")
+    sizes = tuple(_positive_integer(word, "DimSize") for word in fields.get("DimSize", "").split())
     if not 2 <= axes <= 4 or len(sizes) != axes:
         raise InputError(
-            f"its header states NDims = {axes} and DimSize = {fields.get('DimSize', '')!r}; wanted "
-            "are 2 to 4 axes. Export it again"
+            f"its header states NDims = {axes} and DimSize = {fields.get('DimSize', '')!r}, but it "
+            "must have 2 to 4 axes. Export it again"
         )
     check_size(max(sizes[:3]), sorted((*sizes[:3], 1))[-2])
     return sizes
 
 
-def _whole(word: str, key: str) -> int:
+def _positive_integer(word: str, key: str) -> int:
     if not re.fullmatch("[1-9][0-9]{0,8}", word):
-        raise InputError(f"its header states {key} = {word[:40]!r}. Export it again")
+        raise InputError(
+            f"its header states {key} = {word[:40]!r}, which is not a positive integer. Export it "
+            "again"
+        )
     return int(word)
 
 
-def _pixels_of(fields: dict[str, str], path: Path) -> Path:
-    """The file that holds the pixels: never one outside the file's own folder."""
+def _pixel_file(fields: dict[str, str], path: Path) -> Path:
+    """Return the file that contains the pixels, which must be in the folder of the header."""
     name = fields["ElementDataFile"]
     if name.upper() == "LOCAL":
         return path
     if not name or name.upper().startswith("LIST") or re.search(r"[/\\%\0]|^\.\.?$", name):
         raise InputError(
-            f"its pixels are in {name[:80]!r}; wanted is one file beside it. Save the image as one "
-            ".mha file"
+            f"its pixels are in {name[:80]!r}, but must be in one file in the same folder. Save "
+            "the image as one .mha file"
         )
     return path.with_name(name)
 
 
 def _affine(image: sitk.Image) -> np.ndarray:
-    """The affine (4, 4) of the first three axes to mm in R, A, S; a missing one is S."""
+    """Return the affine (4, 4) that maps the first three axes to mm (R, A, S)."""
     count = image.GetDimension()
     axes = min(count, 3)
     direction = np.reshape(image.GetDirection(), (count, count))[:axes, :axes]
     affine = np.eye(4)
     affine[:axes, :axes] = direction * np.array(image.GetSpacing())[:axes]
     affine[:axes, 3] = np.array(image.GetOrigin())[:axes]
-    affine[:3] *= RAS[:, None]
+    affine[:3] *= LPS_TO_RAS[:, None]
     return affine
 
 
-def _save(image: sitk.Image, layout: Layout, maps: np.ndarray, place: Path) -> None:
+def _save(image: sitk.Image, layout: Layout, maps: np.ndarray, target: Path) -> None:
     import SimpleITK as sitk
 
     stored = layout.to_stored(maps)
-    made: Any = sitk.GetImageFromArray(np.ascontiguousarray(stored.T), isVector=False)
-    count, own = image.GetDimension(), stored.ndim
-    direction = np.reshape(image.GetDirection(), (count, count))[:own, :own]
-    made.SetSpacing(image.GetSpacing()[:own])
-    made.SetOrigin(image.GetOrigin()[:own])
-    made.SetDirection(direction.ravel().tolist())
-    sitk.WriteImage(made, str(place), useCompression=True)
+    result: Any = sitk.GetImageFromArray(np.ascontiguousarray(stored.T), isVector=False)
+    count, axes = image.GetDimension(), stored.ndim
+    direction = np.reshape(image.GetDirection(), (count, count))[:axes, :axes]
+    result.SetSpacing(image.GetSpacing()[:axes])
+    result.SetOrigin(image.GetOrigin()[:axes])
+    result.SetDirection(direction.ravel().tolist())
+    sitk.WriteImage(result, str(target), useCompression=True)

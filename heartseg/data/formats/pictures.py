@@ -1,4 +1,4 @@
-"""PNG, JPEG and TIFF files."""
+"""PNG, JPEG and TIFF images."""
 
 from __future__ import annotations
 
@@ -6,27 +6,28 @@ from pathlib import Path
 
 import numpy as np
 
-from heartseg.data.formats.pixels import Images, check_size, depth_of
+from heartseg.data.formats.pixels import Images, bit_depth, check_size
 from heartseg.data.geometry import Geometry
 from heartseg.errors import InputError
 
 ORIENTATION = 0x0112
-"""Tag of EXIF: how a picture must be turned to stand upright, 1 if it does."""
-LEAST_HIGH_BYTE = 64
-"""From here on the greatest of 16-bit values has all of its 16 bits in use, see `to_uint8`."""
+"""EXIF tag of the orientation, 1 for an upright image."""
+MIN_HIGH_BYTE = 64
+"""Smallest greatest value of the high bytes if all 16 bits are in use (see `to_uint8`)."""
 
 
 def read_picture(path: Path, kind: str) -> Images:
-    """Read a file; errors of Pillow where it is broken. The pages of a TIFF file are frames.
+    """Read a file. The pages of a TIFF file are frames.
 
-    A picture that its EXIF data turn is read, and its label map saved, as viewers show it.
+    An image is read, and its label map saved, as viewers show it according to its EXIF orientation.
 
     Args:
-        path: of the file.
+        path: Path of the file.
         kind: "PNG", "JPEG" or "TIFF".
 
     Raises:
-        InputError: "reason. Remedy."
+        InputError: The file is not a supported image. The message has the form "reason. Remedy".
+        Exception: The file is damaged. Pillow raises errors of many classes.
     """
     from PIL import Image
 
@@ -35,45 +36,45 @@ def read_picture(path: Path, kind: str) -> Images:
     with Image.open(path, formats=[kind]) as image:
         count = getattr(image, "n_frames", 1)
         if kind == "PNG" and count > 1:
-            raise InputError(f"is an animation of {count} frames. Export it as TIFF, AVI or MP4")
+            raise InputError(f"is an animated PNG of {count} frames. Export it as TIFF, AVI or MP4")
         if kind == "JPEG":
-            count = 1  # what a camera adds is a preview
+            count = 1  # further images are previews added by a camera
         for index in range(count):
             image.seek(index)
             check_size(image.height, image.width, count)
             frames.append(_gray(image))
         if kind != "TIFF" and image.getexif().get(ORIENTATION, 1) != 1:  # Pillow turns TIFF itself
-            notes = ("is turned upright, as its EXIF orientation says; so is its label map",)
+            notes = ("is rotated upright according to its EXIF orientation, as is its label map",)
     pixels = np.stack(frames)
     if pixels.dtype == np.uint16:
-        used = depth_of(pixels)
+        used = bit_depth(pixels)
         notes += (f"has 16 bits, of which {used} are in use; they are scaled to 8",)
 
-    def save(maps: np.ndarray, place: Path) -> None:
+    def save(maps: np.ndarray, target: Path) -> None:
         pages = [Image.fromarray(_to_bytes(one)) for one in maps]
         if count > 1:
-            pages[0].save(place, "TIFF", save_all=True, append_images=pages[1:])
+            pages[0].save(target, "TIFF", save_all=True, append_images=pages[1:])
         else:
-            pages[0].save(place, "PNG")
+            pages[0].save(target, "PNG")
 
-    geometry = Geometry(doubt=f"is a {kind} file, which has no scale of tissue")
+    geometry = Geometry(scale_problem=f"is a {kind} file, which has no scale in mm")
     return Images(pixels, geometry, save, ".png" if count == 1 else ".tif", notes)
 
 
 def _gray(image) -> np.ndarray:
     from PIL import ImageOps
 
-    deep = image.mode.startswith(("I", "F"))  # more than 8 bits, which "L" would cut off
-    cut = not deep and ";16" in str(image.tile)  # Pillow keeps the high byte of 16-bit colours
+    deep = image.mode.startswith(("I", "F"))  # more than 8 bits, which mode "L" would lose
+    cut = not deep and ";16" in str(image.tile)  # Pillow keeps only the high byte of 16-bit colours
     image = ImageOps.exif_transpose(image)
     pixels = np.array(image if deep else image.convert("L"))
-    if cut and 0 < pixels.max() < LEAST_HIGH_BYTE:
+    if cut and 0 < pixels.max() < MIN_HIGH_BYTE:
         raise InputError(
-            "has 16 bits per colour channel, of which the upper ones are not in use. Export it in "
+            "has 16 bits per colour channel, of which the upper ones are unused. Export it in "
             "gray, or with 8 bits"
         )
     if pixels.dtype.kind == "i" and pixels.min() >= 0 and pixels.max() < 2**16:
-        return pixels.astype(np.uint16)  # Pillow gives 16 bits of some files as 32
+        return pixels.astype(np.uint16)  # Pillow reads some 16-bit files as 32-bit values
     return pixels
 
 

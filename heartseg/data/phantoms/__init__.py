@@ -1,4 +1,4 @@
-"""Synthetic datasets in the layouts of the real ones, seeded: a clone runs without any download."""
+"""Synthetic datasets in the layouts of the real ones, which need no download. All are seeded."""
 
 from __future__ import annotations
 
@@ -17,15 +17,22 @@ Result = TypeVar("Result")
 def map_processes(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int
 ) -> list[Result]:
-    """`function` of every item, in order, in `workers` processes; with one, in this process."""
+    """Apply a function to items in several processes, and return the results in order.
+
+    Args:
+        function: Function of an item, which can be pickled.
+        items: The items.
+        workers: Number of processes; 1 for the current process.
+    """
     if workers == 1:
         return [function(item) for item in items]
-    context = multiprocessing.get_context("spawn")  # the same on every system, safe beside threads
+    # "spawn" behaves equally on all systems, and is safe if there are threads.
+    context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         return list(pool.map(function, items))
 
 
 def mark_as_phantom(folder: Path, what: str, seed: int) -> None:
-    """Write the file by which a dataset is known as synthetic wherever it is copied to."""
+    """Write the file that marks a dataset as synthetic, also after it has been copied."""
     text = f"Synthetic {what}, seed {seed}: nobody's heart is in these images.\n"
     (folder / PHANTOM_MARKER).write_text(text, encoding="utf-8")

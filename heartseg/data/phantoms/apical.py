@@ -1,4 +1,4 @@
-"""Image formation of an apical view: what the tissue reflects, and what the machine shows of it."""
+"""Image formation of an apical view: echoes of the tissue and their display by the machine."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ MAP_ABOVE, MAP_BELOW, MAP_ASIDE = 45.0, 75.0, 125.0  # mm around the ventricle
 
 
 @dataclass(frozen=True)
-class Quality:
-    """How well a patient can be imaged.
+class ImagingQuality:
+    """Parameters of the image quality of a patient.
 
     Attributes:
-        haze: clutter over the near half of the ventricle, in dB.
-        loss: of the myocardium's echo against its surroundings, in dB.
-        shadows: chance of a shadow at each edge of the sector; half the expected dropouts.
+        haze: Clutter over the near half of the ventricle in dB.
+        loss: Loss of the echo of the myocardium against its surroundings in dB.
+        shadows: Probability of a shadow at each edge of the sector, and half the expected number of
+            dropouts.
     """
 
     haze: float
@@ -31,21 +32,22 @@ class Quality:
 
 
 QUALITY = {
-    "Good": Quality(-38, 0, 0.3),
-    "Medium": Quality(-31, 2, 0.5),
-    "Poor": Quality(-25, 4, 0.8),
+    "Good": ImagingQuality(-38, 0, 0.3),
+    "Medium": ImagingQuality(-31, 2, 0.5),
+    "Poor": ImagingQuality(-25, 4, 0.8),
 }
 
 
 class ApicalView:
-    """One view of one patient; `frame` forms its images.
+    """One view of one patient, whose images are formed by `frame`.
 
     Args:
-        ed, es: the ventricle at end-diastole and at end-systole.
-        right_heart: right ventricle and atrium stand beside it, as in a four-chamber view.
-        sector: the field of view.
-        quality: how well the patient can be imaged.
-        stream: seed of everything random here.
+        ed, es: Ventricle at end-diastole and at end-systole.
+        right_heart: Whether the view shows the right ventricle and atrium, like a four-chamber
+            view.
+        sector: Field of view.
+        quality: Parameters of the image quality.
+        seed: Seed of all random numbers of the view.
     """
 
     def __init__(
@@ -54,11 +56,11 @@ class ApicalView:
         es: Ventricle,
         right_heart: bool,
         sector: ultrasound.Sector,
-        quality: Quality,
-        stream: list[int],
+        quality: ImagingQuality,
+        seed: list[int],
     ) -> None:
-        rng = np.random.default_rng(stream)
-        self._ed, self._es, self._sector, self._stream = ed, es, sector, stream
+        rng = np.random.default_rng(seed)
+        self._ed, self._es, self._sector, self._seed = ed, es, sector, seed
         self._tilt = np.radians(np.clip(rng.normal(0, 6), -13, 13))
         self._apex = np.array([rng.normal(0, 4), rng.uniform(7, 15)])  # outer apex, mm
         self._tissue = _tissue_map(rng, ed, right_heart, quality)
@@ -73,26 +75,28 @@ class ApicalView:
         self._gamma = rng.uniform(1.0, 1.5)
         self._blur = (rng.uniform(1.1, 1.8), rng.uniform(0.7, 1.2))
 
-    def frame(self, number: int, share: float) -> tuple[np.ndarray, np.ndarray]:
-        """Image and label map, uint8 (lateral, depth), at `share` (0-1) of the contraction.
+    def frame(self, number: int, fraction: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return the image and the label map of a frame, uint8 (lateral, depth).
 
-        `number` seeds what changes from frame to frame: the blood's echoes.
+        Args:
+            number: Number of the frame, which seeds the echoes of the blood.
+            fraction: Fraction of the contraction, from 0 (end-diastole) to 1 (end-systole).
         """
-        now = self._ed.blend(self._es, share)
-        rng = np.random.default_rng([*self._stream, number])
+        now = self._ed.blend(self._es, fraction)
+        rng = np.random.default_rng([*self._seed, number])
         angle, reach = self._sector.polar()
         z, w = self._heart(reach * np.sin(angle), reach * np.cos(angle), now)
-        moving = self._blood + self._valve(z, w, now, share)
+        moving = self._blood + self._valve(z, w, now, fraction)
         echo = self._tissue_at(z, w, now) + self._near_field + self._haze
         echo += moving * ultrasound.scatterers(rng, echo.shape)
         db = ultrasound.decibel(ultrasound.envelope(echo, self._blur)) + self._gain
         gray = ultrasound.compress(db, self._white, self._dynamic_range, self._gamma)
-        gray = ndimage.gaussian_filter(gray, (0.8, 0.6), truncate=3.0)  # the machine's smoothing
+        gray = ndimage.gaussian_filter(gray, (0.8, 0.6), truncate=3.0)  # smoothing by the machine
         labels = now.labels(*self._heart(*self._sector.pixels(), now))
         return self._sector.scan_convert(gray), labels
 
     def _heart(self, x: np.ndarray, y: np.ndarray, now: Ventricle) -> tuple[np.ndarray, np.ndarray]:
-        """Image position in mm -> the ventricle's coordinates (z, w)."""
+        """Convert a position in the image in mm to the coordinates (z, w) of the ventricle."""
         x, y = x - np.float32(self._apex[0]), y - np.float32(self._apex[1])
         sin, cos = np.float32(np.sin(self._tilt)), np.float32(np.cos(self._tilt))
         return x * sin + y * cos - np.float32(now.wall), x * cos - y * sin
@@ -104,8 +108,8 @@ class ApicalView:
         column = np.clip((w0 + MAP_ASIDE) / MAP_STEP + 0.5, 0, columns - 1).astype(np.intp)
         return self._tissue[row, column]
 
-    def _valve(self, z: np.ndarray, w: np.ndarray, now: Ventricle, share: float) -> np.ndarray:
-        """Amplitude of the mitral leaflets: open towards the apex at ED, closed at ES."""
+    def _valve(self, z: np.ndarray, w: np.ndarray, now: Ventricle, fraction: float) -> np.ndarray:
+        """Return the amplitude of the mitral leaflets, which are open at ED and closed at ES."""
         valve = np.zeros(z.shape, np.float32)
         near = np.abs(z - now.length) < 25
         z, w = z[near], w[near]
@@ -113,7 +117,7 @@ class ApicalView:
         for side, opening, echo in zip(
             (-1, 1), self._leaflet_opening, self._leaflet_db, strict=True
         ):
-            angle = opening * (1 - share) + 0.07
+            angle = opening * (1 - fraction) + 0.07
             hinge = float((now.left if side < 0 else now.right)[-1])
             along = hinge - side * w  # from the hinge towards the middle
             bow = 1.5 * np.sin(np.pi * np.clip(along / hinge, 0, 1))  # towards the atrium
@@ -126,13 +130,13 @@ class ApicalView:
         return valve
 
 
-# --- the tissue, in the ventricle's coordinates at end-diastole -------------------------------
+# --- tissue in the coordinates of the ventricle at end-diastole -------------------------------
 
 
 def _tissue_map(
-    rng: np.random.Generator, ed: Ventricle, right_heart: bool, quality: Quality
+    rng: np.random.Generator, ed: Ventricle, right_heart: bool, quality: ImagingQuality
 ) -> np.ndarray:
-    """Scatterers times echogenicity, complex, rows along z and columns along w by MAP_STEP."""
+    """Return scatterers times echogenicity, complex (z, w) in steps of MAP_STEP."""
     grid_z = np.arange(-MAP_ABOVE, ed.length + MAP_BELOW, MAP_STEP, dtype=np.float32)
     grid_w = np.arange(-MAP_ASIDE, MAP_ASIDE, MAP_STEP, dtype=np.float32)
     z, w = np.meshgrid(grid_z, grid_w, indexing="ij")
@@ -140,7 +144,7 @@ def _tissue_map(
         ultrasound.smooth_field(rng, z.shape, (scale[0] / MAP_STEP, scale[1] / MAP_STEP))
         for scale in ((18, 25), (6, 6), (2, 10), (3, 3), (4, 2.5))
     )
-    z += 1.2 * rough_z  # no border of tissue is as smooth as its contour
+    z += 1.2 * rough_z  # makes the borders of the tissue rougher than its contours
     w += 1.0 * rough_w
     labels = ed.labels(z, w)
     inner, outer = ed.half_widths(z, w)
@@ -151,14 +155,14 @@ def _tissue_map(
     if right_heart:
         _add_right_heart(rng, db, ed, z, -w - outer)
 
-    # Walls along the beams answer weakly, and the apex drowns in the near field.
+    # Walls parallel to the beams have weak echoes, and the near field covers the apex.
     lateral = np.where(w < 0, rng.uniform(-5, 3), rng.uniform(-9, 2))
     apical = rng.uniform(-9, 1) * np.clip(1 - 3 * z / ed.length, 0, 1)
     walls = rng.uniform(-19, -12) - quality.loss + lateral * np.clip(2 * z / ed.length, 0, 1)
     walls = walls + apical + 3.5 * patches + 3 * coarse + 1.5 * streaks
     db = np.where(labels == Camus.MYO, walls, db)
 
-    pericardium = rng.uniform(0, 8) + 4 * patches + 3 * coarse  # a line that comes and goes
+    pericardium = rng.uniform(0, 8) + 4 * patches + 3 * coarse  # a line with gaps
     beside = (z > -ed.wall) & (z < ed.length + 5) & (across > inner)
     db += np.where(beside, pericardium * np.exp(-(((across - outer) / 1.8) ** 2)), 0)
 
@@ -169,7 +173,7 @@ def _tissue_map(
 
     cavity = labels == Camus.LV
     db[cavity | (labels == Camus.LA)] = -70
-    for side in (-1, 1):  # the mitral ring's two hinges
+    for side in (-1, 1):  # the two hinges of the mitral ring
         hinge = (ed.left if side < 0 else ed.right)[-1] + 1.5
         blob = np.exp(-(((z - ed.length) / 3) ** 2) - ((w - side * hinge) / 3.5) ** 2)
         db += np.where(inner < across, rng.uniform(2, 12) * blob, 0)
@@ -185,7 +189,7 @@ def _add_trabeculae(
     w: np.ndarray,
     cavity: np.ndarray,
 ) -> None:
-    """Papillary muscles and trabeculae: inside the contour, with echoes of the wall's strength."""
+    """Add papillary muscles and trabeculae, which are inside the contour and as bright as walls."""
     half_widths = np.minimum(ed.left, ed.right)
     for _ in range(rng.integers(4, 12)):
         station = rng.integers(60, 185)
@@ -202,7 +206,15 @@ def _add_trabeculae(
 def _add_right_heart(
     rng: np.random.Generator, db: np.ndarray, ed: Ventricle, z: np.ndarray, beyond: np.ndarray
 ) -> None:
-    """Right ventricle and atrium, `beyond` mm left of the septum: dark, with a free wall."""
+    """Add the dark right ventricle and atrium with a free wall.
+
+    Args:
+        rng: Random number generator.
+        db: Echogenicity in dB, modified in place.
+        ed: Ventricle at end-diastole.
+        z: Position along the long axis in mm.
+        beyond: Distance to the left of the septum in mm.
+    """
     width = rng.uniform(14, 30) * np.sqrt(np.clip((z / ed.length - 0.2) / 0.6, 0, 1))
     above = (z > 0.2 * ed.length) & (z < ed.length)
     centre = ed.length + rng.uniform(20, 26)
@@ -211,11 +223,13 @@ def _add_right_heart(
     db[(above & (beyond > 0) & (beyond < width)) | atrium] -= rng.uniform(6, 20)
 
 
-# --- the machine, in the sector's polar grid --------------------------------------------------
+# --- the machine, in the polar grid of the sector ---------------------------------------------
 
 
-def _gain(rng: np.random.Generator, sector: ultrasound.Sector, quality: Quality) -> np.ndarray:
-    """dB: attenuation, uneven beams, shadows of ribs and lungs, dropouts."""
+def _gain(
+    rng: np.random.Generator, sector: ultrasound.Sector, quality: ImagingQuality
+) -> np.ndarray:
+    """Return the gain in dB: attenuation, uneven beams, shadows of ribs and lungs, dropouts."""
     angle, reach = sector.polar()
     shape = (angle.size, reach.size)
     gain = -rng.uniform(0.0, 0.1) * (reach - 60)
@@ -234,7 +248,7 @@ def _gain(rng: np.random.Generator, sector: ultrasound.Sector, quality: Quality)
 
 
 def _near_field(rng: np.random.Generator, sector: ultrasound.Sector) -> np.ndarray:
-    """Reverberation under the probe: bands across the beams that stay where they are."""
+    """Return the reverberation near the probe: constant bands across the beams."""
     angle, reach = sector.polar()
     shape = (angle.size, reach.size)
     bands = 4 * ultrasound.smooth_field(rng, shape, (60, 2.5))
@@ -243,8 +257,10 @@ def _near_field(rng: np.random.Generator, sector: ultrasound.Sector) -> np.ndarr
     return ultrasound.scatterers(rng, shape) * ultrasound.amplitude(db)
 
 
-def _haze(rng: np.random.Generator, sector: ultrasound.Sector, quality: Quality) -> np.ndarray:
-    """Clutter from side lobes and reverberation, thickest over apex and mid-ventricle."""
+def _haze(
+    rng: np.random.Generator, sector: ultrasound.Sector, quality: ImagingQuality
+) -> np.ndarray:
+    """Return clutter from side lobes and reverberation, densest over apex and mid-ventricle."""
     angle, reach = sector.polar()
     shape = (angle.size, reach.size)
     patches = 3 * ultrasound.smooth_field(rng, shape, (25, 40))

@@ -1,8 +1,8 @@
 """Phantoms in the layout of the CAMUS release (Leclerc et al., IEEE TMI 38(9), 2019).
 
-A patient is a left ventricle whose disks are ellipses: their two diameters are what 2CH and 4CH
-show, so volumes and EF are known. Tissue is a map of scatterers in end-diastolic coordinates;
-every frame samples it where the tissue has moved to, so speckle travels with the walls.
+The left ventricle of a patient is a stack of elliptical disks. The views 2CH and 4CH show their two
+diameters, so volumes and EF are known. Tissue is a map of scatterers in end-diastolic coordinates.
+Every frame samples it at the material position of each pixel, so speckle moves with the walls.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from heartseg.config.params import CamusPhantoms
+from heartseg.config.data import CamusPhantoms
 from heartseg.data.phantoms import map_processes, mark_as_phantom
 from heartseg.data.phantoms.apical import QUALITY, ApicalView
 from heartseg.data.phantoms.ultrasound import Sector
@@ -27,16 +27,16 @@ from heartseg.datasets.camus import VIEWS
 
 @dataclass(frozen=True)
 class Patient:
-    """A patient's truth.
+    """True values of a patient.
 
     Attributes:
-        seed, number: what the patient is drawn from; number counts from 1.
+        seed, number: Seed of the patient. Numbers start at 1.
         heart: (ED, ES) ventricle by view.
-        edv, esv: volumes in mL.
-        frames: number of frames from ED to ES.
+        edv, esv: Volumes in mL.
+        frames: Number of frames from ED to ES.
         quality: "Good", "Medium" or "Poor".
-        sector: the field of view, common to both views.
-        info: lines of Info_*.cfg.
+        sector: Field of view of both views.
+        info: Lines of Info_*.cfg, by key.
     """
 
     seed: int
@@ -60,10 +60,15 @@ class Patient:
 
 
 def write_camus(folder: Path, config: CamusPhantoms, workers: int) -> None:
-    """Write the phantoms into the existing `folder`; the bytes do not depend on `workers`.
+    """Write the phantoms.
 
-    The first `config.half_sequences` patients also get half sequences. truth.csv at the root
-    holds patient, edv_ml, esv_ml, ef_percent, unrounded.
+    The first `config.half_sequences` patients also have half sequences. truth.csv contains patient,
+    edv_ml, esv_ml and ef_percent, not rounded. The bytes do not depend on `workers`.
+
+    Args:
+        folder: Existing folder.
+        config: Section of params.yaml.
+        workers: Number of processes.
     """
     mark_as_phantom(folder, "apical views", config.seed)
     write = partial(_write_patient, folder, config)
@@ -76,7 +81,7 @@ def write_camus(folder: Path, config: CamusPhantoms, workers: int) -> None:
 
 
 def _write_split(folder: Path, names: list[str], seed: int) -> None:
-    """The release's three lists, about 70/10/20 %; none is empty from 3 patients on."""
+    """Write the three split lists, about 70/10/20 %. None is empty if there are 3 patients."""
     folder.mkdir()
     n = len(names)
     testing = min(max(1, round(0.2 * n)), n - 1)
@@ -95,7 +100,7 @@ def _write_split(folder: Path, names: list[str], seed: int) -> None:
 def _write_patient(
     folder: Path, config: CamusPhantoms, number: int
 ) -> tuple[str, float, float, float]:
-    """Write one patient's files; returns the row of truth.csv."""
+    """Write the files of a patient, and return its row of truth.csv."""
     patient = make_patient(config.seed, number)
     place = folder / "database_nifti" / patient.name
     place.mkdir(parents=True)
@@ -122,7 +127,7 @@ def _write_pair(
 
 
 def _nifti_gz(pixels: np.ndarray, spacing: tuple[float, float]) -> bytes:
-    """The bytes of a .nii.gz; nothing of when or where it was written is in them."""
+    """Return the bytes of a .nii.gz file, which do not depend on time or place."""
     affine = np.diag([-spacing[0], -spacing[1], 1.0, 1.0])
     image = nib.Nifti1Image(pixels, affine)
     image.set_sform(affine, code="scanner")
@@ -135,12 +140,12 @@ def _nifti_gz(pixels: np.ndarray, spacing: tuple[float, float]) -> bytes:
 
 
 def contraction(time: float) -> float:
-    """Share of the way from ED (time 0) to ES (time 1): slow at both ends."""
+    """Return the fraction of the contraction at a time from 0 (ED) to 1 (ES)."""
     return (1 - np.cos(np.pi * time)) / 2
 
 
 def make_patient(seed: int, number: int) -> Patient:
-    """Draw a patient; the same seed and number always give the same one."""
+    """Draw a patient, which is determined by the seed and the number."""
     rng = np.random.default_rng([seed, number])
     ef = rng.uniform(20, 75)
     edv = np.clip((150 - ef) * 1.2 * rng.lognormal(0, 0.25), 55, 260)
@@ -167,7 +172,7 @@ def make_patient(seed: int, number: int) -> Patient:
 
 
 def _draw_ventricles(rng: np.random.Generator, edv: float) -> dict[str, Ventricle]:
-    """Both views at end-diastole, with the volume `edv` in mL."""
+    """Draw both views at end-diastole with the volume `edv` in mL."""
     length = 86 * (edv / 120) ** (1 / 3) * rng.uniform(0.92, 1.1)
     wall, atrium, width = rng.uniform(6.5, 11), rng.uniform(32, 50), rng.uniform(34, 46)
     ventricles = {}
@@ -186,7 +191,10 @@ def _draw_ventricles(rng: np.random.Generator, edv: float) -> dict[str, Ventricl
 
 
 def _contract(rng: np.random.Generator, ed: Ventricle, ef: float) -> Ventricle:
-    """End-systole up to the radial scale: shorter, thicker wall, regionally uneven, larger LA."""
+    """Return the ventricle at end-systole, except for its radial scale.
+
+    It is shorter, has a thicker wall and a larger atrium, and contracts unevenly.
+    """
     shortened = ed.length * ef / 100 * rng.uniform(0.18, 0.28)
     thickened = ed.wall * ef / 100 * rng.uniform(0.5, 0.9)
     uneven = 0.12 * ef / 100
@@ -195,14 +203,14 @@ def _contract(rng: np.random.Generator, ed: Ventricle, ef: float) -> Ventricle:
         left=ed.left * random_bulge(rng, uneven),
         right=ed.right * random_bulge(rng, uneven),
         wall=ed.wall + thickened,
-        atrium_length=ed.atrium_length + shortened - thickened,  # its floor stays
+        atrium_length=ed.atrium_length + shortened - thickened,  # its floor does not move
         atrium_width=ed.atrium_width * rng.uniform(1.03, 1.12),
         atrium_lean=ed.atrium_lean,
     )
 
 
 def _scale_to(ventricles: dict[str, Ventricle], volume: float) -> dict[str, Ventricle]:
-    """The same ventricles, wider or narrower, so that they hold `volume` mL."""
+    """Scale the widths of the ventricles so that their volume is `volume` mL."""
     lengths = {v.length for v in ventricles.values()}
     length = sum(lengths) / len(lengths)
     ventricles = {view: replace(v, length=length) for view, v in ventricles.items()}
@@ -214,7 +222,7 @@ def _scale_to(ventricles: dict[str, Ventricle], volume: float) -> dict[str, Vent
 
 
 def _draw_sector(rng: np.random.Generator, ventricle: Ventricle) -> Sector:
-    """A field of view that holds the ventricle and a part of the atrium."""
+    """Draw a field of view that contains the ventricle and a part of the atrium."""
     heart = ventricle.wall + ventricle.length + ventricle.atrium_length * rng.uniform(0.75, 1.25)
     depth = np.clip(heart + rng.uniform(12, 22), 115, 175)
     half_angle = np.radians(rng.uniform(36, 44))
@@ -226,8 +234,8 @@ def _draw_sector(rng: np.random.Generator, ventricle: Ventricle) -> Sector:
 
 
 def make_view(patient: Patient, view: str) -> ApicalView:
-    """The imaging of one view ("2CH", "4CH") of a patient, ready to form frames."""
-    stream = [patient.seed, patient.number, 1 + VIEWS.index(view)]
+    """Return a view ("2CH" or "4CH") of a patient."""
+    seed = [patient.seed, patient.number, 1 + VIEWS.index(view)]
     ed, es = patient.heart[view]
     quality = QUALITY[patient.quality]
-    return ApicalView(ed, es, view == "4CH", patient.sector, quality, stream)
+    return ApicalView(ed, es, view == "4CH", patient.sector, quality, seed)

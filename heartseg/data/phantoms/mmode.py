@@ -1,8 +1,8 @@
 """Phantoms in the layout of M-mode windows of mouse hearts: img/, mask/ and windows.csv.
 
-An animal is one strip, depth down and time to the right, cut into square windows; strips/ holds
-the whole strips, with a recordings.csv. Tissue is layers of scatterers that move
-with the walls, which gives the streaks along the traces.
+The strip of each animal, with depth downwards and time to the right, is cut into square windows.
+strips/ contains the whole strips and recordings.csv. Tissue consists of layers of scatterers that
+move with the walls, which causes streaks along the traces.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from heartseg.config.params import MmodePhantoms
+from heartseg.config.data import MmodePhantoms
 from heartseg.data.phantoms import map_processes, mark_as_phantom
 from heartseg.data.phantoms.strip import QUALITY, Motion, form_strip, make_motion
 
 
 @dataclass(frozen=True)
-class Window:
-    """A line of windows.csv.
+class WindowTruth:
+    """True values of a window or strip, a row of windows.csv.
 
     Attributes:
-        name: of the files in img/ and mask/, or of the strip, without ".png".
-        mm_per_row, s_per_column: spacing.
+        name: Name of the files in img/ and mask/, or of the strip, without ".png".
+        mm_per_row, s_per_column: Spacing.
         quality: "Good", "Medium" or "Poor".
-        lvidd_mm, lvids_mm: mean LV inner diameter over the window's end-diastoles (starts of
-            contraction) and end-systoles.
-        heart_rate_bpm: from the mean interval between the window's end-diastoles.
-        animal: name of the animal, with which its windows' names begin.
+        lvidd_mm, lvids_mm: Mean inner diameters of the LV at the end-diastoles (starts of
+            contraction) and end-systoles of the window.
+        heart_rate_bpm: Heart rate from the mean interval between the end-diastoles of the window.
+        animal: Name of the animal, with which the names of its windows begin.
     """
 
     name: str
@@ -46,39 +46,45 @@ class Window:
 
 
 STRIP_COLUMNS = ("animal", "mm_per_row", "s_per_column", "lvidd_mm", "lvids_mm", "heart_rate_bpm")
-"""What recordings.csv tells of the whole strips."""
+"""Columns of recordings.csv, besides the name of the strip."""
 
 
 @dataclass(frozen=True)
 class AnimalStrip:
-    """An animal's whole strip, and the windows cut from it.
+    """The whole strip of an animal, and the windows cut from it.
 
     Attributes:
         image: uint8 (rows, columns).
-        mask: 0 or 255, uint8 (rows, columns).
-        motion: of the walls.
-        truth: of the whole strip.
-        windows: of the animal, in order of time.
-        starts: first column of each window.
+        mask: uint8 (rows, columns), 0 or 255.
+        motion: Motion of the walls.
+        truth: True values of the whole strip.
+        windows: True values of the windows, in the order of time.
+        starts: First column of each window.
     """
 
     image: np.ndarray
     mask: np.ndarray
     motion: Motion
-    truth: Window
-    windows: list[Window]
+    truth: WindowTruth
+    windows: list[WindowTruth]
     starts: np.ndarray
 
 
 def write_mmode(folder: Path, config: MmodePhantoms, workers: int) -> None:
-    """Write the phantoms into the existing `folder`; the bytes do not depend on `workers`."""
+    """Write the phantoms. The bytes do not depend on `workers`.
+
+    Args:
+        folder: Existing folder.
+        config: Section of params.yaml.
+        workers: Number of processes.
+    """
     mark_as_phantom(folder, "M-mode windows", config.seed)
     for name in ("img", "mask", "strips"):
         (folder / name).mkdir()
     write = partial(_write_animal, folder, config)
     animals = map_processes(write, range(1, config.animals + 1), workers)
     windows = [astuple(window) for _, own in animals for window in own]
-    write_table(folder / "windows.csv", [field.name for field in fields(Window)], windows)
+    write_table(folder / "windows.csv", [field.name for field in fields(WindowTruth)], windows)
     truths = [[t.name, *(getattr(t, key) for key in STRIP_COLUMNS)] for t, _ in animals]
     write_table(folder / "strips/recordings.csv", ["recording", *STRIP_COLUMNS], truths)
 
@@ -91,7 +97,9 @@ def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[objec
         writer.writerows(rows)
 
 
-def _write_animal(folder: Path, config: MmodePhantoms, animal: int) -> tuple[Window, list[Window]]:
+def _write_animal(
+    folder: Path, config: MmodePhantoms, animal: int
+) -> tuple[WindowTruth, list[WindowTruth]]:
     whole = make_strip(config, animal)
     for window, image, mask in cut_windows(whole):
         for kind, pixels in (("img", image), ("mask", mask)):
@@ -100,13 +108,15 @@ def _write_animal(folder: Path, config: MmodePhantoms, animal: int) -> tuple[Win
     return whole.truth, whole.windows
 
 
-def make_animal(config: MmodePhantoms, animal: int) -> list[tuple[Window, np.ndarray, np.ndarray]]:
-    """An animal's windows with image and mask (0 or 255), uint8 (window, window)."""
+def make_animal(
+    config: MmodePhantoms, animal: int
+) -> list[tuple[WindowTruth, np.ndarray, np.ndarray]]:
+    """Return the windows of an animal with image and mask (0 or 255), uint8 (window, window)."""
     return cut_windows(make_strip(config, animal))
 
 
-def cut_windows(whole: AnimalStrip) -> list[tuple[Window, np.ndarray, np.ndarray]]:
-    """The square windows of a strip with image and mask."""
+def cut_windows(whole: AnimalStrip) -> list[tuple[WindowTruth, np.ndarray, np.ndarray]]:
+    """Return the square windows of a strip with image and mask."""
     cuts = [slice(start, start + len(whole.image)) for start in whole.starts]
     return [
         (window, whole.image[:, cut], whole.mask[:, cut])
@@ -115,7 +125,7 @@ def cut_windows(whole: AnimalStrip) -> list[tuple[Window, np.ndarray, np.ndarray
 
 
 def make_strip(config: MmodePhantoms, animal: int) -> AnimalStrip:
-    """An animal's strip, which ends with its last window."""
+    """Form the strip of an animal, which ends with its last window."""
     rng = np.random.default_rng([config.seed, animal])
     size = config.window
     quality = str(rng.choice(list(QUALITY), p=[0.4, 0.4, 0.2]))
@@ -134,11 +144,11 @@ def make_strip(config: MmodePhantoms, animal: int) -> AnimalStrip:
 
     animal_name = f"animal{animal:02d}"
 
-    def truth(name: str, start: int, end: int) -> Window:
+    def truth(name: str, start: int, end: int) -> WindowTruth:
         in_diastole = (motion.diastoles >= start) & (motion.diastoles < end)
         in_systole = (motion.systoles >= start) & (motion.systoles < end)
         interval = float(np.diff(motion.diastoles[in_diastole]).mean()) * s_per_column
-        return Window(
+        return WindowTruth(
             name=name,
             mm_per_row=mm_per_row,
             s_per_column=s_per_column,

@@ -1,8 +1,9 @@
 """Phantoms for the classification of acquisition quality: img/ and windows.csv with good and bad.
 
-Each window is one of an M-mode phantom, degraded by a kind and a grade (`degrade`), which its name
-tells (animal01_w3_haze2) and its label follows from. As in real life not every window has a label.
-strips/ holds an animal's whole strip with one bad span; degraded.csv says where it is.
+Each window is a window of an M-mode phantom, degraded by a kind and grade (see `degrade`). Both are
+in its name, such as animal01_w3_haze2, and the grade determines its label. As in real data, some
+windows have no label. strips/ contains the whole strips with one bad span each, which is described
+in degraded.csv.
 """
 
 from __future__ import annotations
@@ -13,21 +14,27 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from heartseg.config.params import MmodePhantoms
+from heartseg.config.data import MmodePhantoms
 from heartseg.data.phantoms import map_processes, mark_as_phantom
-from heartseg.data.phantoms.degrade import BAD_FROM, KINDS, WORST_GRADE, degrade, quality_of
+from heartseg.data.phantoms.degrade import BAD_FROM, DEGRADATIONS, WORST_GRADE, degrade, quality_of
 from heartseg.data.phantoms.mmode import STRIP_COLUMNS, AnimalStrip, make_strip, write_table
 
 WINDOW_COLUMNS = ("name", "animal", "mm_per_row", "s_per_column", "quality", "kind", "grade")
 SPAN_COLUMNS = ("recording", "start_s", "end_s", "kind", "grade")
-UNLABELLED = 0.05  # chance of a window without a label
-SPAN = (0.25, 0.4)  # length of the bad span over the strip's
+UNLABELLED = 0.05  # probability that a window has no label
+SPAN = (0.25, 0.4)  # range of the length of the bad span relative to the strip
 
 Row = tuple[object, ...]
 
 
 def write_quality(folder: Path, config: MmodePhantoms, workers: int) -> None:
-    """Write the phantoms into the existing `folder`; the bytes do not depend on `workers`."""
+    """Write the phantoms. The bytes do not depend on `workers`.
+
+    Args:
+        folder: Existing folder.
+        config: Section of params.yaml.
+        workers: Number of processes.
+    """
     mark_as_phantom(folder, "M-mode windows of graded quality", config.seed)
     for name in ("img", "strips"):
         (folder / name).mkdir()
@@ -57,12 +64,12 @@ def _write_animal(
 
 
 def degraded_windows(rng: np.random.Generator, whole: AnimalStrip) -> list[tuple[Row, np.ndarray]]:
-    """A line of windows.csv (WINDOW_COLUMNS) and the image, uint8 (size, size), of each window."""
+    """Return the row of windows.csv and the image, uint8 (size, size), of each window."""
     size = len(whole.image)
     found: list[tuple[Row, np.ndarray]] = []
     for window, start in zip(whole.windows, whole.starts, strict=True):
         cut = slice(int(start), int(start) + size)
-        grade, kind = int(rng.integers(WORST_GRADE + 1)), str(rng.choice(list(KINDS)))
+        grade, kind = int(rng.integers(WORST_GRADE + 1)), str(rng.choice(list(DEGRADATIONS)))
         image = whole.image[:, cut]
         if grade:
             walls = (whole.motion.upper[cut], whole.motion.lower[cut])
@@ -77,12 +84,12 @@ def degraded_windows(rng: np.random.Generator, whole: AnimalStrip) -> list[tuple
 
 
 def degraded_strip(rng: np.random.Generator, whole: AnimalStrip) -> tuple[np.ndarray, Row]:
-    """The strip with one bad span, uint8 (H, W), and the span's line of degraded.csv."""
+    """Return the strip with one bad span, uint8 (H, W), and the row of degraded.csv."""
     columns = whole.image.shape[1]
     length = int(columns * rng.uniform(*SPAN))
     start = int(rng.integers(columns - length + 1))
     cut = slice(start, start + length)
-    grade, kind = int(rng.integers(BAD_FROM, WORST_GRADE + 1)), str(rng.choice(list(KINDS)))
+    grade, kind = int(rng.integers(BAD_FROM, WORST_GRADE + 1)), str(rng.choice(list(DEGRADATIONS)))
     walls = (whole.motion.upper[cut], whole.motion.lower[cut])
     image = whole.image.copy()
     image[:, cut] = degrade(rng, image[:, cut], walls, whole.truth.mm_per_row, kind, grade)

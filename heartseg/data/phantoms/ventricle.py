@@ -1,7 +1,7 @@
 """Geometry of the phantom's left ventricle, its wall and the left atrium in one apical view.
 
-Coordinates are the ventricle's own, in mm: z along the long axis from the endocardial apex (0)
-to the mitral plane (`length`), w across it, positive towards the right of the image.
+Coordinates are in mm: z along the long axis from the endocardial apex (0) to the mitral plane
+(`length`), and w across it, positive to the right of the image.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ import numpy as np
 
 from heartseg.datasets.camus import Camus
 
-# Positions between apex (0) and base (1) at which half-widths are kept, dense at the round apex.
 STATIONS = np.linspace(0, 1, 201) ** 2
-TABLE_STEP = 0.05  # mm between the tabled half-widths
+"""Positions of the half-widths between apex (0) and base (1), which are dense at the round apex."""
+TABLE_STEP = 0.05  # mm between the half-widths of the lookup table
 
 
 @dataclass(frozen=True)
 class Ventricle:
-    """One view at one instant; lengths in mm.
+    """Ventricle and atrium in one view at one time. Lengths are in mm.
 
     Attributes:
-        length: endocardial long axis, the same in both views of a patient.
-        left, right: distances of the endocardium from the long axis at STATIONS, each (201,).
-        wall: thickness of the myocardium.
-        atrium_length, atrium_width: of the left atrium below the mitral plane.
-        atrium_lean: sideways shift of the atrium's floor.
+        length: Endocardial long axis, equal in both views of a patient.
+        left, right: Distances of the endocardium from the long axis at STATIONS, each (201,).
+        wall: Thickness of the myocardium.
+        atrium_length, atrium_width: Size of the left atrium below the mitral plane.
+        atrium_lean: Sideways shift of the floor of the atrium.
     """
 
     length: float
@@ -38,19 +38,19 @@ class Ventricle:
     atrium_width: float
     atrium_lean: float
 
-    def blend(self, other: Ventricle, share: float) -> Ventricle:
-        """The instant at which `share` (0-1) of the way to `other` is done."""
+    def blend(self, other: Ventricle, fraction: float) -> Ventricle:
+        """Interpolate linearly to `other`, by a fraction from 0 to 1."""
         mix = {
-            f.name: (1 - share) * getattr(self, f.name) + share * getattr(other, f.name)
+            f.name: (1 - fraction) * getattr(self, f.name) + fraction * getattr(other, f.name)
             for f in fields(self)
         }
         return Ventricle(**mix)
 
     def half_widths(self, z: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Distance from the long axis of the inner and the outer border at (z, w), on w's side.
+        """Return the distances of the inner and outer border from the long axis, on the side of w.
 
-        Inner: the blood pool of ventricle or atrium; outer: the epicardium, or below the mitral
-        plane the atrium's wall; 0 where there is none. Looked up in a table of TABLE_STEP.
+        The inner border is that of the blood pool of ventricle or atrium. The outer border is the
+        epicardium, or the wall of the atrium below the mitral plane. Both are 0 if there is none.
         """
         index = ((z + self.wall) / TABLE_STEP + 0.5).astype(np.intp)
         np.clip(index, 0, len(self._borders[0]) // 2 - 1, out=index)
@@ -61,7 +61,7 @@ class Ventricle:
 
     @cached_property
     def _borders(self) -> tuple[np.ndarray, np.ndarray]:
-        """Inner and outer half-widths over z from the outer apex, left and right alternating."""
+        """Lookup table of inner and outer half-widths over z, left and right alternating."""
         end = self.length + self.atrium_length + 1.0
         z = np.arange(-self.wall - TABLE_STEP, end, TABLE_STEP) + TABLE_STEP
         borders = [(self._inner(z, side), self._outer(z, side)) for side in (-1, 1)]
@@ -76,7 +76,7 @@ class Ventricle:
         return np.where(z <= self.length, ventricle, self._atrium(z, side))
 
     def _atrium(self, z: np.ndarray, side: int) -> np.ndarray:
-        """Half-width of an egg, widest at 45 % of its length, around its leaning axis."""
+        """Return the half-width of the egg-shaped atrium, widest at 45 % of its length."""
         q = (z - self.length) / self.atrium_length
         from_middle = np.abs(q - 0.45) / np.where(q < 0.45, 0.62, 0.55)
         half = self.atrium_width / 2 * np.sqrt(np.maximum(1 - from_middle**2.5, 0))
@@ -91,7 +91,7 @@ class Ventricle:
         return np.where(z <= self.length, np.maximum(grown, thick), inner + 0.3 * self.wall)
 
     def labels(self, z: np.ndarray, w: np.ndarray) -> np.ndarray:
-        """Label map of the points (z, w), uint8 of their shape; the ring is open at the base."""
+        """Return the labels of the points (z, w), uint8. The myocardium is open at the base."""
         labels = np.full(z.shape, Camus.BACKGROUND, np.uint8)
         floor = self.length + self.atrium_length
         reach = max(half.max() for half in self._borders)
@@ -108,10 +108,10 @@ class Ventricle:
     def material(
         self, reference: Ventricle, z: np.ndarray, w: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Where the tissue now at (z, w) lies in `reference`, so that speckle moves with it.
+        """Return the position in `reference` of the tissue that is now at (z, w).
 
-        The outer apex and the atrium's floor stay; cavity, wall and atrium stretch linearly;
-        outside, the epicardium's displacement fades over 12 mm.
+        The outer apex and the floor of the atrium do not move. Cavity, wall and atrium are
+        stretched linearly. Outside, the displacement of the epicardium fades over 12 mm.
         """
         now = np.array([-self.wall, 0, self.length, self.length + self.atrium_length])
         then = np.array(
@@ -130,10 +130,11 @@ class Ventricle:
 
 
 def volume_ml(two_chamber: Ventricle, four_chamber: Ventricle) -> float:
-    """Volume of the stack of elliptical disks whose diameters the two views show, in mL.
+    """Return the volume of the stack of elliptical disks in mL.
 
-    The continuous form of the biplane method of disks (Lang et al., J Am Soc Echocardiogr
-    28(1), 2015, table 1): V = pi/4 * L * integral of d2(s) d4(s) ds over s in 0..1.
+    This is the continuous form of the biplane method of disks (Lang et al., J Am Soc Echocardiogr
+    28(1), 2015, table 1): V = pi/4 * L * integral of d2(s) d4(s) ds over s in 0..1, where d2 and d4
+    are the diameters in the two views.
     """
     areas = (two_chamber.left + two_chamber.right) * (four_chamber.left + four_chamber.right)
     integral = np.sum(np.diff(STATIONS) * (areas[1:] + areas[:-1]) / 2)
@@ -141,7 +142,7 @@ def volume_ml(two_chamber: Ventricle, four_chamber: Ventricle) -> float:
 
 
 def random_profile(rng: np.random.Generator) -> np.ndarray:
-    """Half-width over STATIONS of a bullet: round apex, widest past the middle, narrower base."""
+    """Draw the half-width of a bullet shape at STATIONS, widest between the middle and the base."""
     widest = rng.uniform(0.55, 0.82)
     roundness = rng.uniform(1.6, 2.4)
     taper = rng.uniform(0.04, 0.22)
@@ -151,6 +152,6 @@ def random_profile(rng: np.random.Generator) -> np.ndarray:
 
 
 def random_bulge(rng: np.random.Generator, size: float) -> np.ndarray:
-    """Factor over STATIONS around 1 that leaves apex and base as they are."""
+    """Draw a factor near 1 at STATIONS, which is 1 at apex and base."""
     first, second = rng.normal(0, size, 2)
     return 1 + first * np.sin(np.pi * STATIONS) + 0.6 * second * np.sin(2 * np.pi * STATIONS)

@@ -1,1 +1,1 @@
-"""Whole M-mode recordings: strips, their traces and labels, and the windows cut from them."""
+"""Whole M-mode recordings: strips, traces, quality labels, and the windows cut from them."""

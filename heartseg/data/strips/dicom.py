@@ -1,4 +1,4 @@
-"""M-mode strips from ultrasound DICOM files: pixels and geometry, nothing else of the header."""
+"""M-mode strips in ultrasound DICOM files."""
 
 from __future__ import annotations
 
@@ -8,33 +8,30 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from heartseg.data.formats.dicom import (
+from heartseg.data.formats.dicom_header import (
     CENTIMETRES,
     M_MODE,
-    check_picture,
-    gray_frames,
-    is_dicom,
-    number_of,
+    check_has_pixels,
+    get_number,
     open_dicom,
     region_bounds,
 )
+from heartseg.data.formats.dicom_pixels import gray_frames
 from heartseg.data.strips.scrolling import join_frames
 from heartseg.errors import InputError, one_line, unreadable
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-__all__ = ["MmodeDicom", "is_dicom", "read_dicom"]
-
-SECONDS = 4  # Physical Units X Direction, as CENTIMETRES
+SECONDS = 4  # Physical Units X Direction (0018,6024), C.8.5.5.1.15
 
 
 @dataclass(frozen=True)
 class MmodeRegion:
-    """The M-mode part of a picture.
+    """M-mode region of an image.
 
     Attributes:
-        rows, columns: of the picture.
+        rows, columns: Part of the image.
         spacing: (mm per row, s per column).
     """
 
@@ -45,7 +42,13 @@ class MmodeRegion:
 
 @dataclass(frozen=True)
 class MmodeDicom:
-    """A recording: strips uint8 (H, W) in the order of time, (mm per row, s per column), notes."""
+    """M-mode recording of a DICOM file.
+
+    Attributes:
+        strips: Strips uint8 (H, W) in the order of time.
+        spacing: (mm per row, s per column).
+        notes: Unusual properties of the file, as clauses.
+    """
 
     strips: list[np.ndarray]
     spacing: tuple[float, float]
@@ -53,40 +56,43 @@ class MmodeDicom:
 
 
 def read_dicom(path: Path) -> MmodeDicom:
-    """The M-mode strips of a single- or multi-frame ultrasound file.
+    """Read the M-mode strips of a single- or multi-frame ultrasound file.
 
     Raises:
-        InputError: "path: reason. Remedy."; the file cannot be decoded, or has no calibrated
-            M-mode region.
+        InputError: The file cannot be read, or has no calibrated M-mode region. The message has the
+            form "path: reason. Remedy."
     """
     try:
         dataset = open_dicom(path)
     except OSError as error:
         raise unreadable(path, error) from None
-    except Exception as error:  # pydicom raises many kinds on a broken file
+    except Exception as error:  # pydicom raises errors of many classes if a file is damaged
         raise InputError(
             f"{path}: cannot be read ({one_line(error)}). Copy or export it again."
         ) from None
     try:
-        check_picture(dataset)
+        check_has_pixels(dataset)
         region, notes = find_region(dataset)
         joined = join_frames(gray_frames(dataset, region.rows, region.columns, notes))
     except InputError as error:
         raise InputError(f"{path}: {str(error).rstrip('.')}.") from None
-    except Exception as error:  # so does what it raises when a value is first looked at
+    except Exception as error:  # pydicom parses values when they are first accessed
         raise InputError(
-            f"{path}: its header cannot be used ({one_line(error)}). Copy or export it again."
+            f"{path}: has a damaged header ({one_line(error)}). Copy or export it again."
         ) from None
     return MmodeDicom(joined.strips, region.spacing, notes + joined.notes)
 
 
 def find_region(dataset: Dataset) -> tuple[MmodeRegion, list[str]]:
-    """The M-mode region in centimetres over seconds; the largest where there are several.
+    """Find the largest M-mode region with the units centimetres and seconds.
 
-    Found by what the regions say of themselves: their order differs from machine to machine.
+    Regions are identified by their attributes, because their order differs between machines.
+
+    Returns:
+        (region, notes).
 
     Raises:
-        InputError: there is none, or its numbers make no sense.
+        InputError: There is no such region, or its scale or place is invalid.
     """
     from pydicom.uid import UID
 
@@ -102,27 +108,27 @@ def find_region(dataset: Dataset) -> tuple[MmodeRegion, list[str]]:
         and region.get("PhysicalUnitsYDirection") == CENTIMETRES
     ]
     if not calibrated:
-        kind = UID(dataset.get("SOPClassUID", "")).name or "of no stated kind"
-        what = "an M-mode region, but not in cm over seconds" if found else "no M-mode region"
+        kind = UID(dataset.get("SOPClassUID", "")).name or "unknown"
+        what = "no M-mode region with the units cm and s" if found else "no M-mode region"
         raise InputError(
-            f"has {what} (it is {kind}). Export the recording with its calibration, or give the "
-            "strip as PNG with its spacing in recordings.csv."
+            f"has {what} (SOP class: {kind}). Export the recording with its calibration, or export "
+            "the strip as PNG and write its spacing into recordings.csv."
         )
     notes: list[str] = []
     regions = sorted((_bounds(region, dataset, notes) for region in calibrated), key=_area)
     if len(regions) > 1:
-        notes.append(f"{len(regions)} M-mode regions, the largest is taken")
+        notes.append(f"has {len(regions)} M-mode regions, of which the largest is used")
     return regions[-1], notes
 
 
 def _bounds(region: Dataset, dataset: Dataset, notes: list[str]) -> MmodeRegion:
     rows, columns = region_bounds(region, dataset, "M-mode region", notes)
-    s_per_column = number_of(region, "PhysicalDeltaX")
-    mm_per_row = 10 * number_of(region, "PhysicalDeltaY")
+    s_per_column = get_number(region, "PhysicalDeltaX")
+    mm_per_row = 10 * get_number(region, "PhysicalDeltaY")
     if not (0 < s_per_column < np.inf and 0 < mm_per_row < np.inf):
         raise InputError(
-            f"its M-mode region has {mm_per_row:g} mm per row and {s_per_column:g} s per column. "
-            "Export it with its calibration."
+            f"its M-mode region has {mm_per_row:g} mm per row and {s_per_column:g} s per column, "
+            "but both must be positive. Export it with its calibration."
         )
     return MmodeRegion(rows, columns, (mm_per_row, s_per_column))
 

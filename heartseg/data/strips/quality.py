@@ -1,7 +1,7 @@
-"""Labels of acquisition quality: quality.csv beside the recordings.
+"""Read labels of acquisition quality from quality.csv beside the recordings.
 
-A row labels a span of a strip's time (recording, start_s, end_s, quality) or a window by its
-name (window, quality); quality is good or bad.
+A row labels a time span of a strip (recording, start_s, end_s, quality) or a window (window,
+quality). The quality is good or bad.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ GOOD, BAD = "good", "bad"
 
 @dataclass(frozen=True)
 class QualityLabels:
-    """Labels by strip and by window.
+    """Quality labels of time spans and of windows.
 
     Attributes:
-        spans: by strip, (start in s, end in s, label).
-        windows: by name of the window.
+        spans: List of (start in s, end in s, label) by strip.
+        windows: Label by name of the window.
     """
 
     spans: dict[str, list[tuple[float, float, str]]] = field(default_factory=dict)
@@ -35,9 +35,17 @@ class QualityLabels:
     def columns(
         self, strip: str, count: int, s_per_column: float
     ) -> tuple[np.ndarray, np.ndarray] | None:
-        """Good and bad columns of a strip, two bool (count,), None where no span is labelled.
+        """Return the good and the bad columns of a strip, two bool (count,).
 
-        What lies in no span is neither; what lies in a good and in a bad one is bad.
+        Columns outside all spans are neither. Columns in a good and in a bad span are bad.
+
+        Args:
+            strip: Name of the strip.
+            count: Number of columns of the strip.
+            s_per_column: Spacing in s.
+
+        Returns:
+            None if the strip has no labelled spans.
         """
         if strip not in self.spans:
             return None
@@ -47,26 +55,32 @@ class QualityLabels:
             inside[label] |= (time >= start) & (time < end)
         return inside[GOOD] & ~inside[BAD], inside[BAD]
 
-    def names_window_of(self, strip: str) -> bool:
-        """Whether a window of the strip has a label; windows are called STRIP_wCOLUMN."""
+    def labels_window_of(self, strip: str) -> bool:
+        """Return whether a window of the strip has a label. Windows are named STRIP_wCOLUMN."""
         return any(window.rpartition("_w")[0] == strip for window in self.windows)
 
-    def of_window(self, window: str, others: Sequence[str]) -> str | None:
-        """The window's label; None where none of its strip's windows has one.
+    def label_of(self, window: str, others: Sequence[str]) -> str | None:
+        """Return the label of a window.
 
-        "" where only others have one: what nobody has looked at is not known to be good.
+        Args:
+            window: Name of the window.
+            others: Names of all windows of its strip.
+
+        Returns:
+            None if no window of the strip has a label; "" if only other windows have one, because
+            a window that was not inspected is not known to be good.
         """
         if not any(other in self.windows for other in others):
             return None
         return self.windows.get(window, "")
 
 
-def spans_of(columns: np.ndarray, s_per_column: float) -> list[tuple[float, float]]:
-    """(start in s, end in s) of every run of columns that are True.
+def find_spans(columns: np.ndarray, s_per_column: float) -> list[tuple[float, float]]:
+    """Return (start in s, end in s) of every run of columns that are True.
 
     Args:
         columns: bool (W,).
-        s_per_column: spacing.
+        s_per_column: Spacing in s.
     """
     edges = np.flatnonzero(np.diff(np.pad(columns, 1).astype(np.int8)))
     return [
@@ -76,10 +90,10 @@ def spans_of(columns: np.ndarray, s_per_column: float) -> list[tuple[float, floa
 
 
 def read_quality(path: Path) -> QualityLabels:
-    """The labels in a file, none where there is no file.
+    """Read the labels of a file. There are none if the file does not exist.
 
     Raises:
-        InputError: "path: reason. Remedy."
+        InputError: The file is invalid. The message has the form "path: reason. Remedy."
     """
     labels = QualityLabels()
     if not path.exists():
@@ -94,12 +108,16 @@ def read_quality(path: Path) -> QualityLabels:
         if label not in (GOOD, BAD):
             raise InputError(f"{where} has the quality {label!r}. Write {GOOD} or {BAD}.")
         if bool(recording) == bool(window):
-            raise InputError(f"{where} must name either a recording or a window.")
+            raise InputError(
+                f"{where} must have either a recording or a window. Fill one of these cells."
+            )
         if window:
             if labels.windows.setdefault(window, label) != label:
-                raise InputError(f"{where} labels {window} again, otherwise. Keep one label.")
+                raise InputError(
+                    f"{where} labels {window} differently than a row above. Keep one label."
+                )
         elif not starts[row] < ends[row]:
-            raise InputError(f"{where} has no span of time. Give start_s and a later end_s.")
+            raise InputError(f"{where} has no time span. Write start_s and a greater end_s.")
         else:
             spans = labels.spans.setdefault(recording, [])
             spans.append((float(starts[row]), float(ends[row]), label))

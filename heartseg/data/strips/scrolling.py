@@ -1,8 +1,8 @@
-"""Frames of a scrolling M-mode display, joined into strips.
+"""Join the frames of a scrolling M-mode display into strips.
 
-Between two frames of a recording the picture moves to the left, and new columns appear at the
-right. How far it moved is found in the pixels: the speckle of an M-mode strip changes from
-column to column and never comes again, however alike two heart beats are.
+From frame to frame the image moves to the left, and new columns appear on the right. The shift is
+found by correlation of the pixels, because the speckle of an M-mode strip never repeats, even if
+heart beats are alike.
 """
 
 from __future__ import annotations
@@ -13,34 +13,41 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import fft
 
-LEAST_OVERLAP = 16  # columns; fewer could agree by chance
-COMPARED = 8  # columns, so that a shift beside one of too little overlap is not taken for it
-SAME = 0.4
-"""Correlation from which on two frames overlap. On a real recording of a mouse, frames of 512
-columns without any overlap reach 0.19 at best (120 pairs), overlapping ones 1 as stored, 0.73
-after JPEG compression of quality 75 and 0.52 of quality 30."""
+MIN_OVERLAP = 16
+"""Smallest overlap of two frames in columns. Fewer columns could be similar by chance."""
+MIN_COMPARED = 8
+"""Smallest number of compared columns. It is below MIN_OVERLAP, so that a shift with too little
+overlap has a score of its own and is not mistaken for its neighbour."""
+MIN_CORRELATION = 0.4
+"""Smallest correlation of overlapping frames. On a real recording of a mouse with frames of 512
+columns, it is at most 0.19 without overlap (120 pairs). With overlap it is 1 for the original, 0.73
+after JPEG compression with quality 75, and 0.52 with quality 30."""
 
 
 @dataclass
-class Joined:
-    """What came of a recording's frames.
+class JoinedFrames:
+    """Result of `join_frames`.
 
     Attributes:
-        strips: uint8 (H, W), in the order of time; more than one where frames do not overlap.
-        notes: what was dropped and where a strip ends, in words.
+        strips: Strips uint8 (H, W) in the order of time. There are several if frames do not
+            overlap.
+        notes: Notes on repeated frames and on the ends of strips.
     """
 
     strips: list[np.ndarray] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
-def join_frames(frames: Iterable[np.ndarray]) -> Joined:
-    """Join the frames uint8 (H, W) of a recording, all of one size, in the order of time.
+def join_frames(frames: Iterable[np.ndarray]) -> JoinedFrames:
+    """Join the frames of a recording into strips.
 
-    A frame that repeats the one before it is dropped. Where two frames have nothing in common
-    time is missing between them, so a new strip begins.
+    A frame that equals the previous one is dropped. If two consecutive frames do not overlap, time
+    is missing between them, so a new strip begins.
+
+    Args:
+        frames: Frames uint8 (H, W) of equal size, in the order of time.
     """
-    joined = Joined()
+    joined = JoinedFrames()
     parts: list[list[np.ndarray]] = []
     repeated = 0
     last: np.ndarray | None = None
@@ -49,7 +56,7 @@ def join_frames(frames: Iterable[np.ndarray]) -> Joined:
         if shift is None:
             if last is not None:
                 joined.notes.append(
-                    f"frames {number - 1} and {number} do not overlap: a new strip begins"
+                    f"frames {number - 1} and {number} do not overlap, so a new strip begins"
                 )
             parts.append([frame])
         elif shift == 0:
@@ -58,40 +65,40 @@ def join_frames(frames: Iterable[np.ndarray]) -> Joined:
             parts[-1].append(frame[:, -shift:])
         last = frame
     if repeated:
-        joined.notes.append(f"{repeated} repeated frame(s) dropped")
+        joined.notes.append(f"{repeated} repeated frame(s) are not used")
     joined.strips = [np.concatenate(part, axis=1) for part in parts]
     return joined
 
 
 def find_shift(before: np.ndarray, after: np.ndarray) -> int | None:
-    """Columns by which the picture moved to the left from one frame (H, W) to the next.
+    """Return the number of columns by which the image moved to the left between two frames (H, W).
 
     Returns:
-        0 for a repeated frame, None where they do not overlap by LEAST_OVERLAP columns or more.
+        0 for a repeated frame; None if the frames overlap by less than MIN_OVERLAP columns.
     """
     if np.array_equal(before, after):
         return 0
     scores = overlap_scores(before, after)
     best = int(scores.argmax())
     overlap = before.shape[1] - best
-    return best if scores[best] >= SAME and overlap >= LEAST_OVERLAP else None
+    return best if scores[best] >= MIN_CORRELATION and overlap >= MIN_OVERLAP else None
 
 
 def overlap_scores(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Normalised cross-correlation of the part that two frames share, for every shift from 0.
+    """Return the normalised cross-correlation of the overlap of two frames (H, W), by shift.
 
-    Of the differences between neighbouring columns: what stays the same over time, as the bands
-    of reverberation do, would agree at every shift.
+    Differences between neighbouring columns are correlated, because patterns that are constant over
+    time, such as bands of reverberation, would correlate at every shift.
 
     Returns:
-        float64 (W - COMPARED + 1,) within -1..1.
+        float64 (W - MIN_COMPARED + 1,) in -1..1, for shifts from 0.
     """
     a, b = (np.diff(frame.astype(np.float64), axis=1) for frame in (before, after))
     width = a.shape[1]
     length = fft.next_fast_len(2 * width, real=True)
     spectrum = (fft.rfft(a, length) * fft.rfft(b, length).conj()).sum(axis=0)
     products = fft.irfft(spectrum, length)[:width]
-    energy_a = np.cumsum((a**2).sum(axis=0)[::-1])[::-1]  # of a's columns from the shift on
-    energy_b = np.cumsum((b**2).sum(axis=0))[::-1]  # of b's columns that they fall on
+    energy_a = np.cumsum((a**2).sum(axis=0)[::-1])[::-1]  # of the overlapping columns of a
+    energy_b = np.cumsum((b**2).sum(axis=0))[::-1]  # of the overlapping columns of b
     scores = products / np.sqrt(np.maximum(energy_a * energy_b, 1.0))
-    return scores[: max(width + 2 - COMPARED, 1)]
+    return scores[: max(width + 2 - MIN_COMPARED, 1)]

@@ -1,6 +1,6 @@
-"""Traces of the LV's inner walls on an M-mode strip, and the mask between them.
+"""Traces of the inner walls of the LV on an M-mode strip, and the mask between them.
 
-A trace is a depth per column: a row in pixels, counted from the centre of the first row.
+A trace is a depth per column, in rows from the centre of the first row.
 """
 
 from __future__ import annotations
@@ -16,18 +16,22 @@ TRACES = ("upper", "lower")
 
 
 def read_traces(path: Path, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
-    """Upper and lower trace of a strip of `rows` x `columns` pixels from a CSV file.
+    """Read the upper and lower trace of a strip from a CSV file.
 
-    The file holds either points of two polylines (trace, col, row with trace "upper" or "lower",
-    in any order) or a line per column (col, upper_row, lower_row). Between given columns a trace
-    runs straight. Where a cell is empty, and before the first and behind the last point, the
-    strip is not annotated.
+    The file contains either the points of two polylines in any order (columns trace, col and row,
+    with trace "upper" or "lower"), or a line per column (col, upper_row, lower_row). A trace is
+    linear between the given columns. The strip is not annotated where a cell is empty, nor before
+    the first and after the last point.
+
+    Args:
+        path: Path of the CSV file.
+        rows, columns: Size of the strip in pixels.
 
     Returns:
-        Two float64 (columns,), in pixels; NaN in both where either is unknown.
+        Upper and lower trace, float64 (columns,), in rows. Both are NaN where either is unknown.
 
     Raises:
-        InputError: "path: reason. Remedy."
+        InputError: The file is invalid. The message has the form "path: reason. Remedy."
     """
     traces = [
         _interpolate(path, name, *points, rows, columns)
@@ -36,39 +40,51 @@ def read_traces(path: Path, rows: int, columns: int) -> tuple[np.ndarray, np.nda
     unknown = np.isnan(traces[0]) | np.isnan(traces[1])
     upper, lower = (np.where(unknown, np.nan, trace) for trace in traces)
     if unknown.all():
-        raise InputError(f"{path}: no column has both traces. Draw both over the same columns.")
+        raise InputError(
+            f"{path}: no column has both traces. Draw both traces over the same columns."
+        )
     if (upper >= lower).any():
         column = int(np.flatnonzero(upper >= lower)[0])
         raise InputError(
-            f"{path}: the lower trace is not below the upper one in column {column}. "
-            "Correct the points there; rows count downwards."
+            f"{path}: the lower trace is not below the upper one in column {column}. Correct these "
+            "points. Rows are counted downwards."
         )
     return upper, lower
 
 
 def fill_between(upper: np.ndarray, lower: np.ndarray, rows: int) -> np.ndarray:
-    """Boolean mask (rows, W) of the LV between two traces (W,).
+    """Return the mask of the LV between two traces, bool (rows, W).
 
-    A pixel belongs to it from the upper trace on and above the lower one, so a column's pixels
-    number `lower - upper` to within one, without bias.
+    A pixel is inside if upper <= row < lower, so the number of pixels of a column is an unbiased
+    approximation of lower - upper.
+
+    Args:
+        upper, lower: Traces (W,) in rows, NaN where unknown.
+        rows: Number of rows of the mask.
     """
     depth = np.arange(rows)[:, None]
     return (depth >= upper) & (depth < lower)
 
 
-def traces_of(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The traces around a boolean mask (H, W): `fill_between` gives the mask again.
+def mask_to_traces(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the traces around a mask, the inverse of `fill_between`.
 
-    From the first to the last row of each column; NaN where a column has none.
+    They run along the first and the last row of the mask in each column.
+
+    Args:
+        mask: Mask of the LV, bool (H, W).
+
+    Returns:
+        Upper and lower trace (W,), NaN in columns without mask.
     """
-    seen = mask.any(axis=0)
+    found = mask.any(axis=0)
     upper = mask.argmax(axis=0)
     lower = len(mask) - mask[::-1].argmax(axis=0)
-    return np.where(seen, upper, np.nan), np.where(seen, lower, np.nan)
+    return np.where(found, upper, np.nan), np.where(found, lower, np.nan)
 
 
 def _read_points(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(columns, rows) of the points of each trace; a row is NaN where its cell is empty."""
+    """Return (columns, rows) of the points of each trace. Rows of empty cells are NaN."""
     rows = [f"{name}_row" for name in TRACES]
     numbers = ["col", "row", *rows]
     table = read_table(path, ["col"], ["trace", "row", *rows], numbers=numbers)
@@ -88,18 +104,18 @@ def _interpolate(
     given = np.isfinite(at) & np.isfinite(depth)
     if not given.any():
         raise InputError(
-            f"{path}: has no point of the {name} trace. Give both: trace,col,row with trace "
-            "upper or lower, or col,upper_row,lower_row."
+            f"{path}: has no points of the {name} trace. Write both traces, with the columns "
+            "trace,col,row (trace is upper or lower) or col,upper_row,lower_row."
         )
     for values, size, what in ((at, columns, "columns"), (depth, rows, "rows")):
         lowest, highest = values[given].min(), values[given].max()
         if lowest < -0.5 or highest > size - 0.5:
             raise InputError(
-                f"{path}: the {name} trace reaches from {lowest:g} to {highest:g}, the picture "
-                f"has {size} {what}. Give the traces of this picture, in its pixels."
+                f"{path}: the {name} trace extends from {lowest:g} to {highest:g}, but the image "
+                f"has {size} {what}. Write the traces of this image, in its pixels."
             )
-    places, same = np.unique(at[given], return_inverse=True)  # points of one column: their mean
-    means = np.bincount(same, depth[given]) / np.bincount(same)
+    places, indices = np.unique(at[given], return_inverse=True)
+    means = np.bincount(indices, depth[given]) / np.bincount(indices)  # of the points of a column
     trace = np.interp(np.arange(columns), places, means, left=np.nan, right=np.nan)
     empty = at[np.isfinite(at) & ~np.isfinite(depth)].round().astype(int)
     trace[empty[(empty >= 0) & (empty < columns)]] = np.nan

@@ -1,4 +1,4 @@
-"""Windows of M-mode recordings, sorted by use and written as a training set."""
+"""Sort the windows of M-mode recordings by their use, and write them as a training set."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 
-from heartseg.config.params import Windows
+from heartseg.config.data import Windows
 from heartseg.data.strips.cut import Window, cut_windows, window_size
 from heartseg.data.strips.quality import BAD, GOOD, QualityLabels
 from heartseg.data.strips.recordings import Strip
-from heartseg.errors import writing_to
+from heartseg.errors import catch_write_errors
 from heartseg.text import csv_text
 
 COLUMNS = ("name", "animal", "recording", "mm_per_row", "s_per_column", "quality")
-PLACE = ("first_row", "first_column", "size")
+PLACE_COLUMNS = ("first_row", "first_column", "size")
 TO_TRAIN, UNANNOTATED, OF_BAD_QUALITY = ".", "unannotated", "bad"
 FOLDERS = (TO_TRAIN, UNANNOTATED, OF_BAD_QUALITY)
 
-Sorted = dict[str, list[tuple[Window, str]]]
-"""Windows with their quality ("" where unknown), by the folder that they belong in."""
+WindowsByFolder = dict[str, list[tuple[Window, str]]]
+"""Windows with their quality ("" if unknown), by the folder into which they are written."""
 
 
 def sort_windows(
@@ -32,18 +32,18 @@ def sort_windows(
     config: Windows,
     rates: tuple[float, float],
     notes: list[str],
-) -> Sorted:
-    """The windows of a strip.
+) -> WindowsByFolder:
+    """Cut the windows of a strip and sort them by folder.
 
-    Those to train on show traces in every column. Where a strip has labels of quality, all of
-    their columns, or they themselves, are labelled good; those labelled bad are kept apart.
+    Training windows have traces in every column. If the strip has quality labels, their columns or
+    the windows themselves must be labelled good. Windows labelled bad have a folder of their own.
 
     Args:
-        strip: the strip.
-        labels: of all strips.
-        config: the section of params.yaml.
-        rates: slowest and fastest plausible heart rate in beats per minute.
-        notes: gets a line on the strip.
+        strip: The strip.
+        labels: Quality labels of all strips.
+        config: Section `windows` of params.yaml.
+        rates: Slowest and fastest plausible heart rate in beats per minute.
+        notes: List to which a summary of the strip is appended.
     """
     size, why = window_size(strip, config, rates)
     width = strip.image.shape[1]
@@ -53,12 +53,12 @@ def sort_windows(
     if spans is not None:
         wanted = wanted & spans[0]
     folder = TO_TRAIN if annotated.any() else UNANNOTATED
-    result: Sorted = {name: [] for name in FOLDERS}
+    result: WindowsByFolder = {name: [] for name in FOLDERS}
     windows = cut_windows(strip, wanted, size, config.overlap)
     names = [window.name for window in windows]
     unlabelled = 0
     for window in windows:
-        label = labels.of_window(window.name, names)
+        label = labels.label_of(window.name, names)
         if label is None:
             result[folder].append((window, GOOD if spans is not None else ""))
         elif label == GOOD:
@@ -74,28 +74,28 @@ def sort_windows(
     notes.append(
         f"{strip.name}: {width} columns, {kept} window(s) of {size} x {size} ({why})"
         + (f", {left_out} of bad quality" if left_out else "")
-        + (f", {unlabelled} left out for want of a label" if unlabelled else "")
+        + (f", {unlabelled} not used because they have no label" if unlabelled else "")
     )
     return result
 
 
 def write_windows(
-    folder: Path, windows: Sorted, strips: Sequence[Strip], marker: Path | None
+    folder: Path, windows: WindowsByFolder, strips: Sequence[Strip], marker: Path | None
 ) -> None:
-    """Write the folder, whole or not at all: windows, and the strips that no file holds yet.
+    """Write windows, and strips of DICOM files as images, to a folder, or nothing on failure.
 
     Args:
-        folder: new or empty.
-        windows: of all strips.
-        strips: all of them.
-        marker: the file that says that recordings are phantoms; it goes with their windows.
+        folder: New or empty folder.
+        windows: Windows of all strips.
+        strips: All strips.
+        marker: File that marks the recordings as phantoms, which is copied; None if there is none.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: The folder cannot be written.
     """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
-        with writing_to(folder):
+        with catch_write_errors(folder):
             temporary.mkdir(parents=True)
             for part, found in windows.items():
                 for window, _ in found:
@@ -126,5 +126,5 @@ def _write_csv(path: Path, windows: list[tuple[Window, str]]) -> None:
         strip = window.strip
         known = (window.name, strip.animal, strip.recording, *strip.spacing, quality)
         rows.append([*known, window.row, window.column, window.size])
-    table = pd.DataFrame(rows, columns=[*COLUMNS, *PLACE])
+    table = pd.DataFrame(rows, columns=[*COLUMNS, *PLACE_COLUMNS])
     path.write_text(csv_text(table), encoding="utf-8")

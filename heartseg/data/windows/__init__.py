@@ -1,1 +1,1 @@
-"""Square windows of M-mode recordings: the source that a model is trained on."""
+"""Square windows of M-mode recordings, on which models are trained."""

@@ -1,7 +1,7 @@
-"""Reader for M-mode windows labelled good or bad: img/ and, in windows.csv, the column quality.
+"""Read M-mode windows that are labelled good or bad in the column quality of windows.csv.
 
-What `heartseg windows` leaves is such a source: its folders bad/ and unannotated/ are read too.
-Masks are not needed. Windows without a label are left out, with a note.
+The output of `heartseg windows` is such a source, including its folders bad/ and unannotated/.
+Masks are not needed. Windows without a label are not used.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from pathlib import Path
 
 import numpy as np
 
-from heartseg.config.params import MmodeDataset
+from heartseg.config.data import MmodeDataset
 from heartseg.data.prepared import Sample
 from heartseg.data.source import Survey
 from heartseg.data.species import SPECIES, Scale, Species, check_scale
-from heartseg.data.strips.pictures import KINDS, find_pictures, read_picture
+from heartseg.data.strips.pictures import FORMATS, find_pictures, read_picture
 from heartseg.data.windows.reader import compile_pattern, natural_order
-from heartseg.data.windows.table import read_numbers, read_windows_csv, torn_recordings
+from heartseg.data.windows.table import find_mixed_recordings, read_numbers, read_windows_csv
 from heartseg.datasets.mmode_quality import Quality
 from heartseg.errors import BadFilesError, InputError
 
 FOLDERS = (".", "bad", "unannotated")
-"""Of a source, as `heartseg windows` makes them."""
+"""Folders of a source that contain a folder img."""
 LABELS = {label.name.lower(): label for label in Quality}
-"""By the words in windows.csv: good and bad."""
+"""Labels by their text in windows.csv, good or bad."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,14 @@ class QualityCase:
     """One labelled window.
 
     Attributes:
-        case_id: the file name without its ending.
-        patient: the animal.
-        frame: 0-based number of the window among those of its animal.
-        scale: of its pixels.
-        species: whose heart must fit that scale; None if any scale will do.
+        case_id: Name of the image without suffix.
+        patient: The animal.
+        frame: Number of the window among those of its animal, from 0.
+        image: Path of the file.
+        scale: Scale of the pixels.
+        species: Species that the scale is checked against; None for no check.
         quality: "good" or "bad".
-        problems: known before the image is opened.
+        problems: Problems found before the image is opened.
     """
 
     case_id: str
@@ -52,10 +53,10 @@ class QualityCase:
     problems: tuple[str, ...]
 
     def read(self) -> Sample:
-        """The image, uint8 (H, W), and a label map with the window's label in every pixel.
+        """Read the image as uint8 (H, W), with a mask that has the label in every pixel.
 
         Raises:
-            BadFilesError: with every problem of the case.
+            BadFilesError: Files are invalid. It lists every problem of the case.
         """
         problems = list(self.problems)
         image: np.ndarray | None = None
@@ -83,14 +84,14 @@ class QualityCase:
 
 
 def survey(config: MmodeDataset, *, any_scale: bool = False) -> Survey:
-    """Find the labelled windows and their animals.
+    """Find the labelled windows of a source and their animals.
 
     Args:
-        config: the section of params.yaml.
-        any_scale: do not check that the dataset's species fits the scale.
+        config: Settings of the dataset from params.yaml.
+        any_scale: Whether to skip the check of the scale against the species.
 
     Raises:
-        InputError: the source is no such dataset, or animal_pattern cannot be used.
+        InputError: The source is not such a dataset, or animal_pattern is invalid.
     """
     species = None if any_scale else SPECIES[config.species]
     pattern = compile_pattern(config.animal_pattern, "mmode-quality")
@@ -98,13 +99,13 @@ def survey(config: MmodeDataset, *, any_scale: bool = False) -> Survey:
     folders = [source / name for name in FOLDERS if (source / name / "img").is_dir()]
     if not folders:
         raise InputError(
-            f"{source}: has no folder img. Put the windows ({KINDS}) there and windows.csv beside "
-            "it, or set datasets.mmode-quality.source to what `heartseg windows` has left."
+            f"{source}: has no folder img. Put the windows ({FORMATS}) there and windows.csv "
+            "beside it, or set datasets.mmode-quality.source to the output of `heartseg windows`."
         )
     notes: list[str] = []
     problems: list[str] = []
     cases: dict[str, QualityCase] = {}
-    seen: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     unlabelled = 0
     for folder in folders:
         table = folder / "windows.csv"
@@ -114,35 +115,35 @@ def survey(config: MmodeDataset, *, any_scale: bool = False) -> Survey:
         except InputError as error:
             problems.append(str(error))
             continue
-        torn = torn_recordings(rows, table)
+        mixed = find_mixed_recordings(rows, table)
         for stem in sorted(images, key=natural_order):
             row, image = rows.get(stem, {}), images[stem][0]
             label = row.get("quality", "").lower()
             if not label:
                 unlabelled += 1
                 continue
-            faults = [torn[stem]] if stem in torn else []
+            faults = [mixed[stem]] if stem in mixed else []
             if label not in LABELS:
                 faults.append(
-                    f"{table}: the quality of {stem} is {label!r}. Write good or bad, or "
-                    "leave it empty."
+                    f"{table}: quality of {stem} is {label!r}. Write good or bad, or leave the "
+                    "cell empty."
                 )
             for other in [*images[stem][1:], *([cases[stem].image] if stem in cases else [])]:
-                faults.append(f"{other}: is another file of the name {stem}. Remove one of them.")
+                faults.append(f"{other}: is a second file of the name {stem}. Remove one of them.")
             match = pattern.search(stem)
             animal = row.get("animal", "") or ((match["animal"] or "") if match else "")
             if not animal:
-                faults.append(f"{image}: has no animal. Name it in {table}.")
+                faults.append(f"{image}: its animal is unknown. Write it into {table}.")
             _, scale = read_numbers(row, table, "mmode-quality", config, faults)
             cases[stem] = QualityCase(
-                stem, animal, seen[animal], image, scale, species, label, tuple(faults)
+                stem, animal, counts[animal], image, scale, species, label, tuple(faults)
             )
-            seen[animal] += 1
+            counts[animal] += 1
     if unlabelled:
-        notes.append(f"{unlabelled} window(s) have no label of quality and are left out")
+        notes.append(f"{unlabelled} window(s) have no quality label and are not used")
     if not cases and not problems:
         raise InputError(
-            f"{source}: no window has a label of quality. Write good or bad into the column "
-            "quality of windows.csv"
+            f"{source}: no window has a quality label. Write good or bad into the column quality "
+            "of windows.csv"
         )
     return Survey([cases[stem] for stem in sorted(cases)], problems, notes)

@@ -1,5 +1,6 @@
-"""Reader for M-mode windows: folders img/ and mask/ with pictures of equal names, and
-windows.csv beside them where more is known (`heartseg.data.windows.table`).
+"""Read M-mode windows: images in img/, masks of the same names in mask/, and windows.csv.
+
+windows.csv is optional (see `heartseg.data.windows.table`).
 """
 
 from __future__ import annotations
@@ -12,19 +13,25 @@ from pathlib import Path
 
 import numpy as np
 
-from heartseg.config.params import MmodeDataset
+from heartseg.config.data import MmodeDataset
 from heartseg.data.prepared import Sample
-from heartseg.data.source import Survey
-from heartseg.data.species import SPECIES, Scale, Species, check_scale, odd_size, tallest
+from heartseg.data.source import Survey, shorten_list
+from heartseg.data.species import (
+    SPECIES,
+    Scale,
+    Species,
+    check_scale,
+    describe_unusual_size,
+    lv_height,
+)
 from heartseg.data.strips.pictures import (
-    KINDS,
+    FORMATS,
     find_pictures,
     list_files,
     read_mask,
     read_picture,
-    some,
 )
-from heartseg.data.windows.table import read_numbers, read_windows_csv, torn_recordings
+from heartseg.data.windows.table import find_mixed_recordings, read_numbers, read_windows_csv
 from heartseg.datasets.mmode import Mmode
 from heartseg.errors import BadFilesError, InputError
 
@@ -34,12 +41,15 @@ class MmodeCase:
     """One window of an M-mode recording.
 
     Attributes:
-        case_id: the file name without its ending.
-        patient: the animal.
-        frame: 0-based number of the window among those of its animal, w2 before w10.
-        scale: of its pixels.
-        species: whose heart must fit that scale; None if any scale will do.
-        problems: known before the images are opened.
+        case_id: Name of the image without suffix.
+        patient: The animal.
+        frame: Number of the window among those of its animal, from 0, in natural order.
+        image, mask: Paths of the files.
+        scale: Scale of the pixels.
+        species: Species that the scale is checked against; None for no check.
+        quality: Image quality from windows.csv, or "".
+        reference: Known clinical values (see `Sample`).
+        problems: Problems found before the images are opened.
     """
 
     case_id: str
@@ -54,10 +64,10 @@ class MmodeCase:
     problems: tuple[str, ...] = ()
 
     def read(self) -> Sample:
-        """Image and mask as uint8 (H, W); the mask is binary: more than half of its maximum.
+        """Read image and mask as uint8 (H, W). Mask pixels above half of their maximum are the LV.
 
         Raises:
-            BadFilesError: with every problem of the case.
+            BadFilesError: Files are invalid. It lists every problem of the case.
         """
         problems = list(self.problems)
         notes: list[str] = []
@@ -69,12 +79,12 @@ class MmodeCase:
             try:
                 if not os.path.lexists(path):
                     raise InputError(
-                        f"{path}: is missing. Add it, or remove the file of that name in the "
+                        f"{path}: is missing. Add it, or remove the file of the same name in the "
                         "other folder."
                     )
-                pixels, odd = read(path)
+                pixels, file_notes = read(path)
                 loaded.append(pixels)
-                notes += [f"{self.case_id}: its {what} {clause}" for clause in odd]
+                notes += [f"{self.case_id}: its {what} {clause}" for clause in file_notes]
             except InputError as error:
                 problems.append(str(error))
         if len(loaded) == 2:
@@ -82,16 +92,19 @@ class MmodeCase:
             if image.shape != inside.shape:
                 sizes = [" x ".join(map(str, one.shape)) for one in (inside, image)]
                 problems.append(
-                    f"{self.mask}: has {sizes[0]} pixels (rows x columns), its image {sizes[1]}. "
-                    "Export the mask at the image's size."
+                    f"{self.mask}: has {sizes[0]} pixels (rows x columns), but its image has "
+                    f"{sizes[1]}. Export the mask at the size of the image."
                 )
             elif self.species is not None:
-                tall = tallest(inside)
-                problems += check_scale(self.scale, image.shape, tall, self.species)
-                if doubt := odd_size(self.scale, tall, self.species):
-                    notes.append(f"{self.case_id}: {doubt}")
+                height = lv_height(inside)
+                problems += check_scale(self.scale, image.shape, height, self.species)
+                if note := describe_unusual_size(self.scale, height, self.species):
+                    notes.append(f"{self.case_id}: {note}")
             if inside.shape == image.shape and min(inside[0].mean(), inside[-1].mean()) > 0.5:
-                notes.append(f"{self.case_id}: its mask reaches both edges; is it inverted?")
+                notes.append(
+                    f"{self.case_id}: its mask reaches the upper and the lower edge. Check whether "
+                    "it is inverted"
+                )
         if problems:
             raise BadFilesError("mmode", problems)
         return Sample(
@@ -109,81 +122,83 @@ class MmodeCase:
         )
 
 
-# --- what the source holds ----------------------------------------------------------------
+# --- contents of the source ---------------------------------------------------------------
 
 
 def survey(config: MmodeDataset, *, any_scale: bool = False) -> Survey:
-    """Find the windows, their animals and what windows.csv says about them.
+    """Find the windows of a source, their animals and their rows in windows.csv.
 
     Args:
-        config: the section of params.yaml.
-        any_scale: do not check that the dataset's species fits the scale.
+        config: Settings of the dataset from params.yaml.
+        any_scale: Whether to skip the check of the scale against the species.
 
     Raises:
-        InputError: the source is no such dataset, or animal_pattern cannot be used.
+        InputError: The source is not such a dataset, or animal_pattern is invalid.
     """
     species = None if any_scale else SPECIES[config.species]
     source = config.source
     pattern = compile_pattern(config.animal_pattern, "mmode")
     if not os.path.isdir(source):
         raise InputError(
-            f"{source}: is no folder. Name one with img and mask: datasets.mmode.source in "
-            "params.yaml for `prepare`, which `dvc repro` fills with phantoms."
+            f"{source}: is not a folder. Set datasets.mmode.source in params.yaml to a folder that "
+            "contains img and mask, or run `dvc repro` to create phantoms."
         )
     for name in ("img", "mask"):
         if not os.path.isdir(source / name):
             found = [found.name for found in list_files(source) if found.is_dir()]
             raise InputError(
-                f"{source}: has no folder {name} (found: {some(found) or 'none'}). Put pictures "
-                f"({KINDS}) of equal names into its folders img and mask; recordings are cut into "
-                "them by `heartseg windows`."
+                f"{source}: has no folder {name} (found: {shorten_list(found) or 'none'}). Put "
+                f"images ({FORMATS}) into img, and masks of the same names into mask. To cut "
+                "recordings into windows, run `heartseg windows`."
             )
     notes: list[str] = []
     images, masks = find_pictures(source / "img", notes), find_pictures(source / "mask", notes)
     if not images and not masks:
         raise InputError(
-            f"{source}: img and mask hold no {KINDS} file. Put the windows there."
+            f"{source}: img and mask contain no {FORMATS} files. Put the windows there."
             + "".join(f"\n  - {note}" for note in notes)
         )
     if images and masks and not images.keys() & masks.keys():
         raise InputError(
-            f"{source}: no picture of img has a mask of the same name: img has {some([*images])}, "
-            f"mask has {some([*masks])}. Rename the files of mask."
+            f"{source}: no image has a mask of the same name: img contains "
+            f"{shorten_list([*images])}, mask contains {shorten_list([*masks])}. Rename the files "
+            "in mask."
         )
 
     rows: dict[str, dict[str, str]] = {}
-    unusable: list[str] = []  # without windows.csv the scale of every window is in doubt
+    table_problems: list[str] = []  # if windows.csv is invalid, every window has this problem
     stems = sorted(images.keys() | masks.keys())
     try:
         rows = read_windows_csv(source / "windows.csv", set(stems), notes)
     except InputError as error:
-        unusable.append(str(error))
+        table_problems.append(str(error))
 
-    torn = torn_recordings(rows, source / "windows.csv")
-    seen: Counter[str] = Counter()
+    mixed = find_mixed_recordings(rows, source / "windows.csv")
+    counts: Counter[str] = Counter()
     cases = []
     for stem in sorted(stems, key=natural_order):
         image = images.get(stem, [source / "img" / f"{stem}.png"])[0]
         mask = masks.get(stem, [source / "mask" / f"{stem}.png"])[0]
-        faults = list(unusable)
+        faults = list(table_problems)
         for second in images.get(stem, [])[1:] + masks.get(stem, [])[1:]:
-            faults.append(f"{second}: is another file of the name {stem}. Remove one of them.")
-        if stem in torn:
-            faults.append(torn[stem])
+            faults.append(f"{second}: is a second file of the name {stem}. Remove one of them.")
+        if stem in mixed:
+            faults.append(mixed[stem])
         row = rows.get(stem, {})
         match = pattern.search(stem)
         animal = row.get("animal", "") or ((match["animal"] or "") if match else "")
         if not animal:
             faults.append(
                 f"{image}: animal_pattern {config.animal_pattern!r} finds no animal in its name. "
-                "Rename it, change datasets.mmode.animal_pattern, or name it in windows.csv."
+                "Rename the file, change datasets.mmode.animal_pattern, or write the animal into "
+                "windows.csv."
             )
         numbers, scale = read_numbers(row, source / "windows.csv", "mmode", config, faults)
         cases.append(
             MmodeCase(
                 case_id=stem,
                 patient=animal,
-                frame=seen[animal],
+                frame=counts[animal],
                 image=image,
                 mask=mask,
                 scale=scale,
@@ -193,30 +208,32 @@ def survey(config: MmodeDataset, *, any_scale: bool = False) -> Survey:
                 problems=tuple(faults),
             )
         )
-        seen[animal] += 1
+        counts[animal] += 1
     return Survey(sorted(cases, key=lambda case: case.case_id), [], notes)
 
 
 def natural_order(name: str) -> list[str | int]:
-    """Sorting key that counts: w2 comes before w10."""
+    """Return a sort key by which w2 comes before w10."""
     parts = re.split(r"(\d+)", name)
-    return [int(part) if place % 2 else part for place, part in enumerate(parts)]
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)]
 
 
 def compile_pattern(text: str, dataset: str) -> re.Pattern[str]:
-    """The animal_pattern of a dataset.
+    """Compile the animal_pattern of a dataset.
 
     Raises:
-        InputError: it is no regular expression with a group `animal`.
+        InputError: It is not a regular expression with a group `animal`.
     """
     try:
         pattern = re.compile(text)
     except re.error as error:
         raise InputError(
-            f"datasets.{dataset}.animal_pattern {text!r} is no regular expression: {error}"
+            f"datasets.{dataset}.animal_pattern: {text!r} is not a regular expression ({error}). "
+            "Correct it in params.yaml"
         ) from None
     if "animal" not in pattern.groupindex:
         raise InputError(
-            f"datasets.{dataset}.animal_pattern {text!r} has no group (?P<animal>…); add it"
+            f"datasets.{dataset}.animal_pattern: {text!r} has no group (?P<animal>…). Add it in "
+            "params.yaml"
         )
     return pattern

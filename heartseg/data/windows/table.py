@@ -1,8 +1,8 @@
-"""windows.csv, which may stand beside the folders img/ and mask/ of M-mode windows.
+"""Read windows.csv, the optional table beside the folders img/ and mask/ of M-mode windows.
 
-It may give, for each window: name, animal, recording, mm_per_row, s_per_column, quality and the
-known lvidd_mm, lvids_mm, heart_rate_bpm. Only name is required; an empty cell means unknown.
-Columns of other names are ignored, unless they look like a misspelt one of these.
+Its columns are name, animal, recording, mm_per_row, s_per_column, quality, and the known values
+lvidd_mm, lvids_mm and heart_rate_bpm. Only name is required. An empty cell means unknown. Other
+columns are ignored, unless they look like a misspelt column of these.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import math
 from collections import Counter
 from pathlib import Path
 
-from heartseg.config.params import MmodeDataset
+from heartseg.config.data import MmodeDataset
 from heartseg.data.csv_table import read_number, read_table, rows_of
+from heartseg.data.source import shorten_list
 from heartseg.data.species import Scale
-from heartseg.data.strips.pictures import some, without_ending
+from heartseg.data.strips.pictures import without_suffix
 from heartseg.errors import InputError
 
 SPACINGS = ("mm_per_row", "s_per_column")
@@ -28,44 +29,59 @@ NUMBERS = (*SPACINGS, *REFERENCES)
 
 
 def read_windows_csv(path: Path, stems: set[str], notes: list[str]) -> dict[str, dict[str, str]]:
-    """Rows of windows.csv by window, {} where there is no such file.
+    """Read the rows of windows.csv by window.
 
     Args:
-        path: the file.
-        stems: names of the windows that are there, without endings.
-        notes: gets the gaps between the file and the windows.
+        path: Path of the file, which need not exist.
+        stems: Names of the existing windows without suffix.
+        notes: List to which mismatches between the file and the windows are appended.
+
+    Returns:
+        Rows by name of the window; empty if the file does not exist.
 
     Raises:
-        InputError: "path: reason. Remedy."
+        InputError: The file is invalid. The message has the form "path: reason. Remedy."
     """
     if not path.exists():
         return {}
-    table = read_table(path, ["name"], COLUMNS[1:], numbers=NUMBERS, others=True)
-    names = [without_ending(name) for name in table["name"]]
+    table = read_table(path, ["name"], COLUMNS[1:], numbers=NUMBERS, ignore_unknown=True)
+    names = [without_suffix(name) for name in table["name"]]
     if twice := [name for name, times in Counter(names).items() if times > 1]:
-        raise InputError(f"{path}: has several rows for {some(twice)}. Keep one for each window.")
+        raise InputError(
+            f"{path}: has several rows for {shorten_list(twice)}. Keep one for each window."
+        )
     if not stems & set(names):
         raise InputError(
-            f"{path}: names none of the windows, such as {min(stems, default='none')!r}, but "
-            f"{some(names) or 'nothing'}. Name in each row a file of img, or remove the table."
+            f"{path}: contains none of the windows, such as {min(stems, default='none')!r}, but "
+            f"{shorten_list(names) or 'no names'}. Write the name of a file in img into each row, "
+            "or remove the table."
         )
     for column in SPACINGS:
         if not any(table[column]):
-            notes.append(f"{path.name}: has no {column}, so params.yaml counts")
+            notes.append(f"{path.name}: has no {column}, so that of params.yaml is used")
     if absent := [name for name in names if name not in stems]:
-        notes.append(f"{path.name}: {len(absent)} of its rows name no window: {some(absent)}")
+        notes.append(
+            f"{path.name}: {len(absent)} of its rows name no window: {shorten_list(absent)}"
+        )
     if unnamed := sorted(stems - set(names)):
         notes.append(
-            f"{path.name}: {len(unnamed)} windows have no row, so params.yaml counts: "
-            f"{some(unnamed)}"
+            f"{path.name}: {len(unnamed)} windows have no row, so params.yaml is used for them: "
+            f"{shorten_list(unnamed)}"
         )
     return dict(zip(names, rows_of(table), strict=True))
 
 
-def torn_recordings(rows: dict[str, dict[str, str]], path: Path) -> dict[str, str]:
-    """A fault for every window whose recording has windows of more than one animal.
+def find_mixed_recordings(rows: dict[str, dict[str, str]], path: Path) -> dict[str, str]:
+    """Find windows whose recording has windows of more than one animal.
 
-    Such windows overlap or come from one heart, and yet could fall into different splits.
+    Windows of a recording overlap or show the same heart, so they must not be in different splits.
+
+    Args:
+        rows: Result of `read_windows_csv`.
+        path: Path of the table, for the messages.
+
+    Returns:
+        Problem by name of the window.
     """
     animals: dict[str, set[str]] = {}
     for row in rows.values():
@@ -76,8 +92,8 @@ def torn_recordings(rows: dict[str, dict[str, str]], path: Path) -> dict[str, st
         if recording and len(animals[recording]) > 1:
             named = ", ".join(sorted(animal or "none" for animal in animals[recording]))
             faults[name] = (
-                f"{path}: the windows of {recording} have the animals {named}. "
-                "A recording is of one animal; correct the column animal."
+                f"{path}: the windows of {recording} have different animals: {named}. A recording "
+                "shows one animal. Correct the column animal."
             )
     return faults
 
@@ -85,14 +101,14 @@ def torn_recordings(rows: dict[str, dict[str, str]], path: Path) -> dict[str, st
 def read_numbers(
     row: dict[str, str], path: Path, dataset: str, config: MmodeDataset, faults: list[str]
 ) -> tuple[dict[str, float], Scale]:
-    """The known values of a window (by the names in `REFERENCES`), and its scale.
+    """Return the known values of a window, by the names in `REFERENCES`, and its scale.
 
     Args:
-        row: of the window, {} if it has none.
-        path: of the table.
+        row: Row of the window, or {}.
+        path: Path of the table.
         dataset: "mmode" or "mmode-quality".
-        config: its section of params.yaml, which gives the scale where the row does not.
-        faults: gets a line for every cell that is no positive number.
+        config: Settings of the dataset from params.yaml, whose scale is used if the row has none.
+        faults: List to which a problem is appended for each cell that is not a positive number.
     """
     where = row.get("name", "")
     found = {}
@@ -100,7 +116,9 @@ def read_numbers(
         try:
             value = read_number(row.get(column, ""), column, where, path)
             if value <= 0:
-                raise InputError(f"{path}: {column} of {where} is {value:g}. It must be positive.")
+                raise InputError(
+                    f"{path}: {column} of {where} is {value:g}. Write a positive number."
+                )
         except InputError as error:
             faults.append(str(error))
             continue

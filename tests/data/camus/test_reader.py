@@ -1,4 +1,4 @@
-"""The CAMUS reader finds what is there, and names what is wrong."""
+"""Reading of CAMUS sources and their problems."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def faults(survey: Survey) -> list[str]:
-    """Every problem of a source."""
+    """Return all problems of a source."""
     found = list(survey.problems)
     for case in survey.cases:
         try:
@@ -44,7 +44,7 @@ def faults(survey: Survey) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def test_a_good_release(source: Path) -> None:
+def test_release(source: Path) -> None:
     survey = camus.survey(source, use_lists=True)
     assert faults(survey) == []
     assert survey.notes == []
@@ -72,7 +72,7 @@ def test_a_good_release(source: Path) -> None:
     assert sample.reference == {"reference_ef": 54.0}
 
 
-def test_frame_numbers_follow_the_cfg_where_es_comes_first(source: Path) -> None:
+def test_frame_numbers_follow_cfg_if_es_is_first(source: Path) -> None:
     cfg = source / "database_nifti/patient0001/Info_2CH.cfg"
     cfg.write_text(INFO.replace("ED: 1\nES: 18", "ED: 18\nES: 1"))
     frames = {case.case_id: case.read().frame for case in camus.survey(source, True).cases[:4]}
@@ -103,7 +103,7 @@ def test_true_volumes_come_from_truth_csv(source: Path) -> None:
     assert survey.cases[4].read().reference == {"reference_ef": 54.0}
 
 
-def test_gaps_are_notes(source: Path) -> None:
+def test_missing_frames_are_noted(source: Path) -> None:
     database = source / "database_nifti"
     for path in database.glob("patient0002/*4CH*"):
         path.unlink()
@@ -139,19 +139,16 @@ def test_text_files_may_begin_with_a_byte_order_mark(source: Path) -> None:
     assert survey.cases[0].read().reference["reference_edv"] == 90
 
 
-def test_only_the_patients_with_wrong_volumes_lose_them(source: Path) -> None:
+def test_wrong_volumes_are_dropped_for_their_patients_only(source: Path) -> None:
     (source / "truth.csv").write_text(
         "patient,edv_ml,esv_ml\npatient0001,90,40\npatient0002,90,95\n"
         "patient0003,90,40\npatient0003,80,40\npatient0004,inf,40\n"
     )
     survey = camus.survey(source, use_lists=True)
-    assert survey.problems == [
-        f"{source}/truth.csv: names patient0003 more than once. Keep one row.",
-        f"{source}/truth.csv: patient0002 has edv_ml 90 and esv_ml 95. "
-        "Give volumes in mL, esv_ml above 0 and below edv_ml.",
-        f"{source}/truth.csv: edv_ml of patient0004 is 'inf'. Give a number without a unit, or "
-        "leave the cell empty.",
-    ]
+    facts = ("for patient0003", "edv_ml 90 and esv_ml 95", "edv_ml of patient0004 is 'inf'")
+    for problem, fact in zip(survey.problems, facts, strict=True):
+        assert problem.startswith(f"{source}/truth.csv: ")
+        assert fact in problem
     known = {case.patient for case in survey.cases if "reference_edv" in case.read().reference}
     assert known == {"patient0001"}
 
@@ -213,7 +210,7 @@ def sequence(source: Path) -> None:
 
 FAULTS = {
     "truncated gzip": Fault(truncate, IMAGE, "truncated", 1),
-    "a sequence": Fault(sequence, IMAGE, "holds 3 frames", 1),
+    "a sequence": Fault(sequence, IMAGE, "contains 3 frames", 1),
     "label 4": Fault(wrong_label, MASK, "outside 0-3 (4)", 1),
     "interpolated labels": Fault(between_labels, MASK, "outside 0-3 (0.5, 1.5)", 1),
     "mask of another shape": Fault(
@@ -223,7 +220,7 @@ FAULTS = {
         lambda s: write_nifti(s / MASK, echo()[1].T), MASK, "40 x 24 pixels", 1
     ),
     "mask of another affine": Fault(
-        lambda s: write_nifti(s / MASK, echo()[1], AFFINE * 1.05), MASK, "another affine", 1
+        lambda s: write_nifti(s / MASK, echo()[1], AFFINE * 1.05), MASK, "different affine", 1
     ),
     "mask without orientation": Fault(
         lambda s: write_nifti(s / MASK, echo()[1], np.eye(4)), MASK, "orientation", 1
@@ -238,7 +235,9 @@ FAULTS = {
     "folder for a file": Fault(folder_for_file, IMAGE, "is a folder", 1),
     "cfg empty": Fault(lambda s: (s / CFG).write_text(" \n"), CFG, "empty", 2),
     "cfg missing": Fault(lambda s: (s / CFG).unlink(), CFG, "missing", 2),
-    "cfg binary": Fault(lambda s: (s / CFG).write_bytes(bytes(range(256))), CFG, "no text", 2),
+    "cfg binary": Fault(
+        lambda s: (s / CFG).write_bytes(bytes(range(256))), CFG, "not a text file", 2
+    ),
     "cfg without ES": Fault(lambda s: (s / CFG).write_text("ED: 1\n"), CFG, "no line ES", 2),
     "cfg with frame 0": Fault(
         lambda s: (s / CFG).write_text(INFO.replace("ED: 1", "ED: 0")), CFG, "ED is '0'", 2
@@ -253,28 +252,34 @@ FAULTS = {
         lambda s: (s / CFG).write_text(INFO.replace("EF: 54", "EF: 0.54")), CFG, "fraction", 2
     ),
     "list empty": Fault(
-        lambda s: write_list(s, "testing", []), f"{LISTS}/subgroup_testing.txt", "nobody", 4
+        lambda s: write_list(s, "testing", []),
+        f"{LISTS}/subgroup_testing.txt",
+        "contains no patients",
+        4,
     ),
     "list naming nobody": Fault(
         lambda s: write_list(s, "validation", ["Patient_3"]),
         f"{LISTS}/subgroup_validation.txt",
-        "names nobody who is present (first: 'Patient_3')",
+        "'Patient_3'",
         4,
     ),
     "list binary": Fault(
         lambda s: (s / LISTS / "subgroup_testing.txt").write_bytes(b"\xff\x00\xfe"),
         f"{LISTS}/subgroup_testing.txt",
-        "no text file",
+        "not a text file",
         4,
     ),
     "lists overlap": Fault(
         lambda s: write_list(s, "testing", ["patient0001", "patient0004"]),
         LISTS,
-        "patient0001 is in 2 lists",
+        "patient0001 is in 2 split lists",
         4,
     ),
     "patient in no list": Fault(
-        lambda s: write_list(s, "training", ["patient0002"]), LISTS, "patient0001 is in no lists", 4
+        lambda s: write_list(s, "training", ["patient0002"]),
+        LISTS,
+        "patient0001 is in no split lists",
+        4,
     ),
     "truth.csv of other columns": Fault(
         lambda s: (s / "truth.csv").write_text("a,b\n1,2\n"), "truth.csv", "no column patient", 0
@@ -301,7 +306,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_fault_is_named_and_hits_only_its_cases(source: Path, name: str) -> None:
+def test_fault_is_named_and_affects_only_its_cases(source: Path, name: str) -> None:
     fault = FAULTS[name]
     fault.break_it(source)
     survey = camus.survey(source, use_lists=True)
@@ -318,15 +323,15 @@ def test_fault_is_named_and_hits_only_its_cases(source: Path, name: str) -> None
     assert unread == fault.hit
 
 
-def test_lists_do_not_matter_where_they_are_not_used(source: Path) -> None:
+def test_lists_are_ignored_if_not_used(source: Path) -> None:
     write_list(source, "training", [])
     survey = camus.survey(source, use_lists=False)
     assert faults(survey) == []
     assert survey.official is None
 
 
-def test_sources_that_are_no_release_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"absent does not exist"):
+def test_sources_without_release_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"absent: does not exist"):
         camus.survey(tmp_path / "absent", use_lists=True)
     with pytest.raises(InputError, match="no file"):
         camus.survey(tmp_path, use_lists=True)
@@ -335,8 +340,8 @@ def test_sources_that_are_no_release_are_refused(tmp_path: Path) -> None:
         camus.survey(tmp_path / "release.zip", use_lists=True)
 
 
-def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
-    """What was found, what was looked for, and the first name that did not fit."""
+def test_first_unexpected_name_is_reported(tmp_path: Path) -> None:
+    """The message has the found files, the expected layout and the first unexpected name."""
     (tmp_path / "b").mkdir()
     for name in ("notes.txt", "b/heart_apical4_dia.nii.gz", "b/heart_apical4_sys.nii.gz"):
         (tmp_path / name).touch()
@@ -349,7 +354,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
 def test_images_without_any_mask_are_refused(source: Path) -> None:
     for mask in source.rglob("*_gt*"):
         mask.unlink()
-    with pytest.raises(InputError, match="16 images and no reference mask"):
+    with pytest.raises(InputError, match="16 images, but no reference masks"):
         camus.survey(source, use_lists=True)
 
 
@@ -467,25 +472,25 @@ def test_every_layout_gives_the_same_cases(source: Path, arrange: Callable[[Path
         elif arrange is not nnunet:  # which has no Info_VIEW.cfg
             assert (sample.reference, sample.quality) == (own.reference, own.quality)
             assert sample.frame == own.frame
-    missing = [note for note in found.notes if "without reference" in note]
+    missing = [note for note in found.notes if "no reference masks" in note]
     assert len(missing) == (LAYOUTS[arrange] == 12)
     assert all("patient0004" in note for note in missing)
 
 
-def test_the_lists_beside_database_nifti_count(source: Path) -> None:
+def test_lists_beside_database_nifti_are_read(source: Path) -> None:
     survey = camus.survey(source / "database_nifti", use_lists=True)
     assert survey.official == camus.survey(source, use_lists=True).official
     assert survey.problems == []
 
 
-def test_reference_masks_of_test_images_are_not_kept_apart_in_silence(source: Path) -> None:
+def test_reference_masks_in_test_folder_are_noted(source: Path) -> None:
     (source / "testing").mkdir()
     (source / "database_nifti/patient0004").rename(source / "testing/patient0004")
     notes = camus.survey(source, use_lists=False).notes
     assert ["patient0004" in note for note in notes if note.startswith("testing/")] == [True]
 
 
-def test_a_frame_that_is_there_twice_is_refused(source: Path) -> None:
+def test_duplicate_frame_is_refused(source: Path) -> None:
     copy = source / "copy" / "patient0001_2CH_ED.nii.gz"
     copy.parent.mkdir()
     shutil.copy(source / IMAGE, copy)
@@ -495,16 +500,16 @@ def test_a_frame_that_is_there_twice_is_refused(source: Path) -> None:
     assert str(source / IMAGE) in problem
 
 
-def test_a_label_named_otherwise_is_told(source: Path) -> None:
-    for names, told in ((("LV", "MYO", "LA"), 0), (("LA", "MYO", "LV"), 1)):
+def test_different_label_names_are_noted(source: Path) -> None:
+    for names, count in ((("LV", "MYO", "LA"), 0), (("LA", "MYO", "LV"), 1)):
         labels = {name: value for value, name in enumerate(("background", *names))}
         (source / "dataset.json").write_text(json.dumps({"labels": labels}))
         notes = camus.survey(source, use_lists=True).notes
-        assert len(notes) == told
+        assert len(notes) == count
     assert "LA 1" in notes[0]
 
 
-def test_links_that_lead_round_in_a_circle(source: Path) -> None:
+def test_cyclic_links(source: Path) -> None:
     (source / "database_nifti/patient0001/up").symlink_to(source)
     assert len(camus.survey(source, use_lists=True).cases) == 16
 
@@ -512,7 +517,7 @@ def test_links_that_lead_round_in_a_circle(source: Path) -> None:
 # --- scale --------------------------------------------------------------------------------
 
 
-def test_an_explicit_spacing_is_used_where_the_file_vouches_for_none(source: Path) -> None:
+def test_configured_spacing_is_used_if_file_has_no_plausible_scale(source: Path) -> None:
     image, mask = echo()
     write_nifti(source / IMAGE, image, np.eye(4))
     write_nifti(source / MASK, mask, np.eye(4))
@@ -527,7 +532,7 @@ def test_an_explicit_spacing_is_used_where_the_file_vouches_for_none(source: Pat
     assert second.notes == ()
 
 
-def test_real_release_is_found_whole() -> None:
+def test_real_release_is_complete() -> None:
     survey = camus.survey(real_data("HEARTSEG_CAMUS_ROOT"), use_lists=True)
     assert survey.problems == []
     assert survey.official is not None

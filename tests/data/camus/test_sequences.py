@@ -1,4 +1,4 @@
-"""Half sequences: resampled over normalised time, the frame to segment first."""
+"""Half sequences: resampling over normalised time, and order of the frames."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.interpolate import interp1d
 
-from heartseg.config.params import CamusDataset, Params
+from heartseg.config.data import CamusDataset
+from heartseg.config.params import Params
 from heartseg.data.camus.sequences import frame_rate
 from heartseg.data.frames import resample_frames
 from heartseg.data.images import read_images
@@ -25,7 +26,7 @@ FRAMES = 18  # as INFO says
 
 
 def constant(*values: int) -> np.ndarray:
-    """Frames (T, 2, 3) of one gray value each."""
+    """Return frames (T, 2, 3) of one gray value each."""
     return np.array(values, np.uint8)[:, None, None] * np.ones((2, 3), np.uint8)
 
 
@@ -60,8 +61,8 @@ def test_resampling_is_linear_interpolation_over_normalised_time(
 
 
 @pytest.mark.parametrize(("frames", "count"), [(1, 20), (0, 20), (5, 1)])
-def test_one_frame_is_no_sequence(frames: int, count: int) -> None:
-    with pytest.raises(ValueError, match="two frames or more"):
+def test_resampling_needs_two_frames(frames: int, count: int) -> None:
+    with pytest.raises(ValueError, match="cannot resample"):
         resample_frames(np.zeros((frames, 4, 4), np.uint8), count)
 
 
@@ -69,7 +70,7 @@ def test_one_frame_is_no_sequence(frames: int, count: int) -> None:
 
 
 def moving(seed: int = 0) -> np.ndarray:
-    """Frames (T, H, W), each brighter than the one before it and without symmetry."""
+    """Return frames (T, H, W) without symmetry, of increasing brightness."""
     texture = echo(seed)[0] // 4
     return np.stack([texture + 6 * step for step in range(FRAMES)]).astype(np.uint8)
 
@@ -81,7 +82,7 @@ def sequence_path(source: Path, patient: int, view: str) -> Path:
 
 @pytest.fixture
 def config(params: Params, tmp_path: Path) -> CamusDataset:
-    """Four patients: patient0003 has no sequence of 2CH, patient0004 none at all."""
+    """Write four patients, of which patient0003 has no sequence of 2CH and patient0004 has none."""
     source = write_release(tmp_path / "camus")
     for patient, views in {1: ("2CH", "4CH"), 2: ("2CH", "4CH"), 3: ("4CH",)}.items():
         for view in views:
@@ -113,14 +114,12 @@ def test_each_sequence_gives_one_sample_per_phase(config: CamusDataset, tmp_path
     assert facts["frames"] == read_metadata(path)["frames"] == 20
 
 
-def test_views_without_a_sequence_are_named_counted_and_not_fatal(
-    config: CamusDataset, tmp_path: Path
-) -> None:
+def test_views_without_sequence_are_noted_and_skipped(config: CamusDataset, tmp_path: Path) -> None:
     facts = prepare("camus", config, tmp_path / "d.parquet", skip_bad=False, threads=1)
     assert facts["notes"][:3] == [
-        "patient0003: no half sequence of 2CH, so not used",
-        "patient0004: no half sequence of 2CH, 4CH, so not used",
-        "2 of 4 patients have the half sequences of their views",
+        "patient0003: no half sequence of 2CH, so this view is not used",
+        "patient0004: no half sequence of 2CH, 4CH, so this view is not used",
+        "2 of 4 patients have half sequences of all their views",
     ]
     assert facts["notes"][3].startswith("test is empty")
     assert len(facts["notes"]) == 4
@@ -137,7 +136,7 @@ def test_a_release_without_sequences_is_refused(config: CamusDataset, tmp_path: 
 
 
 def test_ed_may_be_the_last_frame(config: CamusDataset, tmp_path: Path) -> None:
-    """As with two patients of the release; and frames before ED or after ES do not belong."""
+    """This is so for two patients of the release. Frames before ED or after ES are not used."""
     text = INFO.replace("ED: 1\nES: 18", "ED: 17\nES: 3")
     (config.source / "database_nifti/patient0001/Info_2CH.cfg").write_text(text)
     prepare("camus", config, tmp_path / "d.parquet", skip_bad=False, threads=1)
@@ -151,7 +150,7 @@ def test_ed_may_be_the_last_frame(config: CamusDataset, tmp_path: Path) -> None:
 
 @dataclass
 class Fault:
-    """A way to break the 2CH sequence of patient0001, and what must be said about it."""
+    """A fault of the 2CH sequence of patient0001, and the expected message."""
 
     break_it: Callable[[Path], object]
     reason: str
@@ -167,13 +166,13 @@ FAULTS = {
     ),
     "too short": Fault(
         lambda p: write_nifti(p, moving()[:17]),
-        "has 17 frames, where Info_2CH.cfg has ED and ES as frames 1 and 18",
+        "has 17 frames, but according to Info_2CH.cfg ED and ES are the frames 1 and 18",
     ),
 }
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_fault_is_named_and_can_be_skipped(config: CamusDataset, tmp_path: Path, name: str) -> None:
+def test_fault_is_named_and_skippable(config: CamusDataset, tmp_path: Path, name: str) -> None:
     path, fault = sequence_path(config.source, 1, "2CH"), FAULTS[name]
     fault.break_it(path)
     with pytest.raises(BadFilesError) as caught:

@@ -1,4 +1,4 @@
-"""NIfTI frames come out as (H, W) with the right spacing, or with a reason."""
+"""NIfTI frames are read as (H, W) with the right spacing, or refused with a reason."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def test_spacing_is_in_mm_whatever_the_unit(tmp_path: Path, unit: str, factor: f
     expected = [factor * side for side in SPACING]
     read = read_values(tmp_path / "frame.nii")
     assert read.spacing is None or read.spacing == pytest.approx(expected)
-    assert (read.spacing is None) == (unit != "mm") == bool(read.geometry.doubt)  # no heart fits
+    assert (
+        (read.spacing is None) == (unit != "mm") == bool(read.geometry.scale_problem)
+    )  # no heart fits
 
 
 def save(path: Path, pixels: np.ndarray) -> None:
@@ -57,7 +59,7 @@ def good() -> bytes:
 
 
 def with_header(offset: int, kind: str, *values: float) -> bytes:
-    """A good file whose header has other values at a byte offset."""
+    """Return a valid file with other header values at a byte offset."""
     data = bytearray(good())
     patch = np.array(values, kind).tobytes()
     data[offset : offset + len(patch)] = patch
@@ -70,8 +72,8 @@ BROKEN: dict[str, tuple[Callable[[], bytes], str]] = {
     "truncated NIfTI": (lambda: packed(good()[:-10]), "cannot be read"),
     "header only": (lambda: packed(good()[:200]), "truncated"),
     "zero bytes": (lambda: b"", "is empty"),
-    "no gzip": (lambda: bytes(range(256)) * 8, "by its content"),
-    "garbage in gzip": (lambda: packed(bytes(range(256)) * 8), "by its content"),
+    "no gzip": (lambda: bytes(range(256)) * 8, "is not a NIfTI"),
+    "garbage in gzip": (lambda: packed(bytes(range(256)) * 8), "is not a NIfTI"),
     "a flipped bit": (lambda: flipped(packed(good())), "gzip"),
     "huge dimensions": (lambda: with_header(40, "<i2", 2, 32000, 32000), r"\(32000, 32000\)"),
     "negative dimension": (lambda: with_header(40, "<i2", 2, -40, 24), "cannot be read"),
@@ -88,7 +90,7 @@ def flipped(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("fault", BROKEN)
-def test_broken_file_is_named_with_reason_and_remedy(tmp_path: Path, fault: str) -> None:
+def test_damaged_file_is_named_with_reason_and_remedy(tmp_path: Path, fault: str) -> None:
     path = tmp_path / "frame.nii.gz"
     make, reason = BROKEN[fault]
     path.write_bytes(make())
@@ -116,12 +118,12 @@ def test_complex_values_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sizes", [(0.0, 0.5), (0.3, np.nan), (-np.inf, 0.3)])
-def test_without_a_spacing_there_are_pixels_and_a_reason(tmp_path: Path, sizes) -> None:
+def test_file_without_spacing_is_read_with_reason(tmp_path: Path, sizes) -> None:
     (tmp_path / "frame.nii.gz").write_bytes(with_header(80, "<f4", *sizes))
     read = read_images(tmp_path / "frame.nii.gz")
     assert (read.frames[0] == echo()[0]).all()
     assert read.spacing is None
-    assert read.geometry.doubt
+    assert read.geometry.scale_problem
 
 
 def test_folder_and_missing_file_are_refused(tmp_path: Path) -> None:
@@ -132,7 +134,7 @@ def test_folder_and_missing_file_are_refused(tmp_path: Path) -> None:
         read_images(tmp_path / "absent.nii.gz")
 
 
-def test_the_operating_systems_reason_has_its_own_remedy(tmp_path: Path) -> None:
+def test_operating_system_errors_have_remedies(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="shorter name"):
         read_images(tmp_path / f"{'a' * 300}.nii")
@@ -145,13 +147,13 @@ def test_a_file_that_is_too_large_is_not_called_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
     save(tmp_path / f"sequence{ending}", np.zeros((WIDTH, DEPTH, 30)))
-    monkeypatch.setattr(nifti, "MOST_BYTES", 1 << 17)
+    monkeypatch.setattr(nifti, "MAX_BYTES", 1 << 17)
     with pytest.raises(InputError, match="sequence") as caught:
         read_images(tmp_path / f"sequence{ending}")
     assert "shorter" in str(caught.value)
     assert "damaged" not in str(caught.value)
     assert "truncated" not in str(caught.value)
-    monkeypatch.setattr(nifti, "MOST_BYTES", 1 << 18)
+    monkeypatch.setattr(nifti, "MAX_BYTES", 1 << 18)
     assert len(read_images(tmp_path / f"sequence{ending}").frames) == 30
 
 
@@ -174,10 +176,10 @@ def test_to_uint8_keeps_whole_numbers_of_a_byte() -> None:
         result = to_uint8(values.astype(kind))
         assert result.dtype == np.uint8
         assert result.tolist() == [[0, 7, 255]]
-    assert to_uint8(np.array([5, 9])).tolist() == [5, 9]  # not stretched
+    assert to_uint8(np.array([5, 9])).tolist() == [5, 9]  # not scaled
 
 
-def test_to_uint8_scales_anything_else_between_its_extremes() -> None:
+def test_to_uint8_scales_other_values_linearly() -> None:
     assert to_uint8(np.array([0.0, 0.2, 1.0])).tolist() == [0, 51, 255]
     assert to_uint8(np.array([-100, 0, 410], np.int16)).tolist() == [0, 50, 255]
     assert to_uint8(np.array([1000, 66535], np.int64)).tolist() == [0, 255]

@@ -1,4 +1,4 @@
-"""Windows: how large, where, and that image and mask are cut alike."""
+"""Size and place of windows, and agreement of image and mask."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from heartseg.config.params import Params, Windows
+from heartseg.config.data import Windows
+from heartseg.config.params import Params
 from heartseg.data.species import Scale
 from heartseg.data.strips.cut import beat_columns, cut_windows, window_size
 from heartseg.data.strips.recordings import Strip
@@ -21,7 +22,7 @@ def scale(s_per_column: float) -> Scale:
 
 
 def make_strip(columns: int = 1000, rows: int = 500, swing: float = 30) -> Strip:
-    """An LV from row 150 to 250 whose walls move by `swing` in a sine, in noise."""
+    """Return a noisy strip with an LV from row 150 to 250 whose walls move by `swing` in a sine."""
     phase = 2 * np.pi * np.arange(columns) / BEAT
     moved = swing * np.sin(phase)
     image = np.random.default_rng(0).integers(0, 256, (rows, columns), dtype=np.uint8)
@@ -44,7 +45,7 @@ def test_windows_cover_a_run_and_overlap_enough(length: int, overlap: float) -> 
     assert starts[-1] == length - 200
     assert (np.diff(starts) <= np.ceil(200 * (1 - overlap))).all()
     assert len(set(starts.tolist())) == len(starts)
-    # and no more of them than the overlap asks for
+    # no more windows than the overlap requires
     assert len(windows) == max(np.ceil((length - 200) / (200 * (1 - overlap))), 0) + 1
 
 
@@ -53,7 +54,7 @@ def test_windows_show_wanted_columns_only() -> None:
     wanted[[120, 600, 700]] = False
     windows = cut_windows(make_strip(), wanted, 100, 0.5)
     for window in windows:
-        assert wanted[window.cut[1]].all()
+        assert wanted[window.slices[1]].all()
     # the run 601 .. 699 is one column too short
     assert {window.column for window in windows} & set(range(550, 701)) == set()
     assert {0, 20, 121, 701, 900} <= {window.column for window in windows}
@@ -92,7 +93,7 @@ def test_without_traces_windows_are_in_the_middle() -> None:
     assert {window.row for window in windows} == {100}
 
 
-def test_names_tell_the_place() -> None:
+def test_names_contain_the_first_column() -> None:
     first, *_, last = cut_windows(make_strip(), np.ones(1000, bool), 300, 0.5)
     assert (first.name, last.name) == ("a_s1_w000000", "a_s1_w000700")
 
@@ -112,7 +113,7 @@ def test_size_is_a_number_of_beats(config: Windows) -> None:
 def test_size_has_limits(config: Windows) -> None:
     tall = make_strip()
     tall = replace(tall, lower=tall.lower + 180)  # from 120 to 460: 340 rows, more than 3 beats
-    assert window_size(tall, config, RATES) == (int(np.ceil(340 * 1.2)), "the LV and its margin")
+    assert window_size(tall, config, RATES) == (int(np.ceil(340 * 1.2)), "the LV with its margin")
     flat = make_strip(rows=290)
     assert window_size(flat, config, RATES) == (290, "the whole depth")
     fixed = config.model_copy(update={"size": 128})

@@ -1,4 +1,4 @@
-"""Labels of quality: spans and windows, and the files that hold them."""
+"""Quality labels of spans and windows, and their files."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def test_spans_become_columns(tmp_path: Path) -> None:
 def test_labels_of_windows(tmp_path: Path) -> None:
     labels = read(tmp_path, "window,quality\na_w1,good\na_w2,bad\n")
     names = ["a_w1", "a_w2", "a_w3"]
-    assert [labels.of_window(name, names) for name in names] == ["good", "bad", ""]
-    assert labels.of_window("b_w1", ["b_w1", "b_w2"]) is None
+    assert [labels.label_of(name, names) for name in names] == ["good", "bad", ""]
+    assert labels.label_of("b_w1", ["b_w1", "b_w2"]) is None
 
 
-def test_no_file_is_no_label(tmp_path: Path) -> None:
+def test_missing_file_has_no_labels(tmp_path: Path) -> None:
     assert read_quality(tmp_path / "quality.csv") == QualityLabels()
 
 
@@ -48,10 +48,10 @@ def test_no_file_is_no_label(tmp_path: Path) -> None:
             "recording,start_s,end_s,quality\na,0,1,fair\n",
             "row 1 below the header has the .*'fair'",
         ),
-        ("recording,start_s,end_s,quality\na,1,1,good\n", "no span of time"),
-        ("recording,start_s,end_s,quality\na,,1,good\n", "no span of time"),
-        ("recording,quality,window\na,good,a_w1\n", "must name .*a recording or a window"),
-        ("recording,quality,window\n,good,\n", "must name .*a recording or a window"),
+        ("recording,start_s,end_s,quality\na,1,1,good\n", "no time span"),
+        ("recording,start_s,end_s,quality\na,,1,good\n", "no time span"),
+        ("recording,quality,window\na,good,a_w1\n", "either a recording or a window"),
+        ("recording,quality,window\n,good,\n", "either a recording or a window"),
         ("recording,start_s,end_s\na,0,1\n", "no column quality"),
         ("recording,start,end_s,quality\na,0,1,good\n", "'start'; did you mean 'start_s'"),
     ],

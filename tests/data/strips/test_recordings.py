@@ -1,4 +1,4 @@
-"""Recordings with the tables, masks and names that people give them, before any command."""
+"""Reading of recordings with tables, masks and names as users write them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def read(folder: Path, notes: list[str] | None = None, species=MOUSE) -> Strip:
     return strip
 
 
-def test_names_are_understood_with_endings_and_in_any_case(folder: Path) -> None:
+def test_names_match_with_suffix_and_in_any_case(folder: Path) -> None:
     expected = read(folder)
     assert expected.spacing == (MM, S)
     assert expected.animal == "m1"
@@ -58,7 +58,7 @@ def test_names_are_understood_with_endings_and_in_any_case(folder: Path) -> None
     assert np.array_equal(found.mask, expected.mask)
 
 
-def test_a_row_that_matches_nothing_is_refused(folder: Path) -> None:
+def test_row_without_recording_is_refused(folder: Path) -> None:
     (folder / "recordings.csv").write_text(TABLE.replace("strip,", "stripe,"))
     with pytest.raises(InputError, match=r"recordings\.csv: .*'stripe'"):
         read(folder)
@@ -79,7 +79,7 @@ def test_a_mask_of_three_levels_is_noted(folder: Path) -> None:
     three[120:140] = 2
     Image.fromarray(three).save(folder / "strip_mask.png")
     notes: list[str] = []
-    assert np.array_equal(read(folder, notes).mask, three == 2)  # so it has to be said
+    assert np.array_equal(read(folder, notes).mask, three == 2)  # so a note is needed
     (note,) = notes
     assert "strip_mask.png" in note
     assert "3 gray levels" in note
@@ -95,7 +95,7 @@ def test_a_mask_of_three_levels_is_noted(folder: Path) -> None:
         (10 * MM, 5 * S, "mm_per_row", "human"),
     ],
 )
-def test_a_scale_in_which_no_heart_fits_is_refused_by_its_column(
+def test_impossible_scale_is_refused_with_its_column(
     folder: Path, mm: float, s: float, column: str, reason: str
 ) -> None:
     text = TABLE.replace(f"{MM},{S}", f"{mm},{s}")
@@ -106,7 +106,7 @@ def test_a_scale_in_which_no_heart_fits_is_refused_by_its_column(
         assert read(folder, species=HUMAN).spacing == (mm, s)
 
 
-def test_what_is_no_recording_has_a_remedy_for_a_file_and_one_for_a_folder(folder: Path) -> None:
+def test_file_or_folder_without_recording_has_its_own_remedy(folder: Path) -> None:
     (folder / "notes.txt").touch()
     (folder / "empty").mkdir()
     with pytest.raises(InputError, match=r"notes\.txt: .*Export it"):

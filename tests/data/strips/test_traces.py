@@ -1,4 +1,4 @@
-"""Annotated traces become masks, and what cannot be a trace is refused."""
+"""Conversion of traces to masks, and invalid traces."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from heartseg.data.strips.traces import fill_between, read_traces, traces_of
+from heartseg.data.strips.traces import fill_between, mask_to_traces, read_traces
 from heartseg.errors import InputError
 from heartseg.metrics.overlap import mask_dice
 from tests.examples import real_data
@@ -66,12 +66,12 @@ def test_the_height_of_a_mask_is_the_distance_of_its_traces() -> None:
     assert (height - (lower - upper)).mean() == pytest.approx(0, abs=0.01)  # no bias
 
 
-def test_traces_of_a_mask_give_it_again() -> None:
+def test_traces_of_mask_reproduce_it() -> None:
     rng = np.random.default_rng(1)
     upper, lower = rng.integers(0, 9, 30), rng.integers(11, 21, 30)  # 20 is the edge
     mask = fill_between(upper, lower, ROWS)
     mask[:, 7] = False
-    again = traces_of(mask)
+    again = mask_to_traces(mask)
     assert np.isnan(again[0][7])
     assert np.isnan(again[1][7])
     assert np.array_equal(fill_between(*again, ROWS), mask)
@@ -83,12 +83,12 @@ def test_traces_of_a_mask_give_it_again() -> None:
         ("col,upper_row,lower_row\n0,9,2\n", "not below the upper one in column 0"),
         (
             "col,upper_row,lower_row\n0,2,9\n9,2,9\n",
-            "reaches from 0 to 9, the picture has 9 columns",
+            "from 0 to 9, but the image has 9 columns",
         ),
-        ("col,upper_row,lower_row\n0,2,25\n1,2,9\n", "from 9 to 25, the picture has 20 rows"),
+        ("col,upper_row,lower_row\n0,2,25\n1,2,9\n", "from 9 to 25, but the image has 20 rows"),
         ("col,upper_row,lower_row\n0,2,x\n", "lower_row of row 1 below the header is 'x'"),
         ("col,upper,lower_row\n0,2,9\n", "no column 'upper'; did you mean 'upper_row'"),
-        ("trace,col,row\nupper,0,2\nupper,3,2\n", "no point of the lower trace"),
+        ("trace,col,row\nupper,0,2\nupper,3,2\n", "no points of the lower trace"),
         ("trace,col,row\nupper,0,2\nuper,3,2\n", "trace is 'uper'"),
         ("trace,col,row\nupper,0,2\nlower,3,9\n", "no column has both traces"),
         ("", "is empty"),
@@ -100,7 +100,7 @@ def test_faults_are_named(tmp_path: Path, text: str, reason: str) -> None:
     assert str(caught.value).startswith(f"{tmp_path / 'a_traces.csv'}: ")
 
 
-def test_the_real_traces_give_the_real_mask() -> None:
+def test_real_traces_give_the_real_mask() -> None:
     real = real_data("HEARTSEG_MMODE_ROOT")
     given = np.array(Image.open(real / "annotation_example_mask.png")) > 127
     traces = read_traces(real / "annotation_example_traces.csv", *given.shape)

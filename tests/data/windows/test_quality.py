@@ -1,4 +1,4 @@
-"""Windows labelled good and bad, as `heartseg windows` and people leave them."""
+"""Windows labelled good and bad, from `heartseg windows` and from users."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from heartseg.config.params import MmodeDataset, Params
+from heartseg.config.data import MmodeDataset
+from heartseg.config.params import Params
 from heartseg.data.windows.quality import survey
 from heartseg.errors import BadFilesError, InputError
 
@@ -38,10 +39,10 @@ def test_labels_become_label_maps(config: MmodeDataset) -> None:
     assert (bad.mask == 1).all()
     assert bad.mask.shape == bad.image.shape == (20, 24)
     assert good.spacing == (0.12, config.s_per_column)
-    assert "1 window(s) have no label" in found.notes[-1]
+    assert "1 window(s) have no quality label" in found.notes[-1]
 
 
-def test_faults_are_told(config: MmodeDataset) -> None:
+def test_faults_are_reported(config: MmodeDataset) -> None:
     with pytest.raises(InputError, match="has no folder img"):
         survey(config)
     write(config.source, "a_w1,m1,a,0.12,fair\na_w2,m2,a,,good\n", ("a_w1", "a_w2"))
@@ -50,12 +51,12 @@ def test_faults_are_told(config: MmodeDataset) -> None:
     with pytest.raises(BadFilesError) as caught:
         first.read()
     assert "'fair'. Write good or bad" in str(caught.value)
-    assert "have the animals m1, m2" in str(caught.value)
-    with pytest.raises(BadFilesError, match="another file of the name a_w2"):
+    assert "different animals: m1, m2" in str(caught.value)
+    with pytest.raises(BadFilesError, match="second file of the name a_w2"):
         second.read()
 
 
 def test_windows_without_any_label_are_refused(config: MmodeDataset) -> None:
     write(config.source, "a_w1,m1,a,0.02,\n", ("a_w1",))
-    with pytest.raises(InputError, match="no window has a label"):
+    with pytest.raises(InputError, match="no window has a quality label"):
         survey(config)

@@ -1,4 +1,4 @@
-"""The M-mode reader finds what is there, and names what is wrong."""
+"""Reading of M-mode windows and their problems."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from heartseg.config.params import MmodeDataset, Params
+from heartseg.config.data import MmodeDataset
+from heartseg.config.params import Params
 from heartseg.data.source import Survey
 from heartseg.data.windows import reader as mmode
 from heartseg.errors import BadFilesError, InputError
@@ -46,7 +47,7 @@ def save(path: Path, pixels: np.ndarray, mode: str | None = None) -> None:
     (image.convert(mode) if mode else image).save(path)
 
 
-def test_a_good_source(config: MmodeDataset) -> None:
+def test_source(config: MmodeDataset) -> None:
     survey = mmode.survey(config)
     assert faults(survey) == []
     assert survey.notes == []
@@ -84,7 +85,7 @@ def test_a_mask_of_more_than_two_levels_is_noted(config: MmodeDataset) -> None:
     sample = mmode.survey(config).cases[0].read()
     assert (sample.mask == (levels >= 130)).all()
     assert sample.notes == (
-        "a0_w0: its mask has 4 gray levels; those above 127.5, half of the maximum, count as LV",
+        "a0_w0: its mask has 4 gray levels; those above 127.5, half of the maximum, are read as LV",
     )
 
 
@@ -104,13 +105,13 @@ def test_a_mask_in_the_alpha_channel_is_a_fault_and_an_opaque_one_is_not(
         picture.save(path)
     (fault,) = faults(mmode.survey(config))
     assert fault.startswith(f"{path}: is transparent")
-    if kind == "RGBA":  # nothing is opaque, so nothing was drawn
+    if kind == "RGBA":  # no pixel is opaque
         picture.putalpha(0)
         picture.save(path)
         assert faults(mmode.survey(config)) == [fault]
 
 
-def test_windows_csv_says_more_than_the_parameters(config: MmodeDataset) -> None:
+def test_windows_csv_has_precedence_over_params(config: MmodeDataset) -> None:
     (config.source / "windows.csv").write_text(
         "name,mm_per_row,s_per_column,quality,lvidd_mm,lvids_mm,heart_rate_bpm,animal\n"
         "a0_w0,0.08,0.001,Good,4.0,2.5,480,1\n"
@@ -135,7 +136,7 @@ def test_windows_csv_says_more_than_the_parameters(config: MmodeDataset) -> None
     assert "a2_w1" in without
 
 
-def test_windows_csv_tells_the_animal_where_it_does(config: MmodeDataset) -> None:
+def test_animal_from_windows_csv(config: MmodeDataset) -> None:
     (config.source / "windows.csv").write_text(
         "name,animal,recording\na0_w0,m1,a0\na0_w1,m1,a0\na1_w0,m1,a1\na1_w1,m1,a1\na2_w0,,\n"
     )
@@ -145,16 +146,18 @@ def test_windows_csv_tells_the_animal_where_it_does(config: MmodeDataset) -> Non
     assert [case.read().frame for case in survey.cases] == [0, 1, 2, 3, 0, 1]
 
 
-def test_a_recording_of_two_animals_is_a_fault_of_its_windows(config: MmodeDataset) -> None:
-    """Else two windows of one recording could fall into different splits."""
+def test_recording_with_two_animals_is_a_problem_of_its_windows(config: MmodeDataset) -> None:
+    """Otherwise windows of one recording could be in different splits."""
     (config.source / "windows.csv").write_text(
         "name,animal,recording\na0_w0,m1,a0\na0_w1,m2,a0\na1_w0,m1,a1\na1_w1,,a1\na2_w0,m3,a2\n"
     )
     survey = mmode.survey(config)
     found = faults(survey)
     assert len(found) == 2
-    assert "the windows of a0 have the animals m1, m2" in found[0]
-    assert "the windows of a1 have the animals m1, none" in found[1] or "none, m1" in found[1]
+    assert "the windows of a0 have different animals: m1, m2" in found[0]
+    assert (
+        "the windows of a1 have different animals: m1, none" in found[1] or "none, m1" in found[1]
+    )
     assert [bool(case.problems) for case in survey.cases] == [True] * 4 + [False] * 2
 
 
@@ -170,16 +173,16 @@ def test_windows_csv_may_have_spaces_and_needs_no_spacing(config: MmodeDataset) 
     assert "a2_w1" in rows
 
 
-def test_files_that_are_no_png_are_noted(config: MmodeDataset) -> None:
+def test_other_files_are_noted(config: MmodeDataset) -> None:
     (config.source / "img/a7_w0.doc").touch()
-    for number in range(7):
+    for number in range(10):
         (config.source / f"mask/{number}.txt").touch()
     (config.source / "mask/.hidden").touch()
     survey = mmode.survey(config)
     image, mask = survey.notes
     assert image.startswith("img: ")
     assert image.endswith(" a7_w0.doc")
-    assert mask.endswith("0.txt, 1.txt, 2.txt, 3.txt, 4.txt and 2 more")
+    assert mask.endswith("7.txt and 2 more")
     assert len(survey.cases) == 6
 
 
@@ -192,8 +195,8 @@ def test_windows_of_an_animal_are_counted_in_their_order(config: MmodeDataset) -
     assert frames == {"a0_w1": 0, "a0_w2": 1, "a0_w10": 2, "a1_w0": 0}
 
 
-def test_pictures_of_other_kinds_are_read_alike(config: MmodeDataset) -> None:
-    """16 bits that hold 8, and TIFF under the ending of PNG."""
+def test_other_image_formats_are_read(config: MmodeDataset) -> None:
+    """8-bit values stored in 16 bits, and TIFF with the suffix of PNG."""
     image, _ = echo(5)
     save(config.source / "img/a0_w0.png", image.astype(np.uint16) * 257)
     Image.fromarray(image).save(config.source / "img/a0_w1.png", format="TIFF")
@@ -202,7 +205,7 @@ def test_pictures_of_other_kinds_are_read_alike(config: MmodeDataset) -> None:
     assert (second.image == image).all()
 
 
-def test_the_pattern_tells_the_animal(config: MmodeDataset) -> None:
+def test_animal_pattern(config: MmodeDataset) -> None:
     other = config.model_copy(update={"animal_pattern": r"_(?P<animal>w\d)$"})
     assert {case.patient for case in mmode.survey(other).cases} == {"w0", "w1"}
 
@@ -218,7 +221,7 @@ def rename(source: Path) -> None:
 
 BYTES = np.zeros((DEPTH, WIDTH), np.uint8)
 FAULTS: dict[str, tuple[Callable[[Path], object], str, str, int]] = {
-    # how to break it, the file to be named, what must be said, cases that cannot be read
+    # function that causes the fault, named file, expected reason, number of affected cases
     "no mask": (lambda s: (s / "mask/a0_w0.png").unlink(), "mask/a0_w0.png", "missing", 1),
     "no image": (lambda s: (s / "img/a0_w0.png").unlink(), "img/a0_w0.png", "missing", 1),
     "other size": (
@@ -261,7 +264,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str, str, int]] = {
     ),
     "no name column": (sidecar("file\na0_w0\n"), "windows.csv", "has no column name", 6),
     "empty sidecar": (sidecar(""), "windows.csv", "is empty", 6),
-    "no rows": (sidecar("name\n"), "windows.csv", "names none", 6),
+    "no rows": (sidecar("name\n"), "windows.csv", "none of the windows", 6),
     "misspelt column": (
         sidecar("name,mm_per_rows\na0_w0,0.05\n"),
         "windows.csv",
@@ -271,7 +274,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str, str, int]] = {
     "column twice": (
         sidecar("name,mm_per_row,mm_per_row\na0_w0,0.05,0.1\n"),
         "windows.csv",
-        "has the column mm_per_row more than once",
+        "more than one column mm_per_row",
         6,
     ),
     "decimal comma": (
@@ -283,10 +286,10 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str, str, int]] = {
     "two files of a name": (
         lambda s: shutil.copy(s / "mask/a0_w0.png", s / "mask/a0_w0.PNG"),
         "mask/a0_w0.png",
-        "is another file of the name a0_w0",
+        "is a second file of the name a0_w0",
         1,
     ),
-    "sidecar of others": (sidecar("name\nb0_w0\n"), "windows.csv", "names none", 6),
+    "sidecar of others": (sidecar("name\nb0_w0\n"), "windows.csv", "none of the windows", 6),
     "twice in the sidecar": (
         sidecar("name\na0_w0\na0_w0.png\n"),
         "windows.csv",
@@ -303,7 +306,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str, str, int]] = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_fault_is_named_and_hits_only_its_cases(config: MmodeDataset, name: str) -> None:
+def test_fault_is_named_and_affects_only_its_cases(config: MmodeDataset, name: str) -> None:
     break_it, path, reason, hit = FAULTS[name]
     break_it(config.source)
     survey = mmode.survey(config)
@@ -320,7 +323,7 @@ def test_fault_is_named_and_hits_only_its_cases(config: MmodeDataset, name: str)
     assert unread == hit
 
 
-def test_a_folder_named_like_a_png_is_a_fault(config: MmodeDataset) -> None:
+def test_folder_named_like_a_png_is_a_problem(config: MmodeDataset) -> None:
     (config.source / "img/a9_w0.png").mkdir()
     found = faults(mmode.survey(config))
     assert len(found) == 2  # neither image nor mask can be read
@@ -328,19 +331,19 @@ def test_a_folder_named_like_a_png_is_a_fault(config: MmodeDataset) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "reason"), [("(?P<animal>", "no regular expression"), (r"\d+", "no group")]
+    ("pattern", "reason"), [("(?P<animal>", "not a regular expression"), (r"\d+", "no group")]
 )
 def test_unusable_patterns_are_refused(config: MmodeDataset, pattern: str, reason: str) -> None:
     with pytest.raises(InputError, match=reason):
         mmode.survey(config.model_copy(update={"animal_pattern": pattern}))
 
 
-def test_sources_that_are_no_dataset_are_refused(config: MmodeDataset, tmp_path: Path) -> None:
+def test_invalid_sources_are_refused(config: MmodeDataset, tmp_path: Path) -> None:
     def refuse(reason: str) -> None:
         with pytest.raises(InputError, match=reason):
             mmode.survey(config.model_copy(update={"source": tmp_path / "other"}))
 
-    refuse("is no folder")
+    refuse("is not a folder")
     (tmp_path / "other/img").mkdir(parents=True)
     refuse("no folder mask")
     (tmp_path / "other/mask").mkdir()
