@@ -5,6 +5,7 @@ The same input gives the same bytes, so that DVC sees a change only where there 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
@@ -22,6 +23,10 @@ from PIL import Image
 from heartseg.datasets import DATASETS, structure_mask
 from heartseg.metrics.agreement import agreement
 from heartseg.report.colours import BLACK, BLUE, COLOURS, GREEN, ORANGE, PURPLE, VERMILION
+
+# Matplotlib's cache of fonts belongs to the user, and may name fonts of another environment. It
+# says so in a line per font, although the figure looks the same.
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
 METRIC_TEXTS = {"dice": "Dice (0 to 1)", "hd95_mm": "HD95 (mm)", "msd_mm": "MSD (mm)"}
 QUALITY_MARKS = ((BLUE, "o"), (ORANGE, "s"), (PURPLE, "^"), (BLACK, "D"))
