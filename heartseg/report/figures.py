@@ -190,7 +190,7 @@ def bland_altman(
     """
     first, second = np.asarray(reference, dtype=float), np.asarray(measured, dtype=float)
     found = agreement(first, second)
-    figure = new_figure(5.0, 3.6)
+    figure = new_figure(5.6, 3.6)
     axes = figure.subplots()
     words = np.full(len(first), "") if qualities is None else np.asarray(qualities, dtype=str)
     for word, (colour, mark) in zip(sorted(set(words)), cycle(QUALITY_MARKS), strict=False):
@@ -287,13 +287,14 @@ def _level(axes: Axes, value: float, name: str, style: str) -> None:
         return
     axes.axhline(value, color="black", linestyle=style, linewidth=1)
     axes.annotate(
-        f"{name}: {value:+.2f}".replace("-", "−"),
+        f"{name}\n{value:+.2f}".replace("-", "−"),
         (1.0, value),
         xycoords=("axes fraction", "data"),
-        xytext=(-3, 2),
+        xytext=(4, 0),  # beside the axes, where no point lies
         textcoords="offset points",
-        ha="right",
-        va="bottom",
+        ha="left",
+        va="center",
+        annotation_clip=False,
         fontsize=8,
     )
 
