@@ -126,7 +126,9 @@ def test_the_tutorial(clone):
     for command in command_lines(page):
         if command.startswith("source "):  # the tests' environment is active already
             continue
-        run(command.replace("make ", "make --dry-run ", 1), clone)
+        printed = run(command.replace("make ", "make --dry-run ", 1), clone)
+        if command.startswith(("dvc metrics", "dvc exp show")):
+            assert max(map(len, printed.splitlines())) <= 120, printed
     versions = connect(f"sqlite:///{clone}/mlflow.db").search_model_versions(
         "name = 'heartseg-camus'"
     )

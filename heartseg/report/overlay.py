@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
@@ -20,6 +21,7 @@ from heartseg.report.colours import COLOURS
 LONG_SIDE, ANIMATED_SIDE = 640, 400  # pixels
 FRAME_MS = 100
 GRAYS = 256 - len(COLOURS)
+EDGE: dict[str, Any] = {"stroke_width": 2, "stroke_fill": "black"}  # of texts on bright images
 
 
 def save_overlay(
@@ -82,9 +84,9 @@ def draw(
     for name, points in outlines(labels, dataset):
         canvas.line([tuple(point) for point in points * step], fill=COLOURS[name], width=2)
     for name in DATASETS[dataset].contours:
-        canvas.text((left, size[1] - 20), name, fill=COLOURS[name], font=font)
+        canvas.text((left, size[1] - 20), name, fill=COLOURS[name], font=font, **EDGE)
         left += canvas.textlength(name, font=font) + 10
-    canvas.text((left + 6, size[1] - 20), caption, fill="white", font=font)
+    canvas.text((left + 6, size[1] - 20), caption, fill="white", font=font, **EDGE)
     return picture
 
 
