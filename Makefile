@@ -30,8 +30,11 @@ $(INSTALLED): requirements.lock pyproject.toml
 repro: $(INSTALLED) ## raw data to registered models: all stages of dvc.yaml that are out of date
 	$(BIN)/dvc repro
 
-test: $(INSTALLED) ## all tests that can run on this machine
-	$(TEST) -n 3
+test: $(INSTALLED) ## all tests but those of test-chaos
+	$(TEST) -n 3 -m "not chaos"
+
+test-chaos: $(INSTALLED) ## kills, lost nodes, full disks, whole stacks: before a release
+	$(TEST) -n 2 -m chaos
 
 test-fast: $(INSTALLED) ## the tests that start neither Ray nor servers and take no seconds
 	$(TEST) -n 2 -m "not slow"

@@ -14,7 +14,7 @@ import os
 import posixpath
 import re
 import types
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import redirect_stdout, suppress
 from inspect import getdoc
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -28,7 +28,8 @@ from mkdocs.structure.pages import Page
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from heartseg.__main__ import COMMANDS, module_of
+from heartseg.__main__ import COMMANDS, app, module_of
+from heartseg.cli import build_command, run_app
 from heartseg.config import params as config
 from heartseg.config import ranges, recipe, sweep_file
 
@@ -82,33 +83,25 @@ def site_link(link: str, page: str) -> str:
 
 
 def commands() -> str:
-    """Return a section for each command with the text of its ``--help``."""
-    parts = ["```text\n" + help_of("heartseg.__main__", []) + "```\n"]
+    """Return a section for each command and subcommand with the text of its ``--help``."""
+    parts = [help_block([])]
     for name in COMMANDS:
-        module = module_of(name)
-        parts.append(f"## heartseg {name}\n\n```text\n{help_of(module, ['--help'])}```\n")
-        if name == "sweep":
-            text = help_of(module, ["apply", "--help"])
-            parts.append(f"## heartseg sweep apply\n\n```text\n{text}```\n")
-        if name == "config":
-            text = help_of(module, ["show", "--help"])
-            parts.append(f"## heartseg config show\n\n```text\n{text}```\n")
+        command = build_command(importlib.import_module(module_of(name)).app)
+        for words in [[name], *([name, inner] for inner in getattr(command, "commands", ()))]:
+            parts.append(f"## heartseg {' '.join(words)}\n\n{help_block(words)}")
     return "\n".join(parts)
 
 
-def help_of(module: str, arguments: list[str]) -> str:
-    """Return what a command prints for ``--help``."""
+def help_block(words: list[str]) -> str:
+    """Return what a command prints for ``--help``, as a fenced block."""
     printed = io.StringIO()
-    main = importlib.import_module(module).main
     with (
-        mock.patch.dict(os.environ, {"COLUMNS": "90", "NO_COLOR": "1"}),
-        mock.patch("sys.argv", ["heartseg", "--help"]),
+        mock.patch.dict(os.environ, {"COLUMNS": "92"}),
         redirect_stdout(printed),
-        redirect_stderr(printed),
         suppress(SystemExit),
     ):
-        main(arguments) if arguments else main()
-    return printed.getvalue()
+        run_app(app, "heartseg", [*words, "--help"])
+    return f"```text\n{printed.getvalue()}```\n"
 
 
 def sections_of_params() -> str:

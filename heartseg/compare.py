@@ -1,85 +1,107 @@
 """Compare two models, case by case, on the same evaluation data.
 
-Paired differences with bootstrap intervals and p-values, agreement of clinical values, what differs
-in the recipes, and the cases that changed most: one HTML page, which goes to the MLflow run of B.
+Writes one HTML page to the MLflow run of B: paired differences with bootstrap intervals and
+p-values, agreement of clinical values, differences of the recipes, and the cases that changed most.
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from heartseg.cli import run_command
+import typer
+
+from heartseg.cli import make_app, paragraphs, run_app, run_command
 from heartseg.config.params import Params, load_params
-from heartseg.data.privacy import case_names
 from heartseg.datasets import DATASETS
-from heartseg.errors import InputError, writing_to
-from heartseg.paths import prepared_path, write_whole
+from heartseg.errors import InputError, catch_write_errors
+from heartseg.paths import prepared_path, write_text
 from heartseg.text import printable
 
 if TYPE_CHECKING:
-    from heartseg.evaluation.held_out import HeldOut, Shown
-    from heartseg.tracking.evaluations import Evaluated
+    from heartseg.evaluation.held_out import DisplayName, HeldOut
+    from heartseg.tracking.evaluations import EvaluatedModel
 
-PICTURES = 6  # the cases that changed most
+PICTURES = 6
+"""Number of cases shown, those that changed most."""
+
+app = make_app()
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="heartseg compare", description=__doc__)
-    what = "models:/NAME@ALIAS, models:/NAME/VERSION or runs:/ID"
-    parser.add_argument("a", metavar="A", help=what)
-    parser.add_argument("b", metavar="B", help="the same; differences are B minus A")
-    again = "measure both now, on the held-out patients of the prepared dataset here"
-    parser.add_argument("--evaluate", action="store_true", help=again)
-    parser.add_argument("--out", type=Path, metavar="HTML", help="also write the page to a file")
-    options = parser.parse_args(argv)
+@app.command(help=paragraphs(__doc__))
+def compare(
+    a: Annotated[
+        str,
+        typer.Argument(metavar="A", help="models:/NAME@ALIAS, models:/NAME/VERSION or runs:/ID."),
+    ],
+    b: Annotated[
+        str, typer.Argument(metavar="B", help="Another model; differences are B minus A.")
+    ],
+    evaluate: Annotated[
+        bool,
+        typer.Option(
+            "--evaluate",
+            help="Evaluate both now, on the held-out patients of the local prepared dataset.",
+        ),
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="HTML", help="Also write the page to this file.")
+    ] = None,
+) -> None:
     params = load_params()
 
-    from heartseg.evaluation.held_out import measured_anew, recorded
+    from heartseg.data.privacy import case_names
+    from heartseg.evaluation.held_out import load_recorded, measure_again
     from heartseg.tracking import evaluations
     from heartseg.tracking.client import connect, tracking_uri
 
     client = connect(tracking_uri(Path.cwd()))
-    first, second = (evaluations.read_evaluated(client, uri) for uri in (options.a, options.b))
+    first, second = (evaluations.read_evaluated_model(client, uri) for uri in (a, b))
     _check(first, second)
     prepared = prepared_path(first.dataset)
-    # Without the dataset there are no pictures, and so no names.
+    # Without the dataset there are no pictures, and so no names to hide.
     shown = case_names(params.privacy, prepared).shown if prepared.exists() else str
-    if options.evaluate:
-        held_out = measured_anew((first, second), prepared, client, params, shown)
+    if evaluate:
+        held_out = measure_again((first, second), prepared, client, params, shown)
     else:
-        held_out = recorded(first, second, prepared, client.tracking_uri)
+        held_out = load_recorded(first, second, prepared, client.tracking_uri)
     page, verdict = _page(first, second, held_out, params, shown)
     print(verdict)
-    if options.out is not None:
-        with writing_to(options.out):
-            write_whole(options.out, page)
+    if out is not None:
+        with catch_write_errors(out):
+            write_text(out, page)
     run_id, path = evaluations.log_comparison(client, first, second, page)
-    name = printable(second.subject.run.info.run_name)
+    name = printable(second.tracked.run.info.run_name)
     print(f"in MLflow: run {name} ({run_id}), artifact {path}")
 
 
-def _check(first: Evaluated, second: Evaluated) -> None:
+def _check(first: EvaluatedModel, second: EvaluatedModel) -> None:
     if first.dataset != second.dataset:
-        raise InputError(f"{first.title} is for {first.dataset}, {second.title} {second.dataset}")
+        raise InputError(
+            f"{first.title} was trained on {first.dataset}, but {second.title} on "
+            f"{second.dataset}; compare models of the same dataset"
+        )
     if DATASETS[first.dataset].classifies:
         raise InputError(
             f"{first.title} classifies windows, which have no contours to compare: select both "
             "runs in `make ui` and press Compare"
         )
-    if first.model_uri == second.model_uri and first.subject.run_id == second.subject.run_id:
-        raise InputError(f"both are the same model: {first.title}")
+    if first.model_uri == second.model_uri and first.tracked.run_id == second.tracked.run_id:
+        raise InputError(f"A and B are the same model: {first.title}")
 
 
 def _page(
-    first: Evaluated, second: Evaluated, held_out: HeldOut, params: Params, shown: Shown
+    first: EvaluatedModel,
+    second: EvaluatedModel,
+    held_out: HeldOut,
+    params: Params,
+    shown: DisplayName,
 ) -> tuple[str, str]:
-    """The page, and what it says first."""
+    """Return the HTML page and the sentence with its main result."""
     from heartseg.evaluation import compare_page, paired
     from heartseg.evaluation.held_out import changed_cases
-    from heartseg.tracking.evaluations import AGAIN, about
+    from heartseg.tracking.evaluations import AGAIN, describe_model
 
     dataset = first.dataset
     try:
@@ -89,14 +111,15 @@ def _page(
         raise InputError(f"the two evaluations do not match: {error}. {AGAIN}") from None
     except KeyError as error:
         raise InputError(
-            f"one of the evaluations is by another version of heartseg, without {error}. {AGAIN}"
+            f"one of the evaluations was made by another version of heartseg and lacks {error}. "
+            f"{AGAIN}"
         ) from None
     differences = paired.compare_cases(pairs, dataset, params.evaluate)
     changed = paired.most_changed(pairs, dataset, PICTURES)
     page = compare_page.comparison_page(
         (
-            compare_page.Side(first.title, about(first), first.recipe),
-            compare_page.Side(second.title, about(second), second.recipe),
+            compare_page.Side(first.title, describe_model(first), first.recipe),
+            compare_page.Side(second.title, describe_model(second), second.recipe),
         ),
         dataset,
         held_out.about,
@@ -109,6 +132,8 @@ def _page(
     )
     return page, compare_page.verdict(differences)
 
+
+main = partial(run_app, app, "heartseg compare")
 
 if __name__ == "__main__":
     run_command(main)

@@ -1,50 +1,58 @@
-"""Look at everything that a run needs, and say how to mend what is wrong.
+"""Check everything that a run needs, and say how to fix what is wrong.
 
-RAY_ADDRESS and MLFLOW_TRACKING_URI as for a training. Nothing lasting is changed: the probes (an
-MLflow run, an artifact, files in runs/) are deleted again. Only a store that was moved gets its own
-artifact locations. Exit code 2 if something fails.
+Uses RAY_ADDRESS and MLFLOW_TRACKING_URI in the same way as a training. The probes (an MLflow run,
+an artifact, files in runs/) are deleted again, so nothing lasting changes, except that the artifact
+locations of a store that was moved are corrected. The exit code is 2 if a check fails.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from heartseg.checks.check import Check, Status, attempt
-from heartseg.checks.data import check_data
-from heartseg.cli import run_command
+import typer
+
+from heartseg.cli import make_app, paragraphs, run_app, run_command
 from heartseg.config.params import load_params
 from heartseg.errors import InputError, one_line
 from heartseg.text import printable
-from heartseg.tracking.client import repository_root
-from heartseg.training.run_dir import RUNS
+
+if TYPE_CHECKING:
+    from heartseg.checks.check import Check, Status
 
 COLOURS: dict[Status, str] = {"ok": "green", "warn": "yellow", "fail": "red"}
 
+app = make_app()
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="heartseg doctor", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="a list of objects, for programs")
-    options = parser.parse_args(argv)
-    checks = look()
-    if options.json:
+
+@app.command(help=paragraphs(__doc__))
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list of checks.")] = False,
+) -> None:
+    checks = run_checks()
+    if as_json:
         print(json.dumps([asdict(check) for check in checks], indent=1))
     else:
         show(checks)
     failed = sum(check.status == "fail" for check in checks)
     if failed:
-        raise InputError(f"{failed} of {len(checks)} checks failed; each says how to mend it")
+        raise InputError(f"{failed} of {len(checks)} checks failed; each says how to fix it")
 
 
-def look() -> list[Check]:
-    """All checks: data and tracking while Ray's processes start."""
+def run_checks() -> list[Check]:
+    """Run all checks: data and tracking while the processes of Ray start."""
+    from heartseg.checks.check import attempt
+    from heartseg.checks.data import check_data
     from heartseg.tracking.checks import check_tracking
+    from heartseg.tracking.client import repository_root
+    from heartseg.training.run_dir import RUNS
 
     root, params = Path.cwd(), load_params()
     names = [params.tracking.experiment_prefix + dataset for dataset in params.pipeline]
@@ -57,7 +65,8 @@ def look() -> list[Check]:
 
 
 def check_cluster(runs: Path) -> list[Check]:
-    """Join the cluster at RAY_ADDRESS, or start a local one, and look at its nodes."""
+    """Join the cluster at RAY_ADDRESS, or start a local one, and check its nodes."""
+    from heartseg.checks.check import Check
     from heartseg.cluster import train as ray_train  # sets what must be set before ray is imported
 
     with tempfile.TemporaryDirectory() as folder:
@@ -65,9 +74,9 @@ def check_cluster(runs: Path) -> list[Check]:
             ray_train.start_ray(Path(folder) / "ray.log", dashboard=True)
         except InputError as error:
             return [Check("Ray", "driver", "fail", one_line(error), "see the message")]
-        except (RuntimeError, ValueError) as error:  # another version, a wrong or no token
-            mend = "the driver needs the cluster's versions of Ray and Python, and its token"
-            return [Check("Ray", "driver", "fail", one_line(error), mend)]
+        except (RuntimeError, ValueError) as error:  # another version, a wrong token or none
+            fix = "the driver needs the cluster's versions of Ray and Python, and its token"
+            return [Check("Ray", "driver", "fail", one_line(error), fix)]
         from heartseg.cluster import nodes as ray_nodes
 
         try:
@@ -77,22 +86,24 @@ def check_cluster(runs: Path) -> list[Check]:
 
 
 def show(checks: Sequence[Check]) -> None:
-    """A table on the terminal."""
+    """Print a table of the checks."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("check", "where", "", "what was seen", pad_edge=False)
+    table = Table("check", "where", "", "result", pad_edge=False)
     for check in checks:
         status = f"[{COLOURS[check.status]}]{check.status}[/]"
-        mend = f"\n[bold]to mend it:[/] {escape(check.mend)}" if check.mend else ""
+        fix = f"\n[bold]to fix it:[/] {escape(check.fix)}" if check.fix else ""
         where, seen = (escape(printable(text, lines=True)) for text in (check.where, check.seen))
-        table.add_row(check.name, where, status, seen + mend)
+        table.add_row(check.name, where, status, seen + fix)
     console = Console()
     console.print(table)
     count = Counter(check.status for check in checks)
     console.print(", ".join(f"{count[status]} {status}" for status in COLOURS))
 
+
+main = partial(run_app, app, "heartseg doctor")
 
 if __name__ == "__main__":
     run_command(main)

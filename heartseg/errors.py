@@ -1,4 +1,4 @@
-"""Errors that the user can mend, told in one message and exit code 2."""
+"""Errors that the user can fix. Commands report them in one message and exit with code 2."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pathlib import Path
 from heartseg.text import printable
 
 STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
-"""What a disk says that is full, over its quota, or read-only."""
+"""Error numbers of a disk that is full, over its quota, or read-only."""
 REMEDIES = {
     errno.EACCES: "Change its permissions",
     errno.EPERM: "Change its permissions",
-    errno.ENOSPC: "Make room",
-    errno.EDQUOT: "Make room",
+    errno.ENOSPC: "Free some disk space",
+    errno.EDQUOT: "Free some disk space",
     errno.EROFS: "Its disk is read-only: use another one",
     errno.EISDIR: "It is a folder: name a file",
-    errno.ENOTDIR: "A part of the path is no folder: correct it",
+    errno.ENOTDIR: "A part of the path is not a folder: correct it",
     errno.EEXIST: "Something else has this name: choose another",
     errno.ENOTEMPTY: "It is not empty: name another folder",
     errno.ENAMETOOLONG: "Use a shorter name",
@@ -27,22 +27,22 @@ REMEDIES = {
 
 
 class InputError(Exception):
-    """Something the user gave is wrong; the message names what, why and the remedy."""
+    """Invalid input. The message names the input, what is wrong with it, and the remedy."""
 
 
 class StorageError(InputError):
-    """A disk is full or read-only: what was being written is lost, not what was there."""
+    """A full or read-only disk. Only the file being written is lost; existing files are intact."""
 
 
 class Stopped(Exception):
-    """The command was asked to end (SIGTERM), and has kept what is needed to go on."""
+    """The command was told to stop (SIGTERM) and has saved what it needs to continue."""
 
 
 class BadFilesError(InputError):
-    """Several files of a dataset are wrong; all of them are listed.
+    """Several files of a dataset are invalid. The message lists all of them.
 
     Attributes:
-        problems: one line per file, "path: reason. Remedy."
+        problems: One line per file, "path: reason. Remedy."
     """
 
     def __init__(self, dataset: str, problems: Sequence[str]):
@@ -51,22 +51,22 @@ class BadFilesError(InputError):
         super().__init__(
             f"{len(self.problems)} problem(s) in the {dataset} source, nothing was written:\n"
             f"{listing}\n"
-            "Mend or remove these files, or leave them out with --skip-bad or with "
+            "Fix or remove these files, or leave them out with --skip-bad or with "
             f"datasets.{dataset}.skip_bad: true in params.yaml "
             "(they are then listed in the prepared dataset's metadata)."
         )
 
 
 @contextmanager
-def writing(path: Path | None) -> Iterator[None]:
-    """Around writing a file, for which a full or read-only disk is the user's to mend.
+def catch_full_disk(path: Path | None) -> Iterator[None]:
+    """Turn the error of a full or read-only disk into a `StorageError`.
 
     Args:
-        path: the file or folder; None if it is not known. The error itself names the file only if
-            it could not be opened.
+        path: File or folder that is written inside the block; None if it is not known. The
+            operating system's error names a file only if the file could not be opened.
 
     Raises:
-        StorageError: the disk is full or read-only.
+        StorageError: If the disk is full or read-only.
     """
     try:
         yield
@@ -76,21 +76,21 @@ def writing(path: Path | None) -> Iterator[None]:
         known = path or error.filename
         name = known or f"a file in {Path.cwd()} or {tempfile.gettempdir()}"
         raise StorageError(
-            f"{name} could not be written: {error.strerror}. Make room or make it writable, then "
-            "run the same command again: nothing that was there is lost, and a training goes on "
-            "from its last checkpoint"
+            f"{name} could not be written: {error.strerror}. Free some disk space or make it "
+            "writable, then run the same command again: no existing file is lost, and a training "
+            "continues from its last checkpoint"
         ) from error
 
 
 def unreadable(path: Path | str, error: OSError) -> InputError:
-    """The error of a file or folder that the operating system does not give, with its remedy."""
+    """Return the error, with its remedy, for a file or folder that cannot be read."""
     if error.errno == errno.ENOENT:
         return InputError(f"{path}: is missing. Check the name, or copy it there.")
     return InputError(f"{path}: cannot be read ({error.strerror or error}). {_remedy(error)}.")
 
 
 def unwritable(path: Path | str, error: OSError) -> InputError:
-    """The error of a file or folder that the operating system does not take, with its remedy."""
+    """Return the error, with its remedy, for a file or folder that cannot be written."""
     return InputError(f"{path}: cannot be written ({error.strerror or error}). {_remedy(error)}.")
 
 
@@ -99,11 +99,13 @@ def _remedy(error: OSError) -> str:
 
 
 @contextmanager
-def writing_to(path: Path) -> Iterator[None]:
-    """Around writing where the user wants it, for which any refusal is the user's to mend.
+def catch_write_errors(path: Path) -> Iterator[None]:
+    """Turn any error of the operating system into an `InputError` that names `path`.
+
+    Use it for files and folders that the user has named.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: If the path cannot be written.
     """
     try:
         yield
@@ -113,10 +115,10 @@ def writing_to(path: Path) -> Iterator[None]:
 
 @contextmanager
 def printing_notes() -> Iterator[list[str]]:
-    """Collect what a command notices, and print it at the end, also if the command fails.
+    """Print the notes of a command at its end, even if the command fails.
 
     Yields:
-        the list to add notes to; each is printed once.
+        A list to append notes to. Equal notes are printed once.
     """
     notes: list[str] = []
     try:
@@ -127,9 +129,12 @@ def printing_notes() -> Iterator[list[str]]:
 
 
 def one_line(error: BaseException) -> str:
-    """An error, of another library with its kind, short enough for a list of problems."""
+    """Return an error's message in one line, for a list of problems.
+
+    Messages of other libraries start with the class of the error and have at most 200 characters.
+    """
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     text = printable(" ".join(text.split()))
     if isinstance(error, InputError):
-        return text  # whole: what to do stands at its end
+        return text  # not cut: the remedy is at its end
     return f"{type(error).__name__}: {text}"[:200]

@@ -1,6 +1,7 @@
-"""Python's collector of reference cycles, which costs a starting process more than it brings.
+"""Setting of Python's collector of reference cycles.
 
-torch, Ray and MLflow make a million objects that live as long as the process.
+The default makes the start of a process slow: torch, Ray and MLflow create a million objects that
+live as long as the process.
 """
 
 from __future__ import annotations
@@ -8,9 +9,9 @@ from __future__ import annotations
 import gc
 
 OBJECTS = 50_000
-"""New objects before the collector looks at them; Python's own number is 700."""
+"""New objects before the collector runs. Python's default is 700."""
 
 
 def relax_gc() -> None:
-    """Let the collector run seldom, so that it does not walk over what is being imported."""
+    """Run the collector rarely, so that it does not scan the modules during their import."""
     gc.set_threshold(OBJECTS, 10, 10)

@@ -1,84 +1,111 @@
-"""Tell what made a model, or what was made of some data or of a patient's images."""
+"""Show what a model was made from, or what was made from data or from a patient's images."""
 
 from __future__ import annotations
 
-import argparse
 import json
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Annotated, Any
 
-from heartseg.cli import run_command
+import typer
+
+from heartseg.cli import make_app, paragraphs, run_app, run_command
 from heartseg.config.params import PARAMS_FILE, load_params
-from heartseg.data.privacy import KEY_VARIABLE, shown_name
 from heartseg.errors import InputError
 
+app = make_app()
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="heartseg lineage", description=__doc__)
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument(
-        "of",
-        nargs="?",
-        help="models:/NAME@ALIAS, models:/NAME/VERSION or runs:/ID for what made it; a data path "
-        "or a DVC hash (or its start) for all that was made of it",
-    )
-    what.add_argument("--patient", help="a patient (or animal): who saw it, and in which split")
-    parser.add_argument("--json", action="store_true", help="for machines")
-    options = parser.parse_args(argv)
+
+@app.command(help=paragraphs(__doc__))
+def lineage(
+    of: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL_OR_DATA",
+            help="models:/NAME@ALIAS, models:/NAME/VERSION or runs:/ID to show what it was made "
+            "from; a data path or DVC hash (or its start) to show what was made from it.",
+        ),
+    ] = None,
+    patient: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Patient or animal: show the runs that used its images, and in which split.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    if (of is None) == (patient is None):
+        raise InputError("Give either a model, data path or hash, or --patient NAME.")
     root = Path.cwd()
     if not (root / PARAMS_FILE).exists():
         raise InputError(f"{PARAMS_FILE} does not exist; run from the root of the repository")
 
     from rich.console import Console
 
-    from heartseg.report.lineage import chain_tree, users_tree
+    from heartseg.data.privacy import shown_name
+    from heartseg.report.lineage import lineage_tree
     from heartseg.tracking.client import connect, tracking_uri
-    from heartseg.tracking.descendants import find_users, on_data, on_patient, versions_without_run
-    from heartseg.tracking.lineage import find_subject, read_chain
+    from heartseg.tracking.descendants import (
+        filter_by_data,
+        filter_by_patient,
+        find_descendants,
+        versions_without_run,
+    )
+    from heartseg.tracking.lineage import find_model, read_lineage
 
     client = connect(tracking_uri(root))
-    console = Console(highlight=False)
-    if options.of is not None and options.of.startswith(("models:/", "runs:/")):
-        chain = read_chain(client, root, find_subject(client, options.of))
-        if options.json:
+    if of is not None and of.startswith(("models:/", "runs:/")):
+        chain = read_lineage(client, root, find_model(client, of))
+        if as_json:
             print(json.dumps(chain, indent=1))
         else:
-            console.print(chain_tree(chain, options.of))
+            Console(highlight=False).print(lineage_tree(chain, of))
         return
-    if options.patient is not None:
-        title = f"patient {options.patient}"
+    if patient is not None:
         shown = partial(shown_name, load_params().privacy)
-        groups = find_users(client, root, on_patient(client, root, options.patient, shown))
+        groups = find_descendants(client, root, filter_by_patient(client, root, patient, shown))
     else:
-        title = options.of
-        groups = find_users(client, root, on_data(root, options.of))
+        groups = find_descendants(client, root, filter_by_data(root, str(of)))
     lost = versions_without_run(client)
-    if options.json:
+    if as_json:
         unknown = [{"unknown": True, "models": lost, "runs": []}] if lost else []
         print(json.dumps(groups + unknown, indent=1))
-        return
-    told = [group for group in groups if not group.get("hashed")]
-    untold = [group for group in groups if group.get("hashed")]
-    if told:
-        console.print(users_tree(told, title))
-    elif not untold and not lost:
-        print(f"no run in this store saw {title}")
-    if untold:
-        runs = sum(len(group["runs"]) for group in untold)
-        data = ", ".join(group["prepared_md5"] for group in untold)
+    else:
+        _show(groups, lost, f"patient {patient}" if of is None else of)
+
+
+def _show(groups: list[dict[str, Any]], lost: list[dict[str, Any]], title: str) -> None:
+    """Print the runs and models that used some data, and those for which it is unknown."""
+    from rich.console import Console
+
+    from heartseg.data.privacy import KEY_VARIABLE
+    from heartseg.report.lineage import descendants_tree
+
+    known = [group for group in groups if not group.get("hashed")]
+    hashed = [group for group in groups if group.get("hashed")]
+    if known:
+        Console(highlight=False).print(descendants_tree(known, title))
+    elif not hashed and not lost:
+        print(f"no run in this store used {title}")
+    if hashed:
+        runs = sum(len(group["runs"]) for group in hashed)
+        data = ", ".join(group["prepared_md5"] for group in hashed)
         print(
-            f"cannot be told for {runs} run(s): their lists have hashed names, none of them that "
-            f"of {title} by the key here, and DVC's cache lacks their data ({data}). Fetch these "
-            f"by `dvc pull`, or let {KEY_VARIABLE} name the key of whoever started the runs"
+            f"unknown for {runs} run(s): their lists contain hashed names, none of which matches "
+            f"{title} with the key on this machine, and their data ({data}) are not in DVC's "
+            f"cache. Fetch the data with `dvc pull`, or set {KEY_VARIABLE} to the key of the "
+            "person who started the runs"
         )
     if lost:
         names = ", ".join(f"models:/{model['name']}/{model['version']}" for model in lost)
         print(
-            f"unknown for {len(lost)} model version(s), whose runs are gone from the store and "
-            f"with them the record of their data: {names}"
+            f"unknown for {len(lost)} model version(s), because their runs, which recorded their "
+            f"data, were deleted from the store: {names}"
         )
 
+
+main = partial(run_app, app, "heartseg lineage")
 
 if __name__ == "__main__":
     run_command(main)

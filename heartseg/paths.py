@@ -1,4 +1,4 @@
-"""Where the stages leave their results, relative to the repository's root."""
+"""Paths of the results of the stages, relative to the repository's root, and atomic writing."""
 
 from __future__ import annotations
 
@@ -6,58 +6,58 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from heartseg.errors import writing
+from heartseg.errors import catch_full_disk
 
 WEIGHTS = "weights"
-"""Holds a folder per dataset for trained weights that recipes start from."""
+"""Folder with a folder per dataset for trained weights that recipes start from."""
 MODEL = "model"
-"""In a folder of results: weights and training.json."""
+"""Folder, inside a folder of results, with the weights and training.json."""
 
 
 def phantom_dir(dataset: str) -> Path:
-    """The synthetic release that the phantom stage writes."""
+    """Return the folder of the synthetic release that the phantom stage writes."""
     return Path("data/phantoms") / dataset
 
 
 def prepared_path(dataset: str) -> Path:
-    """The Parquet file that the prepare stage writes."""
+    """Return the Parquet file that the prepare stage writes."""
     return Path("data/prepared") / f"{dataset}.parquet"
 
 
 def results_dir(dataset: str) -> Path:
-    """Folder of the dataset's model, figures, tables and metrics."""
+    """Return the folder of the dataset's model, figures, tables and metrics."""
     return Path("results") / dataset
 
 
 def model_dir(dataset: str) -> Path:
-    """Weights and training.json, as the train stage leaves them."""
+    """Return the folder in which the train stage writes the weights and training.json."""
     return results_dir(dataset) / MODEL
 
 
 def sweep_results_dir(name: str) -> Path:
-    """Plots, table, and the winner's model, figures and metrics of the sweep of that name."""
+    """Return the folder of a sweep's plots and table, and of the best trial's results."""
     return Path("results/sweeps") / name
 
 
 def crossval_results_dir(name: str) -> Path:
-    """The folds' metrics, and the ensemble's model, figures and metrics, of the recipe's
-    cross-validation."""
+    """Return the folder of a recipe's cross-validation: metrics of the folds, ensemble, figures."""
     return Path("results/crossval") / name
 
 
-def put_file(write: Callable[[Path], object], path: Path) -> None:
-    """Let `write` make a file, which appears whole or not at all; folders are made.
+def write_atomically(write: Callable[[Path], object], path: Path) -> None:
+    """Write a file so that it appears complete or not at all. Missing folders are created.
 
     Args:
-        write: is given a temporary path in the same folder, with the same ending.
-        path: replaced if it exists.
+        write: Function that writes the file to the temporary path that it is given. That path is
+            in the folder of `path` and has the same suffix.
+        path: File; replaced if it exists.
 
     Raises:
-        InputError: the disk is full or read-only.
+        StorageError: If the disk is full or read-only.
     """
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        with writing(path):
+        with catch_full_disk(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             write(temporary)
             os.replace(temporary, path)
@@ -65,10 +65,10 @@ def put_file(write: Callable[[Path], object], path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file whole or not at all.
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file atomically.
 
     Raises:
-        InputError: the disk is full or read-only.
+        StorageError: If the disk is full or read-only.
     """
-    put_file(lambda temporary: temporary.write_text(text, encoding="utf-8"), path)
+    write_atomically(lambda temporary: temporary.write_text(text, encoding="utf-8"), path)

@@ -1,29 +1,31 @@
-"""Segment image files: label maps on the files' own grids, pictures with contours, tables.
+"""Segment image files: label maps on each file's own grid, pictures with contours, and tables.
 
-MODEL is a registered model or a folder made by `heartseg pull`. Images are NIfTI and MetaImage
-files (2-D, or 3-D with time last), PNG, JPEG, TIFF, DICOM, AVI and MP4 files, folders (a CAMUS
-release or an nnU-Net dataset is one) and patterns. What was segmented before is not done again.
-Left in DIR, besides NAME_seg and NAME_overlay of each file:
+Inputs are NIfTI and MetaImage files (2-D, or 3-D with time last), PNG, JPEG, TIFF, DICOM, AVI and
+MP4 files, folders (such as a CAMUS release or an nnU-Net dataset) and patterns. Files that were
+already segmented are skipped.
 
-images.csv (lengths and areas per frame, and where the scale comes from), clinical.csv (volumes and
-EF of patients whose two views at ED and ES are there, named as in CAMUS), sequences.csv and
-NAME_curves (volume over time). Files without a scale that can be believed give label maps and
-ejection fractions, but no millimetres: see --spacing.
-With --uncertainty also NAME_uncertainty, the entropy of each pixel from 0 to 1 (in a PNG 0 to 255),
-and the column uncertainty of images.csv, its mean over the heart.
+DIR then contains NAME_seg and NAME_overlay for each file; images.csv (lengths and areas of each
+frame, and the source of the scale); clinical.csv (volumes and EF of patients with both views at ED
+and ES, named as in CAMUS); and sequences.csv and NAME_curves (volume over time). Without a
+plausible scale, a file gets label maps and ejection fractions but no millimetres: see --spacing.
+
+With --uncertainty, DIR also contains NAME_uncertainty, the entropy of each pixel from 0 to 1 (0 to
+255 in a PNG), and images.csv has a column uncertainty with its mean over the heart.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from heartseg.cli import positive, run_command
+import typer
+
+from heartseg.cli import ModelOrFolder, make_app, paragraphs, positive, run_app, run_command
 from heartseg.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,57 +34,62 @@ if TYPE_CHECKING:
     from heartseg.prediction.segmenter import Outcome
 
 THREADS = 3
-"""While one has the network, the others read and write."""
+"""While one thread uses the network, the others read and write files."""
+
+app = make_app()
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="heartseg predict",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("model", help="models:/heartseg-camus@champion, or a pulled folder")
-    parser.add_argument("inputs", nargs="+", metavar="FILE_FOLDER_OR_PATTERN")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR")
-    parser.add_argument(
-        "--spacing",
-        nargs=2,
-        type=positive(float),
-        metavar=("ROW", "COLUMN"),
-        help="mm per pixel of all files, where they do not say or are wrong",
-    )
-    parser.add_argument("--uncertainty", action="store_true", help="how unsure it is, per pixel")
-    parser.add_argument("--overwrite", action="store_true", help="do all files again")
-    parser.add_argument("--ray", action="store_true", help="on the cluster at RAY_ADDRESS")
-    options = parser.parse_args(argv)
-
+@app.command(help=paragraphs(__doc__))
+def predict(
+    model: ModelOrFolder,
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT", help="Files, folders and patterns to segment."),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the results.")],
+    spacing: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            metavar="ROW COLUMN",
+            callback=positive,
+            help="Pixel size of all files in mm, if the files state none or a wrong one.",
+        ),
+    ] = None,
+    uncertainty: Annotated[
+        bool, typer.Option("--uncertainty", help="Also write the uncertainty of each pixel.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Segment all files again.")
+    ] = False,
+    ray: Annotated[bool, typer.Option("--ray", help="Use the cluster at RAY_ADDRESS.")] = False,
+) -> None:
     from heartseg.prediction.files import find_jobs
-    from heartseg.prediction.results import finish, start
+    from heartseg.prediction.results import mark_folder, write_summary
     from heartseg.prediction.segmenter import Outcome
     from heartseg.prediction.source import read_model
 
-    out = options.out.absolute()
+    folder = out.absolute()
     total = Outcome()
-    jobs, total.problems = find_jobs(options.inputs, out, total.notes)
+    jobs, total.problems = find_jobs(inputs, folder, total.notes)
     if jobs:
-        package = read_model(options.model)
+        package = read_model(model)
         settings = {
-            "out": out,
-            "spacing": tuple(options.spacing) if options.spacing else None,
-            "uncertainty": options.uncertainty,
-            "overwrite": options.overwrite,
-            "made_before": start(out, package, options.overwrite),
+            "out": folder,
+            "spacing": spacing,
+            "uncertainty": uncertainty,
+            "overwrite": overwrite,
+            "made_before": mark_folder(folder, package, overwrite),
         }
-        run = _on_cluster if options.ray else _here
+        run = _on_cluster if ray else _here
         _follow(run(package, jobs, settings), len(jobs), total)
-        finish(total, options.out)
+        write_summary(total, out)
     if total.problems:
         listing = "\n".join(f"  - {problem}" for problem in total.problems)
         raise InputError(f"{len(total.problems)} input(s) could not be segmented:\n{listing}")
 
 
 def _follow(outcomes: Iterator[Outcome], files: int, total: Outcome) -> None:
-    """Add up the outcomes, with a bar on a terminal."""
+    """Add up the outcomes and show a progress bar if there is a terminal."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -116,6 +123,8 @@ def _on_cluster(
         finally:
             ray_train.shutdown()
 
+
+main = partial(run_app, app, "heartseg predict")
 
 if __name__ == "__main__":
     run_command(main)

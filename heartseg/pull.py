@@ -1,60 +1,69 @@
-"""Copy a registered model into a folder that needs no server, no MLflow and no pickle.
+"""Copy a registered model to a folder that needs no server, no MLflow and no pickle.
 
-The folder holds the model as PyTorch program (model.pt2), as ONNX with its pre- and
-post-processing, as safetensors weights with the recipe, and its card, signature and checksums.
-`heartseg predict` takes it in place of a model's name. It appears whole or not at all.
+The folder contains the model as a PyTorch program (model.pt2), as ONNX with its pre- and
+post-processing, and as safetensors weights with the recipe, together with its card, signature and
+checksums. `heartseg predict` accepts the folder in place of a model. The folder appears complete or
+not at all.
 """
 
 from __future__ import annotations
 
-import argparse
 import tempfile
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Annotated
 
-from heartseg.cli import run_command
-from heartseg.errors import InputError, writing_to
+import typer
+
+from heartseg.cli import ModelUri, make_app, paragraphs, run_app, run_command
+from heartseg.errors import InputError, catch_write_errors
+
+app = make_app()
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="heartseg pull", description=__doc__)
-    parser.add_argument("model", help="for example models:/heartseg-camus@champion")
-    parser.add_argument("--to", required=True, type=Path, metavar="DIR")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier pulled model")
-    options = parser.parse_args(argv)
-    _check_target(options.to, options.overwrite)
+@app.command(help=paragraphs(__doc__))
+def pull(
+    model: ModelUri,
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder to create.")],
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a model pulled earlier.")
+    ] = False,
+) -> None:
+    _check_target(to, overwrite)
 
-    from heartseg.models.export import ONNX, write_folder
+    from heartseg.models.export import ONNX, write_package
     from heartseg.prediction.source import store_uri
     from heartseg.tracking import pulled
 
     uri = store_uri()
-    package, origin = pulled.fetch(uri, options.model)
+    package, origin = pulled.fetch_package(uri, model)
     title, card = pulled.read_card(uri, origin)
-    with writing_to(options.to):
-        options.to.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=options.to.parent, prefix=".pull-") as temporary:
+    with catch_write_errors(to):
+        to.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=to.parent, prefix=".pull-") as temporary:
             ready = Path(temporary) / "model"
             ready.mkdir()
-            write_folder(ready, package, {"version": title} | origin, card)
-            _put(ready, options.to, Path(temporary) / "earlier")
-    size = sum(path.stat().st_size for path in options.to.iterdir()) / 2**20
-    print(f"{title} is in {options.to} ({size:.1f} MiB), {ONNX} checked against torch")
-    print(f"use it with `heartseg predict {options.to} IMAGES --out DIR`")
+            write_package(ready, package, {"version": title} | origin, card)
+            _move(ready, to, Path(temporary) / "earlier")
+    size = sum(path.stat().st_size for path in to.iterdir()) / 2**20
+    print(f"{title} is in {to} ({size:.1f} MiB); {ONNX} gives the same results as PyTorch")
+    print(f"use it with `heartseg predict {to} IMAGES --out DIR`")
 
 
 def _check_target(folder: Path, overwrite: bool) -> None:
-    """Refuse a folder that holds anything but a pulled model that may be replaced."""
+    """Refuse a folder that contains anything but a pulled model that may be replaced."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not (folder / "SHA256SUMS").is_file():
-        raise InputError(f"{folder}: exists and holds other files. Name a new folder.")
+        raise InputError(f"{folder}: exists and contains other files. Name a new folder.")
     if not overwrite:
-        raise InputError(f"{folder}: holds a model already. Name a new folder or add --overwrite.")
+        raise InputError(
+            f"{folder}: already contains a model. Name a new folder or add --overwrite."
+        )
 
 
-def _put(ready: Path, folder: Path, earlier: Path) -> None:
-    """Move a finished folder to its place; what was there stays where that fails."""
+def _move(ready: Path, folder: Path, earlier: Path) -> None:
+    """Move a finished folder to its place; if that fails, restore the earlier one."""
     if folder.exists():
         folder.rename(earlier)
     try:
@@ -64,6 +73,8 @@ def _put(ready: Path, folder: Path, earlier: Path) -> None:
             earlier.rename(folder)
         raise
 
+
+main = partial(run_app, app, "heartseg pull")
 
 if __name__ == "__main__":
     run_command(main)

@@ -1,27 +1,29 @@
 """Register the trained and evaluated model of a recipe, with its model card.
 
-It becomes the champion if it is better than the present one on the same evaluation data.
+The model becomes champion if it is better than the present champion on the same evaluation data.
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
+from functools import partial
 
-from heartseg.cli import run_command
+from heartseg.cli import RecipeName, make_app, paragraphs, run_app, run_command
 from heartseg.config.params import load_params
-from heartseg.evaluation.register import register_model
 from heartseg.paths import results_dir
 
+app = make_app()
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="heartseg register", description=__doc__)
-    parser.add_argument("recipe", help="name of a recipe in params.yaml")
-    name = parser.parse_args(argv).recipe
+
+@app.command(help=paragraphs(__doc__))
+def register(recipe: RecipeName) -> None:
+    from heartseg.evaluation.register import register_model
+
     params = load_params()
-    dataset = params.recipe(name).dataset
-    register_model(name, dataset, results_dir(dataset), params)
+    dataset = params.recipe(recipe).dataset
+    register_model(recipe, dataset, results_dir(dataset), params)
 
+
+main = partial(run_app, app, "heartseg register")
 
 if __name__ == "__main__":
     run_command(main)

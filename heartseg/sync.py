@@ -1,31 +1,35 @@
-"""Send MLflow what trainings, evaluations and registrations have kept while it did not answer.
+"""Send MLflow what trainings, evaluations and registrations kept while it did not answer.
 
-A sweep sends its own when its command is run again.
+A sweep sends its own records when its command is run again.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from heartseg.cli import run_command
+from heartseg.cli import make_app, paragraphs, run_app, run_command
 from heartseg.config.params import load_params
-from heartseg.data.privacy import case_names
 from heartseg.paths import MODEL, prepared_path
-from heartseg.tracking.client import connect, repository_root, shown_uri, tracking_uri
-from heartseg.tracking.pending import Pending, read_pending, settle
-from heartseg.training.journal import read_epochs
-from heartseg.training.run_dir import RUNS, InUse, hold, read_state
+
+if TYPE_CHECKING:
+    from heartseg.tracking.pending import Pending
+
+app = make_app()
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    argparse.ArgumentParser(prog="heartseg sync", description=__doc__).parse_args(argv)
+@app.command(help=paragraphs(__doc__))
+def sync() -> None:
+    from heartseg.tracking.client import connect, repository_root, tracking_uri
+    from heartseg.tracking.pending import read_pending
+    from heartseg.training.journal import read_epochs
+    from heartseg.training.run_dir import RUNS, FolderInUse, lock_folder, read_state
+
     root = repository_root(Path.cwd())
     states = {path: read_state(path) for path in sorted((root / RUNS).glob("*/"))}
-    waiting = [path for path, its in states.items() if "opening" in its and not its["sent"]]
+    waiting = [path for path, state in states.items() if "opening" in state and not state["sent"]]
     pending = read_pending(root)
     if not waiting and not pending:
         print(f"nothing in {root / RUNS} waits to be sent")
@@ -39,10 +43,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not _belongs(str(run_dir), states[run_dir]["tracking_uri"], uri):
             continue
         try:
-            with hold(run_dir):
+            with lock_folder(run_dir):
                 status = send_run(client, run_dir)
-        except InUse:
-            print(f"{run_dir}: is being trained, which sends its own")
+        except FolderInUse:
+            print(f"{run_dir}: is in use by a training, which sends its own records")
             continue
         print(f"{run_dir}: {len(read_epochs(run_dir))} epochs are in MLflow, {status}")
     for one in pending:
@@ -50,36 +54,45 @@ def main(argv: Sequence[str] | None = None) -> None:
             _send(client, root, one)
 
 
-def _belongs(what: str, its: str, uri: str) -> bool:
-    if its in (shown_uri(uri, Path.cwd()), uri):  # of SQLite, earlier versions kept the whole path
+def _belongs(what: str, store: str, uri: str) -> bool:
+    """Return whether records belong to the store at `uri`, and print a message if they do not."""
+    from heartseg.tracking.client import portable_uri
+
+    # Earlier versions kept the whole path of an SQLite store.
+    if store in (portable_uri(uri, Path.cwd()), uri):
         return True
-    print(f"{what}: belongs to the store at {its}; set MLFLOW_TRACKING_URI to send it")
+    print(f"{what}: belongs to the store at {store}; set MLFLOW_TRACKING_URI to send it")
     return False
 
 
 def _send(client: Any, root: Path, pending: Pending) -> None:
+    from heartseg.data.privacy import case_names
     from heartseg.evaluation.evaluate import send_evaluation
     from heartseg.evaluation.register import register_model
-    from heartseg.models.trained import TRAINING
+    from heartseg.models.trained import read_training
+    from heartseg.tracking.pending import remove_pending
 
     params, results = load_params(), Path(pending.results)
-    training, report = _read(results / MODEL / TRAINING), _read(results / "report.json")
+    report = _read(results / "report.json")
     what = f"{pending.stage} of {pending.results}"
     if report.get("weights_md5") != pending.weights_md5:
-        print(f"{what}: the results there are of another model now; nothing was sent")
+        print(f"{what}: the results are now those of another model; nothing was sent")
     elif pending.stage == "evaluate":
         names = case_names(params.privacy, prepared_path(pending.dataset))
+        training = read_training(results / MODEL)
         send_evaluation(client, pending.dataset, training, report, pending.git, results, names)
         print(f"{what}: is in MLflow")
     else:
         register_model(pending.name, pending.dataset, results, params)
-        print(f"{what}: its files name the version now; `dvc repro` takes them over")
-    settle(root, pending)
+        print(f"{what}: its files now name the version; run `dvc repro` to record them")
+    remove_pending(root, pending)
 
 
 def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
+
+main = partial(run_app, app, "heartseg sync")
 
 if __name__ == "__main__":
     run_command(main)

@@ -1,7 +1,7 @@
-"""Text from elsewhere, made safe for a terminal and for a spreadsheet.
+"""Functions that make untrusted text safe for terminals, browsers and spreadsheets.
 
-Tags, names and messages of a shared tracking store are written by others, and so are the names of
-files and patients.
+Other people write the tags, names and messages of a shared tracking store, and the names of files
+and patients.
 """
 
 from __future__ import annotations
@@ -15,31 +15,36 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-"""Unicode's categories of controls, invisible formatting (direction of writing among it), lone
-surrogates, and separators of lines and paragraphs."""
-_JOINERS = "\u200c\u200d"  # formatting, too, but parts of words in Persian and Indic scripts
+_INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Unicode categories of control characters, invisible formatting (such as the direction of
+writing), lone surrogates, and separators of lines and paragraphs."""
+_JOINERS = "\u200c\u200d"  # of category Cf, but parts of words in Persian and Indic scripts
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?inf")
 
 
-def normal(name: str) -> str:
-    """The name in composed letters (NFC): macOS decomposes them in file names, so that the same
-    name would be two."""
+def nfc(name: str) -> str:
+    """Return the name in Unicode's composed form (NFC).
+
+    macOS decomposes letters in file names, so that equal names would otherwise compare unequal.
+    """
     return unicodedata.normalize("NFC", name)
 
 
 def printable(value: T, *, lines: bool = False) -> T:
-    """Remove what a terminal or a browser would obey or hide instead of showing it.
+    """Remove the characters that a terminal or a browser would interpret or hide.
 
     These are control characters, such as the start of an escape sequence, and the characters that
     reverse the direction of writing.
 
     Args:
-        value: a text, or dicts, lists and tuples of texts and other values at any depth.
-        lines: whether line breaks and tabs stay. Otherwise each becomes a space, so that a name
-            cannot look like a line of its own.
+        value: Text, or dicts, lists and tuples of texts and other values at any depth.
+        lines: Whether to keep line breaks and tabs. Otherwise each becomes a space, so that a
+            name cannot look like a line of its own.
+
+    Returns:
+        A value of the same structure. Values that are not texts are unchanged.
     """
     if isinstance(value, str):
         return cast(T, "".join(_printable(c, lines) for c in value))
@@ -54,7 +59,7 @@ def printable(value: T, *, lines: bool = False) -> T:
 def _printable(character: str, lines: bool) -> str:
     if character in "\n\t":
         return character if lines else " "
-    hidden = unicodedata.category(character) in _UNSEEN and character not in _JOINERS
+    hidden = unicodedata.category(character) in _INVISIBLE and character not in _JOINERS
     return "" if hidden else character
 
 
@@ -62,36 +67,36 @@ def _printable(character: str, lines: bool) -> str:
 
 
 def csv_text(table: pd.DataFrame, float_format: str | None = None) -> str:
-    """Write a table as CSV without its index, so that a spreadsheet takes no text for a formula.
+    """Return a table as CSV without its index, with texts escaped by `escape_formula`.
 
-    Every CSV file that heartseg writes is made here. `unguarded` reads the cells back.
+    Every CSV file of heartseg is made by this function. `unescape_formula` restores the cells.
 
     Args:
-        table: numbers stay as they are.
-        float_format: as of `pandas.DataFrame.to_csv`.
+        table: Table. Numbers are written unchanged.
+        float_format: As in `pandas.DataFrame.to_csv`.
     """
     texts = table.select_dtypes(exclude=["number", "bool"])
-    safe = table.assign(**{str(name): texts[name].map(guarded) for name in texts})
+    safe = table.assign(**{str(name): texts[name].map(escape_formula) for name in texts})
     # A carriage return inside a cell is quoted only if lines end with one, before Python 3.13.
     inside = texts.map(lambda cell: "\r" in str(cell)).any(axis=None)
     ends = "\r\n" if inside else "\n"
     return safe.to_csv(index=False, float_format=float_format, lineterminator=ends)
 
 
-def guarded(cell: Any) -> Any:
-    """Put an apostrophe before a text that a spreadsheet would compute.
+def escape_formula(cell: Any) -> Any:
+    """Put an apostrophe before a text that a spreadsheet would evaluate as a formula.
 
-    Such a text begins with = + - @, a tab or a line break. A number does not change, also as text:
-    it is the same after it was computed. A text that begins with an apostrophe before one of these
-    characters gets another one, so that `unguarded` always gives back what was there.
+    Such a text begins with = + - @, a tab or a line break. Numbers are unchanged, even as text,
+    because their evaluation has the same value. A text that already begins with apostrophes and
+    one of these characters gets one more, so that `unescape_formula` is the exact inverse.
     """
     if isinstance(cell, str) and _FORMULA.match(cell) and not _NUMBER.fullmatch(cell):
         return f"'{cell}"
     return cell
 
 
-def unguarded(cell: Any) -> Any:
-    """Take away the apostrophe of `guarded`, and no other."""
+def unescape_formula(cell: Any) -> Any:
+    """Remove the apostrophe that `escape_formula` has added."""
     if isinstance(cell, str) and cell.startswith("'") and _FORMULA.match(cell):
         return cell[1:]
     return cell

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -13,6 +13,9 @@ import pytest
 from heartseg.config.params import Params
 from heartseg.config.recipe import Recipe
 from heartseg.data.prepared import Sample, write_prepared
+
+if TYPE_CHECKING:
+    from heartseg.models.trained import TrainingRecord
 
 ROOT = Path(__file__).parents[1]
 
@@ -60,6 +63,20 @@ def small_recipe(params: Params, **changes: Any) -> Recipe:
         "channels_last": False,
     }
     return Recipe.model_validate(values | changes)
+
+
+def training_record(recipe: Recipe, **changes: Any) -> TrainingRecord:
+    """A record of a training of `recipe`, with `changes` to its fields."""
+    from heartseg.models.trained import TrainingRecord
+
+    values = {
+        "recipe_name": "camus",
+        "recipe": recipe.model_dump(mode="json"),
+        "data_digest": "aaaa1111",
+        "experiment": "heartseg-camus",
+        "tags": {"git.commit": "none", "git.dirty": "none"},
+    }
+    return TrainingRecord.model_validate(values | changes)
 
 
 def disks(count: int, size: int = 32, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from heartseg.config.params import load_params
 from heartseg.config.recipe import Recipe
 from heartseg.models import build_network
 from heartseg.models.inference import log_packaged
-from heartseg.models.package import FACTS, SUMS, WEIGHTS
+from heartseg.models.package import CHECKSUMS, MODEL_INFO, WEIGHTS
 from heartseg.models.trained import build_model
 from heartseg.tracking import registry
 from tests.examples import ROOT
@@ -57,13 +57,13 @@ def write_threshold(folder: Path, shift: float = 0.0) -> Path:
     facts = {"dataset": "camus", "recipe": threshold_recipe(), "postprocess": "none"}
     content = {
         WEIGHTS: save(threshold_weights(shift)),
-        FACTS: json.dumps({"metadata": facts}).encode(),
+        MODEL_INFO: json.dumps({"metadata": facts}).encode(),
     }
     folder.mkdir()
     for name, data in content.items():
         (folder / name).write_bytes(data)
     sums = (f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in content.items())
-    (folder / SUMS).write_text("".join(sums))
+    (folder / CHECKSUMS).write_text("".join(sums))
     return folder
 
 

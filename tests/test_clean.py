@@ -12,7 +12,7 @@ from heartseg import clean
 from heartseg.config.params import load_params
 from heartseg.data.prepared import file_digest
 from heartseg.errors import InputError
-from heartseg.training.run_dir import hold, open_run_dir, update_state
+from heartseg.training.run_dir import lock_folder, open_run_dir, update_state
 from tests.examples import ROOT, small_recipe
 from tests.sweeps.conftest import _cold_study, open_search
 
@@ -75,7 +75,7 @@ def test_what_is_superseded_goes_after_asking(place, monkeypatch, capsys):
     told = capsys.readouterr().out
     assert all(path.name in told for path in (earlier, changed))
     assert "epochs" not in told
-    with hold(used):
+    with lock_folder(used):
         monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
         clean.main([])
     assert [path for path in kept if not path.is_dir()] == []

@@ -1,4 +1,4 @@
-"""`heartseg crossval` killed in its second fold, and run again."""
+"""`heartseg crossval`, killed in its second fold and continued."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ COMMAND = [sys.executable, "-m", "heartseg.crossval", "camus", "--folds", "2", "
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory) -> Path:
-    """Prepared disks, three images a patient: 24 patients to train on, 3 to validate, 6 to test."""
+    """Prepared disks, three images per patient: 24 training, 3 validation and 6 test patients."""
     place = tmp_path_factory.mktemp("crossval")
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
     recipe = small_recipe(load_params(ROOT / "params.yaml"), epochs=EPOCHS)
@@ -62,7 +62,7 @@ def repository(tmp_path_factory) -> Path:
 
 
 def asked_to_end(place: Path) -> None:
-    """SIGTERM in the midst of the first fold: a checkpoint, and no run is left RUNNING."""
+    """SIGTERM in the first fold leaves a checkpoint, and no run that is RUNNING."""
     driver = subprocess.Popen(
         COMMAND, cwd=place, env=environment(place) | SOURCE,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
@@ -84,7 +84,7 @@ def test_killed_and_run_again(repository):
         COMMAND, cwd=repository, env=environment(repository) | SOURCE,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    while True:  # until it is in the midst of the second fold
+    while True:  # until the second fold is being trained
         assert driver.poll() is None, "it ended before it could be killed"
         folders = list((repository / "runs").glob("camus-crossval-*/fold1"))
         if folders and (now := read_progress(folders[0])) and now["epoch"] > 2:
@@ -98,7 +98,7 @@ def test_killed_and_run_again(repository):
     told = run(COMMAND, repository, extra=SOURCE)
 
     after = [file_digest(first / name) for name in ("model/weights.safetensors", JOURNAL)]
-    assert after == before  # no epoch of it was done again
+    assert after == before  # no epoch was repeated
     results = repository / "results/crossval/camus"
     found = json.loads((results / "crossval.json").read_text())
     client = connect(f"sqlite:///{repository}/mlflow.db")
@@ -112,7 +112,7 @@ def test_killed_and_run_again(repository):
         history = client.get_metric_history(one.info.run_id, "val_loss")
         assert [point.step for point in history] == list(range(1, EPOCHS + 1))
 
-    # Every patient who is not held out was predicted once, by a network that had not seen it.
+    # Each patient that is not held out was segmented once, by a network not trained on it.
     frames = read_prepared(repository / "data/prepared/camus.parquet")
     cases = pd.read_csv(results / "out_of_fold.csv")
     once = cases.groupby("case_id")["fold"].nunique()
@@ -127,7 +127,7 @@ def test_killed_and_run_again(repository):
     own = cases[cases["structure"] == "LV"].groupby("fold")["dice"].mean()
     assert list(own) == pytest.approx(dice, abs=1e-5)
 
-    # The ensemble is one model, registered through the gate, and leads back to its folds.
+    # The ensemble is one registered model with references to its folds.
     metrics = json.loads((results / "report.json").read_text())
     assert (metrics["evaluated_on"], metrics["networks"]) == ("test", 2)
     assert metrics["tta"]["chosen_on"] == metrics["postprocess"]["chosen_on"] == "out-of-fold"
@@ -139,9 +139,9 @@ def test_killed_and_run_again(repository):
     assert all(one.info.run_id in card for one in runs)
     assert "heartseg-camus version 1" in told
 
-    # Its label is that of the mean probability of the folds' networks.
+    # It uses the mean probabilities of the folds' networks.
     store, champion = f"sqlite:///{repository}/mlflow.db", "models:/heartseg-camus@champion"
-    predict = pulled.fetch(store, champion)[0].load_with_probabilities()
+    predict = pulled.fetch_package(store, champion)[0].load_with_probabilities()
     image = decode_image(frames["image"].iloc[0], frames["height"].iloc[0])[None]
     labels, probabilities = predict(image)
     assert np.array_equal(labels, pulled.pull(store, champion).predict(image))
@@ -152,7 +152,7 @@ def test_killed_and_run_again(repository):
 
 
 def test_other_folds_have_other_networks(repository, tmp_path, monkeypatch):
-    """Otherwise patients would be judged by networks that have seen them."""
+    """Otherwise networks would be evaluated on patients that they were trained on."""
     shutil.copytree(repository / "data", tmp_path / "data")
     text = (repository / "params.yaml").read_text()
     monkeypatch.chdir(tmp_path)
@@ -177,14 +177,14 @@ def test_other_folds_have_other_networks(repository, tmp_path, monkeypatch):
 
 
 def mean_sigmoids(folder: Path, metrics: dict):
-    """A fold's own sigmoids at the images' size, which is the network's."""
+    """The sigmoids of a fold, at the size of images and network."""
     import torch
 
     from heartseg.models.trained import load_trained
     from heartseg.models.tta import views_of
 
     model, _, _ = load_trained(folder / "model")
-    model.look_at(views_of("camus", metrics["tta"]["chosen"]))
+    model.set_tta(views_of("camus", metrics["tta"]["chosen"]))
 
     def told(images: np.ndarray) -> np.ndarray:
         with torch.no_grad():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import importlib
 import importlib.util
@@ -16,10 +15,13 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.core import TyperCommand
 
-from heartseg.__main__ import COMMANDS, module_of
+from heartseg.__main__ import COMMANDS, app
+from heartseg.cli import run_app
 from heartseg.config.params import load_params
 from heartseg.config.recipe import Recipe
+from heartseg.errors import InputError
 from tests.examples import ROOT
 from tests.pages import PAGES, blocks, command_lines, written_files
 
@@ -43,31 +45,32 @@ class Parsed(Exception):
     """Raised in place of running a command whose arguments are right."""
 
 
-def parse(name: str, arguments: list[str]) -> argparse.Namespace:
-    """Parse arguments with the command's own parser, and do not run it."""
-    original = argparse.ArgumentParser.parse_args
+def parse(words: list[str]) -> dict[str, Any]:
+    """Parse a command line of heartseg, and do not run it.
 
-    def stop(self: argparse.ArgumentParser, args: Any = None, namespace: Any = None) -> Any:
-        raise Parsed(original(self, args, namespace))
+    Returns:
+        The values of the command's arguments and options by name.
+    """
+
+    def stop(self: TyperCommand, ctx: Any) -> None:
+        raise Parsed(ctx.params)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(argparse.ArgumentParser, "parse_args", stop)
+        patch.setattr(TyperCommand, "invoke", stop)
         try:
-            importlib.import_module(module_of(name)).main(arguments)
+            run_app(app, "heartseg", words)
         except Parsed as parsed:
             return parsed.args[0]
-    raise AssertionError(f"heartseg {name} parses no arguments")
+    raise AssertionError(f"heartseg {words} parses no arguments")
 
 
 def check_heartseg(words: list[str], page: Path) -> None:
-    name, *arguments = words
-    assert name in COMMANDS, f"there is no command {name}"
-    options = vars(parse(name, arguments))
+    options = parse(words)
     if recipe := options.get("recipe"):
         assert recipe in PARAMS.recipes
     if sweep := options.get("sweep"):
         assert (ROOT / sweep).is_file() or str(sweep) in written_files(page)
-    for value in arguments:
+    for value in words:
         if value.startswith("models:/"):
             assert re.split("[@/]", value.removeprefix("models:/"))[0] in MODELS
 
@@ -140,7 +143,7 @@ def test_wrong_commands_are_found(line):
     from dvc.cli import DvcParserError
 
     words = shlex.split(line)
-    with pytest.raises((AssertionError, KeyError, SystemExit, DvcParserError)):
+    with pytest.raises((AssertionError, KeyError, InputError, SystemExit, DvcParserError)):
         CHECKS[words[0]](words[1:], ROOT / "README.md")
 
 
@@ -290,8 +293,8 @@ def test_types_and_defaults_of_the_reference(generate):
 
 def test_every_command_has_its_help_in_the_reference(generate):
     text = generate.GENERATED["cli"]()
-    for name in COMMANDS:
-        assert f"\nusage: heartseg {name} " in text, name
+    for name in (*COMMANDS, "sweep run", "sweep apply", "config show"):
+        assert f"\nUsage: heartseg {name} " in text, name
 
 
 @pytest.mark.parametrize(

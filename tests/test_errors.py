@@ -1,4 +1,4 @@
-"""What a full disk says, and how commands end."""
+"""Errors of a full disk, and the exit of commands."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from heartseg.cli import run_command
 from heartseg.errors import (
     InputError,
     StorageError,
+    catch_full_disk,
     unreadable,
     unwritable,
-    writing,
 )
-from heartseg.paths import put_file, write_whole
+from heartseg.paths import write_atomically, write_text
 
 FULL = Path("/dev/full")  # Linux: every write says that there is no space left
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
 def test_a_full_disk_names_the_file(tmp_path):
     wanted = tmp_path / "results/cases.csv"
     with pytest.raises(StorageError, match=f"{wanted} could not be written: No space left"):
-        put_file(lambda _: FULL.write_text("x"), wanted)
+        write_atomically(lambda _: FULL.write_text("x"), wanted)
     assert list(wanted.parent.iterdir()) == []
 
 
@@ -34,7 +34,7 @@ def test_a_full_disk_names_the_file(tmp_path):
 def test_the_file_that_the_error_names_is_told(path):
     with (
         pytest.raises(StorageError, match=r"/mnt/results/table\.csv"),
-        writing(path and Path(path)),
+        catch_full_disk(path and Path(path)),
     ):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/mnt/results/table.csv")
 
@@ -43,7 +43,7 @@ def test_the_file_that_the_error_names_is_told(path):
     ("code", "remedy"),
     [
         (errno.EACCES, "permissions"),
-        (errno.ENOSPC, "room"),
+        (errno.ENOSPC, "space"),
         (errno.EROFS, "read-only"),
         (errno.ENOTDIR, "path"),
         (errno.EIO, "disk"),
@@ -98,8 +98,8 @@ def test_a_store_that_fails_in_the_midst_is_the_users_to_mend(capsys, tmp_path, 
 
 
 def test_whole_files_are_replaced(tmp_path):
-    write_whole(tmp_path / "a/b.txt", "one")
-    write_whole(tmp_path / "a/b.txt", "two")
+    write_text(tmp_path / "a/b.txt", "one")
+    write_text(tmp_path / "a/b.txt", "two")
     assert (tmp_path / "a/b.txt").read_text() == "two"
-    with pytest.raises(InputError), writing(tmp_path / "c"):
+    with pytest.raises(InputError), catch_full_disk(tmp_path / "c"):
         raise InputError("kept as it is")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from pydicom import Dataset
 
-from heartseg import recording, windows
+from heartseg import windows
 from heartseg.data import images
 from heartseg.data.phantoms.recording import (
     MM_PER_ROW,
@@ -24,6 +24,7 @@ from heartseg.data.strips.dicom import read_dicom
 from heartseg.data.strips.folder import find_recordings
 from heartseg.data.strips.recordings import Defaults, read_recording
 from heartseg.errors import InputError
+from heartseg.prediction import recordings
 from tests.examples import ROOT
 
 SECRETS = ("Mueller", "PID-7731", "19550101", "20240229", "St-Anna", "Dr-Weber", "ACC-99", "Hedwig")
@@ -76,10 +77,10 @@ def test_windows_and_measurements_of_a_dicom_file(folder, tmp_path, params, monk
     defaults = Defaults(species, (params.datasets.mmode.mm_per_row, 0.001))
     [strip] = read_recording(find_recordings([folder / "a.dcm"], [])[0], defaults, [])
     bad = np.zeros(strip.image.shape[1], bool)
-    row = recording.measure_recording(
+    row = recordings.measure_recording(
         strip, strip.mask, bad, species.rates, species, out / "measured"
     )
-    recording._write_summary([row], species, out / "measured")
+    recordings.write_summary([row], species, out / "measured")
     written = {path.name for path in out.rglob("*") if path.is_file()}
     assert {"windows.csv", "a.png", "a_beats.csv", "a_figure.png", "recordings.csv"} <= written
     assert leaked(out) == []

@@ -101,6 +101,7 @@ def test_a_signal_to_the_whole_group_leaves_a_checkpoint_of_the_very_step(place)
     assert "the same command" in said
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("name", ["raylet", "gcs_server"])
 def test_the_death_of_rays_own_processes_ends_the_training_with_a_message(place, name):
     driver = start(place)

@@ -18,7 +18,7 @@ from heartseg.paths import model_dir, prepared_path
 from heartseg.tracking.client import connect
 from tests.clones import run, set_params
 from tests.evaluation.test_evaluate import camus_samples
-from tests.examples import ROOT, small_recipe
+from tests.examples import ROOT, small_recipe, training_record
 from tests.tracking.stores import _cold_store, _own_environment, new_run, store
 
 __all__ = ["_cold_store", "_own_environment", "store"]
@@ -32,6 +32,7 @@ from pathlib import Path
 import mlflow, mlflow.pytorch, torch
 from mlflow import MlflowClient
 from heartseg import evaluate, register
+from heartseg.evaluation import evaluate as evaluation, register as registration
 
 results = Path("results/camus")
 
@@ -57,19 +58,20 @@ def fork(command, owner=None, name=None, after=True):
     for path in results.glob("*.json"):
         json.loads(path.read_text())  # whole, or not there
 
-fork(evaluate, evaluate, "write_whole")
+fork(evaluate, evaluation, "write_text")
 fork(evaluate, MlflowClient, "log_artifact")
 fork(evaluate)
 fork(register, MlflowClient, "create_logged_model")
 fork(register, MlflowClient, "create_registered_model")  # after the package was logged
 fork(register, MlflowClient, "create_model_version")
 fork(register, MlflowClient, "set_registered_model_alias")
-fork(register, register, "write_whole", after=False)
+fork(register, registration, "write_text", after=False)
 fork(register)
 """
 
 
 @pytest.mark.slow
+@pytest.mark.chaos
 @pytest.mark.timeout(600)
 def test_killed_at_any_write_and_run_again(
     params: Params, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -93,16 +95,14 @@ def test_killed_at_any_write_and_run_again(
     recipe = small_recipe(params)
     torch.manual_seed(0)
     run_id = new_run(store)
-    training = {
-        "recipe_name": "camus",
-        "recipe": recipe.model_dump(mode="json"),
-        "epoch": 2,
-        "data_digest": file_digest(prepared_path("camus")),
-        "tracking_uri": store,
-        "experiment": NAME,
-        "mlflow_run_id": run_id,
-        "tags": {"git.commit": "none", "git.dirty": "none"},
-    }
+    training = training_record(
+        recipe,
+        epoch=2,
+        data_digest=file_digest(prepared_path("camus")),
+        tracking_uri=store,
+        experiment=NAME,
+        mlflow_run_id=run_id,
+    )
     save_trained(model_dir("camus"), build_network(recipe.model, 4).state_dict(), training)
     client = connect(store)
     client.set_terminated(run_id)

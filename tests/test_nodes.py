@@ -26,7 +26,7 @@ from tests.examples import ROOT, small_recipe, write_disks
 from tests.nodes import HEAD, Nodes, namespaces_permitted
 from tests.processes import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(1800)]
 
 WORKERS = (2, 3)  # machines
 # Without dropout, which differs between workers, and with an optimizer that does not blow rounding

@@ -38,7 +38,7 @@ HEIGHTS = (36, 26, 35, 25)  # of the chambers that write_frames draws, in the or
 
 @pytest.fixture(scope="session")
 def pulled(registered: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the registered model, pulled where no pickle may be read."""
+    """The folder of the registered model, pulled with unpickling disabled."""
     folder = tmp_path_factory.mktemp("pulled") / "model"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", registered)
@@ -65,7 +65,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_pulled_folder_holds_all_and_checks_by_itself(pulled):
-    assert {path.name for path in pulled.iterdir()} == {*package.FILES, package.SUMS}
+    assert {path.name for path in pulled.iterdir()} == {*package.FILES, package.CHECKSUMS}
     assert (pulled / "model_card.md").read_text() == CARD
     facts = json.loads((pulled / "model.json").read_text())
     assert (facts["model"], facts["version"]) == (MODEL, "heartseg-camus version 1")
@@ -79,7 +79,7 @@ def test_a_pulled_folder_holds_all_and_checks_by_itself(pulled):
     assert session.get_inputs()[0].shape == ["batch", 1, "height", "width"]
 
 
-@pytest.mark.parametrize("name", package.READ)
+@pytest.mark.parametrize("name", package.FILES_READ)
 def test_a_tampered_file_is_refused(pulled, tmp_path, name):
     folder = tmp_path / "copy"
     shutil.copytree(pulled, folder)
@@ -88,13 +88,13 @@ def test_a_tampered_file_is_refused(pulled, tmp_path, name):
     content[len(content) // 2] ^= 1
     (folder / name).write_bytes(content)
 
-    with pytest.raises(InputError, match=r"is not the file that was pulled.*Pull"):
+    with pytest.raises(InputError, match=rf"{name} has changed"):
         predict.main([str(folder), "a.png", "--out", "out"])
     (folder / name).unlink()
     with pytest.raises(InputError, match=name):
         predict.main([str(folder), "a.png", "--out", "out"])
     (folder / "SHA256SUMS").unlink()
-    with pytest.raises(InputError, match="is no pulled model"):
+    with pytest.raises(InputError, match="is not a pulled model"):
         predict.main([str(folder), "a.png", "--out", "out"])
     assert not Path("out").exists()
 
@@ -110,12 +110,12 @@ def test_pull_replaces_only_what_it_made(pulled, registered, tmp_path, monkeypat
     with pytest.raises(InputError, match="--overwrite"):
         pull.main([MODEL, "--to", "copy"])
     before = contents(tmp_path)
-    # what goes wrong while it is written leaves the earlier one, and nothing else
+    # after a failure while writing, only the earlier folder is left
     monkeypatch.setattr(exported, "TOLERANCE", -1.0)
     with pytest.raises(InputError, match="ONNX Runtime and torch differ"):
         pull.main([MODEL, "--to", "copy", "--overwrite"])
     assert contents(tmp_path) == before
-    monkeypatch.setattr(exported, "write_folder", lambda *_: None)  # ready, however empty
+    monkeypatch.setattr(exported, "write_package", lambda *_: None)  # ready, however empty
     pull.main([MODEL, "--to", "copy", "--overwrite"])
     assert list((tmp_path / "copy").iterdir()) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "mine"]
@@ -125,7 +125,7 @@ def test_pull_replaces_only_what_it_made(pulled, registered, tmp_path, monkeypat
 
 
 def test_uri_and_folder_give_the_same_without_a_pickle(pulled, registered, tmp_path, monkeypatch):
-    """The folder's way: no store, and unpickling is impossible."""
+    """A folder is used without a store and without unpickling."""
     grays = (20, 220, 220, 20)
     write_frames(tmp_path / "in/patient0001", "patient0001", ("2CH", "4CH"), grays)
     (tmp_path / "in/bad.nii").touch()
@@ -152,13 +152,13 @@ def test_uri_and_folder_give_the_same_without_a_pickle(pulled, registered, tmp_p
         ]
     )
     table = pd.read_csv("by_folder/images.csv")
-    # cavity and wall are one; the threshold is applied at 32 x 32
+    # the threshold cannot separate cavity and wall; it is applied at 32 x 32
     walls = [1.5 * np.sum((chambers(height) == 1) | (chambers(height) == 2)) for height in HEIGHTS]
     assert list(table["lv_area_mm2"]) == pytest.approx(walls, rel=0.15)
 
 
 def test_uncertainty_by_uri_and_folder(pulled, registered, tmp_path, monkeypatch, capsys):
-    """A second run over label maps that are there makes it; they stay as they are."""
+    """A second run adds the uncertainty and keeps the label maps."""
     pixels = blob(32, 32)  # the size of the network, so that each pixel's logits are known
     (tmp_path / "in").mkdir()
     nib.save(nib.Nifti1Image(pixels.T, np.diag([-1.0, -1.5, 1, 1])), "in/a.nii.gz")
@@ -185,7 +185,7 @@ def test_uncertainty_by_uri_and_folder(pulled, registered, tmp_path, monkeypatch
 
     capsys.readouterr()
     predict.main([str(pulled), "in", "--out", "by_folder", "--uncertainty"])
-    assert "0 file(s) segmented into by_folder, 1 there already" in capsys.readouterr().out
+    assert "0 file(s) segmented into by_folder, 1 segmented earlier" in capsys.readouterr().out
     assert contents(Path("by_folder")) == with_it
 
 
@@ -205,10 +205,10 @@ def test_two_models_are_not_mixed(pulled, registered, tmp_path, monkeypatch, cap
     assert not np.array(Image.open("out/a_seg.png")).any()
     capsys.readouterr()
     predict.main([MODEL, "a.png", "--out", "out"])
-    assert "0 file(s) segmented into out, 1 there already" in capsys.readouterr().out
+    assert "0 file(s) segmented into out, 1 segmented earlier" in capsys.readouterr().out
 
 
-def test_on_a_ray_cluster_the_same_comes_out(pulled, tmp_path, monkeypatch):
+def test_a_ray_cluster_gives_the_same_results(pulled, tmp_path, monkeypatch):
     for number in range(6):
         patient = f"patient{number:04d}"
         write_frames(tmp_path / "in" / patient, patient, ("2CH", "4CH"))
@@ -233,10 +233,10 @@ def test_on_a_ray_cluster_the_same_comes_out(pulled, tmp_path, monkeypatch):
     assert contents(Path("there")) == contents(Path("here"))
 
 
-def test_a_model_that_is_not_there(tmp_path, monkeypatch, registered):
+def test_a_missing_model_is_reported(tmp_path, monkeypatch, registered):
     Image.fromarray(blob()).save(tmp_path / "a.png")
     for model, reason in (
-        (".", "is no pulled model"),
+        (".", "is not a pulled model"),
         ("heartseg-camus", "neither a folder"),
         (MODEL, r"params\.yaml.*MLFLOW_TRACKING_URI"),
     ):

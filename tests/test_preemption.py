@@ -25,7 +25,7 @@ from tests.tracking.stores import Server, _cold_store, _own_environment
 
 __all__ = ["_cold_store", "_own_environment"]
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(600)]
 
 EPOCHS = 6
 COMMAND = [sys.executable, "-m", "heartseg.train", "camus", "--in-process"]
@@ -91,7 +91,7 @@ def test_notice_damage_and_no_server(place: Path, down: Server):
 
     newest.write_bytes(newest.read_bytes()[:-100])
     said = run(COMMAND, place, extra=here)
-    assert f"{newest.name}.damaged: checksum wrong" in said.replace("\n", "")
+    assert f"{newest.name}.damaged: wrong checksum" in said.replace("\n", "")
     assert "waits for `heartseg sync`" in said
     assert weights(place) == undisturbed
     assert [e["metrics"]["train_loss"] for e in read_epochs(folder)] == undisturbed_epochs

@@ -20,7 +20,7 @@ from heartseg.models.trained import save_trained
 from heartseg.paths import model_dir, prepared_path, results_dir
 from heartseg.tracking import pulled
 from heartseg.tracking.client import connect
-from tests.examples import ROOT, small_recipe
+from tests.examples import ROOT, small_recipe, training_record
 from tests.tracking.stores import _cold_store, _own_environment, forget_run, new_run, store
 
 __all__ = ["_cold_store", "_own_environment", "store"]
@@ -53,16 +53,14 @@ def train(params: Params, uri: str, seed: int = 0, run_id: str | None = None) ->
     recipe = small_recipe(params)
     torch.manual_seed(seed)
     run_id = run_id or new_run(uri)
-    training = {
-        "recipe_name": "camus",
-        "recipe": recipe.model_dump(mode="json"),
-        "epoch": 2,
-        "data_digest": file_digest(prepared_path("camus")),
-        "tracking_uri": uri,
-        "experiment": NAME,
-        "mlflow_run_id": run_id,
-        "tags": {"git.commit": "none", "git.dirty": "none"},
-    }
+    training = training_record(
+        recipe,
+        epoch=2,
+        data_digest=file_digest(prepared_path("camus")),
+        tracking_uri=uri,
+        experiment=NAME,
+        mlflow_run_id=run_id,
+    )
     save_trained(model_dir("camus"), build_network(recipe.model, 4).state_dict(), training)
     connect(uri).set_terminated(run_id)
     return run_id

@@ -1,4 +1,4 @@
-"""`heartseg serve` as people use it: the command, Ray Serve, the page in a browser."""
+"""`heartseg serve` as a command, with Ray Serve and the page in a browser."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_other_machines_are_not_served_without_a_token(monkeypatch):
         serve.main(["models:/any@champion", "--host", "0.0.0.0"])
 
 
-def test_a_taken_port_is_told():
+def test_a_port_in_use_is_reported():
     with open_socket("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=rf"port {port}: Address already in use"):
@@ -61,7 +61,7 @@ def store(tmp_path_factory, _cold_store):
 
 @contextmanager
 def process(command, store, log, wait_for):
-    """A server in a process group of its own, once `wait_for` is true."""
+    """Start a server in its own process group, and wait until `wait_for` is true."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY", "MLFLOW"))}
     environment |= {"MLFLOW_TRACKING_URI": store, "PYTHONPATH": str(ROOT)}
     environment |= {"MLFLOW_DISABLE_TELEMETRY": "true"}
@@ -98,7 +98,7 @@ def served(store, tmp_path_factory):
 
 
 def heart(height, width):
-    """A bright ventricle (H, W) of so many rows and columns."""
+    """A bright ventricle, (H, W)."""
     pixels = np.full((128, 96), 20, np.uint8)
     pixels[20 : 20 + height, 30 : 30 + width] = 220
     return pixels
@@ -203,7 +203,7 @@ def test_a_new_champion_answers_without_a_restart_and_images_go_in_batches(serve
 
 
 @pytest.mark.slow
-def test_silent_connections_lock_nobody_out(served):
+def test_silent_connections_do_not_block_others(served):
     address = ("127.0.0.1", int(served[0].rsplit(":", 1)[1]))
     silent = [socket.create_connection(address, 20) for _ in range(300)]
     try:

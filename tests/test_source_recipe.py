@@ -15,7 +15,8 @@ import torch
 import yaml
 
 from heartseg import evaluate, predict, prepare, register, train
-from heartseg.config.params import CamusPhantoms, Params, Split, load_params
+from heartseg.config.data import CamusPhantoms, Split
+from heartseg.config.params import Params, load_params
 from heartseg.config.recipe import DeepLabV3Config
 from heartseg.data.phantoms.camus import write_camus
 from heartseg.data.prepared import read_metadata, read_prepared

@@ -20,7 +20,7 @@ from tests.tracking.stores import Server, _cold_store, _own_environment, store
 
 __all__ = ["_cold_store", "_own_environment", "store"]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.chaos]
 
 RESULTS = Path("results/camus")
 
@@ -81,7 +81,7 @@ def test_every_stage_gets_through_and_sync_sends_it_all(store, tmp_path, monkeyp
         files = {file.path for file in client.list_artifacts(run.info.run_id)}
         assert {"recipe.yaml", "lineage", "overlays", "evaluation", "model_card.md"} <= files
         assert "version 1 (champion)" in (RESULTS / "model_card.md").read_text()
-        package, _ = pulled.fetch(server.uri, "models:/heartseg-camus@champion")
+        package, _ = pulled.fetch_package(server.uri, "models:/heartseg-camus@champion")
         assert package.metadata["dataset"] == "camus"
         sync.main([])
         assert "waits to be sent" in capsys.readouterr().out

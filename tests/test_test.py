@@ -15,6 +15,7 @@ from PIL import Image
 from heartseg import test
 from heartseg.config.params import load_params
 from heartseg.errors import InputError
+from heartseg.evaluation.folder import measure_folder, overall
 from heartseg.models.inference import PackagedModel, log_packaged
 from heartseg.models.trained import build_model
 from heartseg.tracking import pulled, registry
@@ -41,7 +42,7 @@ class Bright(torch.nn.Module):
 def model(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that no registry has to be started for."""
     bright = PackagedModel(Bright(), SIZE).eval()
-    model = pulled.Pulled(lambda images: bright(torch.from_numpy(images)).numpy(), METADATA)
+    model = pulled.PulledModel(lambda images: bright(torch.from_numpy(images)).numpy(), METADATA)
     monkeypatch.setattr(pulled, "pull", lambda uri, name: model)
 
 
@@ -74,10 +75,10 @@ def test_metrics_by_hand(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert table.loc["a_w0", "iou"] == pytest.approx(16 / 32)
     assert table.loc["a_w0", "mse"] == pytest.approx(16 * 16 / SIZE**2)
     assert table.loc["a_w1", ["dice", "iou", "mse"]].tolist() == [1, 1, 0]
-    overall = test.overall(table.reset_index())
-    mean = overall.loc[("LV", "mean of images"), ["dice", "iou", "mse"]]
+    found = overall(table.reset_index())
+    mean = found.loc[("LV", "mean of images"), ["dice", "iou", "mse"]]
     assert mean.tolist() == pytest.approx([(2 / 3 + 1) / 2, 0.75, 0.125])
-    pixels = overall.loc[("LV", "all pixels"), ["dice", "iou", "mse"]]
+    pixels = found.loc[("LV", "all pixels"), ["dice", "iou", "mse"]]
     assert pixels.tolist() == pytest.approx([2 / 3, 0.5, 0.125])
     printed = capsys.readouterr().out
     assert f"{MODEL} on 2 image(s) of {folder}" in printed
@@ -103,12 +104,12 @@ def test_a_camus_folder_without_scale_takes_that_of_params(tmp_path: Path) -> No
     write_nifti(image.with_name("patient0001_2CH_ED_gt.nii.gz"), echo()[1], np.eye(4))
     config = load_params(ROOT / "params.yaml").datasets.camus
     metadata = METADATA | {"dataset": "camus"}
-    threshold = pulled.Pulled(lambda images: images[:, 0] // 200, metadata)
+    threshold = pulled.PulledModel(lambda images: images[:, 0] // 200, metadata)
     notes: list[str] = []
     with pytest.raises(InputError, match=r"patient0001_2CH_ED.*datasets\.camus\.spacing"):
-        test.measure_folder(threshold, config, source, notes)
+        measure_folder(threshold, config, source, notes)
     told = config.model_copy(update={"spacing": SPACING})
-    assert len(test.measure_folder(threshold, told, source, notes)) == 8 * 4
+    assert len(measure_folder(threshold, told, source, notes)) == 8 * 4
     assert any("datasets.camus.spacing" in note for note in notes)
 
 
@@ -146,7 +147,7 @@ def test_file_names_need_not_tell_the_animal(
 
 def test_a_model_of_sequences_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     metadata = {"dataset": "mmode", "recipe": {"model": {"in_channels": 20}}}
-    model = pulled.Pulled(lambda images: images[:, 0] // 200, metadata)
+    model = pulled.PulledModel(lambda images: images[:, 0] // 200, metadata)
     monkeypatch.setattr(pulled, "pull", lambda uri, name: model)
     with pytest.raises(InputError, match=r"sequences of 20 frames.*heartseg evaluate"):
         test.main([MODEL, str(folder)])

@@ -1,4 +1,4 @@
-"""Text from elsewhere: nothing that a terminal obeys, nothing that a spreadsheet computes."""
+"""Untrusted text: nothing that a terminal interprets or a spreadsheet evaluates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from heartseg.data.csv_table import read_table
 from heartseg.data.privacy import CaseNames
 from heartseg.data.strips.training_set import COLUMNS, _write_csv
 from heartseg.prediction.tables import write_table
-from heartseg.text import csv_text, guarded, printable, unguarded
+from heartseg.text import csv_text, escape_formula, printable, unescape_formula
 from heartseg.tracking.evaluations import _table
 
 FORMULAS = ["=1+1", "+cmd|' /C calc'!A0", "-1+2", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "-p1"]
@@ -46,15 +46,15 @@ def test_what_a_terminal_obeys_is_removed(text, one_line, lines):
 
 @pytest.mark.parametrize("text", FORMULAS)
 def test_no_cell_is_a_formula_and_every_one_comes_back(text):
-    for again in (text, guarded(text), guarded(guarded(text))):
-        assert guarded(again) == f"'{again}"
-        assert unguarded(guarded(again)) == again
+    for again in (text, escape_formula(text), escape_formula(escape_formula(text))):
+        assert escape_formula(again) == f"'{again}"
+        assert unescape_formula(escape_formula(again)) == again
 
 
 @pytest.mark.parametrize("text", HARMLESS)
 def test_other_cells_stay_as_they_are(text):
-    assert guarded(text) == text
-    assert unguarded(text) == text
+    assert escape_formula(text) == text
+    assert unescape_formula(text) == text
 
 
 def test_numbers_stay_numbers():
@@ -71,7 +71,7 @@ def test_numbers_stay_numbers():
 
 
 def test_written_tables_come_back_through_every_reader(tmp_path):
-    """cases.csv in results, its copy for MLflow, and what `heartseg compare` reads of it."""
+    """cases.csv in results, its copy for MLflow, and the table that `heartseg compare` reads."""
     names = FORMULAS + [text for text in HARMLESS if text]
     table = pd.DataFrame({"case_id": names, "patient": names, "dice": 0.5, "bias": -1.25})
     path = tmp_path / "cases.csv"
@@ -106,7 +106,7 @@ def test_file_names_in_the_tables_of_predict(tmp_path):
 
 
 def test_every_csv_file_is_written_in_one_place():
-    """Phantoms stand in for files that other people's tools have written."""
+    """Use phantoms in place of files that other people's tools have written."""
     package = Path(__file__).parents[1] / "heartseg"
     writers = {
         str(path.relative_to(package))

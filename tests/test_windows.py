@@ -216,7 +216,7 @@ def test_a_quality_model_judges_strips_without_labels(
         return np.broadcast_to(bad[:, None, None], images[:, 0].shape).astype(np.uint8)
 
     facts = {"dataset": "mmode-quality", "recipe": {"model": {"in_channels": 1}}}
-    monkeypatch.setattr(pulled, "pull", lambda uri, name: pulled.Pulled(classify, facts))
+    monkeypatch.setattr(pulled, "pull", lambda uri, name: pulled.PulledModel(classify, facts))
     source = tmp_path / "in"
     shutil.copytree(recordings, source)
     pixels = png(source / "recording3.png")

@@ -1,1 +1,1 @@
-"""What `heartseg doctor` looks at: nodes, data; the tracking server and Ray are in their rooms."""
+"""The checks of `heartseg doctor` on nodes and data. `tracking` and `cluster` have others."""

@@ -1,4 +1,4 @@
-"""One thing that `heartseg doctor` looked at."""
+"""The result of one check of `heartseg doctor`."""
 
 from __future__ import annotations
 
@@ -14,30 +14,36 @@ Status = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True)
 class Check:
-    """What was seen of one thing that a run needs.
+    """The result of one check.
 
     Attributes:
-        name: of what was looked at.
-        where: the machine or service.
-        status: "warn" is worth knowing, with "fail" a run cannot go well.
-        seen: the facts.
-        mend: what to do; empty where all is well.
+        name: Name of the check.
+        where: Machine or service that was checked.
+        status: "ok", "warn" if a run works nevertheless, or "fail" if it does not.
+        seen: What the check has found.
+        fix: What to do about it. Empty if the status is "ok".
     """
 
     name: str
     where: str
     status: Status
     seen: str
-    mend: str = ""
+    fix: str = ""
 
 
-def attempt(name: str, where: str, look: Callable[[], list[Check]]) -> list[Check]:
-    """The checks of `look`; a fault nobody thought of is one that failed, and the rest goes on."""
+def attempt(name: str, where: str, run: Callable[[], list[Check]]) -> list[Check]:
+    """Run checks and turn an exception into a failed check, so that the other checks still run.
+
+    Args:
+        name: Name of the failed check.
+        where: Machine or service of the failed check.
+        run: Function that runs the checks.
+    """
     try:
-        return look()
+        return run()
     except InputError as error:
         return [Check(name, where, "fail", one_line(error), "read the message")]
     except Exception as error:
         traceback.print_exc()
-        mend = "this may be a bug of heartseg: report it with the traceback above"
-        return [Check(name, where, "fail", one_line(error), mend)]
+        fix = "this may be a bug of heartseg: report it with the traceback above"
+        return [Check(name, where, "fail", one_line(error), fix)]

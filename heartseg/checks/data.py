@@ -1,4 +1,4 @@
-"""The data and DVC's remote, as `heartseg doctor` sees them."""
+"""The checks of `heartseg doctor` on the prepared data and on DVC's remote."""
 
 from __future__ import annotations
 
@@ -11,75 +11,76 @@ from heartseg.checks.check import Check
 from heartseg.config.params import Params
 from heartseg.paths import prepared_path
 
-PATIENCE_S = 120
+TIMEOUT_S = 120
 
 
 def check_data(params: Params, root: Path) -> list[Check]:
-    """Whether the datasets of the pipeline are there, and DVC's remote has what the cache has.
+    """Check that the pipeline's datasets exist and that DVC's remote has the same data.
 
     Args:
-        params: params.yaml.
-        root: its folder.
+        params: Content of params.yaml.
+        root: Folder of params.yaml.
     """
     checks = []
     for dataset in params.pipeline:
         source: Path = params.datasets.of(dataset).source
         prepared = prepared_path(dataset)
         if (root / prepared).exists():
-            checks.append(Check("data", dataset, "ok", f"{prepared} is there"))
+            checks.append(Check("data", dataset, "ok", f"{prepared} exists"))
         elif (root / source).exists():
-            mend = f"`dvc repro prepare@{dataset}`"
-            checks.append(Check("data", dataset, "warn", f"{source} is not prepared yet", mend))
+            fix = f"`dvc repro prepare@{dataset}`"
+            checks.append(Check("data", dataset, "warn", f"{source} is not prepared yet", fix))
         else:
-            mend = "`dvc pull`, or `dvc repro` for phantoms, or mend datasets.*.source"
-            checks.append(Check("data", dataset, "fail", f"neither {prepared} nor {source}", mend))
+            fix = "`dvc pull`, or `dvc repro` for phantoms, or correct datasets.*.source"
+            seen = f"neither {prepared} nor {source} exists"
+            checks.append(Check("data", dataset, "fail", seen, fix))
     return [*checks, check_remote(root)]
 
 
 def check_remote(root: Path) -> Check:
-    """Whether DVC's remote answers and has the data.
+    """Check that DVC's remote answers and has the data.
 
-    DVC runs as a process of its own: it holds a lock on the repository, which ends with it.
+    DVC runs in its own process, because it locks the repository until its process ends.
     """
     if not (root / ".dvc").is_dir():
         return Check("DVC remote", "driver", "warn", "no DVC repository", "`dvc init`")
     command = [sys.executable, "-m", "dvc", "status", "--cloud", "--json"]
     try:
         done = subprocess.run(
-            command, cwd=root, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+            command, cwd=root, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
         )
     except subprocess.TimeoutExpired:
-        mend = "is the machine reachable from here? `dvc remote list` shows where it should be"
-        return Check("DVC remote", "driver", "fail", f"no answer in {PATIENCE_S} s", mend)
+        fix = "check that its machine is reachable; `dvc remote list` shows its address"
+        return Check("DVC remote", "driver", "fail", f"no answer in {TIMEOUT_S} s", fix)
     if "no remote specified" in done.stderr:
-        mend = "`dvc remote add --default storage …`: the data are on this machine only"
-        return Check("DVC remote", "driver", "warn", "none", mend)
+        fix = "`dvc remote add --default storage …`: the data are on this machine only"
+        return Check("DVC remote", "driver", "warn", "none", fix)
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if "ERROR" in line]
-        mend = "`dvc remote list` shows where it should be; `dvc status --cloud -v` says more"
-        return Check("DVC remote", "driver", "fail", (lines or ["no reason given"])[-1], mend)
-    return judge_remote(json.loads(done.stdout or "{}"))
+        fix = "`dvc remote list` shows its address, `dvc status --cloud -v` shows details"
+        return Check("DVC remote", "driver", "fail", (lines or ["no reason given"])[-1], fix)
+    return interpret_status(json.loads(done.stdout or "{}"))
 
 
-def judge_remote(differences: dict[str, str]) -> Check:
-    """What `dvc status --cloud --json` means.
+def interpret_status(differences: dict[str, str]) -> Check:
+    """Turn the output of `dvc status --cloud --json` into a check.
 
     Args:
-        differences: "new" (only here), "deleted" (only there) or "missing" (nowhere), by path.
+        differences: Status by path: "new" (only in the cache), "deleted" (only in the remote) or
+            "missing" (in neither).
     """
     by_state = {
         state: sorted(path for path, found in differences.items() if found == state)
         for state in ("missing", "new", "deleted")
     }
     if by_state["missing"]:
-        seen = f"neither there nor in the cache: {', '.join(by_state['missing'][:5])}"
-        return Check(
-            "DVC remote", "driver", "fail", seen, "`dvc push` where they are, or `dvc repro`"
-        )
+        seen = f"neither in the remote nor in the cache: {', '.join(by_state['missing'][:5])}"
+        fix = "`dvc push` on the machine that has them, or `dvc repro`"
+        return Check("DVC remote", "driver", "fail", seen, fix)
     if by_state["new"]:
         seen = f"lacks {len(by_state['new'])} output(s): {', '.join(by_state['new'][:5])}"
         return Check("DVC remote", "driver", "warn", seen, "`dvc push`")
     if by_state["deleted"]:
-        seen = f"has {len(by_state['deleted'])} output(s) that are not here"
+        seen = f"has {len(by_state['deleted'])} output(s) that the cache lacks"
         return Check("DVC remote", "driver", "warn", seen, "`dvc pull`")
-    return Check("DVC remote", "driver", "ok", "answers, and has what is here")
+    return Check("DVC remote", "driver", "ok", "has the same data as the cache")

@@ -1,4 +1,4 @@
-"""What a node says of itself, and what follows from it; knows of no engine."""
+"""The state of one machine, and the checks that follow from it. Independent of Ray."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from heartseg.training.run_dir import code_digest
 
 LIBRARIES = ("ray", "torch", "mlflow")
 DISK_WARN, DISK_FAIL = 20e9, 2e9
-"""Bytes free: checkpoints of a sweep take gigabytes; Ray spills objects to its folder."""
+"""Free bytes: a sweep's checkpoints take gigabytes, and Ray spills objects to its folder."""
 SKEW_WARN_S, SKEW_FAIL_S = 1.0, 30.0
-"""MLflow orders points by the writers' clocks; signed requests to S3 fail at minutes."""
+"""MLflow orders points by the writers' clocks, and S3 refuses requests that are minutes off."""
 GPU_FREE_WARN = 0.8
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A graphics card by NVML: bytes in all and free."""
+    """A GPU as reported by NVML, with its total and free memory in bytes."""
 
     name: str
     total: int
@@ -34,20 +34,20 @@ class Gpu:
 
 @dataclass(frozen=True)
 class NodeReport:
-    """What a node says of itself.
+    """The state of a node.
 
     Attributes:
-        host: its name.
-        time: its clock, seconds since 1970.
-        python: its version.
-        libraries: versions by name; "none" where it is not installed.
-        code: digest of heartseg's code there.
-        disks: bytes free by folder.
-        gpus: the cards.
-        ray_gpus: how many Ray may give away.
+        host: Host name.
+        time: Time of its clock in seconds since 1970.
+        python: Version of Python.
+        libraries: Version by name of library, or "none" if it is not installed.
+        code: MD5 of heartseg's code.
+        disks: Free bytes by folder.
+        gpus: GPUs.
+        ray_gpus: Number of GPUs that Ray manages.
         auth_mode: RAY_AUTH_MODE of its processes.
-        skew: seconds that its clock is ahead of the driver's.
-        uncertainty: the skew may be off by so many seconds.
+        skew: Seconds by which its clock is ahead of the driver's.
+        uncertainty: Uncertainty of the skew in seconds.
     """
 
     host: str
@@ -64,11 +64,11 @@ class NodeReport:
 
 
 def report(folders: Sequence[Path], ray_gpus: float = 0.0) -> NodeReport:
-    """Look at the machine that this runs on.
+    """Return the state of this machine.
 
     Args:
-        folders: whose disks are of interest; absent ones are left out.
-        ray_gpus: what Ray counts here.
+        folders: Folders whose free space is reported. Missing folders are skipped.
+        ray_gpus: Number of GPUs that Ray manages on this machine.
     """
     return NodeReport(
         host=socket.gethostname(),
@@ -95,7 +95,7 @@ def _gpus() -> list[Gpu]:
 
     try:
         pynvml.nvmlInit()
-    except pynvml.NVMLError:  # no driver, no card
+    except pynvml.NVMLError:  # no driver, or no GPU
         return []
     gpus = []
     for index in range(pynvml.nvmlDeviceGetCount()):
@@ -107,47 +107,47 @@ def _gpus() -> list[Gpu]:
 
 
 def check_node(node: NodeReport, driver: NodeReport) -> list[Check]:
-    """Libraries and code against the driver's, GPUs, disks, clock."""
+    """Check versions and code against the driver's, GPUs, disks, clock and token."""
     return [
         _same_stack(node, driver),
         _gpu(node),
         *_disks(node),
-        clock_check(node.host, node.skew, node.uncertainty),
+        check_clock(node.host, node.skew, node.uncertainty),
         _token(node),
     ]
 
 
 def _same_stack(node: NodeReport, driver: NodeReport) -> Check:
     other = {
-        name: f"{there} (driver: {driver.libraries[name]})"
-        for name, there in node.libraries.items()
-        if there != driver.libraries[name]
+        name: f"{version} (driver: {driver.libraries[name]})"
+        for name, version in node.libraries.items()
+        if version != driver.libraries[name]
     }
     if node.python.rpartition(".")[0] != driver.python.rpartition(".")[0]:
         other["python"] = f"{node.python} (driver: {driver.python})"
     if node.code != driver.code:
-        other["heartseg"] = "another state of the code"
-    seen = ", ".join(f"{name} {what}" for name, what in (other or node.libraries).items())
-    mend = "run the same image, or the same clone and .venv (`make env`), on all nodes"
+        other["heartseg"] = "differs from the driver's code"
+    seen = ", ".join(f"{name} {text}" for name, text in (other or node.libraries).items())
+    fix = "run the same image, or the same clone and .venv (`make env`), on all nodes"
     status: Status = "fail" if other else "ok"
-    return Check("versions", node.host, status, seen, mend if other else "")
+    return Check("versions", node.host, status, seen, fix if other else "")
 
 
 def _gpu(node: NodeReport) -> Check:
     if not node.gpus and not node.ray_gpus:
-        return Check("GPUs", node.host, "ok", "none: trainings use the CPUs")
+        return Check("GPUs", node.host, "ok", "none: training uses the CPUs")
     seen = ", ".join(
         f"{g.name} {g.free / 1e9:.0f} of {g.total / 1e9:.0f} GB free" for g in node.gpus
     )
     if len(node.gpus) != node.ray_gpus:
-        seen = f"Ray counts {node.ray_gpus:g}, the driver shows {len(node.gpus)}: {seen or 'none'}"
-        mend = "see `nvidia-smi` there; start Ray anew, or give --num-gpus to `ray start`"
+        seen = f"Ray counts {node.ray_gpus:g}, NVML finds {len(node.gpus)}: {seen or 'none'}"
+        fix = "see `nvidia-smi` there; restart Ray, or pass --num-gpus to `ray start`"
         return Check(
-            "GPUs", node.host, "fail" if len(node.gpus) < node.ray_gpus else "warn", seen, mend
+            "GPUs", node.host, "fail" if len(node.gpus) < node.ray_gpus else "warn", seen, fix
         )
     if any(gpu.free < GPU_FREE_WARN * gpu.total for gpu in node.gpus):
-        mend = "another process holds memory: see `nvidia-smi` there"
-        return Check("GPUs", node.host, "warn", seen, mend)
+        fix = "another process uses GPU memory: see `nvidia-smi` there"
+        return Check("GPUs", node.host, "warn", seen, fix)
     return Check("GPUs", node.host, "ok", seen)
 
 
@@ -155,9 +155,9 @@ def _disks(node: NodeReport) -> list[Check]:
     checks = []
     for folder, free in node.disks.items():
         status: Status = "fail" if free < DISK_FAIL else "warn" if free < DISK_WARN else "ok"
-        mend = "" if status == "ok" else f"make room there: `du -xh {folder} | sort -h | tail`"
+        fix = "" if status == "ok" else f"free space there: `du -xh {folder} | sort -h | tail`"
         checks.append(
-            Check("disk", node.host, status, f"{free / 1e9:.1f} GB free at {folder}", mend)
+            Check("disk", node.host, status, f"{free / 1e9:.1f} GB free at {folder}", fix)
         )
     return checks
 
@@ -166,31 +166,34 @@ def _token(node: NodeReport) -> Check:
     seen = f"RAY_AUTH_MODE: {node.auth_mode or 'not set'}"
     if node.auth_mode == "token":
         return Check("Ray token", node.host, "ok", seen)
-    mend = "start Ray there with RAY_AUTH_MODE=token in its environment"
-    return Check("Ray token", node.host, "fail", seen, mend)
+    fix = "start Ray there with RAY_AUTH_MODE=token in its environment"
+    return Check("Ray token", node.host, "fail", seen, fix)
 
 
-def clock_check(where: str, skew: float, uncertainty: float) -> Check:
-    """Whether a clock goes with the driver's.
+def check_clock(where: str, skew: float, uncertainty: float) -> Check:
+    """Check a clock against the driver's.
 
     Args:
-        where: whose clock.
-        skew: seconds that it is ahead.
-        uncertainty: in seconds; so much may be the measurement's.
+        where: Machine of the clock.
+        skew: Seconds by which the clock is ahead.
+        uncertainty: Uncertainty of the skew in seconds.
     """
     off = max(0.0, abs(skew) - uncertainty)
     status: Status = "fail" if off > SKEW_FAIL_S else "warn" if off > SKEW_WARN_S else "ok"
-    mend = "" if status == "ok" else "synchronise it: `timedatectl set-ntp true`"
+    fix = "" if status == "ok" else "synchronise it: `timedatectl set-ntp true`"
     return Check(
-        "clock", where, status, f"{skew:+.2f} ± {uncertainty:.2f} s from the driver's", mend
+        "clock", where, status, f"{skew:+.2f} ± {uncertainty:.2f} s from the driver's", fix
     )
 
 
-def leave_mark(folder: Path, name: str) -> bool:
-    """Write a file into the folder; False where the folder is not there.
+def write_marker(folder: Path, name: str) -> bool:
+    """Write a file that contains its own name.
+
+    Returns:
+        Whether the folder exists.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: If the file cannot be written.
     """
     if not folder.is_dir():
         return False
@@ -200,35 +203,35 @@ def leave_mark(folder: Path, name: str) -> bool:
     return True
 
 
-def see_marks(folder: Path) -> list[str]:
-    """Names of the files in the folder that hold what they should."""
+def read_markers(folder: Path) -> list[str]:
+    """Return the sorted names of the files in the folder that contain their own name."""
     if not folder.is_dir():
         return []
     return sorted(p.name for p in folder.iterdir() if p.read_text(encoding="utf-8") == p.name)
 
 
-def storage_check(
-    where: str, folder: Path, wrote: bool | str, seen: Sequence[str], all_marks: Sequence[str]
+def check_storage(
+    where: str, folder: Path, written: bool | str, found: Sequence[str], expected: Sequence[str]
 ) -> Check:
-    """Whether a node writes to the shared folder and sees what the others wrote.
+    """Check that a node can write to the shared folder and sees the files of the other nodes.
 
     Args:
-        where: the node.
-        folder: of the runs.
-        wrote: whether the folder is there; a text says why it cannot be written.
-        seen: from `see_marks`.
-        all_marks: what all nodes wrote.
+        where: Name of the node.
+        folder: Folder of the runs.
+        written: True, False if the folder does not exist, or the reason why it is not writable.
+        found: Result of `read_markers` on the node.
+        expected: Markers that all nodes have written.
     """
-    mend = (
+    fix = (
         f"mount the same shared folder (NFS, a ReadWriteMany volume) at {folder} on every node, "
-        "writable for the user that runs Ray"
+        "and make it writable for the user that runs Ray"
     )
-    if wrote is False:
-        return Check("shared storage", where, "fail", f"{folder} is not there", mend)
-    if wrote is not True:
-        return Check("shared storage", where, "fail", f"{folder}: {wrote}", mend)
-    missing = sorted(set(all_marks) - set(seen))
+    if written is False:
+        return Check("shared storage", where, "fail", f"{folder} does not exist", fix)
+    if written is not True:
+        return Check("shared storage", where, "fail", f"{folder}: {written}", fix)
+    missing = sorted(set(expected) - set(found))
     if missing:
-        found = f"{folder} is another folder there: what {', '.join(missing)} wrote is not in it"
-        return Check("shared storage", where, "fail", found, mend)
-    return Check("shared storage", where, "ok", f"{folder}: written, and seen what all wrote")
+        seen = f"{folder} is another folder: it lacks the files written by {', '.join(missing)}"
+        return Check("shared storage", where, "fail", seen, fix)
+    return Check("shared storage", where, "ok", f"{folder} is shared and writable")

@@ -1,4 +1,4 @@
-"""All that runs on Ray: trainings, trials, predictions, and watching the cluster."""
+"""Everything that runs on Ray: training, sweep trials, prediction, and checks of the cluster."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ if (
     or (Path.home() / ".ray" / "auth_token").exists()
     or {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
 ):
-    # Ray's own defaults for a local cluster, and for `ray start` where there is a token. Here, for
-    # Ray reads it when it is imported; every module that imports Ray is in this package, or imports
-    # this package first.
+    # Use token authentication on local clusters, and on other clusters if there is a token. Ray
+    # reads this variable when it is imported, so it is set here: every module that imports Ray is
+    # in this package or imports this package first.
     os.environ.setdefault("RAY_AUTH_MODE", "token")

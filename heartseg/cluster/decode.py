@@ -1,4 +1,4 @@
-"""Decoding for a sweep, in a module by itself: the process that does it needs no Ray Tune."""
+"""The actor that decodes a sweep's images. Its process does not need to import Ray Tune."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from heartseg.gc_tuning import relax_gc
 
 
 class Decoder:
-    """An actor that decodes a prepared dataset at the input sizes that it is asked for.
+    """An actor that decodes a prepared dataset, once for each requested input size.
 
     Args:
-        prepared: the prepared dataset, absolute.
+        prepared: Absolute path of the prepared dataset.
     """
 
     def __init__(self, prepared: Path):
@@ -22,12 +22,13 @@ class Decoder:
         self._decoded: dict[int, ray.ObjectRef] = {}
 
     def decode(self, input_size: int) -> list[ray.ObjectRef]:
-        """One reference to the splits "train" and "val", each as `Resident.arrays`.
+        """Decode the images of an input size, unless they have been decoded before.
 
-        A size is decoded the first time that it is asked for. The reference is in a list because
-        Ray would send what it stands for otherwise.
+        Returns:
+            A list with one reference to {"train": arrays, "val": arrays}, each as returned by
+            `Resident.arrays`. Outside a list, Ray would replace the reference by its object.
         """
-        from heartseg.data.resident import load_resident  # not above: the driver needs no torch
+        from heartseg.data.resident import load_resident  # the driver does not need torch
 
         if input_size not in self._decoded:
             self._decoded[input_size] = ray.put(

@@ -1,4 +1,4 @@
-"""Segmenting an archive on a Ray cluster: Ray Data gives files to workers with one model each."""
+"""Segmentation of many files on a Ray cluster: Ray Data passes files to workers with a model."""
 
 from __future__ import annotations
 
@@ -18,41 +18,44 @@ from heartseg.prediction.segmenter import Outcome, Segmenter
 
 
 class Worker:
-    """A process of the cluster: loads the model once, then segments the files it is given."""
+    """A process of the cluster that loads the model once and segments chunks of files."""
 
     def __init__(self, package: ray.ObjectRef, settings: dict[str, Any]):
         self.segmenter = Segmenter.of(ray.get(package), settings)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
-        """Outcomes, as JSON, of pieces of the archive."""
-        outcomes = [vars(self._one(text)) for text in batch["jobs"]]
-        # numpy's numbers as Python's own
+        """Segment chunks of jobs and return an `Outcome` as JSON for each chunk."""
+        outcomes = [vars(self._segment(chunk)) for chunk in batch["jobs"]]
+        # `default` converts NumPy scalars
         return {"outcome": [json.dumps(values, default=lambda v: v.item()) for values in outcomes]}
 
-    def _one(self, text: str) -> Outcome:
-        return self.segmenter([Job(Path(file), Path(place)) for file, place in json.loads(text)])
+    def _segment(self, chunk: str) -> Outcome:
+        return self.segmenter([Job(Path(file), Path(output)) for file, output in json.loads(chunk)])
 
 
 def segment_on_cluster(
     package: Package, jobs: Sequence[Job], settings: dict[str, Any]
 ) -> Iterator[Outcome]:
-    """Outcomes in the order in which they come; a worker per GPU, or per CPU where there is none.
+    """Segment files with one worker per GPU, or one per CPU if the cluster has no GPU.
 
-    The caller has started Ray. All nodes need the files and the output folder at the same paths.
+    Ray must have been started. All nodes need the files and the output folder at the same paths.
 
     Args:
-        package: sent to the nodes once each.
-        jobs: with absolute paths.
-        settings: further arguments of `Segmenter`.
+        package: Model, which is sent to each node once.
+        jobs: Files to segment, with absolute paths.
+        settings: Keyword arguments of `Segmenter`.
+
+    Yields:
+        The outcome of each chunk of files, in the order of completion.
     """
     chunks = [
-        json.dumps([(str(job.file), str(job.place)) for job in chunk]) for chunk in in_chunks(jobs)
+        json.dumps([(str(job.file), str(job.output)) for job in chunk]) for chunk in in_chunks(jobs)
     ]
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))
     workers = min(gpus or int(resources["CPU"]), len(chunks))
     with watched():
-        wait_for_one({"GPU": 1} if gpus else {"CPU": 1})  # Ray Data would wait without a word
+        wait_for_one({"GPU": 1} if gpus else {"CPU": 1})  # Ray Data itself waits silently
         ray.data.DataContext.get_current().enable_progress_bars = False
         outcomes = ray.data.from_items(
             [{"jobs": chunk} for chunk in chunks], override_num_blocks=len(chunks)

@@ -1,4 +1,4 @@
-"""What the workers of a training are asked to do between two steps, and from where they go on."""
+"""The signal by which all workers of a training stop together, and the state they resume from."""
 
 from __future__ import annotations
 
@@ -14,78 +14,90 @@ from torch import distributed
 
 from heartseg.errors import InputError
 from heartseg.training.checkpoint import checkpoints, load_checkpoint
-from heartseg.training.loop import Ask, State
+from heartseg.training.loop import State, StopSignal
 from heartseg.training.run_dir import StopFile
 
-LOOK = 9
-"""Besides `Ask`: all ranks look for a notice that one of their nodes will be taken away."""
-LOOK_SECONDS = 5.0
-AGREE_SECONDS = 0.25
-"""Steps are counted so that the workers agree about this often, not after each short step."""
+CHECK_PREEMPTION = 9
+"""Sent besides the values of `StopSignal`: all ranks check if one of their nodes is preempted."""
+CHECK_PREEMPTION_SECONDS = 5.0
+SYNC_SECONDS = 0.25
+"""Time between two broadcasts. A broadcast after each step would slow short steps down."""
 
 
-class Asking:
-    """The `ask` of `fit` for workers that must all do the same: rank 0 decides.
+class StopPoller:
+    """The `poll_stop` of `fit` for several workers: rank 0 decides and broadcasts its decision.
 
-    It tells them to stop where a file in the run's folder says so or where a checkpoint could
-    not be written, and to save while one of their nodes is being taken away: Ray starts them
-    anew on what is left when that has happened.
+    The workers stop if the run folder contains a stop file or if a file could not be written.
+    They save a checkpoint if Ray announces the preemption of one of their nodes; Ray then
+    restarts them on the remaining nodes.
+
+    Args:
+        run_dir: Folder of the run.
+        rank: Rank of this worker.
+        world_size: Number of workers.
 
     Attributes:
-        fault: why a file could not be written; "" where none failed.
+        fault: Reason why a file could not be written, or "".
     """
 
     def __init__(self, run_dir: Path, rank: int, world_size: int):
         self.fault = ""
-        self._stop = StopFile(run_dir)
+        self._stop_file = StopFile(run_dir)
         self._rank = rank
         self._group: Any = None
-        if world_size > 1:  # not over the GPUs, which would wait for it
+        if world_size > 1:  # NCCL would wait for the GPU
             self._group = distributed.new_group(backend="gloo")
+        self._interval = 1  # steps from one broadcast to the next
         self._steps_left = 1
-        self._last, self._next_look = time.monotonic(), time.monotonic() + LOOK_SECONDS
-        self._steps = 1
+        self._last_sync = time.monotonic()
+        self._next_check = self._last_sync + CHECK_PREEMPTION_SECONDS
 
     @contextmanager
-    def noting_faults(self) -> Iterator[None]:
-        """Keep a fault for all workers to hear of; alone, this one would leave them waiting."""
+    def recording_faults(self) -> Iterator[None]:
+        """Keep an InputError in `fault`, so that all workers stop instead of waiting for one."""
         try:
             yield
         except InputError as error:
             self.fault = str(error)
 
-    def __call__(self) -> Ask:
+    def __call__(self) -> StopSignal:
         self._steps_left -= 1
         if self._steps_left:
-            return Ask.GO_ON
+            return StopSignal.CONTINUE
         now = time.monotonic()
-        per_step, self._last = (now - self._last) / self._steps, now
-        told = torch.tensor([self._decide(), int(AGREE_SECONDS / max(per_step, 1e-6)) + 1])
+        step_seconds = (now - self._last_sync) / self._interval
+        self._last_sync = now
+        interval = int(SYNC_SECONDS / max(step_seconds, 1e-6)) + 1
+        message = torch.tensor([self._decide(), interval])
         if self._group is not None:
-            distributed.broadcast(told, 0, group=self._group)
-        code, self._steps = told.tolist()
-        self._steps_left = self._steps
-        if code == LOOK:
-            return Ask.SAVE if ray_train.get_preemption_info() is not None else Ask.GO_ON
-        return Ask(code)
+            distributed.broadcast(message, 0, group=self._group)
+        code, self._interval = message.tolist()
+        self._steps_left = self._interval
+        if code == CHECK_PREEMPTION:
+            preempted = ray_train.get_preemption_info() is not None
+            return StopSignal.SAVE if preempted else StopSignal.CONTINUE
+        return StopSignal(code)
 
     def _decide(self) -> int:
-        """Of rank 0; the others' answer is overwritten."""
+        """Return the code to broadcast. The codes of ranks other than 0 are overwritten."""
         if self.fault:
-            return Ask.ABORT
-        if self._rank == 0 and self._stop():
-            return Ask.STOP
-        if time.monotonic() > self._next_look:
-            self._next_look = time.monotonic() + LOOK_SECONDS
-            return LOOK
-        return Ask.GO_ON
+            return StopSignal.ABORT
+        if self._rank == 0 and self._stop_file():
+            return StopSignal.STOP
+        if time.monotonic() > self._next_check:
+            self._next_check = time.monotonic() + CHECK_PREEMPTION_SECONDS
+            return CHECK_PREEMPTION
+        return StopSignal.CONTINUE
 
 
 def load_for_all(run_dir: Path, rank: int, world_size: int) -> State | None:
-    """The newest whole checkpoint, the same on every rank; None where there is none yet.
+    """Load the newest valid checkpoint on rank 0 and broadcast it to all ranks.
+
+    Returns:
+        The state, or None if there is no checkpoint yet.
 
     Raises:
-        InputError: on every rank; all checkpoints are damaged.
+        InputError: On every rank, if all checkpoints are damaged.
     """
     state, fault = None, ""
     if rank == 0:

@@ -1,8 +1,8 @@
-"""The trials of a sweep on a Ray cluster, by Ray Tune.
+"""The trials of a sweep on a Ray cluster, run by Ray Tune.
 
-Tune starts trials where there is room, keeps their processes for the next ones, and replaces a
-process that dies. It holds no state of its own: what to try and what became of it is asked and
-told through `Trials`, so there is nothing of Tune's to be restored after a kill.
+Tune starts trials when resources are free, reuses their processes, and replaces a process that
+dies. All decisions and results pass through a `TrialSource`. Tune keeps no state that would have to
+be restored after a kill.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,60 +22,52 @@ from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from heartseg.cluster.decode import Decoder
-from heartseg.cluster.train import OUT_OF_MEMORY, train_on_ray
+from heartseg.cluster.trial import (
+    FAULT,
+    STORAGE,
+    run_distributed_trial,
+    run_trial,
+    worker_resources,
+)
 from heartseg.config.params import Train
-from heartseg.config.recipe import Recipe
 from heartseg.config.sweep_file import Resources
-from heartseg.errors import InputError, Stopped, StorageError
-from heartseg.gc_tuning import relax_gc
+from heartseg.errors import InputError, StorageError
+from heartseg.tracking.trial import Trial
 from heartseg.training.run_dir import STOP
 
-FAULT = "fault"
-STORAGE = "storage"
 
+class TrialSource(Protocol):
+    """The decisions of a sweep. All methods are called from the thread that runs `run_trials`."""
 
-@dataclass(frozen=True)
-class TrialPlan:
-    """A trial as Tune is to run it.
-
-    Attributes:
-        number: names the trial.
-        recipe: what is trained.
-        run_dir: folder of its checkpoint and journal; on several nodes all of them see it.
-    """
-
-    number: int
-    recipe: Recipe
-    run_dir: Path
-
-
-class Trials(Protocol):
-    """What a sweep decides; called from the thread that runs `run_trials`."""
-
-    def next(self) -> TrialPlan | None:
-        """A trial to run, None where there are no more."""
+    def next(self) -> Trial | None:
+        """Return the next trial to run, which has a recipe, or None if there are no more."""
         ...
 
     def epoch_done(self, number: int) -> bool:
-        """Told after each epoch; True stops the trial."""
+        """Handle the end of an epoch and return whether to stop the trial."""
         ...
 
     def ended(self, number: int, fault: str | None) -> None:
-        """Told when a trial has run to its end, was stopped by `epoch_done`, or failed."""
+        """Handle the end of a trial.
+
+        Args:
+            number: Number of the trial.
+            fault: Reason of the failure, or None if the trial finished or was stopped.
+        """
         ...
 
     def should_stop(self) -> bool:
-        """Whether the sweep ends now; trials that run are then left as they are."""
+        """Return whether to end the sweep. Running trials are then interrupted."""
         ...
 
 
 def count_slots(resources: Resources) -> int:
-    """How many trials the cluster can run at once.
+    """Return the number of trials that the cluster can run at the same time.
 
     Raises:
-        InputError: not a single one.
+        InputError: If the cluster cannot run a single trial.
     """
-    need = _of_worker(resources)
+    need = worker_resources(resources)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     workers = sum(
         min(math.floor(have.get(name, 0) / amount + 1e-9) for name, amount in need.items())
@@ -86,14 +77,14 @@ def count_slots(resources: Resources) -> int:
         return slots
     has = [{name: have.get(name, 0) for name in ("CPU", "GPU")} for have in nodes]
     raise InputError(
-        f"no trial fits on the cluster: it takes {resources.workers} worker(s) with {need} each, "
-        f"the nodes have {has}; lower resources in the sweep's file"
+        f"no trial fits on the cluster: a trial needs {resources.workers} worker(s) with {need} "
+        f"each, the nodes have {has}; lower resources in the sweep file"
     )
 
 
 def run_trials(
-    trials: Trials,
-    train: Train,
+    trials: TrialSource,
+    train_config: Train,
     resources: Resources,
     prepared: Path,
     folder: Path,
@@ -101,63 +92,59 @@ def run_trials(
     """Run trials until there are no more, or until the sweep is to stop.
 
     Args:
-        trials: says what to run and hears what became of it.
-        train: how to train.
-        resources: of one trial.
-        prepared: the prepared dataset. Its images are decoded on this node, once for each input
-            size, when the first trial needs it, and shared through the object store.
-        folder: for what Tune writes meanwhile; on several nodes all of them see it.
+        trials: Source of the trials, which also receives their results.
+        train_config: Section `train` of params.yaml.
+        resources: Resources of one trial.
+        prepared: Path of the prepared dataset. Its images are decoded on this node when the first
+            trial of each input size starts, and shared through the object store.
+        folder: Folder for Tune's temporary files. All nodes must share it.
 
     Raises:
-        InputError: a trial does not fit on the cluster.
-        StorageError: a disk is full; the trials that it befell are left as they are.
-        Exception: what `trials` raised.
+        InputError: If a trial does not fit on the cluster.
+        StorageError: If a disk is full. The running trials are then interrupted.
+        Exception: If `trials` raised it.
     """
     slots = count_slots(resources)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = ray.remote(num_cpus=0, max_restarts=3, max_task_retries=3)(Decoder)
     decoder = actor.options(scheduling_strategy=here).remote(prepared.resolve())
-    run = _run_trial if resources.workers == 1 else _run_nested_trial
-    # The process that starts a trial's workers only waits for them: a CPU of its own could keep
-    # them from ever fitting. Tune wants it to take something: a byte of memory.
-    needs = _of_worker(resources) if resources.workers == 1 else {"memory": 1}
-    ears = _Ears(trials, decoder, nested=resources.workers > 1)
+    single = resources.workers == 1
+    run = run_trial if single else run_distributed_trial
+    # The process that starts the workers of a distributed trial only waits for them. If it took a
+    # CPU, the workers might never fit. Tune requires some resource, so it takes a byte of memory.
+    needs = worker_resources(resources) if single else {"memory": 1}
+    running = _RunningTrials(trials, decoder, distributed=not single)
     with _quiet_tune(folder):
         tune.Tuner(
             tune.with_resources(tune.with_parameters(run, decoder=decoder), needs),
             param_space={
-                "train": train.model_dump(mode="json"),
+                "train": train_config.model_dump(mode="json"),
                 "resources": resources.model_dump(mode="json"),
             },
             tune_config=tune.TuneConfig(
-                search_alg=_Suggest(ears),
-                num_samples=-1,  # until the searcher says that there are no more
+                search_alg=_StudySearcher(running),
+                num_samples=-1,  # until the searcher returns FINISHED
                 max_concurrent_trials=slots,
-                # Starting a process and importing torch costs as much as many a short trial.
-                reuse_actors=resources.workers == 1,
+                # Starting a process and importing torch takes as long as many a short trial.
+                reuse_actors=single,
             ),
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=str(folder),
-                stop=_Stop(ears),
-                callbacks=[_Listen(ears)],
-                failure_config=tune.FailureConfig(max_failures=train.max_failures),
+                stop=_TrialStopper(running),
+                callbacks=[_TrialCallback(running)],
+                failure_config=tune.FailureConfig(max_failures=train_config.max_failures),
                 verbose=0,
             ),
         ).fit()
-    ray.kill(decoder)  # a copy of its handle lies in the object store
-    if ears.fault is not None:
-        raise ears.fault
-
-
-def _of_worker(resources: Resources) -> dict[str, float]:
-    need = {"CPU": resources.cpus, "GPU": resources.gpus}
-    return {name: amount for name, amount in need.items() if amount}
+    ray.kill(decoder)  # the object store still holds a copy of its handle
+    if running.error is not None:
+        raise running.error
 
 
 @contextmanager
 def _quiet_tune(folder: Path) -> Iterator[None]:
-    """Tune without its own loggers, tables, snapshots and Ctrl-C."""
+    """Disable Tune's loggers, tables, snapshots and handler of Ctrl-C."""
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
@@ -171,179 +158,110 @@ def _quiet_tune(folder: Path) -> Iterator[None]:
         shutil.rmtree(folder / "tune", ignore_errors=True)
 
 
-# --- on the driver: Tune's searcher, stopper and callback pass everything on -----------------
+class _RunningTrials:
+    """State that Tune's searcher, stopper and callback share.
 
+    Attributes:
+        numbers: Number of each running trial, by Tune's id.
+        stopped: Numbers of the trials that were told to stop.
+        error: Exception that ends the sweep, or None.
+    """
 
-class _Ears:
-    """Knows which of our trials a trial of Tune is, and tells each end once."""
-
-    def __init__(self, trials: Trials, decoder: ActorHandle, nested: bool):
-        self.trials = trials
+    def __init__(self, source: TrialSource, decoder: ActorHandle, distributed: bool):
+        self.source = source
         self.decoder = decoder
-        self.nested = nested
+        self.distributed = distributed
         self.numbers: dict[str, int] = {}
         self.stopped: set[int] = set()
-        self.fault: Exception | None = None
+        self.error: Exception | None = None
 
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
-        """Tune pickles all it is given, for a restore that we do not use."""
+        """Return an empty object: Tune pickles its arguments for a restore that is not used."""
         return object, ()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Ears:
+    def __deepcopy__(self, memo: dict[int, Any]) -> _RunningTrials:
         return self
 
-    def over(self) -> bool:
-        return self.fault is not None or self.trials.should_stop()
+    def should_stop(self) -> bool:
+        return self.error is not None or self.source.should_stop()
 
-    def ended(self, trial_id: str, fault: str | None) -> None:
+    def end(self, trial_id: str, fault: str | None) -> None:
+        """Report the end of a trial, unless it was reported before."""
         if (number := self.numbers.pop(trial_id, None)) is not None:
             try:
-                self.trials.ended(number, fault)
-            except Exception as error:  # Tune would try again, and then go on
-                self.fault = error
+                self.source.ended(number, fault)
+            except Exception as error:  # Tune would swallow it and continue
+                self.error = error
 
 
-class _Suggest(Searcher):
-    def __init__(self, ears: _Ears):
+class _StudySearcher(Searcher):
+    """Passes the trials of the sweep to Tune."""
+
+    def __init__(self, running: _RunningTrials):
         super().__init__()
-        self.ears = ears
+        self.running = running
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        plan = None if self.ears.over() else self.ears.trials.next()
-        if plan is None:
+        trial = None if self.running.should_stop() else self.running.source.next()
+        if trial is None:
             return Searcher.FINISHED
-        self.ears.numbers[trial_id] = plan.number
-        self.ears.decoder.decode.remote(plan.recipe.input_size)  # while the trial's process starts
-        return {"recipe": plan.recipe.model_dump(mode="json"), "run_dir": str(plan.run_dir)}
+        assert trial.recipe is not None
+        self.running.numbers[trial_id] = trial.number
+        self.running.decoder.decode.remote(trial.recipe.input_size)  # while the process starts
+        return {"recipe": trial.recipe.model_dump(mode="json"), "run_dir": str(trial.run_dir)}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         result = result or {}
         if STORAGE in result:
-            self.ears.fault = StorageError(result[STORAGE])
-        elif not error:  # of an error _Listen hears more
-            self.ears.ended(trial_id, result.get(FAULT))
+            self.running.error = StorageError(result[STORAGE])
+        elif not error:  # _TrialCallback gets the text of an error
+            self.running.end(trial_id, result.get(FAULT))
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the state is the sweep's."""
+        """Do nothing: the state belongs to the sweep."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the state is the sweep's."""
+        """Do nothing: the state belongs to the sweep."""
 
 
-class _Stop(tune.Stopper):
-    def __init__(self, ears: _Ears):
-        self.ears = ears
+class _TrialStopper(tune.Stopper):
+    """Stops trials that are pruned or have failed, and all trials when the sweep ends."""
+
+    def __init__(self, running: _RunningTrials):
+        self.running = running
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         if FAULT in result or STORAGE in result:
             return True
-        number = self.ears.numbers.get(trial_id)
-        if number is None or number in self.ears.stopped:
+        running = self.running
+        number = running.numbers.get(trial_id)
+        if number is None or number in running.stopped or not running.source.epoch_done(number):
             return False
-        if not self.ears.trials.epoch_done(number):
-            return False
-        self.ears.stopped.add(number)
-        if self.ears.nested:
-            # Killed, it would leave its workers' placement group behind; so it ends by itself.
+        running.stopped.add(number)
+        if running.distributed:
+            # A killed trial would leave the placement group of its workers behind, so it is told
+            # to end by itself.
             (Path(result["config"]["run_dir"]) / STOP).touch()
             return False
         return True
 
     def stop_all(self) -> bool:
-        return self.ears.over()
+        return self.running.should_stop()
 
 
-class _Listen(tune.Callback):
-    def __init__(self, ears: _Ears):
-        self.ears = ears
+class _TrialCallback(tune.Callback):
+    """Reports trials that raised an exception or whose process died."""
+
+    def __init__(self, running: _RunningTrials):
+        self.running = running
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         text = str(trial.get_error() or "the process died").strip()
         if "low on memory" in text or "OutOfMemoryError" in text:
-            text = "out of memory: Ray ended it for the node's sake; lower batch_size or input_size"
-        self.ears.ended(trial.trial_id, text.splitlines()[-1][:500])
-
-
-# --- in a trial's process ------------------------------------------------------------------
-
-
-def _run_trial(config: dict[str, Any], decoder: ActorHandle) -> None:
-    """A trial of one worker: `fit` in this very process, which serves many trials in turn."""
-    relax_gc()
-    # After 2 s of waiting for the trial before, Tune would lose this one's slot for good.
-    os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "600"
-    if not config["resources"]["gpus"]:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides a GPU only from whom it gives another
-    import torch
-
-    from heartseg.data.resident import Resident
-    from heartseg.training.in_process import train_here
-    from heartseg.training.loop import Epoch
-
-    recipe = Recipe.model_validate(config["recipe"])
-    torch.set_num_threads(max(1, math.floor(config["resources"]["cpus"])))
-    arrays = ray.get(_images(decoder, recipe))
-    data = {split: Resident.from_numpy(*parts) for split, parts in arrays.items()}
-
-    def tell(epoch: Epoch) -> None:
-        tune.report({"epoch": epoch.number})
-
-    outcome: dict[str, str] = {}
-    try:
-        train = Train.model_validate(config["train"])
-        train_here(recipe, train, data, Path(config["run_dir"]), after_epoch=tell)
-    except torch.AcceleratorError:
-        raise  # this process can use its GPU no more; Tune starts another one
-    except Exception as error:
-        # Raised, it would count as a lost process and be tried again, to end the same.
-        outcome = _told(error)
-    # Only now: an exception holds the tensors that it has met.
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()  # the next trial's batches have other sizes
-    if outcome:
-        tune.report(outcome)
-
-
-def _run_nested_trial(config: dict[str, Any], decoder: ActorHandle) -> None:
-    """A trial of several workers, which Ray Train starts."""
-    from ray.train import TrainingFailedError
-    from ray.tune.integration.ray_train import TuneReportCallback
-
-    recipe = Recipe.model_validate(config["recipe"])
-    (Path(config["run_dir"]) / STOP).unlink(missing_ok=True)
-    try:
-        train_on_ray(
-            recipe,
-            Train.model_validate(config["train"]),
-            _images(decoder, recipe),
-            Path(config["run_dir"]),
-            workers=config["resources"]["workers"],
-            resources=_of_worker(Resources.model_validate(config["resources"])),
-            callbacks=[TuneReportCallback()],
-        )
-    except Stopped:  # pruned
-        return
-    except (InputError, TrainingFailedError) as error:  # Train has tried again already
-        tune.report(_told(error))
-
-
-def _images(decoder: ActorHandle, recipe: Recipe) -> ray.ObjectRef:
-    """What `heartseg.cluster.train.put` gives, for the recipe's input size."""
-    return ray.get(decoder.decode.remote(recipe.input_size))[0]
-
-
-def _told(error: Exception) -> dict[str, str]:
-    """What the driver is told of it: the trial has failed, or the disk, which ends the sweep."""
-    return {STORAGE if isinstance(error, StorageError) else FAULT: _reason(error)}
-
-
-def _reason(error: Exception) -> str:
-    import torch
-
-    text = str(error)
-    lacking = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    if lacking or "can't allocate memory" in text:
-        return f"out of memory: {OUT_OF_MEMORY}"
-    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
+            text = (
+                "out of memory: Ray killed the trial because its node ran low on memory; lower "
+                "batch_size or input_size"
+            )
+        self.running.end(trial.trial_id, text.splitlines()[-1][:500])

@@ -1,4 +1,4 @@
-"""Nested dictionaries, as YAML and JSON files hold them."""
+"""Functions on nested dictionaries, such as the content of YAML and JSON files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def leaves(values: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """All values of nested dictionaries, each with the keys that lead to it."""
+    """Yield the path of keys and the value of each leaf of nested dictionaries."""
     for key, value in values.items():
         if isinstance(value, dict):
             yield from (((key, *rest), leaf) for rest, leaf in leaves(value))
@@ -16,14 +16,14 @@ def leaves(values: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
 
 
 def get(value: Any, *keys: str) -> Any:
-    """A value some levels down; None where a level is missing or null."""
+    """Return the value at a path of keys, or None if a level is missing or null."""
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
     return value
 
 
-def merged(defaults: Any, values: Any) -> Any:
-    """`values` over `defaults`, level by level where both are dictionaries."""
+def merge(defaults: Any, values: Any) -> Any:
+    """Return `defaults` updated with `values`, recursively if both are dictionaries."""
     if not isinstance(defaults, dict) or not isinstance(values, dict):
         return values
-    return defaults | {key: merged(defaults.get(key), value) for key, value in values.items()}
+    return defaults | {key: merge(defaults.get(key), value) for key, value in values.items()}

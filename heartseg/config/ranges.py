@@ -1,4 +1,4 @@
-"""The ranges that a field of a recipe is searched in."""
+"""Search ranges of a recipe's fields in a sweep file."""
 
 from __future__ import annotations
 
@@ -17,26 +17,38 @@ EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 
 def _number(value: Any) -> Any:
-    """1e-3 is a number for people and for YAML 1.2, but text for PyYAML."""
+    """Convert text such as "1e-3", which YAML 1.2 reads as a number and PyYAML as text."""
     return float(value) if isinstance(value, str) and EXPONENT.fullmatch(value) else value
 
 
-class Choice(Section):
-    choice: Annotated[list[Annotated[Scalar, BeforeValidator(_number)]], Field(min_length=1)]
+class SearchRange(Section):
+    """What all ranges have in common."""
+
     when: dict[str, list[Scalar]] = Field(default_factory=dict)
-    """Searched only where each of these fields, which stand above, has one of these values."""
+    """Condition: the field is searched only if each of these fields has one of the listed values.
+    The fields must come earlier in `space`. Default: {}, always."""
+
+
+class Choice(SearchRange):
+    """A list of values."""
+
+    choice: Annotated[list[Annotated[Scalar, BeforeValidator(_number)]], Field(min_length=1)]
+    """The possible values: numbers, texts, true, false or null."""
 
     def values(self) -> list[Scalar]:
-        """All values that a check must try; of a continuous range some."""
+        """Return the values with which the recipe is validated: all, or some of a continuous
+        range."""
         return self.choice
 
     def __contains__(self, value: Scalar) -> bool:
         return any(_same(value, one) for one in self.choice)
 
 
-class Uniform(Section):
+class Uniform(SearchRange):
+    """A continuous range with a uniform distribution."""
+
     uniform: tuple[Finite, Finite]
-    when: dict[str, list[Scalar]] = Field(default_factory=dict)
+    """Smallest and largest value."""
 
     def values(self) -> list[Scalar]:
         return _probes(*self.uniform)
@@ -45,9 +57,11 @@ class Uniform(Section):
         return _is_within(value, *self.uniform)
 
 
-class LogUniform(Section):
+class LogUniform(SearchRange):
+    """A continuous range whose logarithm has a uniform distribution."""
+
     loguniform: tuple[Positive, Positive]
-    when: dict[str, list[Scalar]] = Field(default_factory=dict)
+    """Smallest and largest value, both above 0."""
 
     def values(self) -> list[Scalar]:
         return _probes(*self.loguniform)
@@ -56,11 +70,13 @@ class LogUniform(Section):
         return _is_within(value, *self.loguniform)
 
 
-class Integers(Section):
+class Integers(SearchRange):
+    """A range of integers at equal distances."""
+
     integers: tuple[int, int]
-    """Smallest and largest value, both possible."""
+    """Smallest and largest value, both included."""
     step: Count
-    when: dict[str, list[Scalar]] = Field(default_factory=dict)
+    """Distance between two values. The largest value must be the smallest plus a multiple of it."""
 
     @model_validator(mode="after")
     def _check(self) -> Integers:
@@ -76,13 +92,12 @@ class Integers(Section):
         return any(_same(value, one) for one in self.values())
 
 
-def _kind_of(content: Any) -> str | None:
-    if isinstance(content, Section):  # when it is written out
+def _class_name(content: Any) -> str | None:
+    """Return the name of a range's class, by its key; None unless it has exactly one such key."""
+    if isinstance(content, SearchRange):  # pydantic also calls this on serialisation
         return type(content).__name__
-    kinds = {
-        kind.__name__.lower(): kind.__name__ for kind in (Choice, Uniform, LogUniform, Integers)
-    }
-    found = [kinds[key] for key in content if key in kinds] if isinstance(content, dict) else []
+    classes = {kind.__name__.lower(): kind.__name__ for kind in SearchRange.__subclasses__()}
+    found = [classes[key] for key in content if key in classes] if isinstance(content, dict) else []
     return found[0] if len(found) == 1 else None
 
 
@@ -91,12 +106,12 @@ Range = Annotated[
     | Annotated[Uniform, Tag("Uniform")]
     | Annotated[LogUniform, Tag("LogUniform")]
     | Annotated[Integers, Tag("Integers")],
-    Discriminator(_kind_of, "range", "give one of choice, uniform, loguniform and integers"),
+    Discriminator(_class_name, "range", "give one of choice, uniform, loguniform and integers"),
 ]
 
 
 def _same(value: Scalar, other: Scalar) -> bool:
-    """Equal, where 10 is 10.0 but true is not 1."""
+    """Compare two values; 10 equals 10.0, but true does not equal 1."""
     return value == other and isinstance(value, bool) == isinstance(other, bool)
 
 
@@ -105,5 +120,5 @@ def _is_within(value: Scalar, low: float, high: float) -> bool:
 
 
 def _probes(low: float, high: float) -> list[Scalar]:
-    """The ends and one between, which a field of whole numbers refuses."""
+    """Return both ends and a value between them, which a field of integers rejects."""
     return [low, low + (high - low) / math.pi, high]

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from heartseg.config.yaml_file import no_such
+from heartseg.config.yaml_file import unknown_name
 from heartseg.errors import InputError, one_line, unreadable
-from heartseg.text import normal, unguarded
+from heartseg.text import nfc, unescape_formula
 
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}([.,][0-9]{3})+")
@@ -131,7 +131,7 @@ def _parse(path: Path, known: Sequence[str]) -> tuple[str, list[str], list[list[
         raise InputError(
             f"{path}: is not a CSV table ({one_line(error)}). Save it as CSV."
         ) from None
-    lines = [[normal(unguarded(cell.strip())) for cell in line] for line in read]
+    lines = [[nfc(unescape_formula(cell.strip())) for cell in line] for line in read]
     lines = [line for line in lines if any(line)]
     if not lines:
         raise InputError(f"{path}: is empty. Write a header and rows, or remove the file.")
@@ -204,7 +204,9 @@ def _check_header(
             raise InputError(f"{path}: has more than one column {column}. Keep one of them.")
         near = difflib.get_close_matches(column.lower(), known, n=1, cutoff=MISSPELLING_CUTOFF)
         if column not in known and (near or not ignore_unknown):
-            raise InputError(f"{path}: {no_such('column', column, known)} (rename or remove it)")
+            raise InputError(
+                f"{path}: {unknown_name('column', column, known)} (rename or remove it)"
+            )
     if absent := [column for column in required if column not in header]:
         raise InputError(
             f"{path}: has no column {absent[0]}; its first line is {' '.join(header)!a}. Add the "

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from heartseg.errors import InputError
-from heartseg.text import csv_text, unguarded
+from heartseg.text import csv_text, unescape_formula
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,7 +94,7 @@ class CaseNames:
             copies = [Path(folder) / path.name for path in tables]
             for path, copy in zip(tables, copies, strict=True):
                 text = pd.read_csv(path, dtype=str, keep_default_na=False)  # digits stay as written
-                shown = self.table(text.map(unguarded))
+                shown = self.table(text.map(unescape_formula))
                 copy.write_text(csv_text(shown), encoding="utf-8")
             yield copies
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
-from heartseg.config.params import Split
+from heartseg.config.data import Split
 from heartseg.errors import InputError
 
 

@@ -1,1 +1,1 @@
-"""Evaluations: models measured on held-out patients, their tables, and comparisons of two."""
+"""Evaluation of models on held-out patients, their registration, and comparison of two models."""

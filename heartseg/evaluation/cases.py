@@ -1,4 +1,4 @@
-"""The cases of an evaluation: each image predicted and measured against its reference."""
+"""Prediction of held-out images and their comparison with the reference masks."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from rich.progress import track
 from heartseg.data.prepared import decode_image, decode_png
 from heartseg.data.species import SPECIES, Species
 from heartseg.datasets import DATASETS
-from heartseg.evaluation.clinical import SUMMARISED, clinical_row
+from heartseg.evaluation.clinical import SUMMARY_COLUMNS, clinical_row
 from heartseg.evaluation.summary import case_metrics
 from heartseg.metrics.calibration import Calibration
 from heartseg.metrics.mmode import fractional_shortening, teichholz_ef, window_row
 from heartseg.metrics.plausibility import Ranges, flags
-from heartseg.metrics.scale import disagreement, measured
+from heartseg.metrics.scale import measure_lv, scale_disagreement
 from heartseg.metrics.uncertainty import case_uncertainty, normalised_entropy
 
 Predict = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""uint8 image (C, H, W) to label map (H, W) and class probabilities (K, H, W)."""
+"""Function from a uint8 image (C, H, W) to a label map (H, W) and class probabilities (K, H, W)."""
 CASE_COLUMNS = ["case_id", "patient", "view", "phase", "quality"]
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What `measure_cases` found.
+class MeasuredCases:
+    """The measurements of `measure_cases`.
 
     Attributes:
-        cases: rows of cases.csv: one per case and structure, with flags for CAMUS and the case's
-            uncertainty (0 to 1).
-        clinical: rows of clinical.csv: one per patient, for M-mode per window.
-        calibration: of the class probabilities.
+        cases: Rows of cases.csv, one per case and structure, with the case's uncertainty (0 to 1)
+            and, for CAMUS, flags of plausibility.
+        clinical: Rows of clinical.csv, one per patient, for M-mode one per window.
+        calibration: Calibration of the class probabilities.
     """
 
     cases: pd.DataFrame
@@ -48,60 +48,64 @@ def measure_cases(
     dataset: str,
     predict: Predict,
     ranges: Ranges,
-) -> Measured:
-    """Predict every frame and measure it.
+) -> MeasuredCases:
+    """Predict every frame and measure the prediction.
 
     Args:
-        frames: rows of the prepared dataset.
+        frames: Rows of the prepared dataset.
         dataset: "camus" or "mmode".
-        predict: the model.
-        ranges: of plausible areas; see `heartseg.metrics.plausibility.area_ranges`.
+        predict: Prediction function of the model.
+        ranges: Ranges of plausible areas, from `heartseg.metrics.plausibility.area_ranges`.
     """
     apical = DATASETS[dataset].apical
     calibration = Calibration(dataset)
     cases: list[dict[str, Any]] = []
     clinical: list[dict[str, Any]] = []
     patients = frames.groupby("patient")
-    quiet = not Console().is_terminal
-    for patient, own in track(patients, "evaluating", len(patients), disable=quiet):
+    disable = not Console().is_terminal
+    for patient, patient_frames in track(patients, "evaluating", len(patients), disable=disable):
         masks, images = {}, {}
         first = len(cases)
-        for frame in own.to_dict("records"):
+        for frame in patient_frames.to_dict("records"):
             image = decode_image(frame["image"], frame["height"])
-            prediction, told = predict(image)
+            prediction, probabilities = predict(image)
             reference = decode_png(frame["mask"])
-            calibration.add(told, reference)
+            calibration.add(probabilities, reference)
             spacing = (frame["spacing_row"], frame["spacing_col"])
             about = {column: frame[column] for column in CASE_COLUMNS}
             rows = case_metrics(dataset, frame["case_id"], prediction, reference, spacing)
-            odd = {"uncertainty": case_uncertainty(normalised_entropy(told), prediction)}
+            entropy = normalised_entropy(probabilities)
+            extra = {"uncertainty": case_uncertainty(entropy, prediction)}
             if apical:
                 key = frame["view"], frame["phase"]
-                odd |= flags(prediction, spacing, ranges.get(key), image[0])
+                extra |= flags(prediction, spacing, ranges.get(key), image[0])
                 images[key] = image[0]
-            cases += [about | row | odd for row in rows]
+            cases += [about | row | extra for row in rows]
             masks[frame["view"], frame["phase"]] = (prediction, reference, spacing)
             if not apical:
                 species = SPECIES[frame["species"]]
                 found = window_row(prediction, reference, spacing, species)
                 about = {"case_id": frame["case_id"], "patient": patient}
-                clinical.append(about | found | _truth_mmode(frame, species))
+                clinical.append(about | found | _known_values_mmode(frame, species))
         if apical:
-            sizes = {key: measured(labels, spacing) for key, (labels, _, spacing) in masks.items()}
-            apart = bool(disagreement(sizes))
+            sizes = {
+                key: measure_lv(labels, spacing) for key, (labels, _, spacing) in masks.items()
+            }
+            scales_differ = bool(scale_disagreement(sizes))
             for row in cases[first:]:
-                row["scales_differ"] = apart
-                row["plausible"] = row.pop("plausible") and not apart  # the last column
+                row["scales_differ"] = scales_differ
+                # Removing the key first makes it the last column.
+                row["plausible"] = row.pop("plausible") and not scales_differ
         if apical and (indices := clinical_row(masks, images)) is not None:
-            quality = "/".join(filter(None, own["quality"].unique()))  # views may differ
+            quality = "/".join(filter(None, patient_frames["quality"].unique()))  # views may differ
             about = {"patient": patient, "quality": quality}
-            clinical.append(about | indices | _truth_camus(own))
-    columns = SUMMARISED if apical and not clinical else None
-    return Measured(pd.DataFrame(cases), pd.DataFrame(clinical, columns=columns), calibration)
+            clinical.append(about | indices | _known_values_camus(patient_frames))
+    columns = SUMMARY_COLUMNS if apical and not clinical else None
+    return MeasuredCases(pd.DataFrame(cases), pd.DataFrame(clinical, columns=columns), calibration)
 
 
-def joined(parts: Sequence[Measured], dataset: str) -> Measured:
-    """What was found in several parts of a dataset, together."""
+def join_measured(parts: Sequence[MeasuredCases], dataset: str) -> MeasuredCases:
+    """Join the measurements of several parts of a dataset, such as the folds."""
     calibration = Calibration(dataset)
     for part in parts:
         calibration.join(part.calibration)
@@ -109,11 +113,11 @@ def joined(parts: Sequence[Measured], dataset: str) -> Measured:
         pd.concat([getattr(part, name) for part in parts], ignore_index=True)
         for name in ("cases", "clinical")
     )
-    return Measured(cases, clinical, calibration)
+    return MeasuredCases(cases, clinical, calibration)
 
 
-def _truth_camus(frames: pd.DataFrame) -> dict[str, float]:
-    """The values that came with any of a patient's frames; NaN where there are none."""
+def _known_values_camus(frames: pd.DataFrame) -> dict[str, float]:
+    """Return the values that come with the data of a patient; NaN for missing values."""
     first = frames[["reference_ef", "reference_edv", "reference_esv"]].bfill().iloc[0]
     return {
         "ef_percent_recorded": first["reference_ef"],
@@ -122,8 +126,8 @@ def _truth_camus(frames: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def _truth_mmode(frame: Mapping[Hashable, Any], species: Species) -> dict[str, float]:
-    """The values that came with an M-mode window; NaN where there are none."""
+def _known_values_mmode(frame: Mapping[Hashable, Any], species: Species) -> dict[str, float]:
+    """Return the values that come with the data of an M-mode window; NaN for missing values."""
     lvidd, lvids = frame["reference_lvidd"], frame["reference_lvids"]
     return {
         "lvidd_mm_true": lvidd,

@@ -1,4 +1,4 @@
-"""An evaluation's figures, and its few lines for the terminal."""
+"""The figures of an evaluation, and its summary for the terminal."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from heartseg.config.nested import get
 from heartseg.data.prepared import decode_image, decode_png
 from heartseg.data.privacy import CaseNames
 from heartseg.datasets import DATASETS
-from heartseg.evaluation.cases import Measured, Predict
+from heartseg.evaluation.cases import MeasuredCases, Predict
 from heartseg.evaluation.clinical import comparisons
-from heartseg.evaluation.summary import doubt_and_dice, mean_of
+from heartseg.evaluation.summary import mean_of, uncertainty_and_dice
 from heartseg.metrics.uncertainty import normalised_entropy
 from heartseg.report.figures import (
     agreement_scatter,
@@ -26,21 +26,33 @@ from heartseg.report.reliability import reliability_diagram, uncertainty_panel, 
 from heartseg.report.targets import target_panels
 
 SHOWN = {"worst": 0.0, "median": 0.5, "best": 1.0}
-"""Cases drawn as overlays, by the quantile of their mean Dice."""
+"""Cases drawn as overlays: the quantile of their mean Dice by name."""
 
 
 def overlays(
     frames: pd.DataFrame, cases: pd.DataFrame, dataset: str, predict: Predict, names: CaseNames
 ) -> dict[str, Figure]:
-    """The worst, the median and the best case by mean Dice; the worst one's uncertainty, and the
-    median one's targets."""
+    """Draw the worst, the median and the best case by mean Dice.
+
+    The uncertainty of the worst case and the training targets of the median case are drawn too.
+
+    Args:
+        frames: Rows of the prepared dataset.
+        cases: Rows of cases.csv.
+        dataset: Name of the dataset.
+        predict: Prediction function of the model.
+        names: Conversion of names of cases into the names that may be shown.
+
+    Returns:
+        Figures by file name without suffix.
+    """
     ranked = mean_of("dice", cases, dataset).sort_values(kind="stable")
     figures = {}
     for name, part in SHOWN.items():
         case_id = ranked.index[round(part * (len(ranked) - 1))]
         frame = frames[frames["case_id"] == case_id].iloc[0]
         image = decode_image(frame["image"], frame["height"])
-        reference, (prediction, told) = decode_png(frame["mask"]), predict(image)
+        reference, (prediction, probabilities) = decode_png(frame["mask"]), predict(image)
         title = f"{name}: {names.shown(case_id)}, Dice {ranked[case_id]:.3f}"
         spacing = (frame["spacing_row"], frame["spacing_col"])
         figures[f"overlay_{name}"] = overlay_panel(
@@ -48,7 +60,7 @@ def overlays(
         )
         if name == "worst":
             figures["uncertainty_worst"] = uncertainty_panel(
-                image[0], prediction, normalised_entropy(told), dataset, title, spacing
+                image[0], prediction, normalised_entropy(probabilities), dataset, title, spacing
             )
         if name == "median":
             maps = {"reference": reference, "prediction": prediction}
@@ -56,13 +68,22 @@ def overlays(
     return figures
 
 
-def charts(measured: Measured, dataset: str, split: str) -> dict[str, Figure]:
-    """Box plots, agreement, calibration and uncertainty."""
+def charts(measured: MeasuredCases, dataset: str, split: str) -> dict[str, Figure]:
+    """Draw box plots, agreement of clinical values, calibration and uncertainty.
+
+    Args:
+        measured: Measurements of the held-out cases.
+        dataset: Name of the dataset.
+        split: Name of the split, for titles.
+
+    Returns:
+        Figures by file name without suffix.
+    """
     cases, clinical = measured.cases, measured.clinical
     figures = {
         "box_plots": box_plots(cases, dataset),
         "calibration": reliability_diagram(measured.calibration, split),
-        "uncertainty": uncertainty_scatter(doubt_and_dice(cases, dataset)),
+        "uncertainty": uncertainty_scatter(uncertainty_and_dice(cases, dataset)),
     }
     spec = DATASETS[dataset]
     recorded = comparisons(clinical)["ef_vs_recorded"] if spec.apical else pd.DataFrame()
@@ -79,7 +100,13 @@ def charts(measured: Measured, dataset: str, split: str) -> dict[str, Figure]:
 
 
 def report_text(report: dict[str, Any], dataset: str, results: Path) -> str:
-    """The headline as a table for the terminal, with intervals, and what needs a person's look."""
+    """Return the headline with intervals, and warnings, as a text for the terminal.
+
+    Args:
+        report: Content of report.json.
+        dataset: Name of the dataset.
+        results: Folder of the results.
+    """
     n = report["n_patients"]
     lines = [
         f"{results / 'report.json'}: {report['n_cases']} images of {n} patients or animals "
@@ -96,11 +123,10 @@ def report_text(report: dict[str, Any], dataset: str, results: Path) -> str:
             shown += f"  ({low:.{item.decimals}f} to {high:.{item.decimals}f})"
         lines.append(f"  {name:<11} {shown:<30} {item.text}")
     volumes = (report.get("plausibility") or {}).get("volumes") or {"flags": {}}
-    if odd := {flag: count for flag, count in volumes["flags"].items() if count}:
-        told = ", ".join(f"{flag} {count}" for flag, count in odd.items())
+    if flags := ", ".join(f"{flag} {count}" for flag, count in volumes["flags"].items() if count):
         implausible = volumes["n"] - volumes["plausible"]
         lines.append(
-            f"  implausible volumes of {implausible} of {volumes['n']} patients ({told}): see "
+            f"  implausible volumes of {implausible} of {volumes['n']} patients ({flags}): see "
             "clinical.csv"
         )
     return "\n".join(lines)

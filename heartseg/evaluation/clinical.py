@@ -1,7 +1,7 @@
-"""Clinical indices of a patient from masks of both apical views, and how well they agree.
+"""Clinical indices of patients from masks of both apical views, and their agreement.
 
-Indices: `heartseg.metrics.ejection`. A row per patient makes clinical.csv; its summary goes into
-report.json. Columns carry their unit.
+The indices are computed by `heartseg.metrics.ejection`. clinical.csv has a row per patient, and
+report.json has the summary. The names of columns and keys contain the unit.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pandas as pd
 from heartseg.config.params import Evaluate
 from heartseg.datasets.camus import PHASES, VIEWS
 from heartseg.metrics import Spacing
-from heartseg.metrics.agreement import agreement, agreement_over_patients, classification
+from heartseg.metrics.agreement import agreement, agreement_over_patients, threshold_agreement
 from heartseg.metrics.chamber import left_atrium, left_ventricle
 from heartseg.metrics.ejection import (
     Masks,
@@ -31,10 +31,10 @@ from heartseg.metrics.ejection import (
 from heartseg.metrics.plausibility import PATIENT_FLAGS, patient_flags
 
 EF_THRESHOLDS = (30.0, 40.0, 50.0)
-"""Percent: severely reduced below 30 (Lang et al. 2015); heart failure with reduced EF ends at 40,
-with mildly reduced EF at 50 (McDonagh et al., European Heart Journal 42, 2021)."""
+"""Percent. EF is severely reduced below 30 (Lang et al. 2015), reduced in heart failure up to 40,
+and mildly reduced below 50 (McDonagh et al., European Heart Journal 42, 2021)."""
 QUALITIES = ("Good", "Medium", "Poor")
-SUMMARISED = [
+SUMMARY_COLUMNS = [
     "patient",
     "quality",
     *[
@@ -48,7 +48,7 @@ SUMMARISED = [
     "esv_ml_true",
     *[f"{flag}_predicted" for flag in (*PATIENT_FLAGS, "plausible")],
 ]
-"""Columns that the summaries read."""
+"""Columns of clinical.csv that the summaries read."""
 
 Frame = tuple[np.ndarray, np.ndarray, Spacing]  # prediction, reference, spacing
 Images = Mapping[tuple[str, str], np.ndarray]  # gray values by (view, phase)
@@ -60,16 +60,16 @@ Images = Mapping[tuple[str, str], np.ndarray]  # gray values by (view, phase)
 def clinical_row(
     frames: Mapping[tuple[str, str], Frame], images: Images | None = None
 ) -> dict[str, float] | None:
-    """The indices of one patient's masks, each with the endings _reference and _predicted.
-
-    NaN where a mask that the value needs lacks the chamber, or has one too small.
+    """Compute the clinical indices of one patient from reference and predicted masks.
 
     Args:
-        frames: prediction, reference and spacing by (view, phase).
-        images: gray values by (view, phase), see `indices`.
+        frames: Prediction (H, W), reference (H, W) and spacing (row, column) in mm by
+            (view, phase).
+        images: Gray values (H, W) by (view, phase), as in `clinical_indices`.
 
     Returns:
-        See `indices`; None where a view or a phase is absent.
+        The values of `clinical_indices`, with the suffixes _reference and _predicted; NaN if a mask
+        lacks the chamber or the chamber is too small. None if a view or a phase is missing.
     """
     if any((view, phase) not in frames for view in VIEWS for phase in PHASES):
         return None
@@ -78,27 +78,31 @@ def clinical_row(
     return {
         f"{name}_{of}": value
         for of, masks in (("reference", reference), ("predicted", predicted))
-        for name, value in indices(masks, images).items()
+        for name, value in clinical_indices(masks, images).items()
     }
 
 
-def indices(masks: Masks, images: Images | None = None) -> dict[str, float]:
-    """Clinical indices of a patient's four label maps; NaN where one cannot be measured.
-
-    edv_ml, esv_ml, sv_ml, ef_percent: biplane disks, each phase with its own long axis.
-    ef_percent_release: biplane disks with a disk height common to both phases, that of the longest
-    of the four long axes, as the CAMUS release computed the EF in Info_*.cfg; the ventricle's
-    shortening along its axis does not count then (the script that comes with the release).
-    edv_ml, esv_ml, ef_percent _area_length_VIEW: from that view alone.
-    lv_length_mm, lv_area_mm2, myo_area_mm2, la_area_mm2 _VIEW_PHASE.
-    la_volume_ml, la_volume_disks_ml: area-length and biplane disks at ES, when it is largest.
-    edge, size, scales_differ, phases, plausible: whether the LV's volumes and EF can be believed,
-    see `heartseg.metrics.plausibility.patient_flags`.
+def clinical_indices(masks: Masks, images: Images | None = None) -> dict[str, float]:
+    """Compute the clinical indices of a patient's four label maps.
 
     Args:
-        masks: label map (H, W) and spacing (row, column) in mm by (view, phase).
-        images: gray values (H, W) by (view, phase), to tell an LV that the ultrasound sector cuts
-            off.
+        masks: Label map (H, W) and spacing (row, column) in mm by (view, phase).
+        images: Gray values (H, W) by (view, phase). They are needed to find an LV that is cut off
+            by the edge of the ultrasound sector.
+
+    Returns:
+        Values by name; NaN for values that cannot be measured.
+
+        - edv_ml, esv_ml, sv_ml, ef_percent: biplane disks, with the long axis of each phase
+        - ef_percent_release: biplane disks with one disk height for both phases, from the longest
+          of the four long axes. The CAMUS release computed the EF in Info_*.cfg in this way (see
+          the script that comes with it). Shortening along the axis has no effect on it.
+        - edv_ml, esv_ml, ef_percent _area_length_VIEW: area-length method in one view
+        - lv_length_mm, lv_area_mm2, myo_area_mm2, la_area_mm2 _VIEW_PHASE
+        - la_volume_ml, la_volume_disks_ml: area-length and biplane disks at ES, when the left
+          atrium is largest
+        - edge, size, scales_differ, phases, plausible: plausibility of the LV's volumes and EF,
+          from `heartseg.metrics.plausibility.patient_flags`
     """
     lv = {key: measured_or_none(left_ventricle, *mask) for key, mask in masks.items()}
     la = {key: measured_or_none(left_atrium, *mask) for key, mask in masks.items()}
@@ -115,8 +119,8 @@ def indices(masks: Masks, images: Images | None = None) -> dict[str, float]:
     }
     for view in VIEWS:
         volumes = [
-            area_length(own.area, own.area, own.length) if (own := lv[view, phase]) else np.nan
-            for phase in PHASES
+            area_length(chamber.area, chamber.area, chamber.length) if chamber else np.nan
+            for chamber in (lv[view, phase] for phase in PHASES)
         ]
         values = (*volumes, measured_or_nan(ejection_fraction, *volumes))
         for name, value in zip(("edv_ml", "esv_ml", "ef_percent"), values, strict=True):
@@ -140,20 +144,20 @@ def indices(masks: Masks, images: Images | None = None) -> dict[str, float]:
 
 
 def summarise_clinical(rows: pd.DataFrame, evaluate: Evaluate) -> dict[str, Any]:
-    """The part of report.json on EF and volumes.
+    """Compute the part of report.json about EF and volumes.
 
-    Patients whose value could not be measured count as `missing`, not into the errors.
+    Patients whose value could not be measured are counted as `missing` and have no error.
 
     Args:
-        rows: of `clinical_row` with patient, quality, ef_percent_recorded, edv_ml_true and
-            esv_ml_true; without patients, the columns `SUMMARISED`.
-        evaluate: the section of params.yaml.
+        rows: Rows of `clinical_row` with patient, quality, ef_percent_recorded, edv_ml_true and
+            esv_ml_true. A table without patients has the columns `SUMMARY_COLUMNS`.
+        evaluate: Section of params.yaml.
 
     Returns:
-        ef: agreement of EF, edv_ml and esv_ml (see `comparisons`) over all
-        patients; ef_by_quality: the same by image quality, the poorer of the two views';
-        ef_classes: `classification` at `EF_THRESHOLDS`, for both comparisons of EF;
-        ef_classes_by_quality: the same by image quality.
+        - ef: agreement of the `comparisons` over all patients
+        - ef_by_quality: the same by image quality, which is the poorer of the two views
+        - ef_classes: `classification` at `EF_THRESHOLDS`, for both comparisons of EF
+        - ef_classes_by_quality: the same by image quality
     """
     compared = comparisons(rows)
     quality = rows["quality"].map(poorer_quality)
@@ -169,42 +173,51 @@ def summarise_clinical(rows: pd.DataFrame, evaluate: Evaluate) -> dict[str, Any]
         },
         "ef_by_quality": {
             value: {
-                name: agreement(pair["reference"], pair["measured"]) for name, pair in own.items()
+                name: agreement(pair["reference"], pair["measured"]) for name, pair in pairs.items()
             }
-            for value, own in by_quality.items()
+            for value, pairs in by_quality.items()
         },
         "ef_classes": _classes(compared),
-        "ef_classes_by_quality": {value: _classes(own) for value, own in by_quality.items()},
+        "ef_classes_by_quality": {value: _classes(pairs) for value, pairs in by_quality.items()},
     }
 
 
 def _classes(compared: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     return {
-        name: classification(compared[name]["reference"], compared[name]["measured"], EF_THRESHOLDS)
+        name: threshold_agreement(
+            compared[name]["reference"], compared[name]["measured"], EF_THRESHOLDS
+        )
         for name in ("ef_vs_reference", "ef_vs_recorded")
     }
 
 
 def comparisons(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Pairs of reference and measured value by what is compared.
+    """Pair the reference values with the measured ones.
 
-    ef_vs_reference, edv_ml, esv_ml: predicted against reference masks, each phase with its own long
-    axis.
-    ef_vs_recorded: predicted masks against the ejection fraction that comes with the data, measured
-    by the same method as that one. The CAMUS release used a common disk height for both phases;
-    where volumes come with the EF (as with phantoms), each phase has its own long axis, and
-    edv_true_ml and esv_true_ml compare the volumes too. On the release's own masks the two methods
-    are 8 points apart on average.
+    Args:
+        rows: Rows as in `summarise_clinical`.
+
+    Returns:
+        Tables with the columns reference and measured, by comparison.
+
+        - ef_vs_reference, edv_ml, esv_ml: predicted against reference masks, with the long axis of
+          each phase
+        - ef_vs_recorded: predicted masks against the EF that comes with the data, measured by the
+          same method. The CAMUS release used one disk height for both phases. If volumes come with
+          the EF, as for phantoms, each phase has its own long axis. On the masks of the release,
+          the two methods differ by 8 points on average.
+        - edv_true_ml, esv_true_ml: predicted masks against the volumes that come with the data, if
+          there are any
     """
     known, true = rows[rows["ef_percent_recorded"].notna()], rows[rows["edv_ml_true"].notna()]
-    by_its_method = known["ef_percent_predicted"].where(
+    measured_ef = known["ef_percent_predicted"].where(
         known["edv_ml_true"].notna(), known["ef_percent_release_predicted"]
     )
     pairs = {
         "ef_vs_reference": (rows["ef_percent_reference"], rows["ef_percent_predicted"]),
         "edv_ml": (rows["edv_ml_reference"], rows["edv_ml_predicted"]),
         "esv_ml": (rows["esv_ml_reference"], rows["esv_ml_predicted"]),
-        "ef_vs_recorded": (known["ef_percent_recorded"], by_its_method),
+        "ef_vs_recorded": (known["ef_percent_recorded"], measured_ef),
     }
     if len(true):
         pairs["edv_true_ml"] = true["edv_ml_true"], true["edv_ml_predicted"]
@@ -216,6 +229,6 @@ def comparisons(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def poorer_quality(quality: str) -> str:
-    """The poorer of "Good/Poor", where views differ; unknown words stay as they are."""
+    """Return the poorer quality of a text such as "Good/Poor"; unknown words are unchanged."""
     words = quality.split("/")
     return max(words, key=QUALITIES.index) if set(words) <= set(QUALITIES) else quality

@@ -1,4 +1,4 @@
-"""Two models compared, as one HTML page that needs nothing beside it: pictures are within it."""
+"""The comparison of two models as one HTML page with embedded pictures."""
 
 from __future__ import annotations
 
@@ -36,9 +36,10 @@ class Side:
     """One of the two models.
 
     Attributes:
-        title: for people.
-        about: what it is, by name: model, run, commit, …; both sides have the same names.
-        recipe: that was trained.
+        title: Title of the model.
+        about: Properties of the model by name, such as run and commit. Both sides have the same
+            names.
+        recipe: Recipe of the training.
     """
 
     title: str
@@ -48,12 +49,12 @@ class Side:
 
 @dataclass(frozen=True)
 class ChangedCase:
-    """A case as the page shows it.
+    """A case of which the page shows pictures.
 
     Attributes:
-        title: its name as it may be shown, and what changed.
+        title: Name of the case as it may be shown, and the change of its Dice.
         image: uint8 (H, W).
-        labels: label maps (H, W) of A, B and the reference.
+        labels: Label maps (H, W) of A, B and the reference.
         spacing: (row, column) in mm; None draws square pixels.
     """
 
@@ -74,18 +75,19 @@ def comparison_page(
     no_pictures: str,
     confidence: float,
 ) -> str:
-    """The page.
+    """Return the HTML page that compares two models.
 
     Args:
-        sides: A and B.
+        sides: Models A and B.
         dataset: "camus" or "mmode".
-        data: a sentence on what both were evaluated on.
-        differences: of `heartseg.evaluation.paired.compare_cases`.
-        agreement: of `compare_agreement`; empty where nothing clinical was measured.
-        ef: reference and measured of the first quantity of `agreement`, for A and B.
-        cases: those that changed most.
-        no_pictures: why there are none; "" where there are.
-        confidence: of the intervals.
+        data: Sentence about the evaluation data.
+        differences: Table from `heartseg.evaluation.paired.compare_cases`.
+        agreement: Result of `heartseg.evaluation.paired.compare_agreement`; empty if no clinical
+            values were measured.
+        ef: For A and B, the columns reference and measured of the first quantity of `agreement`.
+        cases: Cases whose Dice changed most.
+        no_pictures: Reason why there are no pictures of cases, or "".
+        confidence: Confidence level of the intervals, for example 0.95.
     """
     first, second = sides
     recipe, same = recipe_difference(first.recipe, second.recipe)
@@ -118,7 +120,7 @@ def comparison_page(
 
 
 def verdict(differences: pd.DataFrame) -> str:
-    """The difference in Dice over all cases, in a sentence."""
+    """Describe the difference in Dice over all cases in a sentence."""
     row = overall(differences)
     bounds = interval(row["difference_low"], row["difference_high"], 4)
     if row["difference_low"] > 0:
@@ -137,13 +139,13 @@ def verdict(differences: pd.DataFrame) -> str:
 
 
 def overall(differences: pd.DataFrame) -> dict[Hashable, Any]:
-    """The row of Dice over all cases: of the mean of structures, or of the only one."""
+    """Return the row of Dice over all cases, for the mean of structures or the only structure."""
     rows = differences[(differences["metric"] == "dice") & (differences["group"] == "all")]
-    return {str(key): value for key, value in rows.iloc[-1].items()}  # "mean" stands last
+    return {str(key): value for key, value in rows.iloc[-1].items()}  # "mean" is the last row
 
 
 def recipe_difference(first: dict[str, Any], second: dict[str, Any]) -> tuple[Diff, int]:
-    """Values of two recipes that differ: key, A's and B's; and how many are the same."""
+    """Return the differing values of two recipes (key, A, B), and the number of equal values."""
     one, other = ({".".join(key): str(v) for key, v in leaves(r)} for r in (first, second))
     keys = list(one | other)
     pairs = [(key, one.get(key, ABSENT), other.get(key, ABSENT)) for key in keys]
@@ -152,17 +154,17 @@ def recipe_difference(first: dict[str, Any], second: dict[str, Any]) -> tuple[Di
 
 
 def forest_plot(differences: pd.DataFrame) -> Figure:
-    """Differences of Dice with their intervals: a row per group, a colour per structure."""
+    """Draw the differences of Dice with intervals: a row per group, a colour per structure."""
     rows = differences[differences["metric"] == "dice"]
     groups = list(dict.fromkeys(_group(row) for _, row in rows.iterrows()))
     structures = list(dict.fromkeys(rows["structure"]))
     figure = Figure(figsize=(8.5, 0.9 + 0.42 * len(groups)), dpi=100, layout="constrained")
     axes = figure.subplots()
     for place, structure in enumerate(structures):
-        own = rows[rows["structure"] == structure]
+        part = rows[rows["structure"] == structure]
         offset = (place - (len(structures) - 1) / 2) * 0.7 / len(structures)
-        y = [groups.index(_group(row)) + offset for _, row in own.iterrows()]
-        middle, low, high = (own[f"difference{end}"] for end in ("", "_low", "_high"))
+        y = [groups.index(_group(row)) + offset for _, row in part.iterrows()]
+        middle, low, high = (part[f"difference{end}"] for end in ("", "_low", "_high"))
         colour = COLOURS.get(structure, "black")
         axes.hlines(y, low, high, color=colour, linewidth=1.5)
         axes.plot(middle, y, "o", color=colour, markersize=4, label=structure)
@@ -176,22 +178,25 @@ def forest_plot(differences: pd.DataFrame) -> Figure:
 
 
 def clinical_names(agreement: dict[str, Any], dataset: str) -> dict[str, str]:
-    """Names with units by quantity, of those that there are, in the model card's order."""
+    """Return names with units of the quantities in `agreement`, in the order of the model card."""
     names = {key.removeprefix("ef."): text for key, text in DATASETS[dataset].clinical.items()}
     return {key: text for key, text in names.items() if key in agreement}
 
 
 def p_value(p: float) -> str:
+    """Format a p-value with three decimals."""
     return "< 0.001" if p < 0.001 else number(p, 3)
 
 
 def figure_uri(figure: Figure) -> str:
+    """Encode a figure as a data URI with a PNG image."""
     buffer = io.BytesIO()
     picture(figure).save(buffer, format="PNG", optimize=True)
     return _uri("png", buffer)
 
 
 def image_uri(image: Image.Image) -> str:
+    """Encode an image as a data URI with a JPEG image."""
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=88, subsampling=0)
     return _uri("jpeg", buffer)
@@ -267,7 +272,7 @@ def _bounded(found: Mapping[Any, Any], digits: int) -> str:
 
 
 def _side(found: Mapping[Any, Any], higher_is_better: bool) -> str:
-    """Whose side the interval is on, B's being the better."""
+    """Return the CSS class of B: "better", "worse", or "" if the interval contains zero."""
     if found["difference_low"] > 0:
         return "better" if higher_is_better else "worse"
     if found["difference_high"] < 0:
@@ -285,6 +290,6 @@ def _signed(value: float, digits: int) -> str:
 
 
 def _unit(name: str) -> tuple[str, str]:
-    """ "EF against the recorded one (points)" -> name and unit of an axis."""
+    """Split a name such as "EF against the recorded one (points)" into quantity and unit."""
     quantity, _, unit = name.removesuffix(")").partition(" (")
     return quantity.split(" against")[0], unit

@@ -16,31 +16,32 @@ from heartseg.config.params import Params
 from heartseg.data.prepared import decode_image, decode_png, file_digest, read_prepared
 from heartseg.data.privacy import CaseNames, case_names
 from heartseg.datasets import DATASETS
-from heartseg.errors import InputError, writing
-from heartseg.paths import MODEL, prepared_path, write_whole
+from heartseg.errors import InputError, catch_full_disk
+from heartseg.paths import MODEL, prepared_path, write_text
 from heartseg.text import csv_text
 
 if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
 
-    from heartseg.evaluation.cases import Measured, Predict
-    from heartseg.evaluation.select import Pairs
+    from heartseg.evaluation.cases import MeasuredCases, Predict
+    from heartseg.evaluation.select import PredictionPairs
     from heartseg.models.inference import PackagedModel
+    from heartseg.models.trained import TrainingRecord
     from heartseg.models.tta import Tta
 
 
 def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> None:
-    """Measure the model in `results`/model and leave tables, metrics and figures beside it.
+    """Evaluate the model in `results`/model and write tables, metrics and figures to `results`.
 
     Args:
-        name: of the recipe, or of the sweep's trial, that is to have trained it.
-        dataset: that it segments.
-        results: folder.
-        params: params.yaml.
+        name: Name of the recipe, or of the sweep's trial, that must have trained the model.
+        dataset: Name of the dataset.
+        results: Folder of the results.
+        params: Content of params.yaml.
 
     Raises:
-        InputError: there is no such model, or it was trained on other data.
+        InputError: If the model does not exist, or was trained by another recipe or on other data.
     """
     prepared = prepared_path(dataset)
     model_folder = results / MODEL
@@ -51,43 +52,44 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
     from heartseg.evaluation.cases import measure_cases
     from heartseg.evaluation.charts import charts, overlays, report_text
     from heartseg.evaluation.quality import measure_windows, summarise_quality
-    from heartseg.evaluation.select import decide
-    from heartseg.evaluation.summary import headline, rounded, tidy
+    from heartseg.evaluation.select import select_postprocessing
+    from heartseg.evaluation.summary import headline, json_safe, round_headline
     from heartseg.metrics.plausibility import area_ranges
     from heartseg.models.trained import WEIGHTS, load_trained
     from heartseg.models.tta import views_of
     from heartseg.report.figures import training_curves
     from heartseg.report.quality import quality_figures
-    from heartseg.tracking.pending import connect_or_wait, keep
+    from heartseg.tracking.pending import add_pending, connect_or_buffer
     from heartseg.tracking.provenance import git_tags
 
     model, recipe, training = load_trained(model_folder)
     digest = file_digest(prepared)
-    if training["recipe_name"] != name:
+    if training.recipe_name != name:
         raise InputError(
-            f"{model_folder} was trained by recipe {training['recipe_name']}, not {name}; "
+            f"{model_folder} was trained by recipe {training.recipe_name}, not {name}; "
             f"run `heartseg train {name}` first"
         )
-    if training["data_digest"] != digest:
+    if training.data_digest != digest:
         raise InputError(
-            f"{prepared} is not what {model_folder} was trained on, so held-out patients "
-            f"may have been trained on; run `heartseg train {name}` first"
+            f"{prepared} is not the dataset that {model_folder} was trained on, so its training "
+            f"patients may be among the held-out ones; run `heartseg train {name}` first"
         )
-    # A store that is down is told before the work.
-    client = connect_or_wait(params.tracking, f"the evaluation in {results}")
+    # Connect first, so that an unreachable store is reported before the long computation.
+    client = connect_or_buffer(params.tracking, f"the evaluation in {results}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     predict = predictor(model.to(device), recipe.model.in_channels, device)
-    decided = training.get("decided")  # an ensemble has learnt from the validation patients
+    # An ensemble was trained on the validation patients, so its selection is in training.json.
+    decided = training.decided
     if decided is None:
-        pairs = pairs_of(model, dataset, predict, read_prepared(prepared, "val"))
-        decided = decide(params.evaluate, dataset, pairs)
-    model.look_at(views_of(dataset, decided["tta"]["chosen"]))
+        pairs = prediction_pairs(model, dataset, predict, read_prepared(prepared, "val"))
+        decided = select_postprocessing(params.evaluate, dataset, pairs)
+    model.set_tta(views_of(dataset, decided["tta"]["chosen"]))
     model.largest_component = decided["postprocess"]["chosen"] == "largest_component"
     names = case_names(params.privacy, prepared)
     figures: dict[str, Figure]
     if DATASETS[dataset].classifies:
         cases, clinical = measure_windows(held_out, model, recipe.model.in_channels, device)
-        summary = tidy(summarise_quality(cases, params.evaluate))
+        summary = json_safe(summarise_quality(cases, params.evaluate))
         figures = quality_figures(held_out, cases, names)
     else:
         ranges = area_ranges(read_prepared(prepared, "train")) if DATASETS[dataset].apical else {}
@@ -98,27 +100,27 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
         figures |= charts(measured, dataset, split)
     if (history := results / "history.csv").exists():
         figures["training_curves"] = training_curves(pd.read_csv(history))
-    selected = recipe.select == "best" or recipe.early_stopping > 0 or "sweep" in training
+    selected = recipe.select == "best" or recipe.early_stopping > 0 or training.sweep is not None
     selected |= any(choice["chosen_on"] == "val" for choice in decided.values())
     report = {
         "evaluated_on": split,
         "selected_on_it": split == "val" and selected,
         **decided,
-        "networks": training.get("members", 1),
-        "views": len(model.views),
+        "networks": training.members,
+        "views": len(model.transforms),
         "data_digest": digest,
         "weights_md5": file_digest(model_folder / WEIGHTS),
         **summary,
     }
 
     _write_figures(results / "figures", figures)
-    write_whole(results / "cases.csv", csv_text(cases))
-    write_whole(results / "clinical.csv", csv_text(clinical))
-    write_whole(results / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
-    shown = rounded(headline(report, dataset), dataset)
-    write_whole(results / "metrics.json", json.dumps(shown, indent=1) + "\n")
+    write_text(results / "cases.csv", csv_text(cases))
+    write_text(results / "clinical.csv", csv_text(clinical))
+    write_text(results / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
+    shown = round_headline(headline(report, dataset), dataset)
+    write_text(results / "metrics.json", json.dumps(shown, indent=1) + "\n")
     if client is None:
-        keep("evaluate", name, dataset, results, report["weights_md5"])
+        add_pending("evaluate", name, dataset, results, report["weights_md5"])
     else:
         send_evaluation(client, dataset, training, report, git_tags(Path.cwd()), results, names)
     print(report_text(report, dataset, results))
@@ -127,31 +129,31 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
 def send_evaluation(
     client: Any,
     dataset: str,
-    training: dict[str, Any],
+    training: TrainingRecord,
     report: dict[str, Any],
     git: dict[str, str],
     results: Path,
     names: CaseNames,
 ) -> None:
-    """Add the evaluation that lies in `results` to the training's run.
+    """Add the evaluation in `results` to the training's MLflow run.
 
     Args:
-        client: from `heartseg.tracking.client.connect`.
-        dataset: that the model segments.
-        training: training.json.
-        report: report.json.
-        git: `git_tags` of the evaluation.
-        results: folder, as `evaluate_model` leaves it.
-        names: how the cases may be shown.
+        client: Client from `heartseg.tracking.client.connect`.
+        dataset: Name of the dataset.
+        training: Record of the training.
+        report: Content of report.json.
+        git: Tags from `heartseg.tracking.provenance.git_tags` at the time of the evaluation.
+        results: Folder that `evaluate_model` has written.
+        names: Conversion of names of cases and patients into the names that may be shown.
 
     Raises:
-        InputError: the store does not answer.
+        InputError: If the store does not answer.
     """
     from heartseg.evaluation.summary import headline
-    from heartseg.tracking.client import log_evaluation, run_of
+    from heartseg.tracking.client import find_training_run, log_evaluation
     from heartseg.tracking.notes import run_note
 
-    if (run_id := run_of(client, training)) is not None:
+    if (run_id := find_training_run(client, training)) is not None:
         with names.shareable([results / "cases.csv", results / "clinical.csv"]) as tables:
             files = [results / "report.json", *tables, results / "figures"]
             log_evaluation(
@@ -171,7 +173,15 @@ def send_evaluation(
 
 
 def held_out_rows(prepared: Path, wanted: str) -> tuple[str, pd.DataFrame]:
-    """The split evaluated and its rows; val where test is empty."""
+    """Return the split to evaluate and its rows.
+
+    Args:
+        prepared: Parquet file of the prepared dataset.
+        wanted: Name of the split. If it is empty, "val" is used instead.
+
+    Raises:
+        InputError: If both splits are empty.
+    """
     for split in dict.fromkeys((wanted, "val")):
         rows = read_prepared(prepared, split)
         if len(rows):
@@ -182,9 +192,13 @@ def held_out_rows(prepared: Path, wanted: str) -> tuple[str, pd.DataFrame]:
 
 
 def predictor(model: PackagedModel, channels: int, device: torch.device) -> Predict:
-    """A function from a uint8 image (C, H, W) to its label map and its class probabilities.
+    """Return a function from a uint8 image (C, H, W) to its label map and class probabilities.
 
-    C is 1, repeated for a network of several channels, or `channels`.
+    Args:
+        model: Model on the device.
+        channels: Number of input channels of its network. C is `channels`, or 1 to repeat the
+            image in all channels.
+        device: Device of the model.
     """
     import torch
 
@@ -200,12 +214,23 @@ def predictor(model: PackagedModel, channels: int, device: torch.device) -> Pred
     return predict
 
 
-def pairs_of(model: PackagedModel, dataset: str, predict: Predict, frames: pd.DataFrame) -> Pairs:
-    """For `decide`: label maps by a model that looks in some way at frames, and references."""
+def prediction_pairs(
+    model: PackagedModel, dataset: str, predict: Predict, frames: pd.DataFrame
+) -> PredictionPairs:
+    """Return a function from a kind of test-time augmentation to pairs of prediction and reference.
+
+    `heartseg.evaluation.select.select_postprocessing` takes it.
+
+    Args:
+        model: Model; its test-time augmentation is set before each pass over the frames.
+        dataset: Name of the dataset.
+        predict: Prediction with `model`, from `predictor`.
+        frames: Rows of the prepared dataset.
+    """
     from heartseg.models.tta import views_of
 
     def pairs(tta: Tta) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        model.look_at(views_of(dataset, tta))
+        model.set_tta(views_of(dataset, tta))
         for frame in frames.to_dict("records"):
             labels, _ = predict(decode_image(frame["image"], frame["height"]))
             yield labels, decode_png(frame["mask"])
@@ -213,40 +238,40 @@ def pairs_of(model: PackagedModel, dataset: str, predict: Predict, frames: pd.Da
     return pairs
 
 
-def summarise(measured: Measured, dataset: str, params: Params) -> dict[str, Any]:
-    """What report.json says of the cases."""
+def summarise(measured: MeasuredCases, dataset: str, params: Params) -> dict[str, Any]:
+    """Compute the part of report.json about the cases."""
     from heartseg.evaluation.summary import (
-        doubt_and_dice,
+        json_safe,
         summarise_camus,
         summarise_mmode,
-        tidy,
+        uncertainty_and_dice,
     )
     from heartseg.metrics.plausibility import summarise_plausibility, summarise_volumes
     from heartseg.metrics.uncertainty import summarise_uncertainty
 
     cases = measured.cases
-    doubt = {
-        "uncertainty": tidy(summarise_uncertainty(doubt_and_dice(cases, dataset))),
-        "calibration": tidy(measured.calibration.summary()),
+    certainty = {
+        "uncertainty": json_safe(summarise_uncertainty(uncertainty_and_dice(cases, dataset))),
+        "calibration": json_safe(measured.calibration.summary()),
     }
     if not DATASETS[dataset].apical:
-        return summarise_mmode(cases, measured.clinical, params.evaluate) | doubt
-    plausibility = tidy(summarise_plausibility(cases, params.evaluate))
+        return summarise_mmode(cases, measured.clinical, params.evaluate) | certainty
+    plausibility = json_safe(summarise_plausibility(cases, params.evaluate))
     plausibility["volumes"] = summarise_volumes(measured.clinical)
-    of_masks = summarise_camus(cases, measured.clinical, params.evaluate)
-    return of_masks | {"plausibility": plausibility} | doubt
+    summary = summarise_camus(cases, measured.clinical, params.evaluate)
+    return summary | {"plausibility": plausibility} | certainty
 
 
 # --- writing ------------------------------------------------------------------------------
 
 
 def _write_figures(folder: Path, figures: dict[str, Figure]) -> None:
-    """Replace the folder, so that no figure of an earlier model stays behind."""
+    """Replace the folder, so that it has no figure of an earlier model."""
     from heartseg.report.figures import save
 
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
-        with writing(folder):
+        with catch_full_disk(folder):
             for name, figure in figures.items():
                 save(figure, temporary / f"{name}.png")
             shutil.rmtree(folder, ignore_errors=True)

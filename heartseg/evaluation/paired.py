@@ -1,4 +1,4 @@
-"""Two models on the same cases: what differs, by how much, and whether it may be chance."""
+"""Paired comparison of two models on the same cases: differences, intervals and p-values."""
 
 from __future__ import annotations
 
@@ -23,14 +23,16 @@ HIGHER_IS_BETTER = {"dice": True, "hd95_mm": False, "msd_mm": False}
 
 
 def wilcoxon_p(difference: ArrayLike, patients: ArrayLike) -> float:
-    """Two-sided p-value of the signed-rank test (Wilcoxon, Biometrics Bulletin 1(6), 1945).
+    """Compute the two-sided p-value of the signed-rank test (Wilcoxon, Biometrics Bulletin 1(6),
+    1945).
 
-    The test wants independent pairs, and images of one patient are not: so it is made on the
-    patients' mean differences. Zeros are left out, as Wilcoxon did; with nothing but zeros p is 1.
+    The test assumes independent pairs. Images of one patient are not independent, so the test is
+    applied to the mean differences of patients. Zeros are left out as in Wilcoxon's paper. If all
+    values are zero, p is 1.
 
     Args:
-        difference: (n,) finite values.
-        patients: (n,) the patient of each.
+        difference: Finite values (n,).
+        patients: Patient of each value (n,).
     """
     values = pd.Series(np.asarray(difference, float))
     means = values.groupby(np.asarray(patients)).mean()
@@ -40,16 +42,17 @@ def wilcoxon_p(difference: ArrayLike, patients: ArrayLike) -> float:
 def paired_difference(
     difference: pd.Series, patients: pd.Series, evaluate: Evaluate
 ) -> dict[str, float]:
-    """Mean difference with its bootstrap interval over patients, and the Wilcoxon p-value.
+    """Compute the mean difference with its bootstrap interval over patients, and a p-value.
 
     Args:
-        difference: second minus first, one per case; pairs that are not finite are left out.
-        patients: of the same index.
-        evaluate: the section of params.yaml.
+        difference: Second minus first value of each case. Values that are not finite are left out.
+        patients: Patient of each case, with the same index.
+        evaluate: Section of params.yaml.
 
     Returns:
-        difference, difference_low, difference_high (in the unit of the input), p, n (pairs),
-        n_patients, rises and falls (numbers of pairs); all but the numbers NaN without pairs.
+        difference, difference_low, difference_high (in the unit of the input) and p of
+        `wilcoxon_p`, which are NaN without pairs; and the counts n (pairs), n_patients, rises and
+        falls (pairs).
     """
     usable = np.isfinite(difference)
     difference, patients = difference[usable], patients[usable]
@@ -73,26 +76,27 @@ def paired_difference(
 
 
 def pair_cases(first: pd.DataFrame, second: pd.DataFrame, dataset: str) -> pd.DataFrame:
-    """Both models' rows side by side, and for Dice the mean of the structures that count.
+    """Join the rows of both models, and add the mean Dice of the dataset's `mean_of` structures.
 
     Args:
-        first: rows of `case_metrics` with patient, view, phase and quality.
-        second: those of the other model on the same cases, in any order.
+        first: Rows of `heartseg.evaluation.summary.case_metrics` with patient, view, phase and
+            quality.
+        second: Rows of the other model on the same cases, in any order.
         dataset: "camus" or "mmode".
 
     Returns:
         case_id, structure (or "mean"), patient, view, phase, quality, and each metric with the
-        endings _a and _b.
+        suffixes _a and _b.
 
     Raises:
-        ValueError: a name stands for several cases, or the two have not the same cases.
+        ValueError: If several cases have the same name, or the two tables have different cases.
     """
     metrics = list(DATASETS[dataset].case_metrics)
     for table in (first, second):
         if table.duplicated(KEY).any():
             raise ValueError("several cases have the same name")
     if set(first["case_id"]) != set(second["case_id"]):
-        raise ValueError("the cases have not the same names")
+        raise ValueError("the names of the cases differ")
     pairs = first[[*KEY, "patient", *GROUPS, *metrics]].merge(
         second[[*KEY, *metrics]], on=KEY, suffixes=("_a", "_b"), validate="one_to_one"
     )
@@ -104,32 +108,33 @@ def pair_cases(first: pd.DataFrame, second: pd.DataFrame, dataset: str) -> pd.Da
 
 
 def compare_cases(pairs: pd.DataFrame, dataset: str, evaluate: Evaluate) -> pd.DataFrame:
-    """A row per metric, group and structure.
+    """Compare both models by metric, group and structure.
 
     Args:
-        pairs: of `pair_cases`.
+        pairs: Rows from `pair_cases`.
         dataset: "camus" or "mmode".
-        evaluate: the section of params.yaml.
+        evaluate: Section of params.yaml.
 
     Returns:
-        metric, group ("all", "view", "phase", "quality"), value of the group, structure, a and b
-        (means), and what `paired_difference` gives, b minus a.
+        A row per metric, group and structure with metric, group ("all", "view", "phase",
+        "quality"), value of the group, structure, the means a and b, and the values of
+        `paired_difference` for b minus a.
     """
     rows = []
     for group, value, cases in _groups(pairs):
-        for structure, own in cases.groupby("structure", sort=False):
+        for structure, part in cases.groupby("structure", sort=False):
             for metric in DATASETS[dataset].case_metrics:
-                a, b = own[f"{metric}_a"], own[f"{metric}_b"]
+                a, b = part[f"{metric}_a"], part[f"{metric}_b"]
                 if metric != "dice" and structure == "mean":
-                    continue  # a mean of distances of different structures says nothing
-                found = paired_difference(b - a, own["patient"], evaluate)
+                    continue  # a mean of distances over structures has no meaning
+                found = paired_difference(b - a, part["patient"], evaluate)
                 about = {"metric": metric, "group": group, "value": value, "structure": structure}
                 rows.append(about | {"a": a.mean(), "b": b.mean()} | found)
     return pd.DataFrame(rows)
 
 
 def most_changed(pairs: pd.DataFrame, dataset: str, count: int) -> pd.DataFrame:
-    """The cases whose mean Dice differs most, the greatest loss first.
+    """Return the `count` cases whose mean Dice differs most, the greatest loss first.
 
     Returns:
         case_id, patient, view, phase, quality, dice_a, dice_b and difference (b minus a).
@@ -143,7 +148,7 @@ def most_changed(pairs: pd.DataFrame, dataset: str, count: int) -> pd.DataFrame:
 
 
 def _groups(pairs: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """All cases, then those of each view, phase and quality; cases without one are left out."""
+    """Yield all cases, then those of each view, phase and quality other than ""."""
     yield "all", "", pairs
     for column in GROUPS:
         for value, group in pairs[pairs[column] != ""].groupby(column):
@@ -156,39 +161,45 @@ def _groups(pairs: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
 def compare_agreement(
     first: pd.DataFrame, second: pd.DataFrame, dataset: str, evaluate: Evaluate
 ) -> dict[str, dict[str, Any]]:
-    """How well each model agrees with the reference, and whose errors are smaller.
+    """Compare the agreement of both models with the reference.
 
     Args:
-        first: clinical.csv of one model.
-        second: that of the other, on the same cases in any order.
+        first: Table clinical.csv of one model.
+        second: Table of the other model on the same cases, in any order.
         dataset: "camus" or "mmode".
-        evaluate: the section of params.yaml.
+        evaluate: Section of params.yaml.
 
     Returns:
-        By quantity (those of report.json): a and b, as `agreement_over_patients` gives them, and
-        error, the paired difference of the absolute errors, b minus a, of the cases that both
-        models could be measured on.
+        By quantity, as in report.json: a and b, the agreement of each model from
+        `agreement_over_patients`; and error, the `paired_difference` of the absolute errors, b
+        minus a, of the cases that were measured with both models.
+
+    Raises:
+        ValueError: If the two tables have different cases.
     """
     key = "case_id" if "case_id" in first else "patient"
     tables = [table.set_index(key, drop=False).sort_index() for table in (first, second)]
     if not tables[0].index.equals(tables[1].index):
-        raise ValueError("the cases have not the same names")
+        raise ValueError("the names of the cases differ")
     patients = tables[0]["patient"]
     pairs = [clinical_pairs(table, dataset) for table in tables]
     found: dict[str, dict[str, Any]] = {}
     for quantity, one in pairs[0].items():
-        other, own = pairs[1][quantity], patients[one.index]
+        other, ids = pairs[1][quantity], patients[one.index]
         errors = [(pair["measured"] - pair["reference"]).abs() for pair in (one, other)]
         found[quantity] = {
-            "a": agreement_over_patients(one["reference"], one["measured"], own, evaluate),
-            "b": agreement_over_patients(other["reference"], other["measured"], own, evaluate),
-            "error": paired_difference(errors[1] - errors[0], own, evaluate),
+            "a": agreement_over_patients(one["reference"], one["measured"], ids, evaluate),
+            "b": agreement_over_patients(other["reference"], other["measured"], ids, evaluate),
+            "error": paired_difference(errors[1] - errors[0], ids, evaluate),
         }
     return found
 
 
 def clinical_pairs(rows: pd.DataFrame, dataset: str) -> dict[str, pd.DataFrame]:
-    """Columns reference and measured by quantity, a row per patient or M-mode window."""
+    """Return tables with the columns reference and measured by quantity.
+
+    A row is a patient, or for M-mode a window.
+    """
     if DATASETS[dataset].apical:
         return comparisons(rows)
     pairs = {}

@@ -10,20 +10,20 @@ from heartseg.config.params import Params
 from heartseg.data.prepared import file_digest, read_metadata
 from heartseg.data.privacy import case_names
 from heartseg.errors import InputError
-from heartseg.paths import MODEL, prepared_path, write_whole
+from heartseg.paths import MODEL, prepared_path, write_text
 
 
 def register_model(name: str, dataset: str, results: Path, params: Params) -> None:
-    """Package and register the model in `results`/model by the metrics beside it.
+    """Package and register the model in `results`/model, and promote it by its metrics.
 
     Args:
-        name: of the recipe, or of the sweep's trial, that is to have trained it.
-        dataset: that it segments.
-        results: folder; registered.json and model_card.md are left there.
-        params: params.yaml.
+        name: Name of the recipe, or of the sweep's trial, that must have trained the model.
+        dataset: Name of the dataset.
+        results: Folder of the results. registered.json and model_card.md are written to it.
+        params: Content of params.yaml.
 
     Raises:
-        InputError: model and metrics are missing or do not belong together.
+        InputError: If the model or its metrics are missing or do not belong together.
     """
     model_folder = results / MODEL
     gate = params.register_.of(dataset)
@@ -37,9 +37,9 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
     from heartseg.report.card import model_card
     from heartseg.tracking import registry
     from heartseg.tracking.client import tracking_uri
-    from heartseg.tracking.faults import run_gone
+    from heartseg.tracking.faults import explain_missing_run
     from heartseg.tracking.notes import describe
-    from heartseg.tracking.pending import connect_or_wait, keep
+    from heartseg.tracking.pending import add_pending, connect_or_buffer
 
     numbers = headline(report, dataset)
     value = numbers[gate.metric]
@@ -49,24 +49,24 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
             f"register.{dataset}.metric in params.yaml"
         )
     model, recipe, training = load_trained(model_folder)
-    if training["recipe_name"] != name:
+    if training.recipe_name != name:
         raise InputError(
-            f"{model_folder} was trained by recipe {training['recipe_name']}, not {name}; "
+            f"{model_folder} was trained by recipe {training.recipe_name}, not {name}; "
             f"train and evaluate {name} first"
         )
     postprocess, tta = (report[choice]["chosen"] for choice in ("postprocess", "tta"))
     model.largest_component = postprocess == "largest_component"
-    model.look_at(views_of(dataset, tta))
+    model.set_tta(views_of(dataset, tta))
     registered_name = params.tracking.experiment_prefix + dataset
     weights_md5 = file_digest(model_folder / WEIGHTS)
     if report["weights_md5"] != weights_md5:
         raise InputError(
-            f"{path} measures another model than {model_folder} holds; "
+            f"{path} is the evaluation of another model than the one in {model_folder}; "
             f"run `heartseg evaluate {name}` first"
         )
     missed = registry.missed_floors(numbers, gate.floor)
     facts = read_metadata(prepared_path(dataset))
-    client = connect_or_wait(params.tracking, f"the registration of {results}")
+    client = connect_or_buffer(params.tracking, f"the registration of {results}")
     registered: dict[str, Any] = {
         "name": registered_name,
         "version": "not yet",
@@ -79,15 +79,15 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
         "value": value,
     }
     if client is None:
-        keep("register", name, dataset, results, weights_md5)
-        card = model_card(training["recipe"], report, training, facts, registered)
-        write_whole(results / "model_card.md", card)
-        write_whole(results / "registered.json", json.dumps(registered, indent=1) + "\n")
+        add_pending("register", name, dataset, results, weights_md5)
+        card = model_card(training.recipe, report, training, facts, registered)
+        write_text(results / "model_card.md", card)
+        write_text(results / "registered.json", json.dumps(registered, indent=1) + "\n")
         return
     registry.use_store(tracking_uri(Path.cwd()))
     tags = {
         registry.WEIGHTS_TAG: weights_md5,
-        registry.TRAINING_TAG: training["mlflow_run_id"] or "buffered",
+        registry.TRAINING_TAG: training.mlflow_run_id or "buffered",
         registry.POSTPROCESS_TAG: postprocess,
         registry.TTA_TAG: tta,
         registry.FORMAT_TAG: registry.FORMAT,
@@ -99,13 +99,13 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
         "heartseg.dataset": dataset,
         "heartseg.recipe": name,
     }
-    if "sweep" in training and report["selected_on_it"]:
+    if training.sweep is not None and report["selected_on_it"]:
         tags[registry.SWEPT_TAG] = "true"
 
     found = registry.find_version(client, registered_name, tags)
     if found is None:
         names = case_names(params.privacy, prepared_path(dataset))
-        run_id = registry.find_run(client, training, prepared_path(dataset), names)
+        run_id = registry.find_or_create_run(client, training, prepared_path(dataset), names)
         registry.drop_unregistered(client, registered_name, run_id)
         model_uri = log_packaged(
             model,
@@ -114,21 +114,21 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
             run_id=run_id,
             metadata={
                 "dataset": dataset,
-                "recipe": training["recipe"],
+                "recipe": training.recipe,
                 "postprocess": postprocess,
                 "tta": tta,
-                "networks": training.get("members", 1),
+                "networks": training.members,
             },
         ).model_uri
         version = registry.register_version(client, registered_name, run_id, model_uri, tags)
         describe(client, registered_name, version, model_uri, dataset)
     else:
-        if (gone := run_gone(client, str(found.run_id))) is not None:
+        if (gone := explain_missing_run(client, str(found.run_id))) is not None:
             raise InputError(
                 f"this model is version {found.version} of {registered_name} already, but {gone}"
             )
         run_id, model_uri, version = str(found.run_id), str(found.source), str(found.version)
-        for key, text in tags.items():  # the evaluation may be another one than then
+        for key, text in tags.items():  # the model may have been evaluated again
             client.set_model_version_tag(registered_name, version, key, text)
     promotion = registry.promote(client, registered_name, version, gate.mode)
 
@@ -139,12 +139,12 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
         "run_id": run_id,
         "model_uri": model_uri,
     }
-    card = model_card(training["recipe"], report, training, facts, registered)
+    card = model_card(training.recipe, report, training, facts, registered)
     card_path = results / "model_card.md"
-    write_whole(card_path, card)
+    write_text(card_path, card)
     client.update_model_version(registered_name, version, card[: registry.DESCRIPTION_LENGTH])
     client.log_artifact(run_id, str(card_path))
-    write_whole(results / "registered.json", json.dumps(registered, indent=1) + "\n")
+    write_text(results / "registered.json", json.dumps(registered, indent=1) + "\n")
     known = "" if found is None else " (registered before)"
     print(
         f"{registered_name} version {version}{known} is {promotion.alias}: {promotion.reason}\n"
@@ -158,4 +158,4 @@ def _read_report(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; evaluate the model first") from None
     except ValueError as error:
-        raise InputError(f"{path} is no JSON ({error}); evaluate the model again") from None
+        raise InputError(f"{path} is not valid JSON ({error}); evaluate it again") from None

@@ -1,4 +1,4 @@
-"""Test-time augmentation and post-processing of a model, decided on patients it has not learnt."""
+"""Selection of test-time augmentation and post-processing on patients outside of the training."""
 
 from __future__ import annotations
 
@@ -11,30 +11,32 @@ import torch
 from heartseg.config.params import Evaluate
 from heartseg.datasets import DATASETS, structure_mask
 from heartseg.metrics.overlap import mask_dice
-from heartseg.models.connected_components import keep_largest
+from heartseg.models.connected_components import keep_largest_components
 from heartseg.models.tta import Tta
 
-Pairs = Callable[[Tta], Iterable[tuple[np.ndarray, np.ndarray]]]
-"""Given how to look at images: label maps (H, W), without post-processing, and references."""
+PredictionPairs = Callable[[Tta], Iterable[tuple[np.ndarray, np.ndarray]]]
+"""Function from a kind of test-time augmentation to pairs of a predicted label map (H, W), without
+post-processing, and its reference (H, W)."""
 
 
-def decide(
-    evaluate: Evaluate, dataset: str, pairs: Pairs, of: str = "val"
+def select_postprocessing(
+    evaluate: Evaluate, dataset: str, pairs: PredictionPairs, of: str = "val"
 ) -> dict[str, dict[str, Any]]:
-    """Test-time augmentation, then post-processing, by mean Dice.
+    """Select test-time augmentation, then post-processing, by mean Dice.
 
-    Views are taken where they are better by `evaluate.tta_gain` or more, since each costs a
-    forward pass; post-processing where it is better at all.
+    Augmented views are selected if they are better by `evaluate.tta_gain` or more, because each
+    view costs a forward pass. Post-processing is selected if it is better by any amount.
 
     Args:
-        evaluate: the section of params.yaml.
-        dataset: the dataset's name.
-        pairs: predictions for the patients to decide by; asked only where something is "auto".
-        of: who these patients are.
+        evaluate: Section of params.yaml.
+        dataset: Name of the dataset.
+        pairs: Predictions for the patients. It is called only if a setting is "auto".
+        of: Name of these patients, for the report.
 
     Returns:
-        tta and postprocess, each with chosen, and chosen_on: `of` or "params.yaml"; where auto
-        chose, val_dice: the mean Dice of either. Without patients auto chooses none.
+        The keys tta and postprocess, each with chosen, and with chosen_on: `of` or "params.yaml".
+        After an automatic selection they also have val_dice, the mean Dice of both alternatives.
+        Without patients, "auto" selects "none".
     """
     spec = DATASETS[dataset]
     processes = spec.postprocesses
@@ -55,10 +57,10 @@ def decide(
         tta = {"chosen": "views" if better else "none", "chosen_on": of, "val_dice": found}
     postprocess = _given(wanted)
     if wanted == "auto" and known:
-        of_it = dice[tta["chosen"]]
-        better = of_it["largest_component"] > of_it["none"]
+        by_process = dice[tta["chosen"]]
+        better = by_process["largest_component"] > by_process["none"]
         chosen = "largest_component" if better else "none"
-        postprocess = {"chosen": chosen, "chosen_on": of, "val_dice": of_it}
+        postprocess = {"chosen": chosen, "chosen_on": of, "val_dice": by_process}
     return {"tta": tta, "postprocess": postprocess}
 
 
@@ -69,15 +71,16 @@ def _given(wanted: str) -> dict[str, Any]:
 def _mean_dice(
     pairs: Iterable[tuple[np.ndarray, np.ndarray]], dataset: str, processes: tuple[str, ...]
 ) -> dict[str, float]:
-    """Mean Dice by post-processing; nothing where there are no pairs."""
+    """Return the mean Dice by post-processing; empty without pairs."""
     scores: dict[str, list[float]] = {}
     for labels, reference in pairs:
         for process in processes:
-            seen = labels
+            processed = labels
             if process == "largest_component":
                 count = len(DATASETS[dataset].labels)
-                seen = keep_largest(torch.from_numpy(labels)[None], count)[0].numpy()
-            scores.setdefault(process, []).append(_dice(seen, reference, dataset))
+                batch = torch.from_numpy(labels)[None]
+                processed = keep_largest_components(batch, count)[0].numpy()
+            scores.setdefault(process, []).append(_dice(processed, reference, dataset))
     return {process: float(np.mean(values)) for process, values in scores.items()}
 
 

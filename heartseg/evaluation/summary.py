@@ -1,7 +1,7 @@
-"""Tables of an evaluation (a row per case, patient or window) and their summary.
+"""Metrics of cases, and their summary in report.json.
 
-The summary is what report.json holds: means over all cases and by subgroup, and the agreement
-of clinical values, with bootstrap intervals over patients. Units are in the keys.
+The summary has means over all cases and by subgroup, and the agreement of clinical values, with
+bootstrap intervals over patients. The keys contain the units.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from heartseg.metrics.overlap import mask_dice
 from heartseg.metrics.surface import hd95_mm, mean_surface_distance_mm
 
 LIMITS = {"dice": FRACTION, "hd95_mm": NOT_NEGATIVE, "msd_mm": NOT_NEGATIVE}
-"""The least and greatest value that a metric of a case can have."""
+"""Smallest and greatest possible value of a case's metric."""
 CLINICAL = ("lvidd_mm", "lvids_mm", "fs_percent", "ef_percent", "hr_bpm")
 
 
@@ -33,17 +33,19 @@ CLINICAL = ("lvidd_mm", "lvids_mm", "fs_percent", "ef_percent", "hr_bpm")
 def case_metrics(
     dataset: str, case_id: str, prediction: np.ndarray, reference: np.ndarray, spacing: Spacing
 ) -> list[dict[str, Any]]:
-    """A row per structure: case_id, structure, dice, hd95_mm, msd_mm, missed.
-
-    `missed` says that the reference has the structure and the prediction has not. Distances
-    are NaN for M-mode, whose axes have different units (mm and s).
+    """Compare a predicted label map with its reference.
 
     Args:
         dataset: "camus" or "mmode".
-        case_id: of the frame or window.
-        prediction: label map (H, W).
-        reference: label map (H, W).
-        spacing: (row, column).
+        case_id: Name of the frame or window.
+        prediction: Label map (H, W).
+        reference: Label map (H, W).
+        spacing: (row, column) in mm, for M-mode in mm and s.
+
+    Returns:
+        A row per structure with case_id, structure, dice, hd95_mm, msd_mm, and missed: whether
+        only the reference has the structure. Distances are NaN for M-mode, whose axes have
+        different units.
     """
     rows = []
     in_mm = "hd95_mm" in DATASETS[dataset].case_metrics
@@ -69,37 +71,40 @@ def case_metrics(
 def summarise_camus(
     cases: pd.DataFrame, clinical: pd.DataFrame, evaluate: Evaluate
 ) -> dict[str, Any]:
-    """report.json for CAMUS.
+    """Compute report.json for CAMUS.
 
     Args:
-        cases: rows of `case_metrics` with patient, view, phase and quality.
-        clinical: rows of `clinical_row` as `summarise_clinical` takes them.
-        evaluate: the section of params.yaml.
+        cases: Rows of `case_metrics` with patient, view, phase and quality.
+        clinical: Rows as in `heartseg.evaluation.clinical.summarise_clinical`.
+        evaluate: Section of params.yaml.
 
     Returns:
-        JSON-serialisable: floats rounded to 6 digits, null for what is undefined.
+        JSON-serialisable values from `json_safe`.
     """
     summary = _summarise_cases(cases, "camus", evaluate) | {
         f"by_{column}": _by(cases, column, "camus", evaluate)
         for column in ("view", "phase", "quality")
     }
-    return tidy(summary | summarise_clinical(clinical, evaluate))
+    return json_safe(summary | summarise_clinical(clinical, evaluate))
 
 
 def summarise_mmode(
     cases: pd.DataFrame, windows: pd.DataFrame, evaluate: Evaluate
 ) -> dict[str, Any]:
-    """report.json for M-mode.
+    """Compute report.json for M-mode.
 
-    Clinical values of predicted masks against those of the reference masks, and under `truth`
-    against the values that came with the data, where there are any. Windows whose value could
-    not be measured count as `missing`, not into the errors.
+    Clinical values of predicted masks are compared with those of the reference masks, and under
+    the key `truth` with the values that come with the data, if there are any. Windows whose value
+    could not be measured are counted as `missing` and have no error.
 
     Args:
-        cases: rows of `case_metrics` with patient and quality.
-        windows: rows of `window_row` with patient, and the `CLINICAL` columns with the ending
-            _true.
-        evaluate: the section of params.yaml.
+        cases: Rows of `case_metrics` with patient and quality.
+        windows: Rows of `heartseg.metrics.mmode.window_row` with patient, and the `CLINICAL`
+            columns with the suffix _true.
+        evaluate: Section of params.yaml.
+
+    Returns:
+        JSON-serialisable values from `json_safe`.
     """
     summary = _summarise_cases(cases, "mmode", evaluate)
     summary["by_quality"] = _by(cases, "quality", "mmode", evaluate)
@@ -115,28 +120,28 @@ def summarise_mmode(
             summary["truth"][quantity] = agreement_over_patients(
                 true, predicted, known["patient"], evaluate
             )
-    return tidy(summary)
+    return json_safe(summary)
 
 
-def tidy(value: Any) -> Any:
-    """The same with floats rounded to 6 digits and None for NaN and infinity, as JSON has it."""
+def json_safe(value: Any) -> Any:
+    """Round floats to 6 digits and replace NaN and infinity by None, at any depth of dicts."""
     if isinstance(value, dict):
-        return {str(key): tidy(item) for key, item in value.items()}
+        return {str(key): json_safe(item) for key, item in value.items()}
     if isinstance(value, (float, np.floating)):
         return round(float(value), 6) if math.isfinite(value) else None
     return value
 
 
 def mean_of(metric: str, cases: pd.DataFrame, dataset: str) -> pd.Series:
-    """A metric by case_id, averaged over the structures that count."""
+    """Return a metric by case_id, averaged over the dataset's `mean_of` structures."""
     counted = cases[cases["structure"].isin(DATASETS[dataset].mean_of)]
     return counted.groupby("case_id", sort=True)[metric].mean()
 
 
-def doubt_and_dice(cases: pd.DataFrame, dataset: str) -> pd.DataFrame:
-    """Columns uncertainty and (mean) dice, a row per case, of the rows of cases.csv."""
-    doubt = cases.groupby("case_id")["uncertainty"].first()
-    return pd.DataFrame({"uncertainty": doubt, "dice": mean_of("dice", cases, dataset)})
+def uncertainty_and_dice(cases: pd.DataFrame, dataset: str) -> pd.DataFrame:
+    """Return a row per case with its uncertainty and mean dice, from the rows of cases.csv."""
+    uncertainty = cases.groupby("case_id")["uncertainty"].first()
+    return pd.DataFrame({"uncertainty": uncertainty, "dice": mean_of("dice", cases, dataset)})
 
 
 def _summarise_cases(cases: pd.DataFrame, dataset: str, evaluate: Evaluate) -> dict[str, Any]:
@@ -148,7 +153,7 @@ def _summarise_cases(cases: pd.DataFrame, dataset: str, evaluate: Evaluate) -> d
 
 
 def _by(cases: pd.DataFrame, column: str, dataset: str, evaluate: Evaluate) -> dict[str, Any]:
-    """The same as `overall` by the values of a column; cases without one are left out."""
+    """Summarise the cases as in `overall` by the values of a column; cases with "" are left out."""
     return {
         str(value): {"n": int(group["case_id"].nunique()), **_structures(group, dataset, evaluate)}
         for value, group in cases[cases[column] != ""].groupby(column)
@@ -158,7 +163,7 @@ def _by(cases: pd.DataFrame, column: str, dataset: str, evaluate: Evaluate) -> d
 def _structures(
     cases: pd.DataFrame, dataset: str, evaluate: Evaluate
 ) -> dict[str, dict[str, float]]:
-    """Means with their intervals by structure, and the mean Dice of those that count."""
+    """Return means with intervals by structure, and under "mean" those of the mean structure."""
     found: dict[str, dict[str, float]] = {}
     for structure, rows in cases.groupby("structure", sort=False):
         found[str(structure)] = {}
@@ -178,16 +183,16 @@ def _structures(
 
 
 def headline(report: dict[str, Any], dataset: str) -> dict[str, float | int | None]:
-    """The few numbers of report.json by which models are compared, under their names.
+    """Return the few numbers of report.json by which models are compared, by their short names.
 
-    None for what is undefined: EF_bias, for example, where no patient has a recorded EF.
+    Undefined values are None, for example EF_bias if no patient has a recorded EF.
     """
     items = DATASETS[dataset].headline.items()
     return {name: get(report, *item.key.split(".")) for name, item in items}
 
 
-def rounded(headline: dict[str, Any], dataset: str) -> dict[str, Any]:
-    """A headline with as many decimals as are worth reading; undefined values are left out."""
+def round_headline(headline: dict[str, Any], dataset: str) -> dict[str, Any]:
+    """Round a headline to the decimals of its dataset; undefined values are left out."""
     return {
         name: round(value, DATASETS[dataset].headline[name].decimals or None)
         for name, value in headline.items()

@@ -1,1 +1,1 @@
-"""A cross-validation: its job, its trainings, and what its folds amount to."""
+"""Cross-validation: the training of the folds, their metrics, and the ensemble."""

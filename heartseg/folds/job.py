@@ -1,4 +1,4 @@
-"""What a cross-validation is made of, and its runs in MLflow: a parent, and in it one per fold."""
+"""A cross-validation and its MLflow runs: a parent run, and a child run for each fold."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from heartseg.config.params import Params
 from heartseg.config.recipe import Recipe
 from heartseg.data.prepared import file_digest, read_metadata
 from heartseg.paths import crossval_results_dir, prepared_path
-from heartseg.training.run_dir import code_digest, read_state, update_state
+from heartseg.training.run_dir import code_digest, read_state
 
 if TYPE_CHECKING:
     from heartseg.tracking.client import MlflowClient
@@ -23,13 +23,15 @@ class Job:
     """A cross-validation.
 
     Attributes:
-        name: of the recipe.
-        assigned: fold by patient.
-        folds: how many.
+        name: Name of the recipe.
+        params: Content of params.yaml.
+        assigned: Fold by patient.
+        folds: Number of folds.
         digest: MD5 of the prepared dataset.
-        folder: of the runs.
-        client: of the store at `uri`.
-        tags: lineage; "heartseg.crossval" tells it from all others.
+        folder: Folder of the runs.
+        client: Client of the MLflow store at `uri`.
+        uri: URI of the MLflow store.
+        tags: Lineage. The tag "heartseg.crossval" is unique to this cross-validation.
     """
 
     name: str
@@ -58,12 +60,12 @@ class Job:
         return self.folder / f"fold{fold}"
 
     def patients(self, fold: int) -> set[str]:
-        """Those who validate in this fold."""
+        """Return the validation patients of a fold."""
         return {patient for patient, own in self.assigned.items() if own == fold}
 
     @property
     def run_id(self) -> str:
-        """The parent run."""
+        """Id of the parent run."""
         return str(read_state(self.folder)["mlflow_run_id"])
 
     @property
@@ -71,21 +73,23 @@ class Job:
         return self.params.tracking.experiment_prefix + self.dataset
 
     def open_run(self, folder: Path, title: str, own: dict[str, str]) -> str:
-        """A run for this folder, new or continued.
+        """Open the MLflow run of a folder: a new one, or that of an interrupted training.
 
         Args:
-            folder: of the cross-validation or of a fold.
-            title: the run's name.
-            own: tags by which no other run of the cross-validation goes.
-        """
-        from heartseg.tracking.client import delete_runs, open_run
+            folder: Folder of the cross-validation or of a fold.
+            title: Name of the run.
+            own: Tags that identify the run within the cross-validation.
 
-        known, recipe = read_state(folder).get("mlflow_run_id"), self.recipe.model_dump(mode="json")
-        if known is None:  # a killed driver may have opened one and not noted its id
-            its = {"heartseg.crossval": self.tags["heartseg.crossval"]} | own
-            delete_runs(self.client, self.experiment, its)
-        run_id = open_run(
+        Returns:
+            Id of the run.
+        """
+        from heartseg.tracking.run import Run
+
+        recipe = self.recipe.model_dump(mode="json")
+        return Run.open(
             self.client,
+            folder,
+            {"heartseg.crossval": self.tags["heartseg.crossval"]} | own,
             experiment=self.experiment,
             name=title,
             params=recipe,
@@ -94,23 +98,20 @@ class Job:
             data_source=read_metadata(prepared_path(self.dataset))["source"],
             data_digest=self.digest,
             tags=self.tags | own | ({} if folder == self.folder else {PARENT: self.run_id}),
-            run_id=known,
-        )
-        update_state(folder, mlflow_run_id=run_id)
-        return run_id
+        ).run_id
 
 
 def open_job(name: str, params: Params, assigned: dict[str, int], folder: Path) -> Job:
-    """Open the parent run, new or continued.
+    """Open a cross-validation and its parent run.
 
     Args:
-        name: of the recipe.
-        params: params.yaml.
-        assigned: fold by patient.
-        folder: of the runs.
+        name: Name of the recipe.
+        params: Content of params.yaml.
+        assigned: Fold by patient.
+        folder: Folder of the runs.
 
     Raises:
-        InputError: the store does not answer.
+        InputError: If the store does not answer.
     """
     from heartseg.tracking.client import connect, tracking_uri
     from heartseg.tracking.provenance import lineage_tags, started_from

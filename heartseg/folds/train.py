@@ -1,4 +1,4 @@
-"""The trainings of a cross-validation, by the same path as `heartseg train`."""
+"""The training of the folds, on the same path as `heartseg train`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from heartseg.paths import MODEL, prepared_path
 from heartseg.training.run_dir import (
     clear_checkpoints,
     read_state,
-    stopped_by_signals,
+    stop_on_signals,
     update_state,
 )
 
@@ -25,7 +25,12 @@ TrainFold = Callable[[Recipe, Train, "dict[str, Resident]", Path], Path]
 
 
 def train_folds(job: Job, *, in_process: bool) -> None:
-    """Train the folds that are not finished, one after the other, each on the whole cluster."""
+    """Train the unfinished folds one after another, each on the whole cluster.
+
+    Args:
+        job: The cross-validation.
+        in_process: Whether to train in this process, without Ray.
+    """
     pending = [k for k in range(job.folds) if not read_state(job.fold_dir(k)).get("finished")]
     if not pending:
         return
@@ -35,10 +40,10 @@ def train_folds(job: Job, *, in_process: bool) -> None:
     names = case_names(job.params.privacy, prepared_path(job.dataset))
     images = images.rename_cases(names.shown)
     if in_process:
-        from heartseg.training.in_process import train_here
+        from heartseg.training.in_process import train_in_process
 
         for fold in pending:
-            _train_fold(job, fold, images, train_here)
+            _train_fold(job, fold, images, train_in_process)
         return
     from heartseg.cluster import train as ray_train
 
@@ -51,8 +56,8 @@ def train_folds(job: Job, *, in_process: bool) -> None:
 
 
 def _train_fold(job: Job, fold: int, images: Resident, train: TrainFold) -> None:
-    """Train on the other folds and leave the network in the fold's folder."""
-    from heartseg.models.trained import save_trained
+    """Train on the other folds and save the network in the folder of this fold."""
+    from heartseg.models.trained import TrainingRecord, save_trained
     from heartseg.tracking.tracker import RunTracker
     from heartseg.training.checkpoint import load_checkpoint, selected_weights
     from heartseg.training.display import Display
@@ -69,12 +74,19 @@ def _train_fold(job: Job, fold: int, images: Resident, train: TrainFold) -> None
     monitored = params.tracking.system_metrics
     tracker = RunTracker(run_id, folder, job.uri, job.dataset, system_metrics=monitored)
     display = Display(folder, f"{job.name} fold {fold + 1}/{job.folds}", job.recipe.epochs)
-    with stopped_by_signals(folder), tracker, display:
+    with stop_on_signals(folder), tracker, display:
         checkpoint = train(job.recipe, params.train, data, folder)
     epoch, weights = selected_weights(load_checkpoint(checkpoint))
-    recipe = job.recipe.model_dump(mode="json")
-    training = {"recipe": recipe, "fold": fold, "epoch": epoch, "mlflow_run_id": run_id}
+    training = TrainingRecord(
+        recipe_name=job.name,
+        recipe=job.recipe.model_dump(mode="json"),
+        data_digest=job.digest,
+        experiment=job.experiment,
+        mlflow_run_id=run_id,
+        epoch=epoch,
+        fold=fold,
+    )
     save_trained(folder / MODEL, weights, training)
-    # Not finished while points wait for the server: the same command then sends them.
+    # While metrics wait for the server, the fold counts as unfinished: the same command sends them.
     update_state(folder, finished=tracker.arrived)
     clear_checkpoints(folder, keep=1)

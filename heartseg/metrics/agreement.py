@@ -13,21 +13,25 @@ from heartseg.metrics.bootstrap import NOT_NEGATIVE, named_interval
 
 
 def agreement(reference: ArrayLike, measured: ArrayLike) -> dict[str, float]:
-    """Bland-Altman statistics of paired measurements (Bland & Altman, Lancet 327, 1986).
+    """Compute Bland-Altman statistics of paired measurements (Bland & Altman, Lancet 327, 1986).
 
-    Pairs of which either value is not finite are left out and counted as missing.
+    Pairs with a value that is not finite are left out and counted as missing.
+
+    Args:
+        reference: Reference values (n,).
+        measured: Measured values (n,).
 
     Returns:
         bias (mean of measured - reference), mae (mean absolute error), r (Pearson), icc (see
-        `icc_2_1`), loa_low and loa_high (bias -+ 1.96 standard deviations of the differences);
-        bias, mae and the limits in the unit of the input; n (pairs used) and missing. NaN where
-        there are too few pairs: bias and mae need one, limits and icc two, and r two with both
-        sides varying.
+        `icc_2_1`), loa_low and loa_high (bias ± 1.96 standard deviations of the differences), n
+        (number of pairs) and missing. bias, mae and the limits have the unit of the input. A value
+        is NaN if there are too few pairs: bias and mae need one pair, the limits and icc two, and r
+        two pairs with different values on both sides.
 
     Raises:
-        ValueError: the two are not one-dimensional and of equal length.
+        ValueError: The inputs are not one-dimensional or differ in length.
     """
-    first, second, missing = _pairs(reference, measured)
+    first, second, missing = _finite_pairs(reference, measured)
     difference = second - first
     n = len(difference)
     bias = float(difference.mean()) if n else np.nan
@@ -48,13 +52,23 @@ def agreement(reference: ArrayLike, measured: ArrayLike) -> dict[str, float]:
 def agreement_over_patients(
     reference: pd.Series, measured: pd.Series, patients: pd.Series, evaluate: Evaluate
 ) -> dict[str, float]:
-    """`agreement` with bootstrap intervals of bias and mean absolute error over patients."""
+    """Compute `agreement` with bootstrap intervals of bias and mae over patients.
+
+    Args:
+        reference: Reference values (n,).
+        measured: Measured values (n,).
+        patients: Patient of each pair (n,).
+        evaluate: Section `evaluate` of params.yaml, with the settings of the bootstrap.
+
+    Returns:
+        The values of `agreement`, bias_low, bias_high, mae_low and mae_high.
+    """
     found = agreement(reference, measured)
     difference = (measured - reference).astype(float)
     usable = np.isfinite(difference)
     if not usable.any():
-        nothing = ("bias_low", "bias_high", "mae_low", "mae_high")
-        return found | dict.fromkeys(nothing, np.nan)
+        intervals = ("bias_low", "bias_high", "mae_low", "mae_high")
+        return found | dict.fromkeys(intervals, np.nan)
     difference, patients = difference[usable], patients[usable]
     return (
         found
@@ -64,17 +78,17 @@ def agreement_over_patients(
 
 
 def icc_2_1(ratings: np.ndarray) -> float:
-    """ICC(2,1): absolute agreement of single measurements, raters taken as a random sample.
+    """Compute the intraclass correlation ICC(2,1): absolute agreement of single measurements.
 
     Shrout & Fleiss, Psychological Bulletin 86(2), 1979: (BMS - EMS) / (BMS + (k - 1) EMS +
-    k (JMS - EMS) / n), of the mean squares between targets (BMS), between raters (JMS) and of
-    the residual (EMS) of a two-way analysis of variance. Unlike r, a bias lowers it.
+    k (JMS - EMS) / n), with the mean squares between targets (BMS), between raters (JMS) and of the
+    residual (EMS) of a two-way analysis of variance. Unlike r, it is lowered by a bias.
 
     Args:
-        ratings: (n, k) finite values, a row per target, a column per rater, k at least 2.
+        ratings: Finite values (n, k) with a row per target and a column per rater, k at least 2.
 
     Returns:
-        NaN with fewer than two targets, or where nothing varies.
+        The coefficient; NaN with fewer than two targets or if all values are equal.
     """
     n, k = ratings.shape
     if n < 2:
@@ -82,55 +96,60 @@ def icc_2_1(ratings: np.ndarray) -> float:
     grand = ratings.mean()
     targets, raters = ratings.mean(axis=1), ratings.mean(axis=0)
     residual = ratings - targets[:, None] - raters + grand
-    between = k * ((targets - grand) ** 2).sum() / (n - 1)
-    judges = n * ((raters - grand) ** 2).sum() / (k - 1)
-    error = (residual**2).sum() / ((n - 1) * (k - 1))
-    total = between + (k - 1) * error + k * (judges - error) / n
-    return float((between - error) / total) if total > 0 else np.nan
+    bms = k * ((targets - grand) ** 2).sum() / (n - 1)
+    jms = n * ((raters - grand) ** 2).sum() / (k - 1)
+    ems = (residual**2).sum() / ((n - 1) * (k - 1))
+    total = bms + (k - 1) * ems + k * (jms - ems) / n
+    return float((bms - ems) / total) if total > 0 else np.nan
 
 
-def classification(
+def threshold_agreement(
     reference: ArrayLike, measured: ArrayLike, thresholds: Sequence[float]
 ) -> dict[str, dict[str, float]]:
-    """Do both methods put a case on the same side of each threshold?
+    """Compare on which side of each threshold both methods place a case.
 
-    Below a threshold is the positive finding (as with a reduced ejection fraction). Pairs of
-    which either value is not finite are left out.
+    A value below a threshold is the positive finding, as with a reduced ejection fraction. Pairs
+    with a value that is not finite are left out.
+
+    Args:
+        reference: Reference values (n,).
+        measured: Measured values (n,).
+        thresholds: Thresholds in the unit of the values.
 
     Returns:
-        By threshold, as text: true_below, false_below, false_above, true_above (numbers of
-        cases; false_below is measured below, but not so by reference), accuracy (0 to 1) and
-        kappa (Cohen, Educ Psychol Meas 20, 1960): agreement beyond chance, NaN where chance
-        alone agrees always. Accuracy is NaN without pairs.
+        For each threshold, as text: true_below, false_below (measured below, reference not),
+        false_above and true_above as numbers of cases; accuracy (0 to 1; NaN without pairs); kappa
+        (Cohen, Educ Psychol Meas 20, 1960), the agreement beyond chance (NaN if the expected
+        agreement is 1).
 
     Raises:
-        ValueError: the two are not one-dimensional and of equal length.
+        ValueError: The inputs are not one-dimensional or differ in length.
     """
-    first, second, _ = _pairs(reference, measured)
+    first, second, _ = _finite_pairs(reference, measured)
     found = {}
     for threshold in thresholds:
-        is_low, called_low = first < threshold, second < threshold
+        below, measured_below = first < threshold, second < threshold
         n = len(first)
-        same = float((is_low == called_low).mean()) if n else np.nan
-        rates = (is_low.mean(), called_low.mean()) if n else (np.nan, np.nan)
-        chance = float(rates[0] * rates[1] + (1 - rates[0]) * (1 - rates[1]))
+        accuracy = float((below == measured_below).mean()) if n else np.nan
+        rates = (below.mean(), measured_below.mean()) if n else (np.nan, np.nan)
+        expected = float(rates[0] * rates[1] + (1 - rates[0]) * (1 - rates[1]))
         found[f"{threshold:g}"] = {
-            "true_below": int((is_low & called_low).sum()),
-            "false_below": int((~is_low & called_low).sum()),
-            "false_above": int((is_low & ~called_low).sum()),
-            "true_above": int((~is_low & ~called_low).sum()),
-            "accuracy": same,
-            "kappa": (same - chance) / (1 - chance) if chance < 1 else np.nan,
+            "true_below": int((below & measured_below).sum()),
+            "false_below": int((~below & measured_below).sum()),
+            "false_above": int((below & ~measured_below).sum()),
+            "true_above": int((~below & ~measured_below).sum()),
+            "accuracy": accuracy,
+            "kappa": (accuracy - expected) / (1 - expected) if expected < 1 else np.nan,
         }
     return found
 
 
-def _pairs(reference: ArrayLike, measured: ArrayLike) -> tuple[np.ndarray, np.ndarray, int]:
-    """Both series without the pairs of which either is not finite, and the number of those."""
+def _finite_pairs(reference: ArrayLike, measured: ArrayLike) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return both series without pairs that are not finite, and the number of these pairs."""
     first, second = np.asarray(reference, float), np.asarray(measured, float)
     if first.ndim != 1 or first.shape != second.shape:
         raise ValueError(
-            f"need two equally long series, got shapes {first.shape} and {second.shape}"
+            f"reference and measured must be (n,), got shapes {first.shape} and {second.shape}"
         )
     usable = np.isfinite(first) & np.isfinite(second)
     return first[usable], second[usable], int((~usable).sum())

@@ -1,4 +1,4 @@
-"""The beats of an M-mode trace: end-diastoles, end-systoles, intervals and their variability."""
+"""Heart beats in an M-mode trace: end-diastole, end-systole, intervals and their variability."""
 
 from __future__ import annotations
 
@@ -12,34 +12,33 @@ import numpy as np
 from heartseg.metrics.walls import Walls
 
 SMOOTHING = 0.25
-"""Length of the smoothing window as a part of the shortest plausible beat."""
+"""Length of the smoothing window as a fraction of the shortest plausible beat."""
 PROMINENCE = 0.3
-"""A beat's extremum stands out by at least this part of the trace's range."""
+"""Minimum prominence of a beat's extremum as a fraction of the trace's range."""
 PREMATURE = 0.75
-"""A premature beat may follow sooner than at the fastest steady rate: after this part of its
-interval."""
-
-
-CLEAN = 0.016
-"""Standard deviation of what smoothing removes, as a part of the trace's range, up to which a trace
-counts as free of noise: twice that of a mask whose walls are exact to the pixel."""
-REPEATED = 0.4
-"""Least autocorrelation of a noisy trace one beat later."""
-SAME_INTERVAL = 0.06
-"""Relative difference up to which the beats' median interval and the trace's period agree."""
+"""Minimum interval of a premature beat as a fraction of the shortest steady interval."""
+CLEAN_NOISE = 0.016
+"""Maximum noise of a clean trace: standard deviation of the difference between the trace and its
+smoothed version, as a fraction of the trace's range. It is twice the noise of a mask with walls
+that are exact to the pixel."""
+MIN_AUTOCORRELATION = 0.4
+"""Minimum autocorrelation of a noisy trace at a lag of one beat."""
+INTERVAL_TOLERANCE = 0.06
+"""Maximum relative difference between the beats' median interval and the period of the trace."""
 
 
 @dataclass(frozen=True)
 class Beat:
-    """From an end-diastole to the next one; NaN for what the trace does not show of it.
+    """A beat, from an end-diastole to the next one. Values that the trace does not show are NaN.
 
     Attributes:
-        diastole_s, systole_s: time from the strip's beginning of the greatest and of the
-            smallest LV diameter.
-        contraction_s: when half of the contraction is done, the trace's sharpest point in time.
+        diastole_s, systole_s: Times of the greatest and the smallest LV diameter, from the
+            beginning of the strip.
+        contraction_s: Time at which half of the contraction is complete. It is more precise than
+            the times of the extrema.
         lvidd_mm, lvids_mm: LV inner diameter at end-diastole and at end-systole.
-        interval_s: until the next beat; NaN where none follows, where its rate is implausible, or
-            where the trace is so noisy that its beats cannot be counted.
+        interval_s: Time until the next beat; NaN if no beat follows, the rate is implausible, or
+            the trace is too noisy to count beats.
     """
 
     diastole_s: float
@@ -51,15 +50,22 @@ class Beat:
 
 
 def smooth_pieces(walls: Walls, shortest_beat: float) -> list[np.ndarray]:
-    """Diameter in mm of each piece, smoothed; `shortest_beat` in columns.
+    """Smooth the diameter of each piece by a Savitzky-Golay filter.
 
-    Savitzky-Golay: parabolas keep the height of an extremum, a moving mean would not.
+    Unlike a moving mean, its parabolas preserve the height of an extremum.
+
+    Args:
+        walls: Walls of the strip.
+        shortest_beat: Shortest plausible beat in columns.
+
+    Returns:
+        Diameter in mm of the columns of each piece.
     """
-    from scipy.signal import savgol_filter  # here: most commands that import this need it not
+    from scipy.signal import savgol_filter  # imported here because most commands do not need it
 
     smoothed = []
     for piece in walls.pieces:
-        trace = walls.bridged(piece)
+        trace = walls.interpolated(piece)
         window = min(int(SMOOTHING * shortest_beat), len(trace))
         window -= 1 - window % 2  # odd
         smoothed.append(savgol_filter(trace, window, polyorder=2) if window > 2 else trace)
@@ -73,25 +79,28 @@ def find_beats(
     minimal_rate: float,
     maximal_rate: float,
 ) -> list[list[Beat]]:
-    """The beats of every piece of the trace, in order of time.
+    """Find the beats in every piece of a trace.
 
-    End-diastoles are the maxima of the smoothed diameter that stand out and are at least the
-    shortest plausible time apart; end-systole is the minimum between two of them. A piece may
-    begin or end within a beat, which is then incomplete. Intervals are those between half
-    contractions; a piece that shows no two of them gives those between end-systoles, else
-    end-diastoles, whose times are less sharp.
+    End-diastoles are prominent maxima of the smoothed diameter with at least the shortest plausible
+    interval between them. End-systole is the minimum between two end-diastoles. A piece may begin
+    or end within a beat, which is then incomplete. Intervals are measured between the times of half
+    contraction; if a piece has fewer than two of these, between end-systoles or, failing that,
+    end-diastoles, whose times are less precise.
 
-    Noise makes extrema of its own. So a noisy trace must repeat itself after the median interval
-    between its beats; otherwise no interval is given. An irregular heart passes if its trace is
-    clean.
+    Noise causes additional extrema. The period of a noisy trace must therefore agree with the
+    median interval between its beats; otherwise all intervals are NaN. Intervals of an irregular
+    heart are accepted if the trace is clean.
 
     Args:
-        walls: of the strip.
-        mm_per_row: a step of one row is no beat, the mask resolves nothing finer.
-        s_per_column: time of a column.
-        minimal_rate: slowest plausible heart rate in beats per minute; in a longer interval a
-            beat was overlooked.
-        maximal_rate: fastest plausible steady one.
+        walls: Walls of the strip.
+        mm_per_row: Depth of a pixel in mm. A change of one row is not a beat.
+        s_per_column: Time of a column in s.
+        minimal_rate: Slowest plausible heart rate in beats per minute. In longer intervals, a beat
+            was missed.
+        maximal_rate: Fastest plausible steady heart rate in beats per minute.
+
+    Returns:
+        The beats of each piece, in order of time.
     """
     shortest = 60.0 / maximal_rate / s_per_column  # columns
     traces = smooth_pieces(walls, shortest)
@@ -115,8 +124,8 @@ def find_beats(
         all_intervals.append(intervals)
     known = np.concatenate(all_intervals)
     known = known[np.isfinite(known)]
-    noisy = _noise(walls, traces) > CLEAN * float(high - low)
-    if len(known) and noisy and not _repeats(walls.diameter, np.median(known) / s_per_column):
+    noisy = _noise(walls, traces) > CLEAN_NOISE * float(high - low)
+    if len(known) and noisy and not _is_periodic(walls.diameter, np.median(known) / s_per_column):
         all_intervals = [np.full_like(intervals, np.nan) for intervals in all_intervals]
     return [
         [
@@ -130,19 +139,19 @@ def find_beats(
 
 
 def sdnn_ms(pieces: Sequence[Sequence[Beat]]) -> float:
-    """Standard deviation (n - 1) of the intervals between beats in ms; NaN for less than two.
+    """Compute the standard deviation (n - 1) of the intervals between beats in ms.
 
-    Task Force of the ESC and NASPE, Circulation 93:1043-1065, 1996; there of normal beats by
-    ECG, here of all mechanical beats.
+    Task Force of the ESC and NASPE, Circulation 93:1043-1065, 1996, which defines it for normal
+    beats of an ECG; here it includes all mechanical beats. NaN with fewer than two intervals.
     """
     intervals = [b.interval_s for beats in pieces for b in beats if np.isfinite(b.interval_s)]
     return float(np.std(intervals, ddof=1)) * 1000 if len(intervals) > 1 else np.nan
 
 
 def rmssd_ms(pieces: Sequence[Sequence[Beat]]) -> float:
-    """Root mean square of the differences of successive intervals in ms (Task Force 1996).
+    """Compute the root mean square of differences of successive intervals in ms (Task Force 1996).
 
-    NaN where no two successive intervals are known.
+    NaN if no two successive intervals are known.
     """
     differences = np.concatenate(
         [np.diff([b.interval_s for b in beats]) for beats in [*pieces, []]]
@@ -152,27 +161,30 @@ def rmssd_ms(pieces: Sequence[Sequence[Beat]]) -> float:
 
 
 def _noise(walls: Walls, smoothed: Sequence[np.ndarray]) -> float:
-    """Standard deviation in mm of what smoothing takes from the pieces of a trace."""
-    raw = np.concatenate([walls.bridged(piece) for piece in walls.pieces])
+    """Compute the standard deviation in mm of the difference between a trace and its smoothing."""
+    raw = np.concatenate([walls.interpolated(piece) for piece in walls.pieces])
     return float(np.std(raw - np.concatenate(smoothed)))
 
 
-def _repeats(diameter: np.ndarray, interval: float) -> bool:
-    """Whether a trace (W,), NaN where unknown, is like itself after an interval in columns.
+def _is_periodic(diameter: np.ndarray, interval: float) -> bool:
+    """Return whether the autocorrelation of a trace has a peak near an interval.
 
-    Its autocorrelation over the pairs of known columns must have a peak near that lag. Noise does
-    not move that peak, as it differs from beat to beat.
+    Noise does not shift the peak, because it differs from beat to beat.
+
+    Args:
+        diameter: Trace (W,); unknown values are NaN and left out.
+        interval: Expected period in columns.
     """
     from scipy.signal import correlate
 
-    seen = np.isfinite(diameter).astype(np.float64)
-    trace = np.where(seen > 0, diameter - np.nanmean(diameter), 0.0)
-    pairs = correlate(seen, seen, method="fft")[len(seen) - 1 :]
-    products = correlate(trace, trace, method="fft")[len(seen) - 1 :]
-    likeness = products / np.maximum(pairs.round(), 1.0)
-    first = math.floor(interval * (1 - SAME_INTERVAL))
-    near = likeness[first : math.ceil(interval * (1 + SAME_INTERVAL)) + 1]
-    if len(near) < 3 or near.max() < REPEATED * likeness[0]:
+    known = np.isfinite(diameter).astype(np.float64)
+    trace = np.where(known > 0, diameter - np.nanmean(diameter), 0.0)
+    pairs = correlate(known, known, method="fft")[len(known) - 1 :]
+    products = correlate(trace, trace, method="fft")[len(known) - 1 :]
+    correlation = products / np.maximum(pairs.round(), 1.0)
+    first = math.floor(interval * (1 - INTERVAL_TOLERANCE))
+    near = correlation[first : math.ceil(interval * (1 + INTERVAL_TOLERANCE)) + 1]
+    if len(near) < 3 or near.max() < MIN_AUTOCORRELATION * correlation[0]:
         return False
     return 0 < int(near.argmax()) < len(near) - 1
 
@@ -180,7 +192,10 @@ def _repeats(diameter: np.ndarray, interval: float) -> bool:
 def _extrema(
     trace: np.ndarray, distance: float, prominence: float
 ) -> list[tuple[int | None, int | None]]:
-    """(end-diastole, end-systole) of each beat; None where the piece begins or ends between."""
+    """Find the columns (end-diastole, end-systole) of each beat.
+
+    One of them is None if the piece begins or ends between the two.
+    """
     diastoles = _inner_peaks(trace, distance, prominence)
     systoles = _inner_peaks(-trace, distance, prominence)
     if not len(diastoles):
@@ -196,7 +211,7 @@ def _extrema(
 def _landmarks(
     trace: np.ndarray, ed: int | None, es: int | None
 ) -> tuple[float, float, float, float, float]:
-    """Columns of end-diastole, end-systole and half contraction, and the two diameters."""
+    """Return the columns of end-diastole, end-systole and half contraction, and both diameters."""
     lvidd = np.nan if ed is None else float(trace[ed])
     lvids = np.nan if es is None else float(trace[es])
     half = np.nan if ed is None or es is None else _half_contraction(trace, ed, es)
@@ -204,10 +219,10 @@ def _landmarks(
 
 
 def _intervals(times: np.ndarray) -> np.ndarray:
-    """Time from each beat to the next one, (beats,); NaN where not known.
+    """Compute the time from each beat to the next one, (beats,); NaN if unknown.
 
     Args:
-        times: of end-diastole, end-systole and half contraction, (beats, 3).
+        times: Times of end-diastole, end-systole and half contraction, (beats, 3).
     """
     intervals = np.full(len(times), np.nan)
     for kind in (2, 1, 0):
@@ -219,9 +234,9 @@ def _intervals(times: np.ndarray) -> np.ndarray:
 
 
 def _half_contraction(trace: np.ndarray, ed: int, es: int) -> float:
-    """Where the diameter last falls through the middle of its two extrema, between columns.
+    """Find the last column, interpolated, where the diameter falls below the mean of its extrema.
 
-    The extrema themselves are flat, and on a predicted mask their columns jump about.
+    The extrema themselves are flat, so that their columns are imprecise in predicted masks.
     """
     middle = (trace[ed] + trace[es]) / 2
     if not trace[es] < middle:
@@ -231,9 +246,9 @@ def _half_contraction(trace: np.ndarray, ed: int, es: int) -> float:
 
 
 def _inner_peaks(trace: np.ndarray, distance: float, prominence: float) -> np.ndarray:
-    """Columns of the maxima that stand out, apart from the trace's first and last column.
+    """Find the columns of prominent maxima, except for the first and the last column.
 
-    With its ends pulled down, a beat that the window cuts keeps its full prominence.
+    The trace is padded with its minimum, so that a beat at the end of a piece keeps its prominence.
     """
     from scipy.signal import find_peaks
 

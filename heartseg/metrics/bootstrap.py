@@ -10,9 +10,9 @@ from scipy import stats
 
 from heartseg.config.params import Evaluate
 
-FEWEST_PATIENTS = 5
-"""With fewer patients no interval is given: 3 patients have only 10 different resamples."""
-ANY = (-math.inf, math.inf)
+MIN_PATIENTS = 5
+"""Minimum number of patients for an interval; 3 patients have only 10 different resamples."""
+UNLIMITED = (-math.inf, math.inf)
 NOT_NEGATIVE = (0.0, math.inf)
 FRACTION = (0.0, 1.0)
 
@@ -24,7 +24,7 @@ def mean_interval(
     samples: int,
     seed: int,
     confidence: float,
-    limits: tuple[float, float] = ANY,
+    limits: tuple[float, float] = UNLIMITED,
 ) -> tuple[float, float, float]:
     """Compute the mean over all values and its bootstrap interval over patients.
 
@@ -33,25 +33,25 @@ def mean_interval(
     section 3.8). Drawing images would give too narrow an interval.
 
     Args:
-        values: (n,) finite values, one per image.
-        patients: (n,) the patient of each.
-        samples: number of bootstrap samples.
-        seed: the same seed gives the same interval.
-        confidence: e.g. 0.95.
-        limits: the least and the greatest value that the quantity can have.
+        values: Finite values (n,), one per image.
+        patients: Patient of each value (n,).
+        samples: Number of bootstrap samples.
+        seed: Seed of the samples.
+        confidence: Confidence level, for example 0.95.
+        limits: Minimum and maximum possible value of the quantity.
 
     Returns:
-        (mean, low, high); low and high are NaN with fewer than `FEWEST_PATIENTS` patients.
+        (mean, low, high); low and high are NaN with fewer than `MIN_PATIENTS` patients.
 
     Raises:
-        ValueError: no values, unequal lengths, or a value that is not finite.
+        ValueError: There are no values, the lengths differ, or a value is not finite.
     """
     values = np.asarray(values, float)
     names, index = np.unique(np.asarray(patients), return_inverse=True)
     if values.ndim != 1 or len(values) == 0 or index.shape != values.shape:
         raise ValueError(f"need one patient per value, got shapes {values.shape} and {index.shape}")
     if not np.isfinite(values).all():
-        raise ValueError("values must be finite: a missed structure has its worst value, not NaN")
+        raise ValueError("values must be finite; a missed structure has its worst value, not NaN")
     sums = np.bincount(index, weights=values)
     counts = np.bincount(index)
     drawn = np.random.default_rng(seed).integers(len(names), size=(samples, len(names)))
@@ -65,7 +65,7 @@ def widened_interval(
     resampled: np.ndarray,
     patients: int,
     confidence: float,
-    limits: tuple[float, float] = ANY,
+    limits: tuple[float, float] = UNLIMITED,
 ) -> tuple[float, float]:
     """Compute the percentile interval of a bootstrap, widened for small numbers of patients.
 
@@ -74,20 +74,20 @@ def widened_interval(
     (Hesterberg, The American Statistician 69(4), 2015). Both distances from `value` are
     therefore multiplied by sqrt(n / (n - 1)) * t / z. In simulations with
     normal values, a 95 % interval covers the true mean in 94 to 95 % of 3000 trials for n = 5
-    to 40; without widening, in 83 % for n = 5 and 90 % for n = 10. Where the values are as
-    skewed as Dice of a good model, it covers 92 to 94 %.
+    to 40; without widening, in 83 % for n = 5 and 90 % for n = 10. If the values are as skewed as
+    the Dice of a good model, it covers 92 to 94 %.
 
     Args:
-        value: the statistic of the whole sample.
-        resampled: (samples,) the statistic of each bootstrap sample.
-        patients: n, the number of patients drawn for each sample.
-        confidence: e.g. 0.95.
-        limits: the least and the greatest value that the statistic can have.
+        value: Statistic of the whole sample.
+        resampled: Statistic of each bootstrap sample (samples,).
+        patients: Number n of patients drawn for each sample.
+        confidence: Confidence level, for example 0.95.
+        limits: Minimum and maximum possible value of the statistic.
 
     Returns:
-        (low, high); both NaN with fewer than `FEWEST_PATIENTS` patients.
+        (low, high); both NaN with fewer than `MIN_PATIENTS` patients.
     """
-    if patients < FEWEST_PATIENTS:
+    if patients < MIN_PATIENTS:
         return math.nan, math.nan
     tail = (1 - confidence) / 2
     factor = math.sqrt(patients / (patients - 1)) * float(
@@ -103,9 +103,16 @@ def named_interval(
     values: ArrayLike,
     patients: ArrayLike,
     evaluate: Evaluate,
-    limits: tuple[float, float] = ANY,
+    limits: tuple[float, float] = UNLIMITED,
 ) -> dict[str, float]:
     """Compute `mean_interval` with the settings of `evaluate` in params.yaml.
+
+    Args:
+        name: Name of the quantity.
+        values: Finite values (n,), one per image.
+        patients: Patient of each value (n,).
+        evaluate: Section `evaluate` of params.yaml.
+        limits: Minimum and maximum possible value of the quantity.
 
     Returns:
         The mean under `name`, the interval under name_low and name_high.

@@ -1,8 +1,8 @@
-"""A heart chamber in a label map of an apical view: its cavity and its long axis, in mm.
+"""Cavity and long axis of a heart chamber in a label map of an apical view.
 
 Label maps are (H, W) with the values of `heartseg.datasets.camus.Camus`; spacing is (row, column)
-in mm. All geometry is done in mm, so pixels need not be square, and nothing depends on which way
-the image is turned or flipped.
+in mm. All geometry is computed in mm, so that pixels need not be square. The results do not depend
+on the orientation of the image.
 """
 
 from __future__ import annotations
@@ -16,27 +16,30 @@ from heartseg.datasets.camus import Camus
 from heartseg.metrics import Spacing
 
 BORDER_MM = 1.0
-"""A contour up to this much farther from its neighbour than its closest point borders on it."""
-SEAM_MM = 5.0
-"""A chamber farther away than this is no neighbour; a prediction may leave a seam between."""
+"""Contour points belong to the border with a neighbour if their distance to it exceeds the smallest
+distance by at most this value."""
+MAX_GAP_MM = 5.0
+"""Maximum distance between neighbouring chambers. Predictions may leave a gap between them."""
 HINGE_MM = 1.0
-"""The border's points this close to one of its ends are averaged."""
+"""Border points within this distance of one of its ends are averaged."""
 SAMPLES_PER_PIXEL = 4
-SHORTEST_MM = 5.0
-"""No ventricle has a shorter long axis: stray pixels taken for one would give an absurd EF."""
+"""Sampling rate along lines through the cavity."""
+MIN_LENGTH_MM = 5.0
+"""Minimum length of a ventricle's long axis. Stray pixels would give an absurd EF."""
 
 
 @dataclass(frozen=True)
 class Chamber:
-    """One view's cavity and its long axis; points are (row, column) in mm of the crop."""
+    """Cavity and long axis in one view. Points are (row, column) in mm in the cropped cavity."""
 
     cavity: np.ndarray
-    """bool (h, w): the largest part, holes filled, cropped, with a margin of background."""
+    """bool (h, w): largest component with filled holes, cropped with a margin of background."""
     spacing: Spacing
+    """(row, column) in mm."""
     base: np.ndarray
-    """Middle of the mitral annulus."""
+    """Centre of the mitral annulus."""
     end: np.ndarray
-    """The other end of the long axis: the LV's apex, the LA's roof."""
+    """The other end of the long axis: apex of the LV, roof of the LA."""
 
     @property
     def length(self) -> float:
@@ -49,7 +52,14 @@ class Chamber:
         return float(self.cavity.sum() * self.spacing[0] * self.spacing[1])
 
     def diameters(self, disks: int) -> np.ndarray:
-        """Diameters (disks,) in mm, square to the long axis, in the middle of equal parts of it."""
+        """Measure diameters perpendicular to the long axis.
+
+        Args:
+            disks: Number of equal segments of the axis.
+
+        Returns:
+            Diameter in mm at the centre of each segment (disks,).
+        """
         axis = (self.base - self.end) / self.length
         across = np.array([-axis[1], axis[0]])
         centres = self.end + np.outer((np.arange(disks) + 0.5) / disks * self.length, axis)
@@ -63,79 +73,100 @@ class Chamber:
 
 
 def left_ventricle(labels: np.ndarray, spacing: Spacing) -> Chamber:
-    """The LV of a label map (H, W); the far end of its axis is the apex.
+    """Find cavity and long axis of the LV.
 
-    The base is the cavity's border on the left atrium: its middle lies halfway between the two
-    points of it that are farthest apart (the annulus' hinges). Where no atrium lies at the LV,
-    the base is where the principal axis leaves the cavity on its wider side. The apex is the
-    contour's point farthest from the base's middle.
+    The base is the border of the cavity with the left atrium. Its centre is halfway between its two
+    points that are farthest apart (the hinges of the annulus). Without an adjacent atrium, it is
+    where the principal axis leaves the cavity on its wider side. The apex is the point of the
+    contour farthest from the centre of the base.
+
+    Args:
+        labels: Label map (H, W).
+        spacing: (row, column) in mm.
 
     Raises:
-        ValueError: no (H, W) map or no spacing in mm; no LV, or one too small to have a long
-            axis (`SHORTEST_MM`).
+        ValueError: The shape or the spacing is wrong, or there is no LV, or its long axis is
+            shorter than `MIN_LENGTH_MM`.
     """
     labels, spacing = _checked(labels, spacing)
     cavity, atrium = _cropped(labels, spacing, Camus.LV, Camus.LA)
     points = contour(cavity) * spacing
     base = _middle_of_border(cavity, atrium, spacing)
     if base is None:
-        base = _wide_end(cavity, points, spacing)
+        base = _wider_end(cavity, points, spacing)
     apex = points[np.argmax(np.linalg.norm(points - base, axis=1))]
     chamber = Chamber(cavity, spacing, base, apex)
-    if chamber.length < SHORTEST_MM:
+    if chamber.length < MIN_LENGTH_MM:
         raise ValueError(
             f"the LV is too small to have a long axis: {chamber.length:.2g} mm, "
-            f"at least {SHORTEST_MM:g} mm are needed"
+            f"at least {MIN_LENGTH_MM:g} mm are needed"
         )
     return chamber
 
 
 def left_atrium(labels: np.ndarray, spacing: Spacing) -> Chamber:
-    """The LA of a label map (H, W); the far end of its axis is the roof.
+    """Find cavity and long axis of the LA.
 
-    The base is the middle of its border on the LV; the axis runs from there through the
-    cavity's centre to the far wall.
+    The base is the centre of the border with the LV. The axis leads from there through the centre
+    of the cavity to the opposite wall (the roof).
+
+    Args:
+        labels: Label map (H, W).
+        spacing: (row, column) in mm.
 
     Raises:
-        ValueError: no (H, W) map or no spacing in mm; no LA, or no LV at it, without which the
-            mitral annulus cannot be told.
+        ValueError: The shape or the spacing is wrong, or there is no LA, or no LV adjacent to it,
+            which determines the mitral annulus.
     """
     labels, spacing = _checked(labels, spacing)
     cavity, ventricle = _cropped(labels, spacing, Camus.LA, Camus.LV)
     base = _middle_of_border(cavity, ventricle, spacing)
     if base is None:
-        raise ValueError("no LV at the LA, so its mitral annulus cannot be told")
+        raise ValueError("no LV adjacent to the LA, so its mitral annulus is unknown")
     centre = _centre(cavity, spacing)
-    return Chamber(cavity, spacing, base, _exit(cavity, centre, centre - base, spacing))
+    return Chamber(cavity, spacing, base, _ray_end(cavity, centre, centre - base, spacing))
 
 
-def largest_part(mask: np.ndarray) -> np.ndarray:
-    """The largest 4-connected part of a mask: stray islands must not move anything."""
-    parts, count = ndimage.label(mask)
+def largest_component(mask: np.ndarray) -> np.ndarray:
+    """Return the largest 4-connected component of a boolean mask (H, W)."""
+    components, count = ndimage.label(mask)
     if count < 2:
         return mask
-    sizes = np.bincount(parts.ravel())
+    sizes = np.bincount(components.ravel())
     sizes[0] = 0
-    return parts == sizes.argmax()
+    return components == sizes.argmax()
 
 
-def filled(mask: np.ndarray) -> np.ndarray:
-    """The mask without holes: background that no way of 4-neighbours leads out of."""
+def fill_holes(mask: np.ndarray) -> np.ndarray:
+    """Fill the holes of a boolean mask (H, W): background that is not 4-connected to the border."""
     background, _ = ndimage.label(~np.pad(mask, 1))
     return (background != background[0, 0])[1:-1, 1:-1]
 
 
 def contour(mask: np.ndarray) -> np.ndarray:
-    """Points (n, 2) halfway between pixels inside and their 4-neighbours outside, in pixels.
+    """Return the points halfway between pixels inside and their 4-neighbours outside.
 
-    The mask must not touch the array's edge.
+    Args:
+        mask: bool (H, W). It must not touch the edge of the array.
+
+    Returns:
+        Points (n, 2) in pixels.
     """
     down, right = np.argwhere(mask[1:] != mask[:-1]), np.argwhere(mask[:, 1:] != mask[:, :-1])
     return np.concatenate((down + np.array([0.5, 0.0]), right + np.array([0.0, 0.5])))
 
 
 def distances(mask: np.ndarray, points: np.ndarray, spacing: Spacing) -> np.ndarray:
-    """Distance (n,) in mm of points (n, 2), in pixels, to a mask; infinite where it is empty."""
+    """Compute the distances of points to a mask.
+
+    Args:
+        mask: bool (H, W).
+        points: (n, 2) in pixels.
+        spacing: (row, column) in mm.
+
+    Returns:
+        Distances (n,) in mm; infinity if the mask is empty.
+    """
     if not mask.any():
         return np.full(len(points), np.inf)
     distance = ndimage.distance_transform_edt(~mask, sampling=spacing)
@@ -143,6 +174,7 @@ def distances(mask: np.ndarray, points: np.ndarray, spacing: Spacing) -> np.ndar
 
 
 def _checked(labels: np.ndarray, spacing: Spacing) -> tuple[np.ndarray, Spacing]:
+    """Convert label map and spacing, and raise a ValueError if they are not valid."""
     labels = np.asarray(labels)
     if labels.ndim != 2:
         raise ValueError(f"labels must be (H, W), got shape {labels.shape}")
@@ -155,54 +187,57 @@ def _checked(labels: np.ndarray, spacing: Spacing) -> tuple[np.ndarray, Spacing]
 def _cropped(
     labels: np.ndarray, spacing: Spacing, structure: Camus, neighbour: Camus
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The structure's largest part, filled, and its neighbour's largest part around it."""
-    cavity = largest_part(labels == structure)
+    """Crop the structure's largest component, filled, and its neighbour's largest component."""
+    cavity = largest_component(labels == structure)
     if not cavity.any():
         raise ValueError(
-            f"no {structure.name} in the label map, so it has neither long axis nor volume"
+            f"no {structure.name} in the label map, so its long axis and volume are unknown"
         )
-    margin = int(np.ceil((SEAM_MM + BORDER_MM) / min(spacing)))
+    margin = int(np.ceil((MAX_GAP_MM + BORDER_MM) / min(spacing)))
     rows, columns = np.flatnonzero(cavity.any(1)), np.flatnonzero(cavity.any(0))
     window = (
         slice(max(int(rows[0]) - margin, 0), int(rows[-1]) + margin + 1),
         slice(max(int(columns[0]) - margin, 0), int(columns[-1]) + margin + 1),
     )
-    around = np.pad(largest_part(labels == neighbour)[window], 1)
-    return filled(np.pad(cavity[window], 1)), around
+    around = np.pad(largest_component(labels == neighbour)[window], 1)
+    return fill_holes(np.pad(cavity[window], 1)), around
 
 
 def _middle_of_border(
     cavity: np.ndarray, neighbour: np.ndarray, spacing: Spacing
 ) -> np.ndarray | None:
-    """Middle of the contour's part along a neighbour; None where there is none at the cavity."""
+    """Return the centre of the border with a neighbour; None if the neighbour is not adjacent."""
     pixels = contour(cavity)
-    away = distances(neighbour, pixels, spacing)
-    if away.min() > SEAM_MM:
+    distance = distances(neighbour, pixels, spacing)
+    if distance.min() > MAX_GAP_MM:
         return None
-    border = pixels[away <= away.min() + BORDER_MM] * spacing
+    border = pixels[distance <= distance.min() + BORDER_MM] * spacing
     apart = np.linalg.norm(border[:, None] - border[None], axis=2)
     one, other = np.unravel_index(np.argmax(apart), apart.shape)
     along = border @ (border[other] - border[one]) / max(apart[one, other], 1e-9)
     ends = border[along <= along.min() + HINGE_MM], border[along >= along.max() - HINGE_MM]
-    return (ends[0].mean(axis=0) + ends[1].mean(axis=0)) / 2  # one point's noise counts little
+    return (
+        ends[0].mean(axis=0) + ends[1].mean(axis=0)
+    ) / 2  # the means reduce the noise of single points
 
 
-def _wide_end(cavity: np.ndarray, points: np.ndarray, spacing: Spacing) -> np.ndarray:
-    """Where the principal axis leaves the cavity on the side that its centre lies nearer to."""
+def _wider_end(cavity: np.ndarray, points: np.ndarray, spacing: Spacing) -> np.ndarray:
+    """Return where the principal axis leaves the cavity on the side nearer to its centre."""
     centre = _centre(cavity, spacing)
     axis = np.linalg.svd(points - points.mean(axis=0), full_matrices=False)[2][0]
-    ends = [_exit(cavity, centre, direction, spacing) for direction in (axis, -axis)]
+    ends = [_ray_end(cavity, centre, direction, spacing) for direction in (axis, -axis)]
     return min(ends, key=lambda end: float(np.linalg.norm(end - centre)))
 
 
 def _centre(mask: np.ndarray, spacing: Spacing) -> np.ndarray:
+    """Return the centre of mass of a mask in mm."""
     return np.array(ndimage.center_of_mass(mask)) * spacing
 
 
-def _exit(
+def _ray_end(
     cavity: np.ndarray, start: np.ndarray, direction: np.ndarray, spacing: Spacing
 ) -> np.ndarray:
-    """The last point of a ray (mm) that lies in the cavity."""
+    """Return the last point of a ray inside the cavity, in mm."""
     step = min(spacing) / SAMPLES_PER_PIXEL
     reach = np.hypot(*(np.array(cavity.shape) * spacing))
     ray = start + np.outer(np.arange(0, reach, step), direction / np.linalg.norm(direction))

@@ -4,8 +4,8 @@ Lang et al., "Recommendations for Cardiac Chamber Quantification by Echocardiogr
 JASE 28, 2015: part I (left ventricle: biplane disk summation, area-length) and part III (left
 atrium). Label maps are (H, W) with the values of `heartseg.datasets.camus.Camus`, spacing is (row,
 column) in mm. Lengths are in mm, areas in mm2, volumes in mL, fractions in percent, none rounded.
-How base and apex are found: `heartseg.metrics.chamber`. What cannot be measured is a ValueError
-that says why.
+`heartseg.metrics.chamber` finds base and apex. A ValueError is raised if a value cannot be
+measured.
 """
 
 from __future__ import annotations
@@ -18,19 +18,21 @@ import numpy as np
 
 from heartseg.datasets.camus import PHASES, VIEWS, Camus
 from heartseg.metrics import Spacing
-from heartseg.metrics.chamber import Chamber, largest_part, left_atrium, left_ventricle
+from heartseg.metrics.chamber import Chamber, largest_component, left_atrium, left_ventricle
 
 DISKS = 20
+"""Number of disks of the biplane method."""
 MM3_PER_ML = 1000.0
 
-Masks = Mapping[tuple[str, str], tuple[np.ndarray, Spacing]]  # labels, spacing by (view, phase)
+Masks = Mapping[tuple[str, str], tuple[np.ndarray, Spacing]]
+"""Label map and spacing of a patient by (view, phase)."""
 
 
 def long_axis_length(labels: np.ndarray, spacing: Spacing) -> float:
-    """Distance in mm from the LV's apex to the middle of its base, the border on the left atrium.
+    """Measure the LV's long axis in mm, from the apex to the centre of the mitral annulus.
 
     Raises:
-        ValueError: no LV, or one too small to have a long axis.
+        ValueError: There is no LV, or it is too small to have a long axis.
     """
     return left_ventricle(labels, spacing).length
 
@@ -44,14 +46,21 @@ def biplane_volume(
     disks: int = DISKS,
     length: float | None = None,
 ) -> float:
-    """LV volume in mL by the biplane method of disks: pi / 4 * sum of a_i * b_i * length / disks.
+    """Compute the LV volume in mL by the biplane method of disks (Lang et al. 2015, section 1.2).
 
-    a_i and b_i are the two views' diameters in the middle of `disks` equal parts of each view's
-    own long axis (Lang et al. 2015, section 1.2). The disks' common height is `length` (mm) /
-    disks; with None, the length is the longer of these two views' long axes.
+    The volume is pi / 4 * sum(a_i * b_i) * length / disks, with the diameters a_i and b_i of the
+    two views at the centre of equal segments of each view's long axis.
+
+    Args:
+        labels_2ch: Label map of the two-chamber view (H, W).
+        spacing_2ch: (row, column) in mm.
+        labels_4ch: Label map of the four-chamber view (H, W).
+        spacing_4ch: (row, column) in mm.
+        disks: Number of disks.
+        length: Length of the long axis in mm; by default the longer one of both views.
 
     Raises:
-        ValueError: a view has no LV, or one too small; `disks` or `length` is not positive.
+        ValueError: The LV is absent or too small in a view, or `disks` or `length` is not positive.
     """
     two = left_ventricle(labels_2ch, spacing_2ch)
     four = left_ventricle(labels_4ch, spacing_4ch)
@@ -59,32 +68,32 @@ def biplane_volume(
 
 
 def area_length_volume(labels: np.ndarray, spacing: Spacing) -> float:
-    """LV volume in mL from one view: 8 A^2 / (3 pi L), A the cavity's area, L its long axis.
+    """Compute the LV volume in mL from area A and long axis L of one view as 8 A^2 / (3 pi L).
 
-    Exact for a spheroid and for a half one cut at its equator (Dodge et al., Am Heart J 60,
-    1960).
+    The formula is exact for a spheroid and for half a spheroid cut at its equator (Dodge et al., Am
+    Heart J 60, 1960).
 
     Raises:
-        ValueError: no LV, or one too small to have a long axis.
+        ValueError: There is no LV, or it is too small to have a long axis.
     """
     view = left_ventricle(labels, spacing)
     return area_length(view.area, view.area, view.length)
 
 
 def ejection_fraction(edv: float, esv: float) -> float:
-    """Ejection fraction in percent from end-diastolic and end-systolic volume.
+    """Compute the ejection fraction in percent from end-diastolic and end-systolic volume.
 
     Raises:
-        ValueError: the end-diastolic volume is not positive.
+        ValueError: The end-diastolic volume is not positive.
     """
     return 100.0 * stroke_volume(edv, esv) / edv
 
 
 def stroke_volume(edv: float, esv: float) -> float:
-    """End-diastolic minus end-systolic volume, in their unit.
+    """Compute the end-diastolic minus the end-systolic volume, in their unit.
 
     Raises:
-        ValueError: the end-diastolic volume is not positive.
+        ValueError: The end-diastolic volume is not positive.
     """
     if not edv > 0:
         raise ValueError(f"end-diastolic volume must be positive, got {edv}")
@@ -92,31 +101,31 @@ def stroke_volume(edv: float, esv: float) -> float:
 
 
 def lv_area(labels: np.ndarray, spacing: Spacing) -> float:
-    """Area of the LV's cavity in mm2: its largest part, holes filled.
+    """Measure the area of the LV's cavity in mm2: largest component with filled holes.
 
     Raises:
-        ValueError: no LV, or one too small.
+        ValueError: There is no LV, or it is too small.
     """
     return left_ventricle(labels, spacing).area
 
 
 def myocardial_area(labels: np.ndarray, spacing: Spacing) -> float:
-    """Area of the LV's myocardium in mm2: its largest part, holes not filled.
+    """Measure the area of the LV's myocardium in mm2: largest component, holes not filled.
 
     Raises:
-        ValueError: no myocardium.
+        ValueError: There is no myocardium.
     """
-    wall = largest_part(np.asarray(labels) == Camus.MYO)
+    wall = largest_component(np.asarray(labels) == Camus.MYO)
     if not wall.any():
-        raise ValueError("no MYO in the label map, so it has no area")
+        raise ValueError("no MYO in the label map, so its area is unknown")
     return float(wall.sum() * spacing[0] * spacing[1])
 
 
 def la_area(labels: np.ndarray, spacing: Spacing) -> float:
-    """Area of the left atrium in mm2: its largest part, holes filled.
+    """Measure the area of the left atrium in mm2: largest component with filled holes.
 
     Raises:
-        ValueError: no LA, or no LV at it.
+        ValueError: There is no LA, or no LV adjacent to it.
     """
     return left_atrium(labels, spacing).area
 
@@ -129,13 +138,20 @@ def la_volume(
     *,
     method: Literal["area_length", "disks"] = "area_length",
 ) -> float:
-    """LA volume in mL from both views (Lang et al. 2015, part III); at end-systole its largest.
+    """Compute the LA volume in mL from both views (Lang et al. 2015, part III).
 
-    "area_length": 8 A_2ch A_4ch / (3 pi L) with the shorter of the two long axes, from the middle
-    of the mitral annulus to the roof. "disks": the biplane method of disks.
+    Use views at end-systole, when the LA is largest.
+
+    Args:
+        labels_2ch: Label map of the two-chamber view (H, W).
+        spacing_2ch: (row, column) in mm.
+        labels_4ch: Label map of the four-chamber view (H, W).
+        spacing_4ch: (row, column) in mm.
+        method: "area_length": 8 A_2ch A_4ch / (3 pi L) with the shorter of both long axes, from the
+            centre of the mitral annulus to the roof; "disks": the biplane method of disks.
 
     Raises:
-        ValueError: a view has no LA, or no LV at it.
+        ValueError: A view has no LA, or no LV adjacent to it.
     """
     two, four = left_atrium(labels_2ch, spacing_2ch), left_atrium(labels_4ch, spacing_4ch)
     if method == "disks":
@@ -146,7 +162,17 @@ def la_volume(
 def disk_volume(
     two: Chamber, four: Chamber, *, disks: int = DISKS, length: float | None = None
 ) -> float:
-    """`biplane_volume` of two views of a chamber that is measured already."""
+    """Compute the volume in mL by the biplane method of disks; see `biplane_volume`.
+
+    Args:
+        two: Chamber in the two-chamber view.
+        four: Chamber in the four-chamber view.
+        disks: Number of disks.
+        length: Length of the long axis in mm; by default the longer one of both views.
+
+    Raises:
+        ValueError: `disks` or `length` is not positive.
+    """
     if disks < 1:
         raise ValueError(f"disks must be at least 1, got {disks}")
     if length is None:
@@ -158,14 +184,15 @@ def disk_volume(
 
 
 def area_length(area: float, other_area: float, length: float) -> float:
-    """8 A B / (3 pi L) in mL, of areas in mm2 and a length in mm."""
+    """Compute the volume 8 A B / (3 pi L) in mL from areas in mm2 and a length in mm."""
     return 8 * area * other_area / (3 * math.pi * length) / MM3_PER_ML
 
 
 def biplane_ef(masks: Masks) -> float:
     """Compute the biplane ejection fraction of a patient in percent.
 
-    Each phase has its own long axis. NaN if a view or a phase is absent or cannot be measured.
+    Each phase has its own long axis. The result is NaN if a view or a phase is absent or cannot be
+    measured.
     """
     if any((view, phase) not in masks for view in VIEWS for phase in PHASES):
         return np.nan
@@ -176,7 +203,13 @@ def biplane_ef(masks: Masks) -> float:
 def phase_volume(
     lv: Mapping[tuple[str, str], Chamber | None], phase: str, length: float | None = None
 ) -> float:
-    """Compute the biplane LV volume of a phase in mL; NaN if a view has no chamber."""
+    """Compute the biplane LV volume of a phase in mL; NaN if a view has no chamber.
+
+    Args:
+        lv: Chamber by (view, phase).
+        phase: "ED" or "ES".
+        length: Length of the long axis in mm; by default the longer one of both views.
+    """
     two, four = lv["2CH", phase], lv["4CH", phase]
     return disk_volume(two, four, length=length) if two and four else np.nan
 
@@ -184,7 +217,7 @@ def phase_volume(
 def measured_or_none(
     measurement: Callable[..., Chamber], labels: np.ndarray, spacing: Spacing
 ) -> Chamber | None:
-    """Return the chamber of a mask; None if there is none, which summaries count as missing."""
+    """Return the chamber of a label map; None if it cannot be measured."""
     try:
         return measurement(labels, spacing)
     except ValueError:
@@ -192,7 +225,7 @@ def measured_or_none(
 
 
 def measured_or_nan(measurement: Callable[..., float], *arguments: Any) -> float:
-    """Return the value of a measurement; NaN if it cannot be made."""
+    """Return the value of a measurement; NaN if it raises a ValueError."""
     try:
         return measurement(*arguments)
     except ValueError:

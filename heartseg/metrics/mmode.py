@@ -1,8 +1,8 @@
 """Left ventricular diameters, volumes, function and heart rate from an M-mode mask.
 
-One window and a whole recording are measured by the same code: walls (`metrics.walls`), beats
-(`metrics.beats`), and what they amount to (here). Recommendations: Lang et al., JASE 28, 2015,
-section 1.1 (internal dimensions by M-mode).
+Windows and whole recordings are measured by the same code: walls (`metrics.walls`), beats
+(`metrics.beats`) and the clinical values in this module. Recommendations: Lang et al., JASE 28,
+2015, section 1.1 (internal dimensions by M-mode).
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from heartseg.data.species import HUMAN as HUMAN  # with what is measured here
 from heartseg.data.species import MOUSE, Species
-from heartseg.data.species import SPECIES as SPECIES
 from heartseg.datasets import structure_mask
 from heartseg.metrics import Spacing
 from heartseg.metrics.beats import SMOOTHING, Beat, find_beats, rmssd_ms, sdnn_ms, smooth_pieces
@@ -28,7 +26,7 @@ Value = TypeVar("Value", float, pd.Series)
 
 @dataclass(frozen=True)
 class Measurements:
-    """Clinical values of one M-mode window or recording; NaN where they cannot be told."""
+    """Clinical values of an M-mode window or recording; NaN if they cannot be measured."""
 
     lvidd_mm: float
     """LV inner diameter at end-diastole, median over the beats."""
@@ -37,46 +35,57 @@ class Measurements:
     fs_percent: float
     """Fractional shortening, median over the beats."""
     hr_bpm: float
-    """Heart rate in beats per minute, 60 over the median interval in s."""
+    """Heart rate in beats per minute: 60 divided by the median interval in s."""
     edv: float
-    """LV end-diastolic volume by Teichholz in the species' unit, median over the beats."""
+    """LV end-diastolic volume by Teichholz in the unit of the species, median over the beats."""
     esv: float
-    """LV end-systolic volume likewise."""
+    """LV end-systolic volume by Teichholz in the unit of the species, median over the beats."""
     ef_percent: float
     """Ejection fraction by Teichholz, median over the beats."""
     sdnn_ms: float
-    """Standard deviation of the intervals between beats."""
+    """Standard deviation of the intervals between beats in ms."""
     rmssd_ms: float
-    """Root mean square of the differences of successive intervals."""
+    """Root mean square of the differences of successive intervals in ms."""
 
 
 def teichholz_volume(diameter_mm: Value, species: Species) -> Value:
-    """LV volume 7 / (2.4 + D) * D^3 (Teichholz et al., Am J Cardiol 37:7-11, 1976).
+    """Compute the LV volume 7 / (2.4 + D) * D^3 (Teichholz et al., Am J Cardiol 37:7-11, 1976).
 
-    Human: D in cm gives mL, as published. Mouse: the same numbers with D in mm give uL, as
-    VisualSonics' Vevo software and Echo2Pheno have it. The formula's 2.4 has a unit, so this is
-    a convention of its own and no conversion: 4 mm are 70 uL as a mouse, 160 uL as a human.
+    For humans, D in cm gives mL, as published. For mice, D in mm gives uL, as in VisualSonics' Vevo
+    software and in Echo2Pheno. The two differ by more than a conversion of units, because the 2.4
+    of the formula has a unit: 4 mm are 70 uL in a mouse and 160 uL in a human.
+
+    Args:
+        diameter_mm: LV inner diameter in mm.
+        species: Species, which determines the unit.
     """
     diameter = diameter_mm / species.teichholz_mm
     return 7.0 / (2.4 + diameter) * diameter**3
 
 
 def fractional_shortening(lvidd_mm: Value, lvids_mm: Value) -> Value:
-    """(LVIDd - LVIDs) / LVIDd in percent."""
+    """Compute (LVIDd - LVIDs) / LVIDd in percent."""
     return 100.0 * (lvidd_mm - lvids_mm) / lvidd_mm
 
 
 def teichholz_ef(lvidd_mm: Value, lvids_mm: Value, species: Species) -> Value:
-    """(EDV - ESV) / EDV in percent, both volumes by Teichholz."""
+    """Compute (EDV - ESV) / EDV in percent, both volumes by Teichholz."""
     edv = teichholz_volume(lvidd_mm, species)
     return 100.0 * (edv - teichholz_volume(lvids_mm, species)) / edv
 
 
 def diameter_trace(mask: np.ndarray, mm_per_row: float) -> np.ndarray:
-    """LV diameter of every column in mm, float (W,); NaN where a column has no LV.
+    """Measure the LV diameter of every column.
 
-    The mask (H, W) gets its holes filled; a column's longest run of LV pixels is its
-    diameter, so a stray island does not count. `trace_walls` also judges the columns.
+    The diameter is the longest run of LV pixels after filling holes, so that stray islands do not
+    count. Unlike `trace_walls`, this function does not reject implausible columns.
+
+    Args:
+        mask: Mask of the LV, bool (H, W).
+        mm_per_row: Depth of a pixel in mm.
+
+    Returns:
+        Diameter in mm, float (W,); NaN if a column has no LV.
     """
     _, longest, _ = longest_runs(ndimage.binary_fill_holes(mask))
     return np.where(longest > 0, longest * mm_per_row, np.nan)
@@ -90,36 +99,40 @@ def measure(
     maximal_rate: float,
     species: Species = MOUSE,
 ) -> Measurements:
-    """Diameters, volumes, function and heart rate of one window's or strip's mask.
+    """Measure diameters, volumes, function and heart rate in the mask of a window or strip.
 
-    All is NaN where the mask has no LV, or no more of it than a part of a beat in which nothing
-    can be told. The heart rate is NaN where no two neighbouring beats are seen.
+    All values are NaN if the mask has no LV or less of it than half a beat. The heart rate is NaN
+    without two successive beats.
 
     Args:
-        mask: boolean (H, W).
-        spacing: mm per row and s per column.
-        minimal_rate: slowest plausible heart rate in beats per minute.
-        maximal_rate: fastest plausible one.
-        species: whose volumes; the rates may be narrower than the species' own.
+        mask: Mask of the LV, bool (H, W).
+        spacing: (mm per row, s per column).
+        minimal_rate: Slowest plausible heart rate in beats per minute.
+        maximal_rate: Fastest plausible heart rate in beats per minute.
+        species: Species, which determines the unit of volumes. The range of rates may be narrower
+            than the one of the species.
     """
-    walls, beats = follow(mask, spacing, minimal_rate, maximal_rate)
+    walls, beats = trace_beats(mask, spacing, minimal_rate, maximal_rate)
     return summarise_beats(walls, beats, 60.0 / maximal_rate / spacing[1], species)
 
 
-def follow(
+def trace_beats(
     mask: np.ndarray,
     spacing: Spacing,
     minimal_rate: float,
     maximal_rate: float,
     excluded: np.ndarray | None = None,
 ) -> tuple[Walls, list[list[Beat]]]:
-    """Walls of a mask, and the beats of every piece of them.
+    """Find the walls of the LV in a mask, and the beats in every piece of them.
 
     Gaps of up to a quarter of the shortest plausible beat are bridged.
 
     Args:
-        mask, spacing, minimal_rate, maximal_rate: as of `measure`.
-        excluded: boolean (W,), columns of bad quality; no beat is counted across them.
+        mask: Mask of the LV, bool (H, W).
+        spacing: (mm per row, s per column).
+        minimal_rate: Slowest plausible heart rate in beats per minute.
+        maximal_rate: Fastest plausible heart rate in beats per minute.
+        excluded: Columns of bad quality, bool (W,). No beat extends across them.
     """
     mm_per_row, s_per_column = spacing
     bridge = SMOOTHING * 60.0 / maximal_rate / s_per_column
@@ -130,10 +143,16 @@ def follow(
 def summarise_beats(
     walls: Walls, pieces: Sequence[Sequence[Beat]], shortest_beat: float, species: Species
 ) -> Measurements:
-    """Medians over the beats.
+    """Compute the medians over all beats.
 
-    A trace shorter than a beat may show no end-diastole (end-systole): its largest (smallest)
-    diameter stands in where a piece of it lasts for half of `shortest_beat` (columns) at least.
+    A trace that is shorter than a beat may not contain an end-diastole or end-systole. The largest
+    or smallest diameter replaces it if a piece has at least half of `shortest_beat`.
+
+    Args:
+        walls: Walls of the strip.
+        pieces: Beats of each piece.
+        shortest_beat: Shortest plausible beat in columns.
+        species: Species, which determines the unit of volumes.
     """
     traces = [t for t in smooth_pieces(walls, shortest_beat) if len(t) >= shortest_beat / 2]
     beats = [beat for piece in pieces for beat in piece]
@@ -164,7 +183,7 @@ def summarise_beats(
 
 
 def _median(values: Sequence[float]) -> float:
-    """Median of the known values, NaN where there are none."""
+    """Compute the median of the finite values; NaN if there are none."""
     known = [value for value in values if np.isfinite(value)]
     return float(np.median(known)) if known else np.nan
 
@@ -172,9 +191,17 @@ def _median(values: Sequence[float]) -> float:
 def window_row(
     prediction: np.ndarray, reference: np.ndarray, spacing: Spacing, species: Species
 ) -> dict[str, float]:
-    """LVIDd, LVIDs (mm), FS, EF by Teichholz (percent) and HR (1/min) of one M-mode window.
+    """Measure an M-mode window in the predicted and the reference label map.
 
-    Each with the endings _reference and _predicted; NaN where it cannot be measured.
+    Args:
+        prediction: Predicted label map (H, W).
+        reference: Reference label map (H, W).
+        spacing: (mm per row, s per column).
+        species: Species of the subject.
+
+    Returns:
+        lvidd_mm, lvids_mm, fs_percent, ef_percent (Teichholz) and hr_bpm, each with the suffixes
+        _reference and _predicted; NaN if a value cannot be measured.
     """
     slowest, fastest = species.rates
     row = {}

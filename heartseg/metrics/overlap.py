@@ -1,4 +1,4 @@
-"""Overlap of label maps: counts first, reduction after."""
+"""Overlap of label maps and masks. Counts can be added before the overlap is computed."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import torch
 def confusion_counts(
     predicted: torch.Tensor, reference: torch.Tensor, n_labels: int
 ) -> torch.Tensor:
-    """True positives, false positives and false negatives per case and label, in pixels.
+    """Count true positive, false positive and false negative pixels per case and label.
 
-    Counts add up: sum them over batches, ranks or cases, and divide last.
+    Sum the counts over batches, ranks or cases before computing Dice.
 
     Args:
-        predicted: integer (or bool) label maps (N, H, W), values 0 .. n_labels - 1.
-        reference: the same, of equal shape.
-        n_labels: number of labels, background included.
+        predicted: Integer or boolean label maps (N, H, W) with values 0 .. n_labels - 1.
+        reference: Label maps of the same shape.
+        n_labels: Number of labels, including the background.
 
     Returns:
-        int64 (N, n_labels, 3), last axis (tp, fp, fn), on the device of `predicted`.
+        Counts int64 (N, n_labels, 3) with the last axis (tp, fp, fn), on the device of `predicted`.
 
     Raises:
-        ValueError: wrong number of axes, unequal shapes, or a label out of range.
-        TypeError: the maps are not integer: logits and probabilities are no labels.
+        ValueError: The shapes are wrong or differ, or a label is out of range.
+        TypeError: The maps are not integer, such as logits or probabilities.
     """
     if n_labels < 2:
         raise ValueError(f"n_labels must count the background too, so at least 2; got {n_labels}")
@@ -50,14 +50,19 @@ def confusion_counts(
 
 
 def dice_from_counts(counts: torch.Tensor) -> torch.Tensor:
-    """Dice 2 tp / (2 tp + fp + fn) from counts (..., 3), as float64 (...).
+    """Compute Dice, 2 tp / (2 tp + fp + fn).
 
-    A structure absent from reference and prediction alike gives 1: there was nothing to find
-    and nothing was falsely found, and a mean over cases stays defined (never NaN). Present in
-    one of the two only, it gives 0.
+    Dice is 1 if a structure is absent from both reference and prediction, so that means over cases
+    are never NaN. It is 0 if the structure is absent from one of them.
+
+    Args:
+        counts: Integer counts (..., 3) with the last axis (tp, fp, fn).
+
+    Returns:
+        Dice float64 (...).
 
     Raises:
-        ValueError: the last axis is not (tp, fp, fn), or a count is negative.
+        ValueError: The last axis does not have length 3, or a count is negative.
     """
     if counts.ndim < 1 or counts.shape[-1] != 3:
         raise ValueError(f"counts must be (..., 3) for tp, fp, fn; got {tuple(counts.shape)}")
@@ -69,12 +74,12 @@ def dice_from_counts(counts: torch.Tensor) -> torch.Tensor:
 
 
 def mask_dice(predicted: np.ndarray, reference: np.ndarray) -> float:
-    """Dice of two boolean masks (H, W), with the rule of `dice_from_counts` for absent ones.
+    """Compute Dice of two boolean masks (H, W); 1 if both are empty.
 
-    For structures that unite labels, such as the epicardium's inside (LV and myocardium).
+    Use it for structures of several labels, such as the LV with its myocardium.
 
     Raises:
-        ValueError: the masks are not boolean or differ in shape.
+        ValueError: The masks are not boolean or differ in shape.
     """
     check_masks(predicted, reference)
     size = int(predicted.sum()) + int(reference.sum())
@@ -82,20 +87,32 @@ def mask_dice(predicted: np.ndarray, reference: np.ndarray) -> float:
 
 
 def mask_iou(predicted: np.ndarray, reference: np.ndarray) -> float:
-    """Intersection over union (Jaccard) of two boolean masks (H, W); 1 if both are empty."""
+    """Compute intersection over union of two boolean masks (H, W); 1 if both are empty.
+
+    Raises:
+        ValueError: The masks are not boolean or differ in shape.
+    """
     check_masks(predicted, reference)
     union = int((predicted | reference).sum())
     return int((predicted & reference).sum()) / union if union else 1.0
 
 
 def mask_mse(predicted: np.ndarray, reference: np.ndarray) -> float:
-    """Mean squared difference of two boolean masks (H, W): the part of pixels that are wrong."""
+    """Compute the mean squared difference of two boolean masks: the fraction of wrong pixels.
+
+    Raises:
+        ValueError: The masks are not boolean or differ in shape.
+    """
     check_masks(predicted, reference)
     return float((predicted != reference).mean())
 
 
 def check_masks(predicted: np.ndarray, reference: np.ndarray) -> None:
-    """Refuse anything but two boolean (H, W) masks of equal shape with a ValueError."""
+    """Check that both masks are boolean (H, W) and of equal shape.
+
+    Raises:
+        ValueError: They are not.
+    """
     if predicted.dtype != bool or reference.dtype != bool:
         raise ValueError(f"masks must be boolean, got {predicted.dtype} and {reference.dtype}")
     if predicted.ndim != 2 or predicted.shape != reference.shape:

@@ -1,8 +1,8 @@
-"""Is a label map of an apical view, or a patient's set of them, plausible? Flags, never a filter.
+"""Plausibility flags of label maps of apical views, and of all views of a patient.
 
-After the anatomical criteria of Painchaud et al., "Cardiac Segmentation with Strong Anatomical
-Guarantees", IEEE TMI 39(11), 2020, as far as they need no other image. Label maps are (H, W)
-with the values of `heartseg.datasets.camus.Camus`; spacing is (row, column) in mm.
+The flags follow the anatomical criteria of Painchaud et al., "Cardiac Segmentation with Strong
+Anatomical Guarantees", IEEE TMI 39(11), 2020, as far as these need no other image. Label maps are
+(H, W) with the values of `heartseg.datasets.camus.Camus`; spacing is (row, column) in mm.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from heartseg.data.prepared import decode_png
 from heartseg.datasets.camus import Camus
 from heartseg.metrics import Spacing
 from heartseg.metrics.bootstrap import FRACTION, named_interval
-from heartseg.metrics.chamber import contour, distances, filled, largest_part
+from heartseg.metrics.chamber import contour, distances, fill_holes, largest_component
 from heartseg.metrics.scale import (
-    disagreement,
     impossible_size,
-    measured,
+    measure_lv,
     possible_volume,
+    scale_disagreement,
     swapped_phases,
 )
 
@@ -45,30 +45,31 @@ PATIENT_FLAGS = {
     "scales_differ": "the images disagree about the scale",
     "phases": "an LV is smaller at ED than at ES, so the images may be swapped",
 }
-"""What makes a patient's volumes and EF implausible."""
+"""Reasons why a patient's volumes and EF are implausible."""
 CASE_FLAGS = FLAGS | {"scales_differ": "the patient's images disagree about the scale"}
 CHAMBERS = (Camus.LV, Camus.MYO, Camus.LA)
-ANY_NEIGHBOUR = np.ones((3, 3), bool)  # pixels that meet at a corner belong together
+EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
 BASE_MM = 5.0
-"""The LV's contour this close to the atrium is its base, which no wall covers."""
+"""Maximum distance to the atrium of contour points that belong to the base, which has no wall."""
 WALL_MM = 2.0
-"""The LV's contour this close to the wall is covered by it."""
-OPEN_PART = 0.05
-"""So much of the contour may lie open: valve leaflets and hinges are not drawn sharply."""
+"""Maximum distance to the myocardium of contour points that it covers."""
+MAX_OPEN = 0.05
+"""Maximum fraction of the contour that is open. Leaflets and hinges are not drawn precisely."""
 TOUCH_MM = 2.0
-"""Chambers this close touch: annotators leave a seam for the valve."""
+"""Maximum distance of touching chambers. Annotators leave a gap for the valve."""
 BLACK = 5
-"""Gray value up to which a pixel counts as black: compression leaves noise around the sector."""
+"""Maximum grey value of a black pixel. Compression causes noise around the sector."""
 SECTOR_EDGE_MM = 1.0
-"""A contour this close to the sector's edge runs along it."""
-EDGE_PART = 0.1
-"""So much of the contour may: annotators draw walls that leave the sector, which cross its edge. Of
-1,198 reference masks of the CAMUS release 3 exceed it: their base or a wall lies on the edge."""
+"""Maximum distance to the edge of the sector of contour points on it."""
+MAX_ON_EDGE = 0.1
+"""Maximum fraction of the contour on the edge of the sector. It is above 0 because annotators draw
+walls that cross the edge. 3 of 1,198 reference masks of the CAMUS release exceed it, with a base or
+a wall on the edge."""
 RANGE_MARGIN = 0.1
-"""The cohort's range is widened by this part on both sides: it is a sample's."""
+"""Fraction by which the range of the training patients' areas is extended on both sides."""
 
 Ranges = dict[tuple[str, str], dict[Camus, tuple[float, float]]]
-"""By view and phase, and structure: the smallest and the largest plausible area in mm2."""
+"""Smallest and largest plausible area in mm2 of each structure, by (view, phase)."""
 
 
 def flags(
@@ -77,31 +78,31 @@ def flags(
     ranges: Mapping[Camus, tuple[float, float]] | None = None,
     image: np.ndarray | None = None,
 ) -> dict[str, bool]:
-    """The flags of one label map by `FLAGS`' names, True where something is odd; and plausible.
+    """Compute the flags of a label map.
 
     Args:
-        labels: label map (H, W).
+        labels: Label map (H, W).
         spacing: (row, column) in mm.
-        ranges: of plausible areas; without them (no training patient has this view and phase)
-            areas are not judged.
-        image: gray values (H, W), 0 outside of the ultrasound sector; without them the sector's
-            edge is not looked for.
+        ranges: Ranges of plausible areas. Without them, areas are not checked.
+        image: Grey values (H, W), 0 outside the ultrasound sector. Without them, the edge of the
+            sector is not checked.
 
     Returns:
-        The flags, and `plausible`: no flag is set.
+        Each flag of `FLAGS`, True if it applies, and "plausible", True if none applies.
     """
     at_edge = is_cut_off(labels, spacing, image)
-    size = impossible_size(measured(labels, spacing))
+    size = impossible_size(measure_lv(labels, spacing))
     labels = _cropped(labels)
     masks = {name: labels == name for name in CHAMBERS}
     epicardium = masks[Camus.LV] | masks[Camus.MYO]
     found = {
         "incomplete": not all(mask.any() for mask in masks.values()),
-        "pieces": any(ndimage.label(mask, ANY_NEIGHBOUR)[1] > 1 for mask in masks.values()),
+        "pieces": any(ndimage.label(mask, EIGHT_NEIGHBOURS)[1] > 1 for mask in masks.values()),
         "holes": any(
-            (filled(mask) != mask).any() for mask in (masks[Camus.LV], epicardium, masks[Camus.LA])
+            (fill_holes(mask) != mask).any()
+            for mask in (masks[Camus.LV], epicardium, masks[Camus.LA])
         ),
-        "lv_open": _open_part(labels, spacing) > OPEN_PART,
+        "lv_open": _open_fraction(labels, spacing) > MAX_OPEN,
         "la_apart": _gap(labels, spacing) > TOUCH_MM,
         "area": any(
             not low <= area <= high
@@ -119,31 +120,34 @@ def patient_flags(
     volumes: Iterable[float] = (),
     images: Mapping[tuple[str, str], np.ndarray] | None = None,
 ) -> dict[str, bool]:
-    """The flags of a patient's volumes and EF by `PATIENT_FLAGS`' names; and plausible.
+    """Compute the flags of a patient's volumes and EF.
 
     Args:
-        masks: label map (H, W) and spacing (row, column) in mm by (view, phase).
-        volumes: of the LV in mL, NaN where it could not be measured.
-        images: gray values (H, W) by (view, phase), see `flags`.
+        masks: Label map (H, W) and spacing (row, column) in mm by (view, phase).
+        volumes: LV volumes in mL, NaN if not measured.
+        images: Grey values (H, W) by (view, phase); see `flags`.
 
     Returns:
-        The flags, and `plausible`: no flag is set.
+        Each flag of `PATIENT_FLAGS`, True if it applies, and "plausible", True if none applies.
     """
-    sizes = {key: measured(*mask) for key, mask in masks.items()}
+    sizes = {key: measure_lv(*mask) for key, mask in masks.items()}
     found = {
         "edge": any(is_cut_off(*mask, (images or {}).get(key)) for key, mask in masks.items()),
         "size": any(impossible_size(size) for size in sizes.values())
         or not all(possible_volume(volume) for volume in volumes),
-        "scales_differ": bool(disagreement(sizes)),
+        "scales_differ": bool(scale_disagreement(sizes)),
         "phases": bool(swapped_phases(sizes)),
     }
     return found | {"plausible": not any(found.values())}
 
 
 def area_ranges(frames: pd.DataFrame) -> Ranges:
-    """The plausible areas, learned from the reference masks of a prepared dataset's rows.
+    """Compute the ranges of plausible areas from reference masks.
 
-    Smallest and largest area of each structure by view and phase, widened by `RANGE_MARGIN`.
+    A range extends from the smallest to the largest area, widened by `RANGE_MARGIN`.
+
+    Args:
+        frames: Rows of a prepared dataset.
     """
     areas: dict[tuple[str, str], dict[Camus, list[float]]] = {}
     for frame in frames.to_dict("records"):
@@ -163,12 +167,16 @@ def area_ranges(frames: pd.DataFrame) -> Ranges:
 
 
 def summarise_plausibility(cases: pd.DataFrame, evaluate: Evaluate) -> dict[str, Any]:
-    """The plausible part of all cases (0 to 1), by view and by phase, and the cases of each flag.
+    """Compute the fraction of plausible cases, and the number of cases with each flag.
 
     Args:
-        cases: rows with case_id, patient, view, phase, plausible and `CASE_FLAGS`' names; a case
-            may have several rows.
-        evaluate: the section of params.yaml.
+        cases: Rows with case_id, patient, view, phase, plausible and the names of `CASE_FLAGS`. A
+            case may have several rows.
+        evaluate: Section `evaluate` of params.yaml.
+
+    Returns:
+        n, fraction with its bootstrap interval, flags, and the same for by_view and by_phase
+        without flags.
     """
     cases = cases.drop_duplicates("case_id")
     groups = {
@@ -185,10 +193,10 @@ def summarise_plausibility(cases: pd.DataFrame, evaluate: Evaluate) -> dict[str,
 
 
 def summarise_volumes(clinical: pd.DataFrame) -> dict[str, Any]:
-    """How many patients' predicted volumes and EF are plausible, and the patients of each flag.
+    """Count the patients with plausible predicted volumes and EF, and those with each flag.
 
     Args:
-        clinical: rows with `PATIENT_FLAGS`' names and plausible, with the ending _predicted.
+        clinical: Rows with the names of `PATIENT_FLAGS` and plausible, with the suffix _predicted.
     """
     counts = {
         name: int(clinical[f"{name}_predicted"].sum()) for name in (*PATIENT_FLAGS, "plausible")
@@ -197,17 +205,25 @@ def summarise_volumes(clinical: pd.DataFrame) -> dict[str, Any]:
 
 
 def _plausible(cases: pd.DataFrame, evaluate: Evaluate) -> dict[str, float]:
+    """Compute the number of cases and the fraction that is plausible, with its interval."""
     plausible = cases["plausible"].astype(float)
     fraction = named_interval("fraction", plausible, cases["patient"], evaluate, FRACTION)
     return {"n": len(cases)} | fraction
 
 
 def _area(labels: np.ndarray, structure: Camus, spacing: Spacing) -> float:
+    """Measure the area of a structure in mm2."""
     return float(np.count_nonzero(labels == structure) * spacing[0] * spacing[1])
 
 
 def is_cut_off(labels: np.ndarray, spacing: Spacing, image: np.ndarray | None = None) -> bool:
-    """Whether the LV ends at the edge of the image or, given its gray values, of the sector."""
+    """Return whether the LV is cut off by the edge of the image or of the ultrasound sector.
+
+    Args:
+        labels: Label map (H, W).
+        spacing: (row, column) in mm.
+        image: Grey values (H, W). Without them, the sector is not checked.
+    """
     ventricle = labels == Camus.LV
     if ventricle[[0, -1]].any() or ventricle[:, [0, -1]].any():
         return True
@@ -216,32 +232,33 @@ def is_cut_off(labels: np.ndarray, spacing: Spacing, image: np.ndarray | None = 
     sector = _sector(image, spacing)
     if sector is None:
         return False
-    points = contour(filled(largest_part(ventricle))) * spacing
-    away = (points @ sector[:, :2].T + sector[:, 2]).max(axis=1)  # negative inside of the sector
-    return bool((abs(away) < SECTOR_EDGE_MM).mean() > EDGE_PART)
+    points = contour(fill_holes(largest_component(ventricle))) * spacing
+    distance = (points @ sector[:, :2].T + sector[:, 2]).max(axis=1)  # negative inside the sector
+    return bool((abs(distance) < SECTOR_EDGE_MM).mean() > MAX_ON_EDGE)
 
 
 def _sector(image: np.ndarray, spacing: Spacing) -> np.ndarray | None:
-    """The ultrasound sector of an image, as the convex hull of what is not black.
+    """Find the ultrasound sector of an image (H, W): the convex hull of all pixels above `BLACK`.
 
     Returns:
-        The hull's edges (n, 3): outward unit normal (row, column) and offset in mm; None if there
+        Edges of the hull (n, 3): outward unit normal (row, column) and offset in mm; None if there
         is no sector.
     """
-    seen = ndimage.binary_opening(image > BLACK)  # without single pixels of noise
-    rows = np.flatnonzero(seen.any(axis=1))
+    inside = ndimage.binary_opening(image > BLACK)  # removes single pixels of noise
+    rows = np.flatnonzero(inside.any(axis=1))
     if len(rows) < 2:
         return None
-    first, last = seen[rows].argmax(axis=1), seen.shape[1] - 1 - seen[rows, ::-1].argmax(axis=1)
+    first = inside[rows].argmax(axis=1)
+    last = inside.shape[1] - 1 - inside[rows, ::-1].argmax(axis=1)
     ends = np.concatenate((np.stack((rows, first), axis=1), np.stack((rows, last), axis=1)))
     try:
         return ConvexHull(ends * spacing).equations
-    except QhullError:  # all on one line
+    except QhullError:  # all points are on one line
         return None
 
 
 def _cropped(labels: np.ndarray) -> np.ndarray:
-    """The structures' surroundings, a pixel wide where the image goes on."""
+    """Crop a label map to its structures, with a margin of one pixel inside the image."""
     rows, columns = np.flatnonzero(labels.any(1)), np.flatnonzero(labels.any(0))
     if not len(rows):
         return labels[:1, :1]
@@ -249,23 +266,23 @@ def _cropped(labels: np.ndarray) -> np.ndarray:
     return labels[top : int(rows[-1]) + 2, left : int(columns[-1]) + 2]
 
 
-def _open_part(labels: np.ndarray, spacing: Spacing) -> float:
-    """Part of the LV's contour that neither wall, base nor image edge covers; 0 without LV."""
+def _open_fraction(labels: np.ndarray, spacing: Spacing) -> float:
+    """Compute the fraction of the LV's contour without wall, base or image edge; 0 without LV."""
     padded = np.pad(labels, 1)
-    cavity = largest_part(padded == Camus.LV)
-    pixels = contour(filled(cavity))
+    cavity = largest_component(padded == Camus.LV)
+    pixels = contour(fill_holes(cavity))
     inner = ((pixels > 0.5) & (pixels < np.array(padded.shape) - 1.5)).all(axis=1)
     if not inner.any():
         return 0.0
-    bare = distances(padded == Camus.MYO, pixels[inner], spacing) > WALL_MM
-    bare &= distances(padded == Camus.LA, pixels[inner], spacing) > BASE_MM
-    return float(bare.mean())
+    is_open = distances(padded == Camus.MYO, pixels[inner], spacing) > WALL_MM
+    is_open &= distances(padded == Camus.LA, pixels[inner], spacing) > BASE_MM
+    return float(is_open.mean())
 
 
 def _gap(labels: np.ndarray, spacing: Spacing) -> float:
-    """Distance in mm between the LV's and the LA's pixels that are closest; 0 where one lacks."""
-    ventricle, atrium = largest_part(labels == Camus.LV), largest_part(labels == Camus.LA)
+    """Measure the smallest distance in mm between LV and LA; 0 if one of them is absent."""
+    ventricle, atrium = largest_component(labels == Camus.LV), largest_component(labels == Camus.LA)
     if not ventricle.any() or not atrium.any():
         return 0.0
-    away = ndimage.distance_transform_edt(~atrium, sampling=spacing)[ventricle].min()
-    return max(float(away) - max(spacing), 0.0)
+    distance = ndimage.distance_transform_edt(~atrium, sampling=spacing)[ventricle].min()
+    return max(float(distance) - max(spacing), 0.0)

@@ -1,4 +1,4 @@
-"""How well scores tell bad M-mode windows from good ones; a score is a probability of "bad"."""
+"""Metrics of the classification of M-mode windows by a score, the probability of "bad"."""
 
 from __future__ import annotations
 
@@ -9,27 +9,31 @@ import torch
 from heartseg.datasets.mmode_quality import Quality
 
 THRESHOLD = 0.5
-"""Score from which on a window is called bad, as `predicted_labels` has it."""
+"""Score above which a window is classified as bad, as in `predicted_labels`."""
 BINS = 200
-"""Of the scores' histograms, by which validation sums up; an even number, so that the threshold
-lies between two bins."""
+"""Number of bins of the histograms of scores. It is even, so that the threshold lies between two
+bins."""
 
 
 def bad_scores(logits: torch.Tensor) -> torch.Tensor:
-    """The model's probability that a window is bad, (N,), from logits (N, K, H, W).
+    """Compute the probability (N,) that each window is bad.
 
-    All pixels of a window hold the same logits (`heartseg.models.window_cnn`).
+    Args:
+        logits: (N, K, H, W), equal in all pixels of a window (`heartseg.models.window_cnn`).
     """
     first = logits[:, :, 0, 0].float()
     return first[:, 0].sigmoid() if first.shape[1] == 1 else first.softmax(1)[:, Quality.BAD]
 
 
 def score_counts(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Histograms of the scores of good and of bad windows, int64 (2, BINS): counts add up.
+    """Compute the histograms of the scores of good and of bad windows, which can be added.
 
     Args:
-        logits: (N, K, H, W).
-        masks: uint8 (N, H, W), the window's label in every pixel.
+        logits: (N, K, H, W), equal in all pixels of a window.
+        masks: uint8 (N, H, W), the label of the window in every pixel.
+
+    Returns:
+        Number of good and of bad windows in each bin, int64 (2, BINS).
     """
     bins = (bad_scores(logits) * BINS).long().clamp(0, BINS - 1)
     cells = masks[:, 0, 0].long() * BINS + bins
@@ -37,10 +41,16 @@ def score_counts(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
 
 
 def rates_from_counts(counts: torch.Tensor) -> dict[str, float]:
-    """Balanced accuracy and area under the ROC curve from summed `score_counts`.
+    """Compute the balanced accuracy and the area under the ROC curve (AUC).
 
-    The area is the chance that a bad window scores above a good one; in one bin they tie, which
-    counts a half (Hanley & McNeil, Radiology 143, 1982). NaN where one of the labels is absent.
+    The AUC is the probability that a bad window has a higher score than a good one; windows in the
+    same bin count one half (Hanley & McNeil, Radiology 143, 1982).
+
+    Args:
+        counts: Sum of `score_counts` (2, BINS).
+
+    Returns:
+        balanced_accuracy and auc; NaN if one of the labels is absent.
     """
     good, bad = counts.double()
     below = good.cumsum(0) - good / 2
@@ -51,15 +61,15 @@ def rates_from_counts(counts: torch.Tensor) -> dict[str, float]:
 
 
 def area_under_roc(bad: np.ndarray, scores: np.ndarray) -> float:
-    """Area under the ROC curve, from ranks; NaN where one of the labels is absent.
+    """Compute the area under the ROC curve from ranks; NaN if one of the labels is absent.
 
     Args:
-        bad: bool (n,).
-        scores: (n,).
+        bad: Whether each window is bad, bool (n,).
+        scores: Scores of the windows (n,).
     """
     if bad.all() or not bad.any():
         return float("nan")
     n_bad, n_good = bad.sum(), (~bad).sum()
     ranks = pd.Series(scores).rank().to_numpy()
-    below = ranks[bad].sum() - n_bad * (n_bad + 1) / 2  # Mann and Whitney's U
+    below = ranks[bad].sum() - n_bad * (n_bad + 1) / 2  # U statistic of Mann and Whitney
     return float(below / (n_bad * n_good))

@@ -1,8 +1,7 @@
-"""Can the scale of a patient's apical views be right? The size of the left ventricle tells.
+"""Checks of the pixel size of a patient's apical views by the size of the left ventricle.
 
-A wrong pixel size goes unnoticed in Dice and in EF, but multiplies volumes by its third power.
-Label maps are (H, W) with the values of `heartseg.datasets.camus.Camus`; spacing is (row, column)
-in mm.
+A wrong pixel size does not affect Dice and EF, but volumes by its third power. Label maps are
+(H, W) with the values of `heartseg.datasets.camus.Camus`; spacing is (row, column) in mm.
 """
 
 from __future__ import annotations
@@ -20,33 +19,33 @@ from heartseg.metrics.ejection import area_length
 LENGTH_MM = (12.0, 150.0)
 AREA_MM2 = (40.0, 12_000.0)
 VOLUME_ML = (0.5, 800.0)
-"""Long axis, area and volume that a human LV can have, from a preterm newborn's end-systole to an
-extremely dilated adult's end-diastole. Term newborns have an ESV of 14.5 mL/m2 at 0.23 m2, which is
-3.3 mL (JCMR 25:26, 2023); preterm ones of 0.6 kg about a fifth (their LV diameters: Abushaban et
-al., Ann Pediatr Cardiol 7, 2014). Adults have an EDV of up to 150 mL (Lang et al., JASE 28, 2015);
-in the CAMUS release 335 mL, 107 mm and 6,500 mm2 are the largest. The limits are well outside of
-all of these, so that no patient is called impossible; a scale that is wrong by a factor of 3
-upwards or of 10 downwards is."""
+"""Possible long axis, area and volume of a human LV, from the end-systole of a preterm newborn to
+the end-diastole of an extremely dilated adult LV. Term newborns have an ESV of 14.5 mL/m2 at 0.23
+m2, which is 3.3 mL (JCMR 25:26, 2023); preterm newborns of 0.6 kg about a fifth of it (LV
+diameters: Abushaban et al., Ann Pediatr Cardiol 7, 2014). Adults have an EDV of up to 150 mL (Lang
+et al., JASE 28, 2015); the maxima of the CAMUS release are 335 mL, 107 mm and 6,500 mm2. The limits
+are well outside these values. They reject no patient, but they reject a scale that is 3 times too
+large or 10 times too small."""
 VIEWS_FACTOR = 1.4
-"""Views may be recorded at different depths: by a factor of up to 1.33 in the CAMUS release."""
+"""Maximum ratio of the scales of two views, which may have different depths; 1.33 in CAMUS."""
 LENGTH_FACTOR = 1.5
-"""Both views show the same long axis: its lengths differ by a factor of up to 1.36 there."""
+"""Maximum ratio of the lengths of the same long axis in two views; 1.36 in CAMUS."""
 PHASES_FACTOR = 1.02
-"""ED and ES are frames of one loop, with one scale."""
+"""Maximum ratio of the scales of ED and ES, which are frames of the same loop."""
 
 Key = tuple[str, str]
-"""View and phase."""
+"""(view, phase)."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What of a label map tells whether its scale can be right.
+class LVSize:
+    """Size of the LV and of the image.
 
     Attributes:
         spacing: (row, column) in mm.
-        sides: height and width of the image in mm.
-        length: of the LV's long axis in mm; None if there is no LV to measure.
-        area: of the LV in mm2.
+        sides: Height and width of the image in mm.
+        length: Length of the LV's long axis in mm; None if it cannot be measured.
+        area: Area of the LV in mm2.
     """
 
     spacing: Spacing
@@ -55,22 +54,22 @@ class Measured:
     area: float = 0.0
 
 
-def measured(labels: np.ndarray, spacing: Spacing) -> Measured:
-    """Measure a label map (H, W) of spacing (row, column) in mm."""
+def measure_lv(labels: np.ndarray, spacing: Spacing) -> LVSize:
+    """Measure the LV in a label map (H, W) with spacing (row, column) in mm."""
     height, width = labels.shape
     sides = (height * spacing[0], width * spacing[1])
     try:
         ventricle = left_ventricle(labels, spacing)
-    except ValueError:  # none, or one too small to have a long axis
+    except ValueError:  # there is no LV, or it is too small to have a long axis
         area = float(np.count_nonzero(labels == Camus.LV) * spacing[0] * spacing[1])
-        return Measured(spacing, sides, area=area)
-    return Measured(spacing, sides, ventricle.length, ventricle.area)
+        return LVSize(spacing, sides, area=area)
+    return LVSize(spacing, sides, ventricle.length, ventricle.area)
 
 
-def impossible_size(lv: Measured) -> str:
-    """Why this is no human LV, for example "an LV 254 mm long"; "" if it can be one."""
+def impossible_size(lv: LVSize) -> str:
+    """Describe an impossible size of a human LV, such as "an LV 254 mm long"; "" if possible."""
     if not lv.area:
-        return ""  # an absent LV is another fault
+        return ""  # an absent LV is reported elsewhere
     if lv.length is None or not LENGTH_MM[0] <= lv.length <= LENGTH_MM[1]:
         length = "too short to measure" if lv.length is None else f"{lv.length:.3g} mm long"
         return f"an LV {length}"
@@ -83,14 +82,14 @@ def impossible_size(lv: Measured) -> str:
 
 
 def possible_volume(volume: float) -> bool:
-    """Whether a human LV can hold so many mL; also True for NaN, which nobody has measured."""
+    """Return whether a volume in mL is possible for a human LV; True for NaN."""
     return np.isnan(volume) or VOLUME_ML[0] <= volume <= VOLUME_ML[1]
 
 
-def swapped_phases(images: Mapping[Key, Measured]) -> str:
-    """In which view of a patient the LV grows from ED to ES, and how; "" if in none.
+def swapped_phases(images: Mapping[Key, LVSize]) -> str:
+    """Describe a view of a patient in which the LV is larger at ES than at ED; "" if there is none.
 
-    In none of the 300 patients of the CAMUS release that were looked at it does.
+    There is no such view in 300 patients of the CAMUS release.
     """
     for (view, phase), one in sorted(images.items()):
         other = images.get((view, "ES"))
@@ -99,11 +98,11 @@ def swapped_phases(images: Mapping[Key, Measured]) -> str:
     return ""
 
 
-def disagreement(images: Mapping[Key, Measured]) -> str:
-    """Which images of a patient cannot have the same scale, and why; "" if all can.
+def scale_disagreement(images: Mapping[Key, LVSize]) -> str:
+    """Describe two images of a patient with inconsistent scales; "" if all are consistent.
 
-    A pixel's size alone says nothing: an image may be stored with fewer, larger pixels. So it has
-    to differ together with the size of the whole image.
+    Different pixel sizes alone are no error, because an image may be stored with fewer, larger
+    pixels. The size of the whole image must differ by the same factor.
     """
     found = sorted(images.items())
     for number, ((view, phase), one) in enumerate(found):

@@ -1,8 +1,8 @@
-"""Distances between the contours of two masks, in mm, by MONAI's functions.
+"""Distances between the contours of two masks in mm, computed by MONAI.
 
-A contour is the mask's pixels that have a 4-neighbour outside of it; distances run between
-pixel centres. Never NaN: a structure absent from both masks gives 0; absent from one of them
-only, it gives the worst value that the image allows, its diagonal.
+A contour consists of the pixels of a mask with a 4-neighbour outside of it. Distances are between
+pixel centres. The result is never NaN: it is 0 if both masks are empty, and the diagonal of the
+image, the largest possible distance, if one of them is.
 """
 
 from __future__ import annotations
@@ -15,20 +15,25 @@ import torch
 from heartseg.metrics import Spacing
 from heartseg.metrics.overlap import check_masks
 
-# MONAI 1.5 and later warn about a call of their own.
+# MONAI 1.5 and later warn about one of their own calls.
 warnings.filterwarnings("ignore", r"(?s).*always_return_as_numpy", FutureWarning)
 
 
 def hd95_mm(predicted: np.ndarray, reference: np.ndarray, spacing: Spacing) -> float:
-    """95th-percentile Hausdorff distance of two boolean (H, W) masks in mm.
+    """Compute the 95th percentile of the Hausdorff distance in mm.
 
-    The larger of the two directed 95th percentiles (Huttenlocher et al., IEEE TPAMI 15(9),
-    1993). `spacing` is (row, column) in mm.
+    It is the larger of the two directed 95th percentiles (Huttenlocher et al., IEEE TPAMI 15(9),
+    1993).
+
+    Args:
+        predicted: Mask, bool (H, W).
+        reference: Mask, bool (H, W).
+        spacing: (row, column) in mm.
 
     Raises:
-        ValueError: the masks are not boolean or differ in shape.
+        ValueError: The masks are not boolean or differ in shape.
     """
-    from monai.metrics import compute_hausdorff_distance  # takes seconds: not for who only trains
+    from monai.metrics import compute_hausdorff_distance  # imported here because it takes seconds
 
     value = _without_contour(predicted, reference, spacing)
     if value is not None:
@@ -42,13 +47,18 @@ def hd95_mm(predicted: np.ndarray, reference: np.ndarray, spacing: Spacing) -> f
 def mean_surface_distance_mm(
     predicted: np.ndarray, reference: np.ndarray, spacing: Spacing
 ) -> float:
-    """Average symmetric surface distance of two boolean (H, W) masks in mm.
+    """Compute the average symmetric surface distance in mm.
 
-    The mean over the pixels of both contours of the distance to the other one (Heimann et
-    al., IEEE TMI 28(8), 2009). `spacing` is (row, column) in mm.
+    It is the mean, over the pixels of both contours, of the distance to the other contour (Heimann
+    et al., IEEE TMI 28(8), 2009).
+
+    Args:
+        predicted: Mask, bool (H, W).
+        reference: Mask, bool (H, W).
+        spacing: (row, column) in mm.
 
     Raises:
-        ValueError: the masks are not boolean or differ in shape.
+        ValueError: The masks are not boolean or differ in shape.
     """
     from monai.metrics import compute_average_surface_distance
 
@@ -64,14 +74,18 @@ def mean_surface_distance_mm(
 
 
 def diagonal_mm(shape: tuple[int, ...], spacing: Spacing) -> float:
-    """Length of an (H, W) image's diagonal in mm."""
+    """Return the length of the diagonal of an (H, W) image in mm."""
     return float(np.hypot(shape[0] * spacing[0], shape[1] * spacing[1]))
 
 
 def _without_contour(
     predicted: np.ndarray, reference: np.ndarray, spacing: Spacing
 ) -> float | None:
-    """The agreed value where a mask is empty; None where both have a contour."""
+    """Return the distance if a mask is empty; None if both masks have a contour.
+
+    Raises:
+        ValueError: The masks are not boolean or differ in shape.
+    """
     check_masks(predicted, reference)
     present = bool(predicted.any()), bool(reference.any())
     if all(present):
@@ -80,10 +94,10 @@ def _without_contour(
 
 
 def _cropped(predicted: np.ndarray, reference: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both masks as (1, 1, h, w), cut to the bounding box of their union for speed.
+    """Crop both masks to the bounding box of their union, for speed, as (1, 1, h, w).
 
-    A margin of one pixel keeps every contour pixel's neighbours; at the image's own edge
-    there is none to keep, and MONAI counts what lies outside as background there too.
+    A margin of one pixel keeps the neighbours of every contour pixel. At the edge of the image
+    there is no margin, because MONAI treats pixels outside as background.
     """
     union = predicted | reference
     rows, columns = np.flatnonzero(union.any(1)), np.flatnonzero(union.any(0))

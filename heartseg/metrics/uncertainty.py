@@ -1,4 +1,4 @@
-"""How unsure a model is, per pixel and per case, and whether that tells its bad cases."""
+"""Uncertainty of a model per pixel and per case, and its correlation with Dice."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import pandas as pd
 
 
 def normalised_entropy(probabilities: np.ndarray) -> np.ndarray:
-    """Entropy of the class probabilities per pixel, 0 (sure) to 1 (all classes alike).
+    """Compute the entropy of the class probabilities of each pixel, normalised to 0..1.
 
-    H(p) / ln K with H(p) = -sum_k p_k ln p_k, of the probabilities averaged over an ensemble's
-    networks and over the views of an image: the predictive entropy of Gal, Uncertainty in Deep
-    Learning, 2016, section 3.3.1, for an ensemble as in Lakshminarayanan et al., NeurIPS 2017.
-    A single network without views has an entropy too, that of its own probabilities.
+    It is H(p) / ln K with H(p) = -sum_k p_k ln p_k: 0 if one class is certain, 1 if all classes are
+    equally likely. For probabilities that are averaged over an ensemble's networks and over views,
+    it is the predictive entropy (Gal, Uncertainty in Deep Learning, 2016, section 3.3.1;
+    Lakshminarayanan et al., NeurIPS 2017).
 
     Args:
-        probabilities: (K, H, W), K at least 2, sum 1 over the first axis.
+        probabilities: Class probabilities (K, H, W) with sum 1 over the classes, K at least 2.
 
     Returns:
-        float32 (H, W).
+        Entropy float32 (H, W).
 
     Raises:
-        ValueError: fewer than 2 classes.
+        ValueError: There are fewer than 2 classes.
     """
     if len(probabilities) < 2:
-        raise ValueError(f"entropy wants 2 classes or more, got {len(probabilities)}")
+        raise ValueError(f"entropy needs at least 2 classes, got {len(probabilities)}")
     tiny = np.finfo(np.float32).tiny
     p = np.maximum(probabilities, tiny, dtype=np.float32)
     entropy = -(p * np.log(p)).sum(0) / math.log(len(p))
@@ -35,29 +35,29 @@ def normalised_entropy(probabilities: np.ndarray) -> np.ndarray:
 
 
 def case_uncertainty(entropy: np.ndarray, labels: np.ndarray) -> float:
-    """One number for an image, 0 to 1: mean entropy of the pixels told to be heart.
+    """Compute the uncertainty of an image: the mean entropy of the pixels predicted as heart.
 
-    The background's is left out, since it tells how much of it the image shows. 0 is a heart
-    without doubt; 1 is also the value of an image in which no heart is found.
+    The background is left out, because its mean entropy depends on its area.
 
     Args:
-        entropy: of `normalised_entropy`, (H, W).
-        labels: predicted label map (H, W), 0 the background.
+        entropy: Result of `normalised_entropy` (H, W).
+        labels: Predicted label map (H, W); 0 is the background.
+
+    Returns:
+        Uncertainty from 0 (certain) to 1; 1 if no heart is found.
     """
     heart = labels > 0
     return float(entropy[heart].mean(dtype=np.float64)) if heart.any() else 1.0
 
 
 def summarise_uncertainty(pairs: pd.DataFrame) -> dict[str, Any]:
-    """Whether uncertain cases are the bad ones.
+    """Summarise the uncertainty of all cases and its correlation with Dice.
 
     Args:
-        pairs: of `heartseg.evaluation.summary.doubt_and_dice`.
+        pairs: A row per case with columns uncertainty and dice.
 
     Returns:
-        n; mean and max of the uncertainty (0 to 1); spearman_dice, Spearman's rank correlation
-        (-1 to 1) of uncertainty and Dice, -1 if the surer case is always the better one; NaN
-        where all cases are alike.
+        n; mean and max of the uncertainty (0 to 1); spearman_dice, see `spearman`.
     """
     return {
         "n": len(pairs),
@@ -68,5 +68,8 @@ def summarise_uncertainty(pairs: pd.DataFrame) -> dict[str, Any]:
 
 
 def spearman(pairs: pd.DataFrame) -> float:
-    """Of `doubt_and_dice`; NaN where all cases are alike."""
+    """Compute Spearman's rank correlation of the columns uncertainty and dice.
+
+    It is -1 if the more certain case always has the higher Dice, and NaN if all cases are equal.
+    """
     return float(pairs["uncertainty"].rank().corr(pairs["dice"].rank()))

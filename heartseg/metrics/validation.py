@@ -1,4 +1,4 @@
-"""Clinical errors on the validation images, at the network's resolution: metrics for a sweep."""
+"""Clinical errors on the validation images at the network's resolution."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from heartseg.metrics.ejection import biplane_ef
 from heartseg.metrics.mmode import window_row
 
 NO_EF_ERROR = 100.0
-"""Error, in points, of an ejection fraction that the predicted masks do not allow to measure."""
+"""Error, in points, if the ejection fraction cannot be measured in the predicted masks."""
 
 
 class ClinicalValidation:
-    """Compares predicted masks with the reference masks.
+    """Clinical errors of predicted masks relative to the reference masks.
 
     Args:
         dataset: "camus" or "mmode".
-        reference: label maps uint8 (N, S, S), all resized to one size.
-        about: N rows of the prepared dataset: patient, view, phase, species, and at native
-            resolution height, width, spacing_row, spacing_col. Without the column species, it is
-            told by the size of the LV in the reference masks.
+        reference: Reference label maps uint8 (N, S, S), resized to the network's resolution.
+        about: N rows of the prepared dataset with patient, view, phase, species, and at the
+            original resolution height, width, spacing_row, spacing_col. Without the column species,
+            it is inferred from the size of the LV in the reference masks.
     """
 
     def __init__(self, dataset: str, reference: np.ndarray, about: pd.DataFrame):
@@ -41,45 +41,45 @@ class ClinicalValidation:
             self.about = self.about.assign(species=species.name)
 
     def count(self) -> int:
-        """Patients (CAMUS) or windows (M-mode) that can be measured in the reference masks."""
+        """Return the number of values that can be measured in the reference masks."""
         return len(self._errors(self.reference))
 
     def errors(self, predicted: np.ndarray) -> dict[str, float]:
-        """Mean absolute errors.
+        """Compute the mean absolute error.
 
-        A value that the predicted masks do not allow to measure counts as the worst: an EF as
-        100 points wrong, a diameter as 0 mm.
+        If a value cannot be measured in the predicted masks, an EF has an error of 100 points, and
+        a diameter counts as 0 mm.
 
         Args:
-            predicted: label maps uint8 (N, S, S).
+            predicted: Predicted label maps uint8 (N, S, S).
 
         Returns:
             ef_mae in points (CAMUS: biplane Simpson, over patients with both views and phases),
-            or lvid_mae in mm (M-mode: over LVIDd and LVIDs of all windows); NaN without any.
+            or lvid_mae in mm (M-mode: over LVIDd and LVIDs of all windows); NaN without values.
         """
         errors = self._errors(predicted)
         name = DATASETS[self.dataset].errors[0]
         return {name: float(np.mean(errors)) if errors else float("nan")}
 
     def _errors(self, predicted: np.ndarray) -> list[float]:
-        found = self._ejection if DATASETS[self.dataset].apical else self._diameters
-        return list(found(predicted))
+        errors = self._ef_errors if DATASETS[self.dataset].apical else self._diameter_errors
+        return list(errors(predicted))
 
-    def _ejection(self, predicted: np.ndarray) -> Iterator[float]:
+    def _ef_errors(self, predicted: np.ndarray) -> Iterator[float]:
         for _, own in self.about.groupby("patient"):
-            places = {
+            rows = {
                 (str(view), str(phase)): i
                 for i, view, phase in zip(own.index, own["view"], own["phase"], strict=True)
             }
-            reference, found = (
-                biplane_ef({key: (masks[i], self._spacing(i)) for key, i in places.items()})
+            reference, predicted_ef = (
+                biplane_ef({key: (masks[i], self._spacing(i)) for key, i in rows.items()})
                 for masks in (self.reference, predicted)
             )
             if np.isfinite(reference):
-                error = abs(found - reference)
+                error = abs(predicted_ef - reference)
                 yield error if np.isfinite(error) else NO_EF_ERROR
 
-    def _diameters(self, predicted: np.ndarray) -> Iterator[float]:
+    def _diameter_errors(self, predicted: np.ndarray) -> Iterator[float]:
         for i in range(len(self.reference)):
             species = SPECIES[self.about["species"][i]]
             row = window_row(predicted[i], self.reference[i], self._spacing(i), species)
@@ -89,4 +89,5 @@ class ClinicalValidation:
                     yield abs(np.nan_to_num(row[f"{name}_predicted"]) - reference)
 
     def _spacing(self, row: int) -> tuple[float, float]:
+        """Return the spacing of an image at the network's resolution."""
         return float(self.spacings[row, 0]), float(self.spacings[row, 1])

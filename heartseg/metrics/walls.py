@@ -1,4 +1,4 @@
-"""The upper and the lower wall of the left ventricle over time, from an M-mode mask."""
+"""Traces of the upper and the lower wall of the left ventricle in an M-mode mask."""
 
 from __future__ import annotations
 
@@ -8,38 +8,37 @@ from enum import IntEnum
 import numpy as np
 from scipy import ndimage
 
-AMBIGUOUS = 0.5
-"""A column whose second run in the cavity's component, or whose filled holes, exceed this part of
-its longest run does not tell where the walls are."""
+MAX_AMBIGUITY = 0.5
+"""Maximum length of a column's second longest run in the cavity, and of its filled holes, as a
+fraction of the longest run. Beyond it, the position of the walls is ambiguous."""
 NARROWEST, WIDEST = 0.1, 1.5
-"""Plausible diameters as parts of the trace's 90th percentile, which lies near end-diastole: no
-heart shortens by more than 90 %."""
-STEP = 0.15
-"""A wall moves continuously: between neighbouring columns by less than this part of that
-percentile."""
+"""Plausible diameters as fractions of the trace's 90th percentile, which is close to end-diastole.
+No heart shortens by more than 90 %."""
+MAX_STEP = 0.15
+"""Maximum movement of a wall between adjacent columns, as a fraction of the same percentile."""
 
 
 class Column(IntEnum):
-    """What a column of the strip is good for."""
+    """State of a column of the strip."""
 
     USED = 0
     MISSING = 1
     """No LV in the mask."""
     IMPLAUSIBLE = 2
-    """The mask cannot be right there, so the column is not counted."""
+    """The mask is implausible, so the column is not used."""
     BAD_QUALITY = 3
-    """Excluded by the caller."""
+    """The caller has excluded the column."""
 
 
 @dataclass(frozen=True)
 class Walls:
-    """Wall traces of a strip of W columns.
+    """Wall traces of a strip with W columns.
 
     Attributes:
-        upper, lower: depth in mm of the LV's inner borders, float (W,); NaN where not USED.
-        columns: `Column` of each, uint8 (W,).
-        pieces: (first, last) column of the stretches within which the walls are continuous;
-            gaps inside them are short enough to be bridged by straight lines.
+        upper, lower: Depth in mm of the inner borders of the LV, float (W,); NaN unless USED.
+        columns: `Column` of each column, uint8 (W,).
+        pieces: (first, last) column of each piece with continuous walls. A piece may contain gaps
+            that are short enough to be interpolated.
     """
 
     upper: np.ndarray
@@ -49,37 +48,37 @@ class Walls:
 
     @property
     def diameter(self) -> np.ndarray:
-        """LV inner diameter in mm, float (W,); NaN where not USED."""
+        """LV inner diameter in mm, float (W,); NaN unless USED."""
         return self.lower - self.upper
 
-    def bridged(self, piece: tuple[int, int]) -> np.ndarray:
-        """Diameter in mm of a piece's columns, its short gaps filled by straight lines."""
+    def interpolated(self, piece: tuple[int, int]) -> np.ndarray:
+        """Return the diameter in mm of the columns of a piece, with linearly interpolated gaps."""
         first, last = piece
         diameter = self.diameter[first : last + 1]
-        seen = np.flatnonzero(np.isfinite(diameter))
-        return np.interp(np.arange(last - first + 1), seen, diameter[seen])
+        known = np.flatnonzero(np.isfinite(diameter))
+        return np.interp(np.arange(last - first + 1), known, diameter[known])
 
     def fraction(self, column: Column) -> float:
-        """Part of the strip's columns that are of this kind, 0 to 1."""
+        """Return the fraction of columns with this state, 0 to 1."""
         return float(np.mean(self.columns == column))
 
 
 def trace_walls(
     mask: np.ndarray, mm_per_row: float, bridge: float, excluded: np.ndarray | None = None
 ) -> Walls:
-    """Follow the walls through a mask that may have faults.
+    """Trace the walls in a mask that may have errors.
 
-    Enclosed holes are filled. Where a column meets several components of the mask, the one of the
-    largest area is the cavity: at end-systole a stray island may be thicker than the cavity. Its
-    longest run gives the walls. A column is IMPLAUSIBLE where the run is ambiguous, is cut off by
-    the image's upper or lower edge, is far too narrow or wide, or belongs to a stretch shorter
-    than `bridge` that a jump of a wall severs from its neighbours.
+    Holes are filled. In a column with several components of the mask, the one with the largest area
+    is the cavity, because at end-systole a stray island may be thicker. Its longest run gives the
+    walls. A column is IMPLAUSIBLE if the run is ambiguous, touches the upper or lower edge of the
+    image, or is far too narrow or wide, or if the column belongs to a piece that is shorter than
+    `bridge` and separated from its neighbours by a jump of a wall.
 
     Args:
-        mask: boolean (H, W).
-        mm_per_row: depth of a pixel.
-        bridge: longest gap, in columns, over which the walls are taken to go on.
-        excluded: boolean (W,), columns of bad quality; never bridged.
+        mask: Mask of the LV, bool (H, W).
+        mm_per_row: Depth of a pixel in mm.
+        bridge: Longest gap in columns that is interpolated.
+        excluded: Columns of bad quality, bool (W,), which are never bridged.
     """
     filled = ndimage.binary_fill_holes(mask)
     labels, _ = ndimage.label(filled)
@@ -91,16 +90,16 @@ def trace_walls(
     cut = (top == 0) | (top + length == len(mask))
     seen = length > 0
     usual = np.percentile(length[seen], 90) if seen.any() else 0.0
-    usable = seen & (np.maximum(second, holes) <= AMBIGUOUS * length) & ~cut
+    usable = seen & (np.maximum(second, holes) <= MAX_AMBIGUITY * length) & ~cut
     usable &= (length >= NARROWEST * usual) & (length <= WIDEST * usual)
 
     bad = np.zeros_like(seen) if excluded is None else excluded
     usable &= ~bad
     walls = np.stack([top, top + length])
-    for first, last, severed in _stretches(walls, usable, bad, bridge, STEP * usual):
-        if severed and last - first + 1 < bridge:
+    for first, last, is_severed in _pieces(walls, usable, bad, bridge, MAX_STEP * usual):
+        if is_severed and last - first + 1 < bridge:
             usable[first : last + 1] = False
-    pieces = [(f, last) for f, last, _ in _stretches(walls, usable, bad, bridge, STEP * usual)]
+    pieces = [(f, last) for f, last, _ in _pieces(walls, usable, bad, bridge, MAX_STEP * usual)]
 
     columns = np.full(len(seen), Column.IMPLAUSIBLE, np.uint8)
     columns[usable] = Column.USED
@@ -111,13 +110,14 @@ def trace_walls(
 
 
 def longest_runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """First row and length of every column's longest run, and the length of the next longest.
+    """Find the longest run of each column.
 
     Args:
-        mask: boolean (H, W).
+        mask: bool (H, W).
 
     Returns:
-        Three integer arrays (W,); 0 where there is no such run. Of equal runs the upper counts.
+        First row and length of the longest run, and length of the second longest run, each int
+        (W,); 0 if there is no such run. Of two equally long runs, the upper one comes first.
     """
     edges = np.diff(np.pad(mask, ((1, 1), (0, 0))).astype(np.int8), axis=0).T  # (W, H + 1)
     column, start = np.nonzero(edges == 1)
@@ -132,20 +132,31 @@ def longest_runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return top, longest, second
 
 
-def _stretches(
+def _pieces(
     walls: np.ndarray, usable: np.ndarray, bad: np.ndarray, bridge: float, step: float
 ) -> list[tuple[int, int, bool]]:
-    """First and last column of each stretch, and whether a jump parts it from a neighbour."""
-    seen = np.flatnonzero(usable)
-    if not len(seen):
+    """Divide the usable columns into continuous pieces.
+
+    Args:
+        walls: First row of the cavity and first row below it, (2, W).
+        usable: Columns with plausible walls, bool (W,).
+        bad: Columns of bad quality, bool (W,).
+        bridge: Longest gap in columns within a piece.
+        step: Largest movement of a wall in rows within a piece.
+
+    Returns:
+        First and last column of each piece, and whether a jump separates it from a neighbour.
+    """
+    used = np.flatnonzero(usable)
+    if not len(used):
         return []
-    apart = (np.diff(seen) - 1 > bridge) | (np.diff(np.cumsum(bad)[seen]) > 0)
-    jumps = (np.abs(np.diff(walls[:, seen], axis=1)) > step).any(axis=0) & ~apart
-    ends = np.flatnonzero(apart | jumps)
-    severed = np.concatenate([[False], jumps[ends], [False]])
+    gaps = (np.diff(used) - 1 > bridge) | (np.diff(np.cumsum(bad)[used]) > 0)
+    jumps = (np.abs(np.diff(walls[:, used], axis=1)) > step).any(axis=0) & ~gaps
+    ends = np.flatnonzero(gaps | jumps)
+    is_jump = np.concatenate([[False], jumps[ends], [False]])
     return [
-        (int(seen[first]), int(seen[last]), bool(severed[k] or severed[k + 1]))
+        (int(used[first]), int(used[last]), bool(is_jump[k] or is_jump[k + 1]))
         for k, (first, last) in enumerate(
-            zip([0, *(ends + 1)], [*ends, len(seen) - 1], strict=True)
+            zip([0, *(ends + 1)], [*ends, len(used) - 1], strict=True)
         )
     ]

@@ -1,4 +1,4 @@
-"""The networks, built from a recipe's `model` section."""
+"""Segmentation networks, their pre- and post-processing, and packaged models."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from heartseg.config.recipe import (
 
 
 def build_network(config: ModelConfig, out_channels: int, *, pretrained: bool = True) -> nn.Module:
-    """The network that a recipe describes, on CPU, in training mode.
+    """Build the network of a recipe, on the CPU and in training mode.
 
-    It maps float32 (N, in_channels, H, W) to logits (N, out_channels, H, W), for any H and W; in
-    training mode a network with an auxiliary head returns (logits, auxiliary logits).
+    The network maps float32 images (N, in_channels, H, W) to logits (N, out_channels, H, W) for any
+    H and W. In training mode, a network with an auxiliary head returns (logits, auxiliary logits).
 
     Args:
-        config: the recipe's `model`.
-        out_channels: number of logits per pixel.
-        pretrained: False leaves out the weights that the recipe starts from: for callers that
-            load a trained state right after, who then need neither network nor weight file.
+        config: Section `model` of the recipe.
+        out_channels: Number of logits per pixel.
+        pretrained: Whether to load the weights from which the recipe starts. Set it to False if
+            trained weights are loaded afterwards; no file and no download is needed then.
 
     Raises:
-        InputError: pretrained weights are missing or do not fit.
+        InputError: The pretrained weights are missing or do not fit the network.
     """
-    match config:  # each module is imported only where its network is wanted: MONAI takes seconds
+    match config:  # import only the required module, because importing MONAI takes seconds
         case DeepLabV3Config():
             from heartseg.models.deeplabv3 import DeepLabV3
 

@@ -1,7 +1,7 @@
-"""Largest connected component per label, in PyTorch operators that `torch.export` can carry.
+"""Largest connected component of each label, in PyTorch operators that `torch.export` supports.
 
-A registered model does its own post-processing, on images of any size and without heartseg; so
-the components are found by operators on whole tensors, not by a library for label maps.
+The post-processing is part of the exported model, which runs without heartseg on images of any
+size. Libraries for label maps cannot be exported, so this module uses tensor operators.
 """
 
 from __future__ import annotations
@@ -10,25 +10,24 @@ import torch
 from torch._higher_order_ops.while_loop import while_loop  # no public name as of torch 2.14
 
 
-def keep_largest(labels: torch.Tensor, n_labels: int) -> torch.Tensor:
-    """Keep the largest 4-connected part of each label; the rest becomes background.
+def keep_largest_components(labels: torch.Tensor, n_labels: int) -> torch.Tensor:
+    """Keep the largest 4-connected component of each label and set the others to background.
 
-    Of two equally large parts, the one whose last pixel comes later stays.
+    Of two equally large components, the one whose last pixel has the greater index is kept.
 
     Args:
-        labels: uint8 (N, H, W), 0 is the background.
-        n_labels: number of labels, background included.
+        labels: Label maps uint8 (N, H, W); 0 is the background.
+        n_labels: Number of labels, including the background.
 
     Returns:
-        uint8 (N, H, W).
+        Label maps uint8 (N, H, W).
     """
-    parts = _parts(labels)
-    sizes = torch.zeros_like(parts.flatten(1)).scatter_add(
-        1, parts.flatten(1), torch.ones_like(parts.flatten(1))
-    )
+    components = _component_ids(labels)
+    ids = components.flatten(1)
+    sizes = torch.zeros_like(ids).scatter_add(1, ids, torch.ones_like(ids))
     n_pixels = labels.shape[1] * labels.shape[2]
-    # The size first, then the part's number, so that no two parts are equal.
-    rank = (sizes.gather(1, parts.flatten(1)) * n_pixels + parts.flatten(1)).view_as(parts)
+    # Rank by size, then by id, so that no two components have the same rank.
+    rank = (sizes.gather(1, ids) * n_pixels + ids).view_as(components)
     kept = torch.zeros_like(labels)
     for label in range(1, n_labels):
         own = torch.where(labels == label, rank, -1)
@@ -37,10 +36,10 @@ def keep_largest(labels: torch.Tensor, n_labels: int) -> torch.Tensor:
     return kept.to(torch.uint8)
 
 
-def _parts(labels: torch.Tensor) -> torch.Tensor:
-    """Number the connected parts: int64 (N, H, W), the greatest pixel number of each one's part.
+def _component_ids(labels: torch.Tensor) -> torch.Tensor:
+    """Compute the id of each pixel's component: the greatest pixel index in it, int64 (N, H, W).
 
-    Rounds of spreading the greatest number along rows and columns go on until nothing changes.
+    The greatest index is propagated along rows and columns until nothing changes.
     """
     height, width = labels.shape[1:]
     pixels = torch.arange(height * width, device=labels.device).view(1, height, width)
@@ -49,33 +48,37 @@ def _parts(labels: torch.Tensor) -> torch.Tensor:
         pixels.expand_as(labels) - 1,
     )
     runs = (_runs(labels, 2), _runs(labels, 1))
-    if torch.compiler.is_exporting():  # a loop of Python's would be unrolled
-        return while_loop(_changes, _spread, (*state, *runs))[0]
-    while _changes(*state, *runs):
-        state = _spread(*state, *runs)[:2]
+    if torch.compiler.is_exporting():  # the export would unroll a Python loop
+        return while_loop(_has_changed, _propagate, (*state, *runs))[0]
+    while _has_changed(*state, *runs):
+        state = _propagate(*state, *runs)[:2]
     return state[0]
 
 
-def _changes(parts: torch.Tensor, before: torch.Tensor, *runs: torch.Tensor) -> torch.Tensor:
-    # Not any(): ONNX has none, and what stands for it is true for an empty batch.
-    return (parts != before).sum() > 0
+def _has_changed(ids: torch.Tensor, previous: torch.Tensor, *runs: torch.Tensor) -> torch.Tensor:
+    # ONNX has no any(), and its replacement is true for an empty batch.
+    return (ids != previous).sum() > 0
 
 
-def _spread(
-    parts: torch.Tensor, before: torch.Tensor, *runs: torch.Tensor
+def _propagate(
+    ids: torch.Tensor, previous: torch.Tensor, *runs: torch.Tensor
 ) -> tuple[torch.Tensor, ...]:
-    """One round; `parts` and what a loop in a graph carries on with it."""
-    new = parts
+    """Propagate the ids once along rows and columns.
+
+    Returns:
+        The new ids, `ids` and `runs`: the arguments of the next round, as `while_loop` requires.
+    """
+    new = ids
     for axis, run in zip((2, 1), runs, strict=True):
         greatest = torch.zeros_like(new).scatter_reduce(axis, run, new, "amax")
         new = greatest.gather(axis, run)
-    # Its greatest number is a pixel of the same part, which may know a greater one by now.
+    # The id is the index of a pixel in the same component, whose own id may be greater already.
     new = new.flatten(1).gather(1, new.flatten(1)).view_as(new)
-    return (new, *(tensor.clone() for tensor in (parts, *runs)))  # a graph wants no aliases
+    return (new, *(tensor.clone() for tensor in (ids, *runs)))  # while_loop forbids aliases
 
 
 def _runs(labels: torch.Tensor, axis: int) -> torch.Tensor:
-    """int64 (N, H, W): the number of the run of equal labels, counted along an axis."""
-    before = torch.cat((labels.narrow(axis, 0, 1), labels), axis)
-    changes = labels != before.narrow(axis, 0, labels.shape[axis])
+    """Number the runs of equal labels along an axis, int64 (N, H, W)."""
+    previous = torch.cat((labels.narrow(axis, 0, 1), labels), axis)
+    changes = labels != previous.narrow(axis, 0, labels.shape[axis])
     return changes.to(torch.int64).cumsum(axis)

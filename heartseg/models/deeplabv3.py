@@ -1,5 +1,7 @@
-"""DeepLabV3 (Chen et al. 2017, arXiv:1706.05587) from torchvision's parts, with the decoder of
-DeepLabV3+ (Chen et al. 2018, arXiv:1802.02611) where the recipe wants it."""
+"""DeepLabV3 (Chen et al. 2017, arXiv:1706.05587), built from torchvision's modules.
+
+The decoder of DeepLabV3+ (Chen et al. 2018, arXiv:1802.02611) is optional.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from heartseg.config.recipe import DeepLabV3Config
 from heartseg.errors import InputError
 from heartseg.models.pretrained import load_backbone_weights, load_segmentation_weights
 
-FIRST = {"resnet50": "conv1", "resnet101": "conv1", "mobilenet_v3_large": "0.0"}
+FIRST_CONVOLUTION = {"resnet50": "conv1", "resnet101": "conv1", "mobilenet_v3_large": "0.0"}
 """Name of the first convolution in torchvision's backbones."""
 
 LAYERS = {
@@ -23,18 +25,18 @@ LAYERS = {
     "resnet101": {"low": ("layer1", 256), "aux": ("layer3", 1024), "out": ("layer4", 2048)},
     "mobilenet_v3_large": {"low": ("3", 24), "aux": ("4", 40), "out": ("16", 960)},
 }
-"""Names and channels of the layers that the heads use; "low" is of stride 4."""
+"""Names and channels of the layers that the heads use; "low" has stride 4."""
 
 
 class DeepLabV3(nn.Module):
     """Backbone, atrous spatial pyramid pooling (ASPP) and classifier.
 
-    Modules are named as in torchvision's DeepLabV3, so that its weights fit. Input
-    (N, in_channels, H, W), output logits (N, out_channels, H, W); in training mode with an
-    auxiliary head (logits, auxiliary logits), both of that shape.
+    The modules have the names of torchvision's DeepLabV3, so that its weights fit. The input is
+    (N, in_channels, H, W), the output logits (N, out_channels, H, W). With an auxiliary head, the
+    output in training mode is (logits, auxiliary logits), both of that shape.
 
     Raises:
-        InputError: pretrained weights are missing or do not fit.
+        InputError: The pretrained weights are missing or do not fit the network.
     """
 
     def __init__(self, config: DeepLabV3Config, out_channels: int, *, pretrained: bool = True):
@@ -53,10 +55,10 @@ class DeepLabV3(nn.Module):
         else:
             self.classifier = DeepLabHead(channels, out_channels, rates)
         self.aux_classifier = FCNHead(layers["aux"][1], out_channels) if config.auxiliary else None
-        _accept_one_image(self)
+        _replace_pooling_norm(self)
 
         if config.weights is None and config.backbone_weights is None:
-            _quicken_running_statistics(self)
+            _set_batch_norm_momentum(self)
         elif pretrained and config.weights is not None:
             _check_rates(config)
             load_segmentation_weights(self, config.backbone, config.weights)
@@ -80,8 +82,8 @@ class DeepLabV3(nn.Module):
 def atrous_rates(config: DeepLabV3Config) -> tuple[int, ...]:
     """Return the dilations of ASPP's three 3x3 convolutions.
 
-    The paper's are 6, 12, 18 at output stride 16 (section 3.3), and torchvision's ResNets follow
-    it. torchvision's MobileNet has 12, 24, 36 at stride 16. Half the stride doubles the rates.
+    They are 6, 12, 18 at output stride 16 in the paper (section 3.3) and in torchvision's ResNets,
+    and 12, 24, 36 in torchvision's MobileNet. Output stride 8 doubles them.
     """
     if config.atrous_rates != "auto":
         return tuple(config.atrous_rates)
@@ -92,27 +94,38 @@ def atrous_rates(config: DeepLabV3Config) -> tuple[int, ...]:
 
 
 def _is_file(source: str) -> bool:
-    """Whether a source of weights is a path; torchvision's names have neither ending nor folder."""
+    """Return whether a source of weights is a path, as opposed to a torchvision name."""
     return source.endswith((".pth", ".pt", ".safetensors")) or "/" in source
 
 
 def _check_rates(config: DeepLabV3Config) -> None:
-    """Refuse weights from a file whose dilations nothing tells: they are in no state dict."""
+    """Reject MobileNet weights from a file without explicit rates, which no state dict contains.
+
+    Raises:
+        InputError: The recipe does not state the rates.
+    """
     assert config.weights is not None
     is_mobile = config.backbone == "mobilenet_v3_large"
     if is_mobile and config.atrous_rates == "auto" and _is_file(config.weights):
         raise InputError(
-            f"{config.weights}: the file does not say with which dilations of ASPP it was trained. "
-            "Set model.atrous_rates in the recipe: [12, 24, 36] for torchvision's weights, what "
-            "the model's own recipe says ([6, 12, 18] for auto at output stride 16) for heartseg's"
+            f"{config.weights} does not contain the dilations of ASPP. Set model.atrous_rates in "
+            "the recipe: [12, 24, 36] for torchvision's weights; for heartseg's the value in the "
+            "recipe of that training ([6, 12, 18] for auto at output stride 16)"
         )
 
 
 class PlusHead(nn.ModuleDict):
     """ASPP and the decoder of DeepLabV3+ (arXiv:1802.02611, section 3.1).
 
-    Features of stride 4 are reduced to a few channels, joined with the upsampled output of ASPP,
-    and refined by two 3x3 convolutions. Returns logits of stride 4.
+    A 1x1 convolution reduces the features of stride 4 to few channels. They are concatenated with
+    the upsampled output of ASPP and refined by two 3x3 convolutions. The logits have stride 4.
+
+    Args:
+        channels: Channels of the last feature map.
+        low_channels: Channels of the feature map of stride 4.
+        rates: Dilations of ASPP.
+        classes: Channels of the logits.
+        light: Use separable convolutions and fewer channels, for MobileNet.
     """
 
     def __init__(
@@ -122,7 +135,7 @@ class PlusHead(nn.ModuleDict):
         refine = _separable if light else _convolution
         super().__init__(
             {
-                "0": ASPP(channels, rates),  # the name it has in torchvision's head
+                "0": ASPP(channels, rates),  # its name in torchvision's head
                 "low": _convolution(low_channels, reduced, 1),
                 "decoder": nn.Sequential(refine(256 + reduced, 256, 3), refine(256, 256, 3)),
                 "logits": nn.Conv2d(256, classes, 1),
@@ -143,7 +156,7 @@ def _convolution(channels: int, filters: int, kernel: int) -> nn.Sequential:
 
 
 def _separable(channels: int, filters: int, kernel: int) -> nn.Sequential:
-    """Depthwise, then pointwise convolution: a ninth of the work (section 3.1 of the paper)."""
+    """Build a depthwise and a pointwise convolution, a ninth of the cost of a full 3x3 one."""
     depthwise = nn.Conv2d(
         channels, channels, kernel, padding=kernel // 2, groups=channels, bias=False
     )
@@ -153,18 +166,18 @@ def _separable(channels: int, filters: int, kernel: int) -> nn.Sequential:
 
 
 def _backbone(config: DeepLabV3Config) -> nn.Module:
-    """torchvision's backbone at the wanted stride and with the wanted input channels."""
+    """Build torchvision's backbone with the configured output stride and input channels."""
     eight = config.output_stride == 8
     if config.backbone == "mobilenet_v3_large":
         backbone = get_model(config.backbone, weights=None, dilated=True).features  # stride 16
         if eight:
-            _dilate(backbone[7:16])  # from the block that halves the size from stride 8 to 16
+            _dilate(backbone[7:16])  # starts with the block that goes from stride 8 to 16
     else:
         backbone = get_model(
             config.backbone, weights=None, replace_stride_with_dilation=[False, eight, True]
         )
     if config.in_channels != 3:
-        old = backbone.get_submodule(FIRST[config.backbone])
+        old = backbone.get_submodule(FIRST_CONVOLUTION[config.backbone])
         new = nn.Conv2d(
             config.in_channels,
             old.out_channels,
@@ -174,15 +187,15 @@ def _backbone(config: DeepLabV3Config) -> nn.Module:
             bias=False,
         )
         nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")  # as torchvision
-        backbone.set_submodule(FIRST[config.backbone], new)
+        backbone.set_submodule(FIRST_CONVOLUTION[config.backbone], new)
     return backbone
 
 
 def _dilate(blocks: nn.Module) -> None:
-    """Leave out the halving in the first of these blocks and dilate what follows by two instead.
+    """Replace the stride of 2 in the first block by a dilation of 2 in the following layers.
 
-    Every convolution then sees the same neighbours as before ("atrous", arXiv:1706.05587,
-    section 3.1), so pretrained weights keep their meaning.
+    Each convolution keeps its field of view ("atrous", arXiv:1706.05587, section 3.1), so
+    pretrained weights remain valid.
     """
     for layer in blocks.modules():
         if isinstance(layer, nn.Conv2d) and layer.kernel_size != (1, 1):
@@ -193,11 +206,11 @@ def _dilate(blocks: nn.Module) -> None:
                 layer.padding = tuple(2 * int(pixels) for pixels in layer.padding)
 
 
-def _quicken_running_statistics(network: nn.Module) -> None:
-    """PyTorch's usual momentum of 0.1 in every BatchNorm of a network trained from scratch.
+def _set_batch_norm_momentum(network: nn.Module) -> None:
+    """Set the momentum of every BatchNorm to PyTorch's default of 0.1.
 
-    torchvision gives MobileNetV3 0.01: the running statistics, which evaluation uses, then still
-    hold much of their initial values after hundreds of steps, and small data sets have few steps.
+    torchvision uses 0.01 for MobileNetV3. With that value, the running statistics still depend on
+    their initial values after hundreds of steps, and trainings on small datasets have few steps.
     """
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
@@ -205,10 +218,10 @@ def _quicken_running_statistics(network: nn.Module) -> None:
 
 
 class ImagePoolingNorm(nn.BatchNorm2d):
-    """BatchNorm of ASPP's image-pooling branch, where each image has one value per channel.
+    """BatchNorm of the image-pooling branch of ASPP, where an image has one value per channel.
 
-    A batch of one image has no variance there and PyTorch refuses it in training mode; such a
-    batch is normalised by the running statistics, as in evaluation.
+    A batch of one image has no variance, and PyTorch raises an error in training mode. Such a batch
+    is normalised with the running statistics, as in evaluation.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -219,7 +232,8 @@ class ImagePoolingNorm(nn.BatchNorm2d):
         return super().forward(x)
 
 
-def _accept_one_image(network: nn.Module) -> None:
+def _replace_pooling_norm(network: nn.Module) -> None:
+    """Replace the BatchNorm of the image-pooling branch by `ImagePoolingNorm`."""
     for layer in network.modules():
         if isinstance(layer, ASPPPooling):
             layer[2] = ImagePoolingNorm(layer[2].num_features)

@@ -1,7 +1,6 @@
 """Write the folder of a pulled model: a torch.export program, ONNX, weights, recipe and card.
 
-Only this module makes exported programs and ONNX files, for people without heartseg; nothing
-here, or elsewhere in heartseg, loads one.
+The exported program and the ONNX file are for users without heartseg. heartseg never loads them.
 """
 
 from __future__ import annotations
@@ -21,71 +20,73 @@ from torch.nn import functional as F
 from heartseg.errors import InputError
 from heartseg.models.inference import export_model
 from heartseg.models.package import (
-    CARD,
-    FACTS,
+    CHECKSUMS,
     FILES,
+    MODEL_CARD,
+    MODEL_INFO,
     ONNX,
     PROGRAM,
     RECIPE,
-    SUMS,
     WEIGHTS,
     Package,
 )
 
 OPSET = 20
-COMPARED = ((1, 96, 80), (3, 61, 133), (2, 200, 168))
-"""Batch, height, width on which ONNX Runtime and torch are compared."""
+COMPARED_SHAPES = ((1, 96, 80), (3, 61, 133), (2, 200, 168))
+"""(batch, height, width) of the images with which ONNX Runtime and torch are compared."""
 TOLERANCE = 2e-3
-"""Greatest part of an image's pixels that may differ: those where two labels are equally likely,
-so that the order of additions decides."""
+"""Maximum fraction of an image's pixels that may differ. Rounding changes pixels where two labels
+are almost equally likely."""
 
 
-def write_folder(folder: Path, package: Package, origin: dict[str, Any], card: str) -> None:
-    """Write all files into an existing empty folder.
+def write_package(folder: Path, package: Package, origin: dict[str, Any], card: str) -> None:
+    """Write a model in all formats to a folder.
 
     Args:
-        folder: empty.
-        package: of the registry.
-        origin: name, version, run and signature, JSON-serialisable.
-        card: Markdown.
+        folder: Existing empty folder.
+        package: Model of the registry.
+        origin: Name, version, run and signature of the model, JSON-serialisable.
+        card: Model card in Markdown.
 
     Raises:
-        InputError: the model cannot be built, or ONNX Runtime and torch disagree.
+        InputError: The model cannot be built, or ONNX Runtime and torch disagree.
     """
     channels = package.metadata["recipe"]["model"]["in_channels"]
     program = export_model(package.build(), channels)
-    program.example_inputs = None  # the only thing in the archive that would be pickled
+    program.example_inputs = None  # nothing else in the archive would be pickled
     torch.export.save(program, folder / PROGRAM)
     (folder / WEIGHTS).write_bytes(package.weights)
     write_onnx(program, folder / ONNX)
     disagreement = compare_onnx(program, folder / ONNX, channels)
-    facts = {
+    info = {
         **origin,
         "metadata": package.metadata,
         "onnx": {
             "opset": OPSET,
-            "compared_batch_height_width": COMPARED,
+            "compared_batch_height_width": COMPARED_SHAPES,
             "pixels_that_differ_at_most": disagreement,
             "tolerated": TOLERANCE,
         },
         "versions": {name: version(name) for name in ("torch", "onnx", "onnxruntime")},
     }
-    (folder / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    (folder / MODEL_INFO).write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
     recipe = yaml.safe_dump(package.metadata["recipe"], sort_keys=False)
     (folder / RECIPE).write_text(recipe, encoding="utf-8")
-    (folder / CARD).write_text(card, encoding="utf-8")
+    (folder / MODEL_CARD).write_text(card, encoding="utf-8")
     digests = [(hashlib.sha256((folder / name).read_bytes()).hexdigest(), name) for name in FILES]
     text = "".join(f"{digest}  {name}\n" for digest, name in digests)
-    (folder / SUMS).write_text(text, encoding="utf-8")
+    (folder / CHECKSUMS).write_text(text, encoding="utf-8")
 
 
 def write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
-    """The program as ONNX: images uint8 (batch, C, height, width) -> labels uint8 (batch, height,
-    width), with its weights inside the file."""
+    """Write a program as ONNX, with its weights inside the file.
+
+    The model maps images uint8 (batch, C, height, width) to labels uint8 (batch, height, width).
+    """
     import onnx
 
     for name in ("onnx_ir", "onnxscript", "torch.onnx"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # notes on its own operators
+        logging.getLogger(name).setLevel(logging.ERROR)  # hide notes on its own operators
     exported = torch.onnx.export(
         program,
         dynamo=True,
@@ -97,9 +98,9 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
     )
     assert exported is not None
     model = exported.model_proto
-    # torch calls the free sizes s34, s14, s54; what lies between follows from the ends
-    ends = ((model.graph.input[0], (0, 2, 3)), (model.graph.output[0], (0, 1, 2)))
-    for value, axes in ends:
+    # torch names dynamic sizes s34, s14, s54. Shapes of inner values follow from input and output.
+    dynamic = ((model.graph.input[0], (0, 2, 3)), (model.graph.output[0], (0, 1, 2)))
+    for value, axes in dynamic:
         for axis, name in zip(axes, ("batch", "height", "width"), strict=True):
             value.type.tensor_type.shape.dim[axis].dim_param = name
     del model.graph.value_info[:]
@@ -108,10 +109,13 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
 
 
 def compare_onnx(program: torch.export.ExportedProgram, path: Path, channels: int) -> float:
-    """Greatest part of an image's pixels in which ONNX Runtime and torch differ on the CPU.
+    """Compare ONNX Runtime and torch on the CPU with random images.
+
+    Returns:
+        The greatest fraction of an image's pixels in which the labels differ.
 
     Raises:
-        InputError: it is more than TOLERANCE.
+        InputError: The fraction exceeds `TOLERANCE`.
     """
     import onnxruntime
 
@@ -119,8 +123,8 @@ def compare_onnx(program: torch.export.ExportedProgram, path: Path, channels: in
     module = program.module()
     generator = torch.Generator().manual_seed(0)
     worst = 0.0
-    for batch, height, width in COMPARED:
-        # clouds with speckle: on pure noise a network may well see nothing anywhere
+    for batch, height, width in COMPARED_SHAPES:
+        # Clouds with speckle, because a network may find nothing at all in pure noise.
         clouds = torch.rand(batch, channels, 6, 5, generator=generator)
         clouds = F.interpolate(clouds, size=(height, width), mode="bicubic")
         speckle = torch.rand(clouds.shape, generator=generator)
@@ -129,12 +133,15 @@ def compare_onnx(program: torch.export.ExportedProgram, path: Path, channels: in
             expected = module(images).numpy()
         labels = session.run(None, {"images": images.numpy()})[0]
         if labels.shape != expected.shape or labels.dtype != np.uint8:
-            raise InputError(f"ONNX gives {labels.dtype} {labels.shape} for {expected.shape}")
+            raise InputError(
+                f"ONNX Runtime returned {labels.dtype} {labels.shape}, expected uint8 "
+                f"{expected.shape}; nothing was written. Try another version of onnxruntime."
+            )
         worst = max(worst, float((labels != expected).mean((1, 2)).max()))
     if worst > TOLERANCE:
         raise InputError(
-            f"ONNX Runtime and torch differ in {100 * worst:.2f} % of an image's pixels, over the "
-            f"{100 * TOLERANCE:g} % that rounding may do; nothing was written. Use the model with "
-            "torch, or try another version of onnxruntime."
+            f"ONNX Runtime and torch differ in {100 * worst:.2f} % of an image's pixels, more than "
+            f"the {100 * TOLERANCE:g} % that rounding explains; nothing was written. Use the model "
+            "with torch, or try another version of onnxruntime."
         )
     return worst

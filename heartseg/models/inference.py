@@ -1,8 +1,7 @@
-"""A network with its pre- and post-processing: uint8 images of any size in, label maps out.
+"""A network with its pre- and post-processing, from uint8 images of any size to label maps.
 
-Packaged models are logged to MLflow as `torch.export` programs (`pt2`), for people without
-heartseg: they need PyTorch and MLflow. heartseg itself reads the weights beside the program
-(`heartseg.models.package`).
+Packaged models are logged to MLflow as `torch.export` programs (`pt2`) that run with PyTorch and
+MLflow alone. heartseg itself reads the weights next to the program (`heartseg.models.package`).
 """
 
 from __future__ import annotations
@@ -23,38 +22,40 @@ from torch.nn import functional as F
 
 from heartseg.data.resize import resize_images
 from heartseg.datasets.spec import UNCHANGED, View
-from heartseg.models.connected_components import keep_largest
+from heartseg.models.connected_components import keep_largest_components
 from heartseg.models.outputs import mean_logits, predicted_labels
 from heartseg.models.package import WEIGHTS
-from heartseg.models.tta import Seen
+from heartseg.models.tta import TTATransform
 
 if TYPE_CHECKING:
     from mlflow.models.model import ModelInfo
 
-# Mean and standard deviation of ImageNet's grey values: what torchvision's weights were trained
-# with, and as good as any other constants for a network that is trained from scratch.
+# Mean and standard deviation of ImageNet's grey values, with which torchvision's weights were
+# trained. For a network that is trained from scratch, any constants would do.
 MEAN, STD = 255 * 0.449, 255 * 0.226
 
-REQUIREMENTS = ("mlflow", "numpy", "torch")  # what running a packaged model takes
+REQUIREMENTS = ("mlflow", "numpy", "torch")
+"""Packages that a packaged model needs to run."""
 
-EXAMPLE_SIZE = (2, 72, 88)  # batch, height, width; export would take a 1 for a constant
+EXAMPLE_SIZE = (2, 72, 88)
+"""(batch, height, width) of the example input. The export would treat a size of 1 as constant."""
 
 
 def normalise(images: torch.Tensor) -> torch.Tensor:
-    """Grey values 0 to 255, uint8 or float, to float32 of about zero mean and unit variance."""
+    """Scale grey values in 0..255 to float32 with about zero mean and unit variance."""
     return (images.float() - MEAN) / STD
 
 
 class PackagedModel(nn.Module):
-    """Resize, normalise, network, logits back to the image's own grid, label map.
+    """Resize and normalise images, run the network, and convert its logits to label maps.
 
-    Input uint8 (N, C, H, W), output uint8 (N, H, W), for any H and W.
+    The input is uint8 (N, C, H, W), the output uint8 (N, H, W), for any H and W.
 
     Args:
-        network: as of `heartseg.models.build_network`, in evaluation mode; or an `Ensemble`.
-        size: rows and columns that the network was trained at.
-        largest_component: keep each structure's largest connected part only.
-        sigmoids: see `heartseg.models.outputs.one_vs_rest`.
+        network: Network of `heartseg.models.build_network` in evaluation mode, or an `Ensemble`.
+        size: Rows and columns of the network's input in pixels.
+        largest_component: Keep only the largest connected component of each label.
+        sigmoids: Whether each channel is a sigmoid; see `heartseg.models.outputs.uses_sigmoids`.
     """
 
     def __init__(
@@ -70,36 +71,48 @@ class PackagedModel(nn.Module):
         self.size = size
         self.largest_component = largest_component
         self.sigmoids = sigmoids
-        self.look_at((UNCHANGED,))
+        self.set_tta((UNCHANGED,))
 
-    def look_at(self, views: Sequence[View]) -> None:
-        """Average the predictions of these views of each image: a forward pass for each."""
+    def set_tta(self, views: Sequence[View]) -> None:
+        """Set the views whose predictions are averaged. Each view costs a forward pass."""
         device = next(self.parameters(), torch.empty(0)).device
-        self.views = nn.ModuleList(Seen(view, self.size) for view in views).to(device)
+        transforms = (TTATransform(view, self.size) for view in views)
+        self.transforms = nn.ModuleList(transforms).to(device)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.labels(self.logits(images))
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits float32 (N, K, H, W) on the images' own grid, of the mean over the views."""
-        small = resize_images(images, self.size).float()
-        views = cast("list[Seen]", list(self.views))
-        # All views in one batch: an exported graph then holds the network once.
-        seen = self.network(normalise(torch.cat([view.look(small) for view in views])))
-        each = seen.reshape(len(views), small.shape[0], *seen.shape[1:])
-        parts = [view.undo(part) for view, part in zip(views, each, strict=True)]
-        mean = mean_logits(parts, self.sigmoids)
+        """Compute logits float32 (N, K, H, W) at the images' resolution, averaged over the views.
+
+        Args:
+            images: uint8 (N, C, H, W).
+        """
+        resized = resize_images(images, self.size).float()
+        transforms = cast("list[TTATransform]", list(self.transforms))
+        # All views are one batch, so that an exported graph contains the network only once.
+        batch = torch.cat([transform(resized) for transform in transforms])
+        logits = self.network(normalise(batch))
+        per_view = logits.reshape(len(transforms), resized.shape[0], *logits.shape[1:])
+        aligned = [
+            transform.inverse(part) for transform, part in zip(transforms, per_view, strict=True)
+        ]
+        mean = mean_logits(aligned, self.sigmoids)
         return F.interpolate(mean, size=images.shape[-2:], mode="bilinear", align_corners=False)
 
     def labels(self, logits: torch.Tensor) -> torch.Tensor:
-        """Label maps uint8 (N, H, W) of logits on the images' own grid, post-processed."""
+        """Convert logits (N, K, H, W) to label maps uint8 (N, H, W) and post-process them."""
         labels = predicted_labels(logits)
-        return keep_largest(labels, max(logits.shape[1], 2)) if self.largest_component else labels
+        if not self.largest_component:
+            return labels
+        return keep_largest_components(labels, max(logits.shape[1], 2))
 
 
-def unshared(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Copy a state for safetensors, which wants no sharing: MONAI's DynUNet holds a layer under
-    two names."""
+def copy_weights(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copy a state dict to the CPU so that no two tensors share memory.
+
+    safetensors does not support shared memory, and MONAI's DynUNet has layers with two names.
+    """
     return {
         key: weight.detach().cpu().clone(memory_format=torch.contiguous_format)
         for key, weight in weights.items()
@@ -107,10 +120,10 @@ def unshared(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def export_model(model: PackagedModel, in_channels: int) -> torch.export.ExportedProgram:
-    """Export the model on CPU in evaluation mode as a graph of PyTorch operators, free of heartseg.
+    """Export a model as a graph of PyTorch operators on the CPU that runs without heartseg.
 
-    Batch, height and width stay dynamic: an empty batch (but for MONAI's DynUNet) and an image of
-    one pixel are taken too. The model given is left as it is.
+    Batch, height and width are dynamic, including an image of one pixel and, except for MONAI's
+    DynUNet, an empty batch. The given model is not changed.
     """
     ready = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format).eval()
     dynamic = {dimension: torch.export.Dim.DYNAMIC for dimension in (0, 2, 3)}
@@ -126,12 +139,14 @@ def log_packaged(
     run_id: str,
     metadata: dict[str, Any] | None = None,
 ) -> ModelInfo:
-    """Log the model to a run of the current tracking server.
+    """Log a model to a run of the current MLflow tracking server.
 
     Args:
-        name: of the logged model.
-        run_id: the run that trained it.
-        metadata: JSON-serialisable facts, kept in the package's MLmodel file.
+        model: Model with its pre- and post-processing.
+        in_channels: Channels of its input.
+        name: Name of the logged model.
+        run_id: Run that trained the model.
+        metadata: JSON-serialisable values for the MLmodel file.
     """
     import mlflow
     from mlflow.models import Model, ModelSignature
@@ -139,18 +154,18 @@ def log_packaged(
 
     client = mlflow.MlflowClient()
     run = client.get_run(run_id)
-    # Model.log would create it in the default experiment, where no run is active in this process.
+    # Without an active run, Model.log would create the model in the default experiment.
     logged = client.create_logged_model(
         run.info.experiment_id, name=name, source_run_id=run_id, params=run.data.params
     )
-    uint8 = np.dtype(np.uint8)  # the tensors have no names: with names MLflow wants a dict
+    uint8 = np.dtype(np.uint8)  # unnamed, because MLflow expects a dict for named tensors
     signature = ModelSignature(
         inputs=Schema([TensorSpec(uint8, (-1, in_channels, -1, -1))]),
         outputs=Schema([TensorSpec(uint8, (-1, -1, -1))]),
     )
-    return Model.log(  # as mlflow.pytorch.log_model does it
+    return Model.log(  # the same call as in mlflow.pytorch.log_model
         artifact_path=None,
-        flavor=SimpleNamespace(save_model=partial(_save, unshared(model.network.state_dict()))),
+        flavor=SimpleNamespace(save_model=partial(_save, copy_weights(model.network.state_dict()))),
         model_id=logged.model_id,
         run_id=run_id,
         metadata=metadata,
@@ -163,10 +178,10 @@ def log_packaged(
 
 
 def _save(weights: dict[str, torch.Tensor], path: str, mlflow_model: Any, **arguments: Any) -> None:
-    """Save as `mlflow.pytorch.save_model` does, with the weights and CPU as the device to load on.
+    """Save like `mlflow.pytorch.save_model`, add the weights, and set the device to the CPU.
 
-    An exported program stays on the device that it was exported on, while MLflow by default asks
-    for CUDA where there is one, and would refuse our models on every machine with a GPU.
+    An exported program stays on the device on which it was exported. By default MLflow requests
+    CUDA if it is available, and would reject our models on every machine with a GPU.
     """
     import mlflow.pytorch
 
@@ -177,5 +192,6 @@ def _save(weights: dict[str, torch.Tensor], path: str, mlflow_model: Any, **argu
 
 
 def _example(in_channels: int) -> torch.Tensor:
+    """Return an example input, uint8 (N, C, H, W)."""
     batch, height, width = EXAMPLE_SIZE
     return torch.zeros(batch, in_channels, height, width, dtype=torch.uint8)

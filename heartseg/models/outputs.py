@@ -1,4 +1,4 @@
-"""How a network's output channels stand for labels and probabilities."""
+"""Conversion of logits to labels and probabilities, and the mean of several predictions."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ from heartseg.datasets import DATASETS
 
 
 def output_channels(recipe: Recipe) -> int:
-    """Channels K of the logits: one per label, or a single one for two labels one-vs-rest."""
+    """Return the number of logits per pixel.
+
+    It is the number of labels, or 1 if a single sigmoid decides between two labels.
+    """
     labels = len(DATASETS[recipe.dataset].labels)
-    return 1 if one_vs_rest(recipe) and labels == 2 else labels
+    return 1 if uses_sigmoids(recipe) and labels == 2 else labels
 
 
-def one_vs_rest(recipe: Recipe) -> bool:
-    """Whether each channel is a decision of its own (a sigmoid), or all are one (softmax)."""
+def uses_sigmoids(recipe: Recipe) -> bool:
+    """Return whether the network has one sigmoid per channel instead of a softmax over them."""
     return recipe.loss == "one_vs_rest_bce"
 
 
 def predicted_labels(logits: torch.Tensor) -> torch.Tensor:
-    """Label map uint8 (N, H, W) of logits (N, K, H, W).
+    """Convert logits (N, K, H, W) to label maps uint8 (N, H, W).
 
-    The largest logit wins, which is the largest sigmoid as well; a single channel stands for
-    label 1 where its sigmoid exceeds one half.
+    Each pixel gets the label with the largest logit. A single channel gives label 1 if its sigmoid
+    is above 0.5, and label 0 otherwise.
     """
     if logits.shape[1] == 1:
         return (logits[:, 0] > 0).to(torch.uint8)
@@ -34,11 +37,15 @@ def predicted_labels(logits: torch.Tensor) -> torch.Tensor:
 
 
 def probabilities(logits: torch.Tensor, sigmoids: bool) -> torch.Tensor:
-    """Class probabilities float32 (N, labels, H, W), sum 1, of logits (N, K, H, W).
+    """Convert logits to class probabilities.
 
     Args:
-        logits: a single channel stands for label 1 of two.
-        sigmoids: see `one_vs_rest`; the sigmoids of several labels are divided by their sum.
+        logits: (N, K, H, W). A single channel is the logit of label 1 of two labels.
+        sigmoids: Whether each channel is a sigmoid; see `uses_sigmoids`. The sigmoids of several
+            labels are divided by their sum.
+
+    Returns:
+        Probabilities float32 (N, labels, H, W) with sum 1 over the labels.
     """
     if logits.shape[1] == 1:
         return torch.cat((-logits, logits), 1).float().sigmoid()
@@ -49,10 +56,14 @@ def probabilities(logits: torch.Tensor, sigmoids: bool) -> torch.Tensor:
 
 
 def mean_logits(parts: Sequence[torch.Tensor], sigmoids: bool) -> torch.Tensor:
-    """Logits whose probabilities are the mean of those of several logits (N, K, H, W).
+    """Average several predictions as probabilities (Lakshminarayanan et al., NeurIPS 2017, 2.4).
 
-    Mean probabilities are what an ensemble of networks predicts (Lakshminarayanan et al., NeurIPS
-    2017, section 2.4). A single part is returned as it is.
+    Args:
+        parts: Logits (N, K, H, W) of each prediction.
+        sigmoids: Whether each channel is a sigmoid; see `uses_sigmoids`.
+
+    Returns:
+        Logits (N, K, H, W) of the mean probabilities. A single part is returned unchanged.
     """
     if len(parts) == 1:
         return parts[0]
@@ -64,11 +75,11 @@ def mean_logits(parts: Sequence[torch.Tensor], sigmoids: bool) -> torch.Tensor:
 
 
 class Ensemble(nn.Module):
-    """Several networks as one: the logits of their mean probabilities.
+    """Several networks whose probabilities are averaged; the output is logits.
 
     Args:
-        networks: of equal inputs and outputs.
-        sigmoids: see `one_vs_rest`.
+        networks: Networks with equal input and output channels.
+        sigmoids: Whether each channel is a sigmoid; see `uses_sigmoids`.
     """
 
     def __init__(self, networks: Sequence[nn.Module], sigmoids: bool):

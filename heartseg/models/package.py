@@ -1,16 +1,16 @@
-"""A model as people hand it on: weights and what made them, both read as data.
+"""A registered or pulled model: its weights and the recipe of its network.
 
-heartseg rebuilds the network from these two and never loads an exported program (`model.pt2`),
-which can run code. In the registry the weights lie beside the program; a folder made by
-`heartseg pull` has
+heartseg rebuilds the network from these two. It never loads an exported program (`model.pt2`),
+because loading one can run arbitrary code. In the registry, the weights are next to the program. A
+folder written by `heartseg pull` contains:
 
 model.pt2             torch.export program: uint8 (N, C, H, W) -> uint8 label maps (N, H, W)
-model.onnx            the same, post-processing included, for any ONNX runtime
-weights.safetensors   the network's state alone, by the names of heartseg.models
-recipe.yaml           what defines the training
-model_card.md         what the model is for, and how good it is
-model.json            where it comes from, signature, versions, how far ONNX agrees
-SHA256SUMS            of all of these, as `sha256sum --check` reads it
+model.onnx            the same for ONNX runtimes, including post-processing
+weights.safetensors   state dict of the network, with the names of heartseg.models
+recipe.yaml           recipe of the training
+model_card.md         intended use and performance
+model.json            origin, signature, versions, and the comparison of ONNX and torch
+SHA256SUMS            checksums of all these files, for `sha256sum --check`
 """
 
 from __future__ import annotations
@@ -34,29 +34,29 @@ PROGRAM = "model.pt2"
 ONNX = "model.onnx"
 WEIGHTS = "weights.safetensors"
 RECIPE = "recipe.yaml"
-CARD = "model_card.md"
-FACTS = "model.json"
-SUMS = "SHA256SUMS"
-FILES = (PROGRAM, ONNX, WEIGHTS, RECIPE, CARD, FACTS)
-READ = (WEIGHTS, FACTS)
-"""The files that heartseg itself reads; the others are for people without heartseg."""
+MODEL_CARD = "model_card.md"
+MODEL_INFO = "model.json"
+CHECKSUMS = "SHA256SUMS"
+FILES = (PROGRAM, ONNX, WEIGHTS, RECIPE, MODEL_CARD, MODEL_INFO)
+FILES_READ = (WEIGHTS, MODEL_INFO)
+"""The files that heartseg reads. The others are for users without heartseg."""
 
 CHOICES = {"postprocess": ("none", "largest_component"), "tta": ("none", "views")}
-"""Of a model's metadata, beside the recipe: what happens before and after the network."""
-MOST_BYTES = 4 << 30
-MOST_BYTES_OF_TEXT = 16 << 20
+"""Valid values of a model's metadata about pre- and post-processing."""
+MAX_WEIGHTS_BYTES = 4 << 30
+MAX_TEXT_BYTES = 16 << 20
 
 Predict = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Package:
-    """A model that has not been built yet; small enough to be sent to other processes.
+    """The data of a model whose network has not been built. It can be sent to other processes.
 
     Attributes:
-        name: what the user called it.
-        weights: the bytes of weights.safetensors.
-        metadata: dataset, recipe, postprocess and tta.
+        name: Name of the model or folder, for messages.
+        weights: Content of weights.safetensors.
+        metadata: Values of dataset, recipe, postprocess and tta.
     """
 
     name: str
@@ -65,14 +65,15 @@ class Package:
 
     @property
     def weights_sha256(self) -> str:
-        """The digest of weights.safetensors."""
+        """SHA-256 of weights.safetensors, in hexadecimal."""
         return hashlib.sha256(self.weights).hexdigest()
 
     def build(self) -> PackagedModel:
-        """Build the model with its pre- and post-processing, on the CPU in evaluation mode.
+        """Build the model with its pre- and post-processing, on the CPU and in evaluation mode.
 
         Raises:
-            InputError: recipe and weights do not fit this version of heartseg, or are broken.
+            InputError: The recipe or the weights are damaged or do not fit this version of
+                heartseg.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load
@@ -82,37 +83,40 @@ class Package:
 
         try:
             weights = load(self.weights)
-        except (SafetensorError, KeyError) as error:  # KeyError: a type that torch does not have
+        except (SafetensorError, KeyError) as error:  # KeyError: a data type unknown to torch
             raise InputError(
-                f"{self.name}: its {WEIGHTS} cannot be read ({one_line(error)}). Pull it again."
+                f"{self.name}: {WEIGHTS} cannot be read ({one_line(error)}). Pull the model again."
             ) from None
         try:
             model, recipe = build_model(self.metadata["recipe"], weights)
             if self.metadata["dataset"] != recipe.dataset:
                 raise InputError(
-                    f"it says that it is for {self.metadata['dataset']!a}, and its recipe for "
+                    f"its metadata contains dataset {self.metadata['dataset']!a}, but its recipe "
                     f"{recipe.dataset}"
                 )
         except InputError as error:
             raise InputError(
                 f"{self.name}: {error}. Use the version of heartseg that registered it, or train "
-                "and register it again."
+                "and register the model again."
             ) from None
         for key, known in CHOICES.items():
             if (chosen := self.metadata.get(key, "none")) not in known:
                 raise InputError(
-                    f"{self.name}: its {key} is {chosen!a}, which this version of heartseg does "
-                    "not know. Use the version that registered it."
+                    f"{self.name}: {key} is {chosen!a}, which this version of heartseg does not "
+                    "know. Use the version that registered the model."
                 )
         model.largest_component = self.metadata.get("postprocess") == "largest_component"
-        model.look_at(views_of(self.metadata["dataset"], self.metadata.get("tta", "none")))
+        model.set_tta(views_of(self.metadata["dataset"], self.metadata.get("tta", "none")))
         return model
 
     def load(self) -> Predict:
-        """Build the model on the GPU if there is one: uint8 (N, C, H, W) -> uint8 (N, H, W).
+        """Build the model, on the GPU if there is one, and return its prediction function.
+
+        Returns:
+            A function from images uint8 (N, C, H, W) to label maps uint8 (N, H, W).
 
         Raises:
-            InputError: as `build`.
+            InputError: See `build`.
         """
         import torch
 
@@ -125,7 +129,15 @@ class Package:
         return predict
 
     def load_with_probabilities(self) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-        """Build as `load`, to give the class probabilities float32 (N, labels, H, W) as well."""
+        """Build the model like `load`.
+
+        Returns:
+            A function from images uint8 (N, C, H, W) to label maps uint8 (N, H, W) and class
+            probabilities float32 (N, labels, H, W).
+
+        Raises:
+            InputError: See `build`.
+        """
         import torch
 
         from heartseg.models.outputs import probabilities
@@ -147,49 +159,51 @@ class Package:
         return self.build().to(device), device
 
 
-def read_folder(folder: Path) -> Package:
-    """Read a pulled model, if the files that are read are what SHA256SUMS says.
+def read_package(folder: Path) -> Package:
+    """Read a folder written by `heartseg pull`, and verify its checksums.
 
     Raises:
-        InputError: names the file that is missing or has changed, and the remedy.
+        InputError: A file is missing, cannot be read, or has changed.
     """
     try:
-        lines = _read(folder / SUMS).decode().splitlines()
+        lines = _read(folder / CHECKSUMS).decode().splitlines()
     except (OSError, UnicodeDecodeError):
         raise InputError(
-            f"{folder}: is no pulled model, it has no readable {SUMS}. Make one by `heartseg pull "
-            f"MODEL --to {folder}`, or name a model of the registry (models:/NAME@champion)."
+            f"{folder} is not a pulled model: it contains no readable {CHECKSUMS}. Create one with "
+            f"`heartseg pull MODEL --to {folder}`, or use a registered model "
+            "(models:/NAME@champion)."
         ) from None
-    sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    checksums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     content = {}
-    for name in READ:
+    for name in FILES_READ:
         try:
             content[name] = _read(folder / name)
         except OSError as error:
             raise InputError(f"{folder / name}: {error.strerror}. Pull the model again.") from None
-        if sums.get(name) != hashlib.sha256(content[name]).hexdigest():
+        if checksums.get(name) != hashlib.sha256(content[name]).hexdigest():
             raise InputError(
-                f"{folder / name}: is not the file that was pulled (its SHA-256 is not that of "
-                f"{SUMS}). Pull the model again."
+                f"{folder / name} has changed since it was pulled: its SHA-256 is not the one in "
+                f"{CHECKSUMS}. Pull the model again."
             )
     try:
-        metadata = json.loads(content[FACTS])["metadata"]
+        metadata = json.loads(content[MODEL_INFO])["metadata"]
         if not {"dataset", "recipe"} <= metadata.keys():
             raise KeyError("dataset and recipe")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
-            f"{folder / FACTS}: does not describe a model ({one_line(error)}). Pull it again."
+            f"{folder / MODEL_INFO} does not describe a model ({one_line(error)}). Pull the model "
+            "again."
         ) from None
     return Package(str(folder), content[WEIGHTS], metadata)
 
 
 def _read(path: Path) -> bytes:
-    """A file of a folder that somebody else may have made: no device, and not larger than can be.
+    """Read a file of an untrusted folder; reject devices and files that are too large.
 
     Raises:
-        OSError: it cannot be read, or is no such file.
+        OSError: The file cannot be read, is not a regular file, or is too large.
     """
-    most = MOST_BYTES if path.name == WEIGHTS else MOST_BYTES_OF_TEXT
-    if path.exists() and not (path.is_file() and path.stat().st_size <= most):
-        raise OSError(errno.EINVAL, "is no file of a model, or too large for one")
+    limit = MAX_WEIGHTS_BYTES if path.name == WEIGHTS else MAX_TEXT_BYTES
+    if path.exists() and not (path.is_file() and path.stat().st_size <= limit):
+        raise OSError(errno.EINVAL, "not a regular file, or too large for a model")
     return path.read_bytes()

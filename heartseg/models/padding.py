@@ -1,4 +1,4 @@
-"""Inputs of any size for networks that halve their input several times."""
+"""Padding for networks that halve the resolution several times."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch.nn import functional as F
 
 
 def pad_to_multiple(images: torch.Tensor, multiple: int) -> torch.Tensor:
-    """Repeat the last row and column of (N, C, H, W) until H and W are multiples of `multiple`.
+    """Pad (N, C, H, W) at the bottom and right until H and W are multiples of `multiple`.
 
-    Undo it on the network's output with `[..., :H, :W]`.
+    The last row and column are repeated. Crop the network's output with `[..., :H, :W]`.
     """
     height, width = images.shape[-2:]
     rows, columns = -height % multiple, -width % multiple

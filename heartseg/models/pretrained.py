@@ -1,4 +1,4 @@
-"""Trained weights into a DeepLabV3 or QuickNAT, from torchvision by name or from a file."""
+"""Load pretrained weights into a network, from torchvision by name or from a file."""
 
 from __future__ import annotations
 
@@ -14,25 +14,34 @@ StateDict = dict[str, torch.Tensor]
 
 
 def load_segmentation_weights(network: nn.Module, backbone: str, source: str) -> None:
-    """Load a whole DeepLabV3: torchvision's or one of heartseg's own.
+    """Load the weights of a DeepLabV3 of torchvision or heartseg.
 
-    Backbone and ASPP must fit. What stands behind them is loaded where it fits and otherwise left
-    at its initialisation: another number of classes, another kind of head, the auxiliary head.
+    Backbone and ASPP must fit. The other layers (decoder, classifier, auxiliary head) are loaded if
+    they fit and keep their initial weights otherwise, for example with another number of classes.
 
     Args:
-        network: a DeepLabV3, changed in place.
+        network: A DeepLabV3, changed in place.
         backbone: torchvision's name of the backbone.
-        source: a torchvision weight name or a path, see `read_weights`.
+        source: A torchvision weight name or a path; see `read_weights`.
 
     Raises:
-        InputError: the weights cannot be read or do not fit.
+        InputError: The weights cannot be read or do not fit the network.
     """
     required = ("backbone.", "classifier.0.")
     _load(network, read_weights(source, f"deeplabv3_{backbone}"), required, source)
 
 
 def load_backbone_weights(network: nn.Module, backbone: str, source: str) -> None:
-    """Load the backbone from a classification network; arguments and errors as above."""
+    """Load the backbone from a classification network of torchvision.
+
+    Args:
+        network: A DeepLabV3, changed in place.
+        backbone: torchvision's name of the backbone.
+        source: A torchvision weight name or a path; see `read_weights`.
+
+    Raises:
+        InputError: The weights cannot be read or do not fit the backbone.
+    """
     if backbone == "mobilenet_v3_large":
         prefix, ignored = "features.", "classifier."
     else:
@@ -46,35 +55,36 @@ def load_backbone_weights(network: nn.Module, backbone: str, source: str) -> Non
 
 
 def load_quicknat_weights(network: nn.Module, source: str) -> None:
-    """Load a whole QuickNAT of heartseg's own from a .safetensors or .pth file.
+    """Load the weights of a QuickNAT of heartseg from a .safetensors or .pth file.
 
-    All but the classifier must fit; that is left at its initialisation where it was trained for
-    another number of structures.
+    All layers except the classifier must fit. The classifier keeps its initial weights if the file
+    has another number of labels.
 
     Args:
-        network: a QuickNAT, changed in place.
-        source: path of the file.
+        network: A QuickNAT, changed in place.
+        source: Path of the file.
 
     Raises:
-        InputError: the weights cannot be read or do not fit.
+        InputError: The weights cannot be read or do not fit the network.
     """
     if not Path(source).is_file():
         raise InputError(
-            f"{source}: no such file. Give weights.safetensors of a trained model's folder, such "
-            "as results/mmode/model, or a state dict."
+            f"{source} does not exist. Use weights.safetensors of a trained model's folder, such "
+            "as results/mmode/model, or a file with a state dict."
         )
     _load(network, _read_file(Path(source)), ("encoders.", "bottleneck.", "decoders."), source)
 
 
 def read_weights(source: str, model: str) -> StateDict:
-    """A state dict from a .safetensors or .pth file, or from torchvision by name.
+    """Read a state dict from a .safetensors or .pth file, or from torchvision by name.
 
     Args:
-        source: path of a file, or a name such as "ResNet50_Weights.IMAGENET1K_V2".
-        model: torchvision's name of the model whose weight names are understood.
+        source: Path of a file, or a weight name such as "ResNet50_Weights.IMAGENET1K_V2".
+        model: torchvision's name of the model to which the weight name belongs.
 
     Raises:
-        InputError: neither a file nor such a name, no state dict, or the download fails.
+        InputError: `source` is neither a file nor a weight name of the model, the file contains no
+            state dict, or the download fails.
     """
     if Path(source).is_file():
         return _read_file(Path(source))
@@ -82,13 +92,13 @@ def read_weights(source: str, model: str) -> StateDict:
     name = source.removeprefix(f"{names.__name__}.")
     if name not in names.__members__:
         known = ", ".join(str(weights) for weights in names)
-        raise InputError(f"{source}: no such file, and no weights of {model}; known: {known}")
+        raise InputError(f"{source} is neither a file nor weights of {model}; known: {known}")
     try:
         return names[name].get_state_dict(check_hash=True)
     except OSError as error:
         raise InputError(
             f"{source}: cannot download {names[name].url}: {error}. Download it on a machine "
-            "with a network and give the path of the file instead."
+            "with internet access and set the path of the file instead."
         ) from None
 
 
@@ -99,39 +109,50 @@ def _read_file(path: Path) -> StateDict:
 
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # each format raises errors of its own
+    except Exception as error:  # each format raises its own errors
         raise InputError(f"{path} cannot be read as weights: {error}") from None
     if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
-        raise InputError(f"{path} is no state dict (names and tensors); save model.state_dict()")
+        raise InputError(f"{path} contains no state dict; save model.state_dict()")
     return state
 
 
 def _load(network: nn.Module, state: StateDict, required: tuple[str, ...], source: str) -> None:
+    """Load the tensors that fit.
+
+    Args:
+        network: Network, changed in place.
+        state: State dict to load.
+        required: Prefixes of the names that must fit.
+        source: Origin of the state dict, for messages.
+
+    Raises:
+        InputError: A required tensor is missing or has another shape.
+    """
     own = network.state_dict()
     first = next(key for key, value in own.items() if value.ndim == 4)  # the first convolution
     if first in state:
-        state = {**state, first: _for_channels(state[first], own[first].shape[1])}
+        state = {**state, first: _adapt_channels(state[first], own[first].shape[1])}
 
     fitting = {key for key in own if key in state and state[key].shape == own[key].shape}
     wrong = [
-        f"{key} is {_shape(state.get(key))}, needed {_shape(own.get(key))}"
+        f"{key} is {_shape(state.get(key))}, expected {_shape(own.get(key))}"
         for key in [*own, *(key for key in state if key not in own)]
         if key.startswith(required)
         and key not in fitting
-        and not key.endswith("num_batches_tracked")  # absent from old files, and of no effect
+        and not key.endswith("num_batches_tracked")  # absent from old files, and without effect
     ]
     if wrong:
         raise InputError(
-            f"{source} does not fit the network in {len(wrong)} places: {'; '.join(wrong[:3])}. "
-            "Check the recipe's model."
+            f"{source}: {len(wrong)} tensors do not fit the network: {'; '.join(wrong[:3])}. "
+            "Change the recipe's model, or use other weights."
         )
     network.load_state_dict({key: state[key] for key in fitting}, strict=False)
 
 
-def _for_channels(weight: torch.Tensor, channels: int) -> torch.Tensor:
-    """A first convolution's weight (out, in, h, w) for another number of input channels.
+def _adapt_channels(weight: torch.Tensor, channels: int) -> torch.Tensor:
+    """Adapt the weight (out, in, h, w) of the first convolution to a number of input channels.
 
-    It answers to equal channels as the original does to equal channels.
+    If all input channels are equal, the output is the same as with the original weight.
     """
     if weight.ndim != 4 or weight.shape[1] == channels:
         return weight

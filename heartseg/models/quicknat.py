@@ -8,21 +8,22 @@ from torch import nn
 from heartseg.config.recipe import QuickNATConfig
 from heartseg.models.padding import pad_to_multiple
 
-DEPTH = 4  # encoders, and as many decoders
+DEPTH = 4
+"""Number of encoders and of decoders."""
 
 
 class QuickNAT(nn.Module):
     """Four dense encoders, a dense bottleneck and four dense decoders.
 
-    The decoders upsample by index unpooling: each value goes back to the place in its 2x2 window
-    where the encoder's max pooling found the maximum, so that thin structures keep their place
-    without any learnt upsampling. With 64 filters of 5x5 and one input channel this is the
-    network of the paper, of 3.5 million parameters.
+    The decoders upsample by index unpooling: each value returns to the position of the maximum that
+    the encoder's max pooling found, which preserves thin structures without learnt upsampling. With
+    64 filters of 5x5 and one input channel, this is the network of the paper, which has 3.5 million
+    parameters.
 
-    Input (N, in_channels, H, W), output logits (N, out_channels, H, W), for any H and W.
+    The input is (N, in_channels, H, W), the output logits (N, out_channels, H, W), for any H and W.
 
     Raises:
-        InputError: pretrained weights are missing or do not fit.
+        InputError: The pretrained weights are missing or do not fit the network.
     """
 
     def __init__(self, config: QuickNATConfig, out_channels: int, *, pretrained: bool = True):
@@ -59,7 +60,7 @@ class QuickNAT(nn.Module):
 
 
 def _dense_block(config: QuickNATConfig, in_channels: int) -> nn.Sequential:
-    """An encoder's or decoder's dense block with what the recipe puts behind it."""
+    """Build an encoder or decoder: a dense block with optional recalibration and dropout."""
     block = nn.Sequential(DenseBlock(in_channels, config.filters, config.kernel))
     if config.squeeze_excite != "none":
         block.append(SqueezeExcite(config.filters, config.squeeze_excite))
@@ -69,10 +70,10 @@ def _dense_block(config: QuickNATConfig, in_channels: int) -> nn.Sequential:
 
 
 class DenseBlock(nn.Module):
-    """Batch norm, PReLU and convolution, three times, each fed with all that came before.
+    """Three times batch norm, PReLU and convolution, each on the concatenation of all before it.
 
-    Two convolutions of kernel x kernel, then one of 1x1 that compresses to `filters` channels.
-    The three PReLUs share their one slope, as in the authors' implementation.
+    Two convolutions are kernel x kernel. The third one is 1x1 and compresses to `filters` channels.
+    The three PReLUs share one slope, as in the authors' implementation.
     """
 
     def __init__(self, in_channels: int, filters: int, kernel: int):
@@ -95,9 +96,11 @@ class DenseBlock(nn.Module):
 class SqueezeExcite(nn.Module):
     """Recalibration of a feature map (Roy et al., IEEE TMI 38(2), 2019, arXiv:1808.08127).
 
-    channel: weights per channel from the channels' means, through a bottleneck of half as many;
-    spatial: weights per pixel from a 1x1 convolution; both: the greater of the two results
-    ("max-out", the best of the paper's four ways to join them).
+    Args:
+        channels: Channels of the feature map.
+        kind: "channel": a weight per channel, computed from the channels' means through a
+            bottleneck of half the channels; "spatial": a weight per pixel from a 1x1 convolution;
+            "both": the maximum of both results (the best of four combinations in the paper).
     """
 
     def __init__(self, channels: int, kind: str):

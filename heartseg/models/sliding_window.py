@@ -1,4 +1,4 @@
-"""Label maps of strips of any length from a model of square windows, joined without seams."""
+"""Segmentation of M-mode strips of any length by a model of square windows."""
 
 from __future__ import annotations
 
@@ -6,31 +6,34 @@ from collections.abc import Callable
 
 import numpy as np
 
-WINDOWS_AT_ONCE = 8  # bounds the memory for long strips
+WINDOWS_AT_ONCE = 8
+"""Batch size, which limits the memory that long strips need."""
 
 
 def predict_strip(
     predict: Callable[[np.ndarray], np.ndarray], image: np.ndarray, width: int, overlap: float
 ) -> np.ndarray:
-    """Mask of the LV, boolean (H, W), by a weighted vote of overlapping windows.
+    """Segment the LV by a weighted majority vote of overlapping windows.
 
-    A packaged model gives label maps, so there are no probabilities to average. Each window's
-    vote on a column has the weight of a triangle, 1 in the window's middle and next to 0 at its
-    ends, where a network sees the heart on one side only; more than half of the weight decides.
-    Since weights rise and fall gradually, no window begins or ends to count anywhere, as it does
-    where each column is taken from one window. The strip is continued by its mirror image in
-    time, so that its ends lie in windows' middles too, and strips narrower than a window fill it.
+    Packaged models return label maps, so there are no probabilities to average. The weight of a
+    window's vote falls linearly from 1 in its centre to almost 0 at its ends, where the network
+    sees context on one side only. The gradual weights avoid seams between windows. The strip is
+    extended by its mirror image in time, so that its ends are in the centre of windows and strips
+    narrower than a window fill one.
 
     Args:
-        predict: uint8 (N, 1, H, width) -> uint8 label maps (N, H, width).
-        image: uint8 (H, W).
-        width: columns of a window.
-        overlap: part of a window that the next one covers too, 0 to below 1.
+        predict: Function from images uint8 (N, 1, H, width) to label maps uint8 (N, H, width).
+        image: Grey values uint8 (H, W).
+        width: Columns of a window.
+        overlap: Fraction of a window that overlaps with the next one, in [0, 1).
+
+    Returns:
+        Mask of the LV, bool (H, W).
     """
     columns = image.shape[1]
     step = max(round(width * (1 - overlap)), 1)
     padded = np.pad(image, ((0, 0), (width, width)), mode="symmetric")
-    starts = range(step, width + columns, step)  # every window that reaches into the strip
+    starts = range(step, width + columns, step)  # all windows that intersect the strip
     middle = (width - 1) / 2
     weight = (1 - np.abs(np.arange(width) - middle) / (middle + 1)).astype(np.float32)
     votes = np.zeros(padded.shape, np.float32)
@@ -48,15 +51,19 @@ def predict_strip(
 def bad_columns(
     classify: Callable[[np.ndarray], np.ndarray], image: np.ndarray, width: int, overlap: float
 ) -> np.ndarray:
-    """Columns of bad quality, bool (W,), by the same vote of overlapping windows.
+    """Find columns of bad quality by the vote of `predict_strip`.
 
-    A quality model gives a window one label in all its pixels, so every row of the strip's label
-    map is alike: a column is bad where the windows around it mostly are.
+    A quality model assigns the same label to all pixels of a window, so all rows of the result are
+    equal. A column is bad if most windows around it are bad.
 
     Args:
-        classify: uint8 (N, 1, H, width) -> uint8 label maps (N, H, width), 1 is bad.
-        image: uint8 (H, W).
-        width: columns of a window.
-        overlap: part of a window that the next one covers too, 0 to below 1.
+        classify: Function from images uint8 (N, 1, H, width) to label maps uint8 (N, H, width) with
+            the label 1 for bad.
+        image: Grey values uint8 (H, W).
+        width: Columns of a window.
+        overlap: Fraction of a window that overlaps with the next one, in [0, 1).
+
+    Returns:
+        Whether each column is bad, bool (W,).
     """
     return predict_strip(classify, image, width, overlap)[0]

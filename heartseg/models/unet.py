@@ -1,4 +1,4 @@
-"""MONAI's U-Nets, the networks that a user would pick otherwise."""
+"""MONAI's U-Net and DynUNet."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from heartseg.config.recipe import DynUNetConfig, UNetConfig
 from heartseg.models.padding import pad_to_multiple
 
 
-class AnySize(nn.Module):
-    """A network that needs H and W to be multiples of `stride`, made to take any."""
+class PaddedNetwork(nn.Module):
+    """A network with input sizes that are multiples of `stride`, made to accept any size."""
 
     def __init__(self, network: nn.Module, stride: int):
         super().__init__()
@@ -19,13 +19,13 @@ class AnySize(nn.Module):
         self.stride = stride
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) to logits (N, K, H, W)."""
+        """Compute logits (N, K, H, W) of images (N, C, H, W)."""
         height, width = images.shape[-2:]
         return self.network(pad_to_multiple(images, self.stride))[..., :height, :width]
 
 
 def build_unet(config: UNetConfig, out_channels: int) -> nn.Module:
-    """Residual U-Net (Kerfoot et al., STACOM 2018), halving its input between any two levels."""
+    """Build a residual U-Net (Kerfoot et al., STACOM 2018)."""
     halvings = len(config.channels) - 1
     network = UNet(
         spatial_dims=2,
@@ -36,11 +36,11 @@ def build_unet(config: UNetConfig, out_channels: int) -> nn.Module:
         num_res_units=config.residual_units,
         dropout=config.dropout,
     )
-    return AnySize(network, 2**halvings)
+    return PaddedNetwork(network, 2**halvings)
 
 
 def build_dynunet(config: DynUNetConfig, out_channels: int) -> nn.Module:
-    """nnU-Net's network with residual blocks (Isensee et al., Nature Methods 18, 2021)."""
+    """Build nnU-Net's network with residual blocks (Isensee et al., Nature Methods 18, 2021)."""
     levels = len(config.filters)
     strides = [1] + [2] * (levels - 1)
     network = DynUNet(
@@ -55,4 +55,4 @@ def build_dynunet(config: DynUNetConfig, out_channels: int) -> nn.Module:
         deep_supervision=False,
         res_block=True,
     )
-    return AnySize(network, 2 ** (levels - 1))
+    return PaddedNetwork(network, 2 ** (levels - 1))

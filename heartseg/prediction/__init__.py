@@ -1,1 +1,1 @@
-"""Segmenting files: which ones, with which model, and what is left of them."""
+"""Segmentation of files: finding them, the model, the results and their tables."""

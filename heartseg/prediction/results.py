@@ -1,4 +1,4 @@
-"""The output folder as a whole: which model filled it, its tables, what is told of it."""
+"""The output folder: the model that fills it, its tables, and the printed summary."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from heartseg.errors import InputError, writing_to
+from heartseg.errors import InputError, catch_write_errors
 from heartseg.models.package import Package
-from heartseg.paths import write_whole
+from heartseg.paths import write_text
 from heartseg.prediction.segmenter import Outcome
 from heartseg.prediction.tables import write_table
 
 MARKER = "predictions.json"
 
 
-def start(out: Path, package: Package, overwrite: bool) -> float:
-    """Note in the output folder which model fills it, so that two are never mixed.
+def mark_folder(out: Path, package: Package, overwrite: bool) -> float:
+    """Record the model in the output folder, so that results of two models are never mixed.
 
     Returns:
-        The time before which its label maps are out of date, seconds since the epoch: that of the
-        last --overwrite, which may have been interrupted.
+        Time of the last --overwrite, in seconds since the epoch. Older results are out of date,
+        even if that run was interrupted.
 
     Raises:
-        InputError: another model's results are there, or the folder cannot be written.
+        InputError: If the folder contains results of another model, or cannot be written.
     """
     path = out / MARKER
     mine = {
@@ -37,15 +37,15 @@ def start(out: Path, package: Package, overwrite: bool) -> float:
     if earlier and not overwrite:
         if any(earlier.get(key) != value for key, value in mine.items()):
             raise InputError(
-                f"{out}: holds results of another model ({earlier.get('model')}). Name another "
+                f"{out}: contains results of another model ({earlier.get('model')}). Use another "
                 "folder, or add --overwrite."
             )
         return float(earlier["made_since"])
     since = time.time() if overwrite else 0.0
-    facts = {"model": package.name, **mine, "made_since": since}
-    text = json.dumps(facts, indent=1) + "\n"
-    with writing_to(path):
-        write_whole(path, text)
+    content = {"model": package.name, **mine, "made_since": since}
+    text = json.dumps(content, indent=1) + "\n"
+    with catch_write_errors(path):
+        write_text(path, text)
     return since
 
 
@@ -55,37 +55,41 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}). Remove it.") from None
+        raise InputError(f"{path}: cannot be read ({error}). Delete it.") from None
 
 
-def finish(total: Outcome, out: Path) -> None:
-    """Write the tables of all files, also of those that were there, and say what was done."""
-    kept = f", {total.skipped} there already" if total.skipped else ""
-    print(f"{total.done} file(s) segmented into {out}{kept}")
+def write_summary(total: Outcome, out: Path) -> None:
+    """Write the tables of all files, including those segmented earlier, and print a summary."""
+    skipped = f", {total.skipped} segmented earlier" if total.skipped else ""
+    print(f"{total.done} file(s) segmented into {out}{skipped}")
     tables = {
         "images.csv": (total.images, ("image", "frame"), "frame(s) measured"),
         "clinical.csv": (total.patients, ("folder", "patient"), "patient(s) with all four views"),
-        "sequences.csv": (total.sequences, ("sequence",), "sequence(s), LV volumes by area-length"),
+        "sequences.csv": (
+            total.sequences,
+            ("sequence",),
+            "sequence(s), volumes by area-length",
+        ),
     }
-    for name, (rows, keys, what) in tables.items():
+    for name, (rows, keys, description) in tables.items():
         rows.sort(key=itemgetter(*keys))
         write_table(rows, out / name)
         if rows:
-            print(f"{out / name}: {len(rows)} {what}")
+            print(f"{out / name}: {len(rows)} {description}")
     for row in total.sequences:
         volumes = (
             f"EDV {row['edv_ml']:.1f} mL, ESV {row['esv_ml']:.1f} mL, " if "edv_ml" in row else ""
         )
         print(f"  {row['sequence']}: {volumes}EF {row['ef_percent']:.1f} %")
-    for note in told_once(total.notes):
+    for note in merge_notes(total.notes):
         print(f"note: {note}")
 
 
-def told_once(notes: Iterable[tuple[str, str]]) -> list[str]:
-    """Lines for notes on files; the same note on many files is one line.
+def merge_notes(notes: Iterable[tuple[str, str]]) -> list[str]:
+    """Return one line for each distinct note.
 
     Args:
-        notes: (path, note as a clause about the file).
+        notes: (path, note). A note is a clause about the file.
     """
     files: dict[str, list[str]] = {}
     for path, note in notes:

@@ -1,4 +1,4 @@
-"""The model that the user named: in the registry, or a folder made by `heartseg pull`."""
+"""The model that the user names: in the registry, or in a folder made by `heartseg pull`."""
 
 from __future__ import annotations
 
@@ -14,31 +14,34 @@ if TYPE_CHECKING:
 
 
 def read_model(name: str) -> Package:
-    """The package of a model's URI or of a folder, not loaded yet.
+    """Read the package of a model. The network is not loaded yet.
+
+    Args:
+        name: URI of a registered model, or path of the folder of a pulled model.
 
     Raises:
-        InputError: there is no such model, or its files are not those that were pulled.
+        InputError: If the model does not exist, or if files in the folder have changed.
     """
     if Path(name).is_dir():
-        from heartseg.models.package import read_folder
+        from heartseg.models.package import read_package
 
-        return read_folder(Path(name))
-    from heartseg.tracking.pulled import check_uri, fetch
+        return read_package(Path(name))
+    from heartseg.tracking.pulled import check_uri, fetch_package
 
     check_uri(name)
-    return fetch(store_uri(), name)[0]
+    return fetch_package(store_uri(), name)[0]
 
 
 def store_uri() -> str:
-    """The MLflow store of the repository or of MLFLOW_TRACKING_URI.
+    """Return the URI of the MLflow store: MLFLOW_TRACKING_URI, or that of the repository.
 
     Raises:
-        InputError: neither is there.
+        InputError: If there is neither.
     """
     if not Path(PARAMS_FILE).exists() and "MLFLOW_TRACKING_URI" not in os.environ:
         raise InputError(
-            f"there is no {PARAMS_FILE} here: run from the root of the repository, whose mlflow.db "
-            "holds the models, set MLFLOW_TRACKING_URI, or name the folder of a pulled model"
+            f"there is no {PARAMS_FILE} here: run this command in the root of the repository, set "
+            "MLFLOW_TRACKING_URI, or name the folder of a pulled model"
         )
     from heartseg.tracking.client import tracking_uri
 

@@ -1,4 +1,4 @@
-"""The tables of a prediction: a row per frame, per patient, per sequence."""
+"""The tables of a prediction: a row per frame, and a row per patient."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pandas as pd
 
 from heartseg.data.camus.names import parse_frame
 from heartseg.datasets.camus import PHASES, VIEWS
-from heartseg.evaluation.clinical import indices
+from heartseg.evaluation.clinical import clinical_indices
 from heartseg.metrics import Spacing
 from heartseg.metrics.ejection import (
     area_length_volume,
@@ -24,18 +24,19 @@ from heartseg.metrics.ejection import (
 )
 from heartseg.metrics.plausibility import flags, is_cut_off
 from heartseg.metrics.uncertainty import case_uncertainty
-from heartseg.paths import write_whole
+from heartseg.paths import write_text
 from heartseg.prediction.files import Job, patient_of
 from heartseg.text import csv_text
 
 
 class Mask(NamedTuple):
-    """The label map of a file's first frame.
+    """The label map of the first frame of a file.
 
     Attributes:
-        labels: label map (H, W).
-        spacing: (row, column) in mm; None without a scale.
-        image: gray values (H, W), to tell an LV that the ultrasound sector cuts off.
+        job: Job of the file.
+        labels: Label map, uint8 (H, W).
+        spacing: (row, column) in mm, or None if the scale is unknown.
+        image: Gray values (H, W), used to detect an LV that the ultrasound sector cuts off.
     """
 
     job: Job
@@ -44,8 +45,8 @@ class Mask(NamedTuple):
     image: np.ndarray | None = None
 
 
-IN_PIXELS = (1.0, 1.0)
-"""Spacing of what is measured without a scale."""
+UNIT_SPACING = (1.0, 1.0)
+"""Spacing if the scale is unknown."""
 MEASURED: dict[str, Callable[[np.ndarray, Spacing], float]] = {
     "lv_length_mm": long_axis_length,
     "lv_area_mm2": lv_area,
@@ -63,21 +64,24 @@ def frame_rows(
     out: Path,
     entropies: np.ndarray | None = None,
 ) -> list[dict[str, Any]]:
-    """Rows of images.csv: image, patient, view, phase, frame (from 1), then uncertainty (0 to 1,
-    see `case_uncertainty`) and `MEASURED`, which is empty where there is nothing to measure.
+    """Return the rows of images.csv for the frames of a file.
+
+    The columns are image, patient, view, phase and frame (from 1), then uncertainty (0 to 1, see
+    `case_uncertainty`) and those of `MEASURED`. A value that cannot be measured is NaN.
 
     Args:
-        job: of the file.
-        labels: label maps (K, H, W).
-        numbers: (K,) which frames these are, from 0.
-        spacing: (row, column) in mm; without it nothing is measured.
-        out: folder that image names are relative to.
-        entropies: of `normalised_entropy`, (K, H, W); without them there is no uncertainty.
+        job: Job of the file.
+        labels: Label maps, uint8 (K, H, W).
+        numbers: Indices of the frames, (K,), from 0.
+        spacing: (row, column) in mm. Without it, the columns of `MEASURED` are left out.
+        out: Folder to which the image names are relative.
+        entropies: Results of `normalised_entropy`, (K, H, W). Without them, the column
+            uncertainty is left out.
     """
-    named = parse_frame(job.place.name)
+    named = parse_frame(job.output.name)
     names = asdict(named) if named else {"patient": "", "view": "", "phase": ""}
     rows = [
-        {"image": str(job.place.relative_to(out)), **names, "frame": int(number) + 1}
+        {"image": str(job.output.relative_to(out)), **names, "frame": int(number) + 1}
         for number in numbers
     ]
     if entropies is not None:
@@ -92,21 +96,22 @@ def frame_rows(
 def add_flags(
     rows: list[dict[str, Any]], labels: np.ndarray, spacing: Spacing | None, images: np.ndarray
 ) -> None:
-    """Add to the rows of frames what is odd about their label maps, and `plausible`: see
-    `heartseg.metrics.plausibility`. Areas are not judged: no cohort is known here.
+    """Add the flags of `heartseg.metrics.plausibility` to the rows of frames.
+
+    The flag `area` is left out, because it needs a cohort to compare with.
 
     Args:
-        rows: of `frame_rows`.
-        labels: label maps (K, H, W).
-        spacing: (row, column) in mm; without it, `edge` is the only flag.
-        images: gray values (K, H, W).
+        rows: Rows of `frame_rows`, which are modified.
+        labels: Label maps, uint8 (K, H, W).
+        spacing: (row, column) in mm. Without it, `edge` is the only flag.
+        images: Gray values (K, H, W).
     """
     for row, mask, image in zip(rows, labels, images, strict=True):
         if spacing is None:
-            row["edge"] = is_cut_off(mask, IN_PIXELS, image)
+            row["edge"] = is_cut_off(mask, UNIT_SPACING, image)
         else:
             found = flags(mask, spacing, image=image)
-            row |= {name: odd for name, odd in found.items() if name != "area"}
+            row |= {name: value for name, value in found.items() if name != "area"}
 
 
 def _or_nan(
@@ -119,20 +124,19 @@ def _or_nan(
 
 
 def clinical_rows(masks: Sequence[Mask], out: Path) -> list[dict[str, Any]]:
-    """Rows of clinical.csv: `heartseg.evaluation.clinical.indices` of each patient of whom both
-    views at both phases are given.
+    """Return the rows of clinical.csv, one per patient with both views at both phases.
 
-    If none of the four has a scale, the ejection fractions and the flag `edge` alone are there: a
-    scale that the two phases of a view share cancels out of a ratio of volumes. Pixels are taken
-    as square.
+    A row contains `heartseg.evaluation.clinical.indices`. If none of the four images has a scale,
+    it contains only the ejection fractions and the flag `edge`: the scale that both phases of a
+    view share cancels out of the ratio of their volumes. Pixels are assumed to be square.
 
     Args:
-        masks: of files.
-        out: folder that patients' names are relative to.
+        masks: Label maps of files of any patients.
+        out: Folder to which the folders of the patients are relative.
     """
     patients: dict[Path, dict[tuple[str, str], Mask]] = defaultdict(dict)
     for mask in masks:
-        if frame := parse_frame(mask.job.place.name):
+        if frame := parse_frame(mask.job.output.name):
             patients[patient_of(mask.job)][frame.view, frame.phase] = mask
     rows = []
     for patient, frames in sorted(patients.items()):
@@ -144,17 +148,19 @@ def clinical_rows(masks: Sequence[Mask], out: Path) -> list[dict[str, Any]]:
 
 
 def _indices(frames: Mapping[tuple[str, str], Mask]) -> dict[str, float] | None:
-    """The indices of a patient, the fractions alone without a scale; None if they cannot be had."""
+    """Return the indices of a patient, or None if they cannot be computed."""
     if len(frames) < len(VIEWS) * len(PHASES):
         return None
     images = {key: mask.image for key, mask in frames.items() if mask.image is not None}
     scaled = {key: (mask.labels, mask.spacing) for key, mask in frames.items() if mask.spacing}
     if len(scaled) == len(frames):
-        return indices(scaled, images)
+        return clinical_indices(scaled, images)
     shapes = {key: mask.labels.shape for key, mask in frames.items()}
     if scaled or any(shapes[view, "ED"] != shapes[view, "ES"] for view in VIEWS):
         return None
-    found = indices({key: (mask.labels, IN_PIXELS) for key, mask in frames.items()}, images)
+    found = clinical_indices(
+        {key: (mask.labels, UNIT_SPACING) for key, mask in frames.items()}, images
+    )
     return {
         name: value
         for name, value in found.items()
@@ -163,8 +169,8 @@ def _indices(frames: Mapping[tuple[str, str], Mask]) -> dict[str, float] | None:
 
 
 def write_table(rows: list[dict[str, Any]], path: Path) -> None:
-    """Rows as CSV, whole or not at all; no rows leave no file, also none of an earlier time."""
+    """Write rows to a CSV file atomically. Without rows, delete the file."""
     if rows:
-        write_whole(path, csv_text(pd.DataFrame(rows)))
+        write_text(path, csv_text(pd.DataFrame(rows)))
     else:
         path.unlink(missing_ok=True)

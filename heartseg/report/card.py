@@ -7,14 +7,17 @@ The most important comes first: MLflow shows only the beginning as the version's
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from heartseg.config.nested import get, leaves
 from heartseg.datasets import DATASETS
-from heartseg.models.inputs import frames_of
+from heartseg.models.inputs import frame_count
 from heartseg.report.certainty import certainty_section
 from heartseg.report.clinical import clinical_section
 from heartseg.report.markdown import interval, number, table, with_interval
+
+if TYPE_CHECKING:
+    from heartseg.models.trained import TrainingRecord
 
 SURFACE = {"dice": "Dice (0 to 1)", "hd95_mm": "HD95 (mm)", "msd_mm": "mean surface distance (mm)"}
 GROUPS = {"by_view": "view", "by_phase": "phase", "by_quality": "image quality"}
@@ -30,7 +33,7 @@ REFERENCES = {
 def model_card(
     recipe: dict[str, Any],
     metrics: dict[str, Any],
-    training: dict[str, Any],
+    training: TrainingRecord,
     dataset_metadata: dict[str, Any],
     registered: dict[str, Any],
 ) -> str:
@@ -39,7 +42,7 @@ def model_card(
     Args:
         recipe: Recipe.model_dump(mode="json").
         metrics: report.json of the evaluation; missing or null values are shown as "–".
-        training: training.json of the model.
+        training: Record of the training.
         dataset_metadata: what `prepare` wrote into the prepared dataset (read_metadata).
         registered: name, version, alias, reason, weights_md5.
     """
@@ -72,7 +75,7 @@ def model_card(
 
 
 def _usage(recipe: dict[str, Any], metrics: dict[str, Any], registered: dict[str, Any]) -> str:
-    frames = frames_of(recipe["model"]["in_channels"])
+    frames = frame_count(recipe["model"]["in_channels"])
     stacked = (
         f"- The {frames} channels are a half sequence, resampled to {frames} frames: first the "
         "frame to segment (ED or ES), last the other end of the half cycle.\n"
@@ -185,16 +188,16 @@ def _rates(metrics: dict[str, Any]) -> str:
 
 
 def _data(
-    dataset: str, metrics: dict[str, Any], training: dict[str, Any], facts: dict[str, Any]
+    dataset: str, metrics: dict[str, Any], training: TrainingRecord, facts: dict[str, Any]
 ) -> str:
     rows = [(split, facts["patients"][split], facts["cases"][split]) for split in facts["patients"]]
     split = ", ".join(f"{key} {value}" for key, value in facts["split"].items())
     lines = [
         f"- Source: `{facts['source']}`; {DATASETS[dataset].images}",
-        f"- Prepared dataset, MD5: `{training['data_digest']}`",
+        f"- Prepared dataset, MD5: `{training.data_digest}`",
         f"- Split by {DATASETS[dataset].subjects[:-1]}: {split}",
     ]
-    if metrics.get("data_digest") not in (None, training["data_digest"]):
+    if metrics.get("data_digest") not in (None, training.data_digest):
         lines.append(f"- **Evaluated on other data**, MD5: `{metrics['data_digest']}`")
     if facts.get("skipped"):
         lines.append(f"- Left out as faulty: {len(facts['skipped'])}")
@@ -225,16 +228,16 @@ def _limits(dataset: str, metrics: dict[str, Any], synthetic: bool) -> str:
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
 
 
-def _lineage(training: dict[str, Any], registered: dict[str, Any]) -> list[tuple[str, Any]]:
+def _lineage(training: TrainingRecord, registered: dict[str, Any]) -> list[tuple[str, Any]]:
     return [
-        ("recipe", training["recipe_name"]),
-        ("epoch", training["epoch"]),
-        ("MLflow experiment", training["experiment"]),
-        ("MLflow run", training["mlflow_run_id"] or registered["run_id"]),
+        ("recipe", training.recipe_name),
+        ("epoch", training.epoch),
+        ("MLflow experiment", training.experiment),
+        ("MLflow run", training.mlflow_run_id or registered["run_id"]),
         *(
-            (f"MLflow run of fold {fold['fold']} (epoch {fold['epoch']})", fold["mlflow_run_id"])
-            for fold in training.get("folds", ())
+            (f"MLflow run of fold {fold.fold} (epoch {fold.epoch})", fold.mlflow_run_id)
+            for fold in training.folds
         ),
         ("weights MD5", registered.get("weights_md5")),
-        *sorted((k, v) for k, v in training["tags"].items() if not k.startswith("mlflow.")),
+        *sorted((k, v) for k, v in training.tags.items() if not k.startswith("mlflow.")),
     ]

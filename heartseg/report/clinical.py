@@ -26,11 +26,13 @@ be held against ICC(2,1) above."""
 
 
 def clinical_section(metrics: dict[str, Any], synthetic: bool) -> str:
-    """EF and volumes by image quality, EF classes, published figures, plausibility; Markdown.
+    """Return the section as Markdown; "" without any of its values.
+
+    It has EF and volumes by image quality, classes of EF, published results, and plausibility.
 
     Args:
-        metrics: report.json of a CAMUS evaluation; what is missing is left out.
-        synthetic: phantoms, which published figures say nothing about.
+        metrics: Content of report.json of CAMUS. Parts whose values are missing are left out.
+        synthetic: Whether the data are phantoms, to which published results do not apply.
     """
     parts = ["## Clinical agreement"]
     if qualities := metrics.get("ef_by_quality"):
@@ -66,8 +68,8 @@ def clinical_section(metrics: dict[str, Any], synthetic: bool) -> str:
         rows = [("all", number(found["n"]), with_interval(found, "fraction"))]
         for group in ("by_view", "by_phase"):
             rows += [
-                (name, number(own["n"]), with_interval(own, "fraction"))
-                for name, own in (found.get(group) or {}).items()
+                (name, number(part["n"]), with_interval(part, "fraction"))
+                for name, part in (found.get(group) or {}).items()
             ]
         parts.append(table(("images", "n", "anatomically plausible (0 to 1)"), rows))
         rows = [(CASE_FLAGS[name], count) for name, count in found["flags"].items()]
@@ -75,7 +77,7 @@ def clinical_section(metrics: dict[str, Any], synthetic: bool) -> str:
     if volumes := get(metrics, "plausibility", "volumes"):
         parts.append(
             f"Plausible volumes and EF: {number(volumes['plausible'])} of {number(volumes['n'])} "
-            "patients. The errors above are those of all patients."
+            "patients. The errors above include all patients."
         )
         rows = [(PATIENT_FLAGS[name], count) for name, count in volumes["flags"].items()]
         parts.append(table(("flag (clinical.csv names the patients)", "patients"), rows))

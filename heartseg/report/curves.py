@@ -1,4 +1,4 @@
-"""The figure of one sequence: area and volume of the left ventricle over time."""
+"""The figure of a sequence: area and volume of the left ventricle over time."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ MARKERS = {"ED": "v", "ES": "^"}
 
 
 def curve_figure(curves: pd.DataFrame, title: str) -> Figure:
-    """Area | volume | Dice (with a reference only) over time, or over frames without a frame rate.
+    """Draw panels of area, volume, and (if there is a reference) Dice of a sequence.
 
-    ED and ES, the largest and the smallest volume, are marked in each curve.
+    The x-axis is time, or the frame number if the frame rate is not known. ED and ES, the largest
+    and the smallest volume, are marked in each curve.
 
     Args:
-        curves: rows of `heartseg.metrics.sequence.lv_curves`.
-        title: names the sequence.
+        curves: Rows of `heartseg.metrics.sequence.lv_curves`.
+        title: Name of the sequence.
     """
     dice = {name: f"dice_{name}" for name in CAMUS.structures if f"dice_{name}" in curves}
     timed = curves["time_s"].notna().all()
@@ -53,7 +54,7 @@ def curve_figure(curves: pd.DataFrame, title: str) -> Figure:
 def _curve(
     axes: Axes, x: pd.Series, curves: pd.DataFrame, column: str, ending: str, name: str
 ) -> None:
-    """The reference dashed with hollow marks, so that both can be seen where they meet."""
+    """Draw a curve; the reference is dashed with hollow marks, so that it stays visible."""
     colour, style, size = ("black", "--", 9) if ending else (COLOURS["LV"], "-", 6)
     y = curves[column + ending]
     axes.plot(x, y, style, color=colour, label=name, linewidth=1.2)

@@ -1,4 +1,4 @@
-"""Lineage as trees for the terminal."""
+"""Trees for the terminal: lineage of a model, and descendants of some data."""
 
 from __future__ import annotations
 
@@ -13,26 +13,31 @@ MAIN = ("input_size", "batch_size", "optimizer", "learning_rate", "epochs", "los
 UNKNOWN = "[yellow]not recorded[/]"
 
 
-def chain_tree(chain: dict[str, Any], title: str) -> Tree:
-    """All that made a model: from `heartseg.tracking.lineage.read_chain`."""
+def lineage_tree(lineage: dict[str, Any], title: str) -> Tree:
+    """Return the lineage of a model as a tree.
+
+    Args:
+        lineage: Lineage from `heartseg.tracking.lineage.read_lineage`.
+        title: Title of the tree.
+    """
     tree = Tree(f"[bold]{escape(title)}[/]")
-    run, data = chain["run"], chain["data"]
-    if (model := chain["model"]) is not None:
+    run, data = lineage["run"], lineage["data"]
+    if (model := lineage["model"]) is not None:
         aliases = escape("".join(f" @{alias}" for alias in model["aliases"]))
         branch = tree.add(f"model version {escape(model['name'])}/{model['version']}{aliases}")
         branch.add(f"weights {_text(model['weights_md5'])}")
         branch.add(f"post-processing {_text(model['postprocess'])}")
-        judged = model["evaluation"]
-        if "metric" in judged:
-            value = f"{float(judged['value']):.4f} on {escape(judged['split'])}"
-            branch.add(f"{escape(judged['metric'])} {value}: {_text(model['reason'])}")
+        evaluation = model["evaluation"]
+        if "metric" in evaluation:
+            value = f"{float(evaluation['value']):.4f} on {escape(evaluation['split'])}"
+            branch.add(f"{escape(evaluation['metric'])} {value}: {_text(model['reason'])}")
     branch = tree.add(f"run {escape(run['name'])} {_state(run)}")
     branch.add(f"{run['id']} in {escape(run['experiment'])}, {_when(run)} by {_text(run['user'])}")
-    if (sweep := chain["sweep"]) is not None:
+    if (sweep := lineage["sweep"]) is not None:
         branch = tree.add(f"sweep {_text(sweep['name'])}, trial {_text(sweep['trial'])}")
         branch.add(_pairs(sweep["values"]))
-    _add_recipe(tree, chain["recipe"], chain["started_from"])
-    _add_code(tree, chain["code"])
+    _add_recipe(tree, lineage["recipe"], lineage["started_from"])
+    _add_code(tree, lineage["code"])
     branch = tree.add(f"data {_text(data['dataset'])}")
     source = f"source {_text(data['source'])} {_text(data['source_md5'])}"
     branch.add(source + _cached(data["source_in_cache"]))
@@ -41,20 +46,25 @@ def chain_tree(chain: dict[str, Any], title: str) -> Tree:
     )
     counts = data["patients"]
     prepared.add(
-        "[yellow]patients not recorded, and not to be read from the cache[/]"
+        "[yellow]patients not recorded, and the data are not in DVC's cache[/]"
         if counts is None
         else escape("patients: " + ", ".join(f"{n} {split}" for split, n in counts.items()))
     )
-    environment = chain["environment"]
+    environment = lineage["environment"]
     branch = tree.add(f"environment: requirements.lock {_text(environment['lock_md5'])}")
     branch.add(_pairs({k: v for k, v in environment.items() if k != "lock_md5"}))
-    machine = chain["machine"]
+    machine = lineage["machine"]
     tree.add(f"machine: {_pairs(machine)}" if machine else f"machine {UNKNOWN}")
     return tree
 
 
-def users_tree(groups: Sequence[dict[str, Any]], title: str) -> Tree:
-    """All that was made of some data: from `heartseg.tracking.descendants.find_users`."""
+def descendants_tree(groups: Sequence[dict[str, Any]], title: str) -> Tree:
+    """Return the runs and models that were made from some data as a tree.
+
+    Args:
+        groups: Groups from `heartseg.tracking.descendants.find_descendants`.
+        title: Title of the tree.
+    """
     tree = Tree(f"[bold]{escape(title)}[/]")
     for group in groups:
         words = f"{_text(group['dataset'])} from {_text(group['source'])}"
@@ -90,8 +100,8 @@ def _add_user(branch: Tree, run: dict[str, Any], others: Sequence[dict[str, Any]
 def _membership(group: dict[str, Any]) -> str:
     if group["split"] is None:
         return (
-            "[yellow]nobody knows who was in it: no list with its runs, and the DVC cache has no "
-            f"{_text(group['prepared_md5'])} any more[/]"
+            "[yellow]patients unknown: its runs have no list of patients, and DVC's cache does not "
+            f"have {_text(group['prepared_md5'])}[/]"
         )
     return f"[bold]{escape(group['split'])}[/]: " + escape(", ".join(group["cases"]))
 

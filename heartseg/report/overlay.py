@@ -1,6 +1,7 @@
-"""Contours drawn on images: a picture of one frame, an animation of a sequence.
+"""Contours on images: a PNG of one frame, or an animated GIF of a sequence.
 
-Drawn by Pillow: matplotlib takes half a second for a picture, and an archive has thousands.
+They are drawn with Pillow, because matplotlib needs half a second per picture and an archive has
+thousands of them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from skimage.measure import find_contours
 
 from heartseg.datasets import DATASETS, structure_mask
-from heartseg.paths import put_file
+from heartseg.paths import write_atomically
 from heartseg.report.colours import COLOURS
 
 LONG_SIDE, ANIMATED_SIDE = 640, 400  # pixels
@@ -29,15 +30,15 @@ def save_overlay(
     spacing: tuple[float, float] | None,
     place: Path,
 ) -> None:
-    """PLACE_overlay.png of one frame, PLACE_overlay.gif of several, ten of them a second.
+    """Save PLACE_overlay.png of one frame, or PLACE_overlay.gif of several at 10 frames/s.
 
     Args:
-        frames: uint8 (T, H, W).
-        labels: label maps (K, H, W) of some of the frames.
-        numbers: (K,) which frames these are, from 0.
+        frames: All frames, uint8 (T, H, W).
+        labels: Label maps (K, H, W) of some of the frames.
+        numbers: Indices (K,) of these frames, from 0.
         dataset: "camus" or "mmode".
-        spacing: (row, column) in mm for pictures in true proportion, None for square pixels.
-        place: path without ending.
+        spacing: (row, column) in mm for pictures in true proportion; None for square pixels.
+        place: Path without suffix.
     """
     side = LONG_SIDE if len(labels) == 1 else ANIMATED_SIDE
     count = len(frames)
@@ -46,8 +47,9 @@ def save_overlay(
         draw(frames[number], mask, dataset, spacing, side, caption)
         for number, mask, caption in zip(numbers, labels, captions, strict=True)
     ]
-    ending = "png" if len(pictures) == 1 else "gif"
-    put_file(lambda path: _save(pictures, path), place.with_name(f"{place.name}_overlay.{ending}"))
+    suffix = "png" if len(pictures) == 1 else "gif"
+    path = place.with_name(f"{place.name}_overlay.{suffix}")
+    write_atomically(lambda temporary: _save(pictures, temporary), path)
 
 
 def draw(
@@ -58,7 +60,16 @@ def draw(
     side: int,
     caption: str = "",
 ) -> Image.Image:
-    """An image uint8 (H, W) with its structures' outlines and their names, `side` pixels long."""
+    """Draw the outlines and names of the structures on an image.
+
+    Args:
+        image: uint8 (H, W).
+        labels: Label map (H, W).
+        dataset: "camus" or "mmode".
+        spacing: (row, column) in mm for true proportion; None for square pixels.
+        side: Longer side of the picture in pixels.
+        caption: Text below the image, after the names of the structures.
+    """
     row, column = spacing or (1.0, 1.0)
     height, width = image.shape[0] * row, image.shape[1] * column
     scale = side / max(height, width)
@@ -78,17 +89,21 @@ def draw(
 
 
 def outlines(labels: np.ndarray, dataset: str) -> Iterator[tuple[str, np.ndarray]]:
-    """The outlines of a label map (H, W): structure, and points (n, 2) as x, y in pixels from the
-    image's upper left corner."""
+    """Yield the outlines of the structures in a label map (H, W).
+
+    Yields:
+        Name of the structure, and points (n, 2) as x, y in pixels from the image's upper left
+        corner.
+    """
     for name in DATASETS[dataset].contours:
         mask = np.pad(structure_mask(labels, dataset, name), 1)
-        # find_contours counts from the middle of the first pixel, which is the margin's
+        # The origin of find_contours is the centre of the first pixel, which is in the padding.
         for contour in find_contours(mask.astype(np.float32), 0.5):
             yield name, contour[:, ::-1] - 0.5
 
 
 def _save(pictures: list[Image.Image], path: Path) -> None:
-    """In one palette of grays and the contours' colours, so that nothing flickers."""
+    """Save pictures with one palette of grays and contour colours, which avoids flicker."""
     grays = np.repeat(np.linspace(0, 255, GRAYS).round().astype(int), 3).tolist()
     colours = [channel for name in COLOURS.values() for channel in ImageColor.getrgb(name)]
     palette = Image.new("P", (1, 1))

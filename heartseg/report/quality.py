@@ -1,4 +1,4 @@
-"""The figures of a quality model's evaluation: scores, ROC curve, examples."""
+"""The figures of a quality model's evaluation: scores, ROC curve and examples."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ from heartseg.data.privacy import CaseNames
 from heartseg.metrics.quality import THRESHOLD, area_under_roc
 
 COLOURS = {"good": "#009E73", "bad": "#D55E00"}
-EXAMPLES = 6  # of either label
+EXAMPLES = 6  # per label
 
 
 def quality_figures(
     frames: pd.DataFrame, windows: pd.DataFrame, names: CaseNames
 ) -> dict[str, Figure]:
-    """Scores with their ROC curve, and examples.
+    """Draw the scores with their ROC curve, and examples.
 
     Args:
-        frames: rows of the prepared dataset.
-        windows: a row per window: case_id, quality ("good" or "bad"), score (0..1).
-        names: how the windows may be named.
+        frames: Rows of the prepared dataset.
+        windows: A row per window with case_id, quality ("good" or "bad") and score (0 to 1).
+        names: Conversion of names of windows into the names that may be shown.
+
+    Returns:
+        Figures by file name without suffix.
     """
     images = frames.set_index("case_id")["image"]
     return {
@@ -34,10 +37,10 @@ def quality_figures(
 
 
 def score_figure(windows: pd.DataFrame) -> Figure:
-    """Histogram of the scores by label | ROC curve with the point of the threshold.
+    """Draw a histogram of the scores by label, and the ROC curve with the threshold's point.
 
     Args:
-        windows: a row per window: quality ("good" or "bad"), score (0..1).
+        windows: A row per window with quality ("good" or "bad") and score (0 to 1).
     """
     figure = Figure(figsize=(9.5, 4), dpi=100, layout="constrained")
     histogram, curve = figure.subplots(1, 2)
@@ -70,23 +73,23 @@ def score_figure(windows: pd.DataFrame) -> Figure:
 def example_figure(
     windows: pd.DataFrame, image_of: Callable[[str], np.ndarray], names: CaseNames
 ) -> Figure:
-    """Windows of either label from the least to the greatest score: the ends hold the mistakes.
+    """Draw windows of each label from the lowest to the highest score.
 
     Args:
-        windows: as of `score_figure`, with case_id.
-        image_of: uint8 (H, W) by case_id.
-        names: how the windows may be named.
+        windows: As in `score_figure`, with case_id.
+        image_of: Function from a case_id to its image, uint8 (H, W).
+        names: Conversion of names of windows into the names that may be shown.
     """
     figure = Figure(figsize=(2.0 * EXAMPLES, 5.2), dpi=100, layout="constrained")
     grid = figure.subplots(2, EXAMPLES, squeeze=False)
     for axes_row, label in zip(grid, COLOURS, strict=True):
-        own = windows[windows["quality"] == label].sort_values("score", kind="stable")
-        count = min(EXAMPLES, len(own))
-        places = np.linspace(0, len(own) - 1, count).round().astype(int)
+        ranked = windows[windows["quality"] == label].sort_values("score", kind="stable")
+        count = min(EXAMPLES, len(ranked))
+        places = np.linspace(0, len(ranked) - 1, count).round().astype(int)
         for axes in axes_row:
             axes.axis("off")
         for axes, place in zip(axes_row, places, strict=False):
-            row = own.iloc[place]
+            row = ranked.iloc[place]
             wrong = (row["score"] > THRESHOLD) != (label == "bad")
             axes.imshow(image_of(row["case_id"]), cmap="gray", vmin=0, vmax=255, aspect="auto")
             axes.set_title(
@@ -94,5 +97,5 @@ def example_figure(
                 fontsize=7,
                 color=COLOURS["bad"] if wrong else "black",
             )
-    figure.suptitle("labels good (above) and bad, by score; wrong ones in red", fontsize=9)
+    figure.suptitle("labels good (top) and bad (bottom), by score; errors in red", fontsize=9)
     return figure

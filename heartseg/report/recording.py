@@ -19,11 +19,11 @@ UPPER, LOWER, DIASTOLE, SYSTOLE = "#E69F00", "#56B4E9", "#009E73", "#D55E00"
 SHADES = {Column.MISSING: "#999999", Column.IMPLAUSIBLE: "#F0E442", Column.BAD_QUALITY: "#CC79A7"}
 NAMES = {
     Column.MISSING: "no LV found",
-    Column.IMPLAUSIBLE: "implausible, not counted",
+    Column.IMPLAUSIBLE: "implausible, not used",
     Column.BAD_QUALITY: "bad quality, excluded",
 }
 COLUMNS_PER_ROW = 2200
-MOST_ROWS = 40  # matplotlib draws no picture higher than 2^16 pixels
+MOST_ROWS = 40  # because matplotlib's limit is 2^16 pixels
 
 
 def recording_figure(
@@ -33,16 +33,16 @@ def recording_figure(
     pieces: Sequence[Sequence[Beat]],
     title: str,
 ) -> Figure:
-    """The strip with wall traces, end-diastoles and end-systoles; below it LVID over time.
+    """Draw the strip with wall traces, end-diastoles and end-systoles, and LVID over time below.
 
-    A long strip takes several rows of panels.
+    A long strip has several rows of panels.
 
     Args:
         image: uint8 (H, W).
         spacing: mm per row and s per column.
-        walls: of the strip.
-        pieces: beats by piece.
-        title: above all.
+        walls: Walls of the strip.
+        pieces: Beats of each piece of the strip.
+        title: Title of the figure.
     """
     height, columns = image.shape
     mm_per_row, s_per_column = spacing
@@ -93,7 +93,7 @@ def recording_figure(
 def _shade(
     axes: Axes, columns: np.ndarray, start: float, s_per_column: float, alpha: float = 0.5
 ) -> None:
-    """Colour the stretches that are not counted."""
+    """Colour the columns that are not used."""
     for kind, colour in SHADES.items():
         edges = np.flatnonzero(np.diff(np.pad(columns == kind, 1).astype(np.int8)))
         for first, end in zip(edges[::2], edges[1::2], strict=True):

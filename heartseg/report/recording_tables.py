@@ -1,4 +1,4 @@
-"""The tables of measured M-mode recordings; units are in the names of their columns."""
+"""The tables of measured M-mode recordings. The names of their columns contain the units."""
 
 from __future__ import annotations
 
@@ -23,7 +23,12 @@ from heartseg.metrics.walls import Column, Walls
 
 
 def beat_table(pieces: Sequence[Sequence[Beat]], species: Species) -> pd.DataFrame:
-    """A row per beat; units are in the column names."""
+    """Return a row per beat.
+
+    Args:
+        pieces: Beats of each piece of the strip.
+        species: Species, for Teichholz's formula and the unit of volumes.
+    """
     unit = species.volume_unit
     rows = []
     for number, piece in enumerate(pieces, start=1):
@@ -54,7 +59,14 @@ def beat_table(pieces: Sequence[Sequence[Beat]], species: Species) -> pd.DataFra
 def summary_row(
     values: Measurements, walls: Walls, pieces: Sequence[Sequence[Beat]], species: Species
 ) -> dict[str, Any]:
-    """Medians over the beats, and what was counted; units are in the keys."""
+    """Return medians over the beats, counts of beats, and fractions of columns.
+
+    Args:
+        values: Medians over the beats.
+        walls: Walls of the strip.
+        pieces: Beats of each piece of the strip.
+        species: Species, for the unit of volumes.
+    """
     named = asdict(values)
     unit = species.volume_unit
     edv, esv, ef = named.pop("edv"), named.pop("esv"), named.pop("ef_percent")
@@ -79,7 +91,7 @@ def summary_row(
 
 
 def trace_table(walls: Walls, s_per_column: float) -> pd.DataFrame:
-    """A row per column of the strip: walls and LVID over time, NaN where it is not used."""
+    """Return walls and LVID over time, a row per column of the strip; NaN in unused columns."""
     return pd.DataFrame(
         {
             "time_s": (np.arange(len(walls.columns)) + 0.5) * s_per_column,
@@ -91,7 +103,8 @@ def trace_table(walls: Walls, s_per_column: float) -> pd.DataFrame:
     )
 
 
-def headline(row: dict[str, Any]) -> str:
+def headline_text(row: dict[str, Any]) -> str:
+    """Return the main values of a row of `summary_row` in one line."""
     return (
         f"{row['name']}: LVIDd {row['lvidd_mm']:.2f} mm, LVIDs {row['lvids_mm']:.2f} mm, "
         f"FS {row['fs_percent']:.0f} %, EF {row['ef_teichholz_percent']:.0f} % (Teichholz), "
@@ -100,50 +113,50 @@ def headline(row: dict[str, Any]) -> str:
 
 
 def report_text(row: dict[str, Any]) -> str:
-    """A few lines for the terminal."""
+    """Return a row of `summary_row` as a few lines for the terminal."""
     text = (
-        f"{headline(row)}\n  SDNN {row['sdnn_ms']:.1f} ms, RMSSD {row['rmssd_ms']:.1f} ms; of "
-        f"{row['seconds']:.2f} s {row['used_fraction']:.1%} counted, {row['missing_fraction']:.1%} "
+        f"{headline_text(row)}\n  SDNN {row['sdnn_ms']:.1f} ms, RMSSD {row['rmssd_ms']:.1f} ms; of "
+        f"{row['seconds']:.2f} s {row['used_fraction']:.1%} used, {row['missing_fraction']:.1%} "
         f"without LV, {row['implausible_fraction']:.1%} implausible, "
         f"{row['bad_quality_s']:.2f} s ({row['bad_quality_fraction']:.1%}) of bad quality"
     )
     return text + (f" by {row['quality_by']}" if row["quality_by"] else "")
 
 
-def doubts(
+def scale_warnings(
     row: dict[str, Any], scale: Scale, species: Species, rates: tuple[float, float]
 ) -> list[str]:
-    """Notes on a measured strip whose scale looks wrong, although a heart could fit it.
+    """Return warnings about a measured strip whose scale may be wrong.
 
     Args:
-        row: of `summary_row`, with the strip's name and its seconds.
-        scale: of the strip.
-        species: whose heart.
-        rates: slowest and fastest plausible heart rate in beats per minute.
+        row: Row of `summary_row`, with the strip's name and its duration in seconds.
+        scale: Scale of the strip.
+        species: Species of the animal.
+        rates: Slowest and fastest plausible heart rate in beats per minute.
     """
     notes = []
     low, high = species.diameters
     if row["lvidd_mm"] < low or row["lvidd_mm"] > high:
         notes.append(
-            f"{row['name']}: an LVIDd of {row['lvidd_mm']:.2f} mm is not within {low:g} to "
-            f"{high:g} mm ({species.name}): is {scale.mm_per_row:g} mm per row right? "
+            f"{row['name']}: LVIDd {row['lvidd_mm']:.2f} mm is outside of {low:g} to {high:g} mm "
+            f"({species.name}). Check the scale, {scale.mm_per_row:g} mm per row "
             f"({scale.sources[0]})"
         )
     if row["seconds"] < 60.0 / rates[1]:
         notes.append(
-            f"{row['name']}: lasts {row['seconds']:.3g} s, less than a beat, so that its diameters "
-            "are those of a part of a beat"
+            f"{row['name']}: lasts {row['seconds']:.3g} s, less than a beat, so its diameters "
+            "belong to a part of a beat"
         )
     return notes
 
 
 def error_lines(table: pd.DataFrame, species: Species) -> list[str]:
-    """Bias and mean absolute error against known values, for the recordings that have them.
+    """Return lines with bias and mean absolute error of the recordings with known values.
 
     Args:
-        table: rows of `summary_row` with reference_lvidd_mm, reference_lvids_mm and
-            reference_heart_rate_bpm where known.
-        species: whose Teichholz formula makes the reference EF.
+        table: Rows of `summary_row` with reference_lvidd_mm, reference_lvids_mm and
+            reference_heart_rate_bpm if they are known.
+        species: Species, for the reference EF by Teichholz's formula.
     """
     names = [f"reference_{name}" for name in ("lvidd_mm", "lvids_mm", "heart_rate_bpm")]
     lvidd, lvids, rate = (table.reindex(columns=names)[name].astype(float) for name in names)

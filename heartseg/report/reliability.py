@@ -25,7 +25,8 @@ def reliability_diagram(calibration: Calibration, split: str) -> Figure:
     edges = np.arange(BINS) / BINS
     for name, found in calibration.curves.items():
         enough = found.counts >= FEW
-        told, true = (part[enough] / found.counts[enough] for part in (found.told, found.true))
+        told = found.probability_sums[enough] / found.counts[enough]
+        true = found.true_counts[enough] / found.counts[enough]
         label = "label told" if name == ALL else name
         colour = COLOURS.get(name, "#000000")
         curves.plot(

@@ -1,4 +1,4 @@
-"""What a network with a sigmoid per label learns from one label map: a mask per label."""
+"""The figure of training targets: the mask of each label for networks with a sigmoid per label."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def target_panels(
     title: str,
     spacing: tuple[float, float],
 ) -> Figure:
-    """A row per label map: image | label map | one mask per label, that label against the rest.
+    """Draw a row per label map: the image, the label map, and the mask of each label.
 
     Args:
         image: uint8 (H, W).
-        label_maps: (H, W) each, by name: "reference", "prediction".
+        label_maps: Label maps (H, W) by name, such as "reference" and "prediction".
         dataset: "camus" or "mmode".
-        title: names the case.
-        spacing: (row, column): mm, for M-mode mm and s. CAMUS is drawn in true proportion, M-mode
-            with square pixels.
+        title: Title of the figure.
+        spacing: (row, column) in mm, for M-mode in mm and s. CAMUS is drawn in true proportion,
+            M-mode with square pixels.
     """
     names = [label.name for label in DATASETS[dataset].labels]
     colours = ListedColormap([LABEL_COLOURS[name] for name in names])

@@ -1,4 +1,4 @@
-"""Whether a model came out again: identical, or what differs and why that may be."""
+"""Result of a reproduction: identical, or the differences and their likely causes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from rich.table import Table
 from heartseg.config.nested import leaves
 from heartseg.text import printable
 
-NOT_COMPARED = ("weights_md5", "selected_on_it")  # of report.json; the former is the other check
-SHOWN = 20
+NOT_COMPARED = ("weights_md5", "selected_on_it")
+"""Keys of report.json that are not compared. Weights are compared separately."""
+SHOWN = 20  # metrics in the table
 CAUSES = {
     "device": "other hardware",
     "cpu": "other hardware",
@@ -29,15 +30,16 @@ CAUSES = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of a reproduction.
+    """Result of a reproduction.
 
     Attributes:
-        weights_identical: bit for bit; None where the recorded hash is not known.
-        metrics_identical: all numbers of report.json; None where none are recorded.
-        weights_difference: largest absolute difference of a weight, where the weights differ and
-            the recorded ones are at hand.
-        metrics: key, recorded and present value of those that differ, greatest change first.
-        causes: what may explain a difference, likeliest first.
+        weights_identical: Whether the weights are bit-identical; None if the recorded hash is not
+            known.
+        metrics_identical: Whether all values of report.json are equal; None if none are recorded.
+        weights_difference: Largest absolute difference of a weight; None if the weights are
+            identical or the recorded ones are not available.
+        metrics: Key, recorded and present value of the differing metrics, greatest change first.
+        causes: Possible causes of a difference, most likely first.
     """
 
     weights_identical: bool | None
@@ -48,26 +50,34 @@ class Verdict:
 
     @property
     def reproduced(self) -> bool:
+        """Whether the weights or the metrics are identical."""
         return bool(self.weights_identical or self.metrics_identical)
 
     @property
     def summary(self) -> str:
+        """The result in one line."""
         if self.weights_identical:
-            other = {True: ", identical metrics", None: "", False: ", but other metrics"}
-            return f"reproduced: bit-identical weights{other[self.metrics_identical]}"
+            suffix = {True: ", identical metrics", None: "", False: ", but different metrics"}
+            return f"reproduced: bit-identical weights{suffix[self.metrics_identical]}"
         if self.metrics_identical:
             return "reproduced: identical metrics, though the weights differ"
         if self.metrics_identical is None:
             return "not reproduced: the weights differ, and no metrics are recorded"
-        others = "" if self.weights_identical is None else "weights and "
-        return f"not reproduced: {others}metrics differ"
+        prefix = "" if self.weights_identical is None else "weights and "
+        return f"not reproduced: {prefix}metrics differ"
 
     def as_json(self) -> dict[str, Any]:
+        """Return the result as JSON-serialisable values."""
         return asdict(self) | {"reproduced": self.reproduced, "summary": self.summary}
 
 
 def differing_metrics(recorded: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Key, recorded and present value of what differs in report.json, greatest change first."""
+    """Return key, recorded and present value of differing metrics, greatest change first.
+
+    Args:
+        recorded: Recorded content of report.json.
+        now: Present content of report.json.
+    """
     before, after = _comparable(recorded), _comparable(now)
     found = [
         (printable(key), before.get(key), after.get(key))
@@ -78,7 +88,11 @@ def differing_metrics(recorded: dict[str, Any], now: dict[str, Any]) -> list[tup
 
 
 def largest_difference(recorded: Path, now: Path) -> float | None:
-    """Of any weight in two safetensors files; None where their tensors are not the same ones."""
+    """Return the largest absolute difference of a weight in two safetensors files.
+
+    Returns:
+        The difference, or None if the tensors have different names or shapes.
+    """
     from safetensors.torch import load_file
 
     before, after = load_file(recorded), load_file(now)
@@ -90,12 +104,12 @@ def largest_difference(recorded: Path, now: Path) -> float | None:
 def likely_causes(
     recorded: dict[str, str], now: dict[str, str], packages: dict[str, tuple[str, str]]
 ) -> list[str]:
-    """What differs between two trainings, by the tags of their runs.
+    """Return possible causes of a difference, from the tags of both runs.
 
     Args:
-        recorded: tags of the recorded run.
-        now: tags of its reproduction.
-        packages: versions then and now by name of those that differ.
+        recorded: Tags of the recorded run.
+        now: Tags of its reproduction.
+        packages: Recorded and present version of the differing packages by name.
     """
     recorded, packages = printable(recorded), printable(packages)
     causes = []
@@ -106,7 +120,7 @@ def likely_causes(
         if then != today:
             causes.append(f"{cause}: {key} {then} then, {today} now")
     if recorded.get("heartseg.code_md5") != now.get("heartseg.code_md5"):
-        causes.append("other code: files of heartseg that no commit and no patch holds")
+        causes.append("other code: files of heartseg that are in no commit and no patch")
     if packages:
         listed = [f"{name} {then} then, {today} now" for name, (then, today) in packages.items()]
         more = f" and {len(listed) - 5} more" if len(listed) > 5 else ""
@@ -115,12 +129,12 @@ def likely_causes(
     if measured_by not in (None, recorded.get("git.commit")):
         causes.append(f"metrics only: the recorded ones were measured by commit {measured_by}")
     if now.get("machine.cuda", "none") != "none":
-        causes.append("a GPU's sums are not taken in the same order each time")
+        causes.append("a GPU adds numbers in a different order each time")
     return causes
 
 
 def verdict_view(verdict: Verdict) -> RenderableType:
-    """For the terminal."""
+    """Return the result for the terminal."""
     colour = "green" if verdict.reproduced else "red"
     parts: list[RenderableType] = [f"[bold {colour}]{verdict.summary}[/]"]
     if verdict.weights_difference is not None:
@@ -149,7 +163,7 @@ def _comparable(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def _change(before: Any, after: Any) -> float:
-    """Relative, to order by; what is no number comes first."""
+    """Return the relative change, as a sort key; infinite for values that are not numbers."""
     if not (_is_number(before) and _is_number(after)):
         return math.inf
     return abs(after - before) / max(abs(before), abs(after))

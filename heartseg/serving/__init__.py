@@ -1,1 +1,1 @@
-"""Segmentation over HTTP: a REST API, a page, and the network on Ray Serve behind them."""
+"""Segmentation over HTTP: a REST API, a web page, and the network on Ray Serve."""

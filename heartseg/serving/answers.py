@@ -1,4 +1,4 @@
-"""Answers of the service: contours, measurements and pictures of segmented images."""
+"""The responses of the service: contours, measurements and pictures of segmented images."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from heartseg.prediction.tables import Mask, add_flags, clinical_rows, frame_row
 from heartseg.report.overlay import outlines
 
 PICTURE_SIDE = 800
-"""Pixels of a picture's longer side at most."""
-HERE = Path()
+"""Largest number of pixels of a picture's longer side."""
+NO_FOLDER = Path()
 NAMES = ("image", "patient", "view", "phase", "frame", "folder")
 
 Values = dict[str, bool | float | str | None]
 
 
 class Contour(BaseModel):
-    """A structure's outline, closed unless it leaves the image."""
+    """The outline of a structure. It is closed unless it leaves the image."""
 
     structure: str
     points: list[tuple[float, float]] = Field(
@@ -48,12 +48,12 @@ class FrameAnswer(BaseModel):
 
     number: int = Field(description="from 1")
     contours: list[Contour]
-    measured: Values = Field(description="lengths (mm), areas (mm2), volume (mL), where known")
+    measured: Values = Field(description="lengths (mm), areas (mm2) and volume (mL), if known")
     flags: dict[str, bool] = Field(
-        description="apical views: what is odd about the label map, by the names in GET /model, "
-        "and whether it is `plausible`; without a scale `edge` alone"
+        description="apical views: the flags described in GET /model, and whether the label map "
+        "is `plausible`; only `edge` if no scale is known"
     )
-    picture: str | None = Field(description="the frame as a data URL of a PNG, if asked for")
+    picture: str | None = Field(description="the frame as a data URL of a PNG, if requested")
 
 
 class ImageAnswer(BaseModel):
@@ -63,47 +63,55 @@ class ImageAnswer(BaseModel):
     height: int
     width: int
     frames_in_file: int
-    spacing: tuple[float, float] | None = Field(description="rows, columns: mm, mm; M-mode: mm, s")
-    spacing_source: Literal["file", "request"] | None = Field(description="who states the spacing")
-    no_scale: str | None = Field(description="why there is no spacing, and so nothing in mm or mL")
-    notes: list[str] = Field(description="what was noticed while the file was read")
+    spacing: tuple[float, float] | None = Field(
+        description="of rows and columns in mm; M-mode: mm and s"
+    )
+    spacing_source: Literal["file", "request"] | None = Field(description="source of the spacing")
+    no_scale: str | None = Field(
+        description="why there is no spacing, and thus no value in mm or mL"
+    )
+    notes: list[str] = Field(description="remarks of the reader of the file")
     view: str | None
     phase: str | None
-    frames: list[FrameAnswer] = Field(description="of a model for sequences the two ends alone")
+    frames: list[FrameAnswer] = Field(
+        description="only first and last frame if the model takes sequences"
+    )
     summary: Values = Field(
         description="sequences: volumes and EF by area-length; M-mode: diameters, FS, heart rate"
     )
 
 
 class Answer(BaseModel):
-    """What POST /predict answers."""
+    """The response of POST /predict."""
 
     model: str
     version: str
     dataset: str
-    seconds: float = Field(description="from the whole upload to this answer")
+    seconds: float = Field(description="from the end of the upload to this response")
     images: list[ImageAnswer]
     clinical: Values | None = Field(
-        description="volumes, EF and more, where both views at both phases are given; `plausible` "
-        "is false if one of the flags is set; without a scale the EF and the flag `edge` alone"
+        description="volumes, EF and more if both views at both phases are given; `plausible` is "
+        "false if one of the flags is set; only EF and the flag `edge` if no scale is known"
     )
-    clinical_missing: str | None = Field(description="why there are none, or the EF alone")
+    clinical_missing: str | None = Field(
+        description="why they are missing, or why there is only the EF"
+    )
 
 
 @dataclass(frozen=True)
 class Segmented:
-    """A file and its label maps.
+    """An uploaded file and its label maps.
 
     Attributes:
-        name: as uploaded.
-        view, phase: as chosen by the user, or told by the name; None where neither says.
-        frames: uint8 (T, H, W).
-        numbers: (K,) the frames that were segmented, from 0.
-        labels: uint8 (K, H, W).
-        spacing: (row, column), mm; of M-mode mm and s.
+        name: Name of the uploaded file.
+        view, phase: As given in the request, else as found in the name; None if unknown.
+        frames: Gray values, uint8 (T, H, W).
+        numbers: Indices of the segmented frames, (K,), from 0.
+        labels: Label maps, uint8 (K, H, W).
+        spacing: (row, column) in mm; in mm and s for M-mode.
         spacing_source: "file" or "request"; None if `spacing` is None.
-        no_scale: why `spacing` is None.
-        notes: what was noticed while the file was read.
+        no_scale: Reason why `spacing` is None.
+        notes: Remarks of the reader of the file.
     """
 
     name: str
@@ -119,7 +127,7 @@ class Segmented:
 
     @property
     def job(self) -> Job:
-        """By the name that a CAMUS release would give it, where view and phase are known."""
+        """The job of this file, with a name of the CAMUS release if view and phase are known."""
         known = self.view and self.phase
         return Job(
             Path(self.name), Path(f"patient_{self.view}_{self.phase}" if known else self.name)
@@ -127,26 +135,28 @@ class Segmented:
 
 
 def patient_in(name: str) -> str:
-    """The patient in a name of the CAMUS release, "" in another one."""
+    """Return the patient in a file name of the CAMUS release, or "" for other names."""
     named = parse_frame(stem_of(Path(name)))
     return named.patient if named else ""
 
 
-def describe(one: Segmented, dataset: str, species: str, pictures: bool) -> ImageAnswer:
-    """A file's contours, measurements and, if wanted, pictures."""
-    rows: list[dict[str, Any]] = [{} for _ in one.numbers]
-    flags: list[dict[str, Any]] = [{} for _ in one.numbers]
+def describe(file: Segmented, dataset: str, species: str, pictures: bool) -> ImageAnswer:
+    """Return the contours, the measurements and, if requested, the pictures of a file."""
+    rows: list[dict[str, Any]] = [{} for _ in file.numbers]
+    flags: list[dict[str, Any]] = [{} for _ in file.numbers]
     summary: dict[str, Any] = {}
     if DATASETS[dataset].apical:
-        rows = frame_rows(one.job, one.labels, one.numbers, one.spacing, HERE)
-        add_flags(flags, one.labels, one.spacing, one.frames[one.numbers])
-        if one.spacing is not None and len(one.frames) > 1:
-            summary = summarise_curves(lv_curves(one.labels, one.spacing, numbers=one.numbers + 1))
-    elif one.spacing is not None and not DATASETS[dataset].classifies:
+        rows = frame_rows(file.job, file.labels, file.numbers, file.spacing, NO_FOLDER)
+        add_flags(flags, file.labels, file.spacing, file.frames[file.numbers])
+        if file.spacing is not None and len(file.frames) > 1:
+            summary = summarise_curves(
+                lv_curves(file.labels, file.spacing, numbers=file.numbers + 1)
+            )
+    elif file.spacing is not None and not DATASETS[dataset].classifies:
         heart = SPECIES[species]
         slowest, fastest = heart.rates
         limits = {"minimal_rate": slowest, "maximal_rate": fastest}
-        values = measure(one.labels[0] > 0, one.spacing, **limits, species=heart)
+        values = measure(file.labels[0] > 0, file.spacing, **limits, species=heart)
         summary = asdict(values) | {"volume_unit": heart.volume_unit}
     frames = [
         FrameAnswer(
@@ -156,50 +166,55 @@ def describe(one: Segmented, dataset: str, species: str, pictures: bool) -> Imag
                 for name, points in outlines(mask, dataset)
             ],
             measured=_known(row),
-            flags={name: bool(value) for name, value in odd.items()},
-            picture=_picture(one.frames[number]) if pictures else None,
+            flags={name: bool(value) for name, value in own_flags.items()},
+            picture=_picture(file.frames[number]) if pictures else None,
         )
-        for number, mask, row, odd in zip(one.numbers, one.labels, rows, flags, strict=True)
+        for number, mask, row, own_flags in zip(file.numbers, file.labels, rows, flags, strict=True)
     ]
     return ImageAnswer(
-        name=one.name,
-        height=one.frames.shape[1],
-        width=one.frames.shape[2],
-        frames_in_file=len(one.frames),
-        spacing=one.spacing,
-        spacing_source=one.spacing_source,
-        no_scale=one.no_scale,
-        notes=list(one.notes),
-        view=one.view,
-        phase=one.phase,
+        name=file.name,
+        height=file.frames.shape[1],
+        width=file.frames.shape[2],
+        frames_in_file=len(file.frames),
+        spacing=file.spacing,
+        spacing_source=file.spacing_source,
+        no_scale=file.no_scale,
+        notes=list(file.notes),
+        view=file.view,
+        phase=file.phase,
         frames=frames,
         summary=_known(summary),
     )
 
 
 def clinical(files: Sequence[Segmented]) -> tuple[Values | None, str | None]:
-    """The indices of a patient's four images, and why there are none or the EF alone."""
-    wanted = [(view, phase) for view in VIEWS for phase in PHASES]
-    given = [(one.view, one.phase) for one in files if len(one.labels) == 1]
-    absent = [f"{view} {phase}" for view, phase in wanted if (view, phase) not in given]
+    """Return the clinical indices of a patient's four images.
+
+    Returns:
+        The indices, or None if they cannot be computed. Then the reason if there are no indices or
+        only the EF, or None.
+    """
+    required = [(view, phase) for view in VIEWS for phase in PHASES]
+    given = [(file.view, file.phase) for file in files if len(file.labels) == 1]
+    absent = [f"{view} {phase}" for view, phase in required if (view, phase) not in given]
     if absent:
         return None, f"no single image of {', '.join(absent)}"
-    patients = {patient_in(one.name) for one in files} - {""}
+    patients = {patient_in(file.name) for file in files} - {""}
     if len(patients) > 1:
-        return None, f"the images are of several patients: {', '.join(sorted(patients))}"
-    masks = [Mask(one.job, one.labels[0], one.spacing, one.frames[one.numbers[0]]) for one in files]
-    rows = clinical_rows(masks, HERE)
-    without = [one.name for one in files if one.spacing is None]
-    missing = (
-        f"no scale is known for {', '.join(without)}; give mm_per_row and mm_per_column"
-        if without
-        else None
-    )
+        return None, f"the images belong to several patients: {', '.join(sorted(patients))}"
+    masks = [
+        Mask(file.job, file.labels[0], file.spacing, file.frames[file.numbers[0]]) for file in files
+    ]
+    rows = clinical_rows(masks, NO_FOLDER)
+    unscaled = [file.name for file in files if file.spacing is None]
+    missing = None
+    if unscaled:
+        missing = f"no scale is known for {', '.join(unscaled)}; set mm_per_row and mm_per_column"
     return (_known(rows[0]) if rows else None), missing
 
 
 def _known(row: dict[str, Any]) -> Values:
-    """The values alone, None for those that could not be measured: JSON has no NaN."""
+    """Return the values of a row without `NAMES`, and None for NaN, which JSON does not have."""
     return {
         name: value
         if isinstance(value, str | bool)

@@ -1,4 +1,4 @@
-"""What /metrics tells, in the text format of Prometheus."""
+"""The metrics of the service, in the text format of Prometheus."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ IMAGES = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Counters:
-    """Of one service."""
+    """The metrics of one service."""
 
     def __init__(self) -> None:
         self._registry = own = CollectorRegistry()
@@ -21,32 +21,38 @@ class Counters:
         )
         self.seconds = Histogram(
             "heartseg_request_seconds",
-            "From the request's head to its answer's end",
+            "Time from the head of a request to the end of its response",
             ["path"],
             buckets=SECONDS,
             registry=own,
         )
-        self.working = Gauge("heartseg_requests_in_work", "Requests being answered", registry=own)
+        self.working = Gauge("heartseg_requests_in_work", "Requests being processed", registry=own)
         self.batch = Histogram(
             "heartseg_batch_size",
-            "For each image, how many went through the network with it",
+            "For each image, the size of the batch in which it was segmented",
             buckets=IMAGES,
             registry=own,
         )
         self.model = Gauge(
-            "heartseg_model_info", "The model that answers", ["model", "version"], registry=own
+            "heartseg_model_info", "The served model", ["model", "version"], registry=own
         )
         self.failed_updates = Counter(
-            "heartseg_failed_updates", "Looks for a new version that failed", registry=own
+            "heartseg_failed_updates", "Failed checks for a new version", registry=own
         )
 
     def text(self) -> bytes:
-        """All of it."""
+        """Return all metrics."""
         return generate_latest(self._registry)
 
 
-class Counted:
-    """ASGI middleware that counts and times requests, also those that are refused."""
+class RequestCounter:
+    """ASGI middleware that counts and times all requests, including refused ones.
+
+    Args:
+        app: Application to wrap.
+        counters: Metrics to update.
+        paths: Paths that are counted by name. All others are counted as "other".
+    """
 
     def __init__(self, app: ASGIApp, counters: Counters, paths: set[str]):
         self.app = app
@@ -60,14 +66,14 @@ class Counted:
         path = scope["path"] if scope["path"] in self.paths else "other"
         status, start = 500, perf_counter()
 
-        async def noting(message: Message) -> None:
+        async def send_noting_status(message: Message) -> None:
             nonlocal status
             status = message.get("status", status)
             await send(message)
 
         try:
             with self.counters.working.track_inprogress():
-                await self.app(scope, receive, noting)
+                await self.app(scope, receive, send_noting_status)
         finally:
             self.counters.seconds.labels(path).observe(perf_counter() - start)
             self.counters.requests.labels(path, str(status)).inc()

@@ -1,6 +1,7 @@
-"""What the service refuses before it works on a request: strangers, too much, too slow, too many.
+"""Limits of the service: the token, and the size, duration and number of requests.
 
-All of it is answered in JSON, {"detail": reason}, with a status code of 4xx (503: try again).
+A refused request gets the JSON {"detail": reason} with a status code of 4xx, or 503 if it may be
+repeated later.
 """
 
 from __future__ import annotations
@@ -25,40 +26,38 @@ from heartseg.errors import InputError
 
 TOKEN_VARIABLE = "HEARTSEG_SERVE_TOKEN"
 SHORTEST_TOKEN = 16
-OPEN = ("/", "/healthz", "/openapi.json")
-"""Free for all: they tell nothing of data or models but the version."""
-
-
-SAFE = ("GET", "HEAD", "OPTIONS")
+PUBLIC_PATHS = ("/", "/healthz", "/openapi.json")
+"""Paths that need no token. They reveal nothing about data and models except the version."""
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 DRAIN_S = 10.0
 DRAIN_TIMES = 4
-"""The rest of a refused body is read for so many seconds, and up to so many times the bytes that
-are allowed: a client that is still sending when the connection is closed never sees the answer."""
+"""Limits for reading the rest of a refused body: seconds, and multiples of the allowed bytes. A
+client that is still sending when the connection is closed would never see the response."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of a request and of all requests together.
+    """Limits of a single request and of all concurrent requests.
 
     Attributes:
-        upload_bytes: of a request's body.
-        upload_s: seconds after which the body must have come.
-        answer_s: seconds after which it must then be segmented.
-        uploads: requests that are received and worked on at a time.
-        of_a_client: how many of them may come from one address.
-        slow_s: seconds after which a body that is still coming can lose its place to a new request.
-        files: of a request.
-        frames: of a file.
-        frame_pixels: of a frame.
-        pixels: of all frames of a file.
-        pixels_in_memory: of all files of all requests at a time.
+        upload_bytes: Bytes of the body of a request.
+        upload_s: Seconds in which the body must arrive.
+        answer_s: Seconds in which the files must then be segmented.
+        uploads: Number of concurrent requests.
+        uploads_per_client: Number of concurrent requests from one address.
+        slow_s: Seconds after which an incomplete body may lose its place to a new request.
+        files: Number of files of a request.
+        frames: Number of frames of a file.
+        frame_pixels: Pixels of a frame.
+        pixels: Pixels of all frames of a file.
+        pixels_in_memory: Pixels of all files of all concurrent requests.
     """
 
     upload_bytes: int
     upload_s: float
     answer_s: float = 120.0
     uploads: int = 48
-    of_a_client: int = 32
+    uploads_per_client: int = 32
     slow_s: float = 2.0
     files: int = 4
     frames: int = 128
@@ -68,10 +67,10 @@ class Limits:
 
 
 class PixelBudget:
-    """The decoded pixels that all requests together may hold in memory.
+    """The number of decoded pixels that all requests together may hold in memory.
 
     Args:
-        pixels: so many.
+        pixels: Number of pixels.
     """
 
     def __init__(self, pixels: int):
@@ -81,37 +80,37 @@ class PixelBudget:
 
     @contextmanager
     def request(self) -> Iterator[Callable[[int], None]]:
-        """The share of one request, which is free again after the block.
+        """Open the share of one request, which is freed at the end of the block.
 
         Yields:
-            A function that takes so many pixels. It raises an HTTPException, 503 if they are not
-            free now and 413 if the request needs more than there are at all.
+            A function that reserves a number of pixels. It raises an HTTPException: 503 if they
+            are not free now, or 413 if the request needs more than the whole budget.
         """
-        taken = 0
+        reserved = 0
 
-        def take(pixels: int) -> None:
-            nonlocal taken
-            if taken + pixels > self.pixels:
+        def reserve(pixels: int) -> None:
+            nonlocal reserved
+            if reserved + pixels > self.pixels:
                 raise HTTPException(
-                    413, f"the files have more than {self.pixels} pixels together; send fewer"
+                    413, f"the files have more than {self.pixels} pixels in total; send fewer files"
                 )
             with self._lock:
                 if pixels > self.free:
                     raise HTTPException(
-                        503, "other requests hold all the memory; try again", {"Retry-After": "5"}
+                        503, "other requests use all the memory; try again", {"Retry-After": "5"}
                     )
                 self.free -= pixels
-                taken += pixels
+                reserved += pixels
 
         try:
-            yield take
+            yield reserve
         finally:
             with self._lock:
-                self.free += taken
+                self.free += reserved
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
+    """Return whether only this machine can reach an address."""
     if host == "localhost":
         return True
     try:
@@ -121,17 +120,24 @@ def is_loopback(host: str) -> bool:
 
 
 def read_token(host: str, file: Path | None) -> str | None:
-    """The token that requests must carry: of the file, else of HEARTSEG_SERVE_TOKEN, else none.
+    """Return the token that requests must contain.
+
+    Args:
+        host: Address on which the server listens.
+        file: File that contains the token. By default, HEARTSEG_SERVE_TOKEN contains it.
+
+    Returns:
+        The token, or None if there is none and only this machine can reach the address.
 
     Raises:
-        InputError: the token cannot be read or is short, or there is none and other machines can
-            reach the address.
+        InputError: If the token cannot be read or is too short, or if there is none and other
+            machines can reach the address.
     """
     if file is not None:
         try:
             token = file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{file}: the token cannot be read ({error}); mend it") from None
+            raise InputError(f"{file}: the token cannot be read ({error}); fix the file") from None
         place = str(file)
     else:
         token = os.environ.get(TOKEN_VARIABLE, "").strip()
@@ -141,27 +147,27 @@ def read_token(host: str, file: Path | None) -> str | None:
     if not token and file is None:
         raise InputError(
             f"other machines can reach {host}, so a token is needed: put one into a file that only "
-            f"you can read and name it by --token-file, or set {TOKEN_VARIABLE}. To make one: "
+            f"you can read and pass it as --token-file, or set {TOKEN_VARIABLE}. To create one: "
             'python -c "import secrets; print(secrets.token_urlsafe())"'
         )
     if len(token) < SHORTEST_TOKEN or not token.isascii():
         raise InputError(
-            f"{place}: the token must have {SHORTEST_TOKEN} or more characters, all of ASCII"
+            f"{place}: the token must have at least {SHORTEST_TOKEN} characters, all of ASCII"
         )
     return token
 
 
 class Upload:
-    """The body of a request, of which no more is read than `Limits` allow.
+    """The body of a request, read within the limits.
 
     Args:
-        receive: of the request.
-        client: address that it comes from.
-        limits: of the service.
+        receive: ASGI function that receives the messages of the request.
+        client: Address of the client.
+        limits: Limits of the service.
 
     Attributes:
-        start: when it began, in seconds of the event loop.
-        whole: whether all of it has come.
+        start: Start of the request in seconds of the event loop.
+        complete: Whether the whole body has arrived.
     """
 
     def __init__(self, receive: Receive, client: str, limits: Limits):
@@ -170,60 +176,60 @@ class Upload:
         self._limits = limits
         self.start = asyncio.get_running_loop().time()
         self._deadline = self.start + limits.upload_s
-        self._late = f"the upload took more than {limits.upload_s:g} s"
-        self._waiting: asyncio.Timeout | None = None
-        self._count = 0
-        self.whole = False
+        self._timeout_reason = f"the upload took more than {limits.upload_s:g} s"
+        self._timeout: asyncio.Timeout | None = None
+        self._bytes = 0
+        self.complete = False
 
     async def receive(self) -> Message:
-        """The next message.
+        """Return the next message.
 
         Raises:
-            HTTPException: 408 it does not come in time; 413 too much has come.
+            HTTPException: 408 if it does not arrive in time, 413 if the body is too large.
         """
-        if self.whole:  # from here on only "the client has gone" can come
+        if self.complete:  # only "http.disconnect" can follow
             return await self._receive()
         try:
-            async with asyncio.timeout_at(self._deadline) as self._waiting:
+            async with asyncio.timeout_at(self._deadline) as self._timeout:
                 message = await self._receive()
         except TimeoutError:
-            raise HTTPException(408, self._late, {"Connection": "close"}) from None
+            raise HTTPException(408, self._timeout_reason, {"Connection": "close"}) from None
         finally:
-            self._waiting = None
+            self._timeout = None
         self._note(message)
-        if self._count > self._limits.upload_bytes:
+        if self._bytes > self._limits.upload_bytes:
             raise HTTPException(413, too_much(self._limits), {"Connection": "close"})
         return message
 
     def _note(self, message: Message) -> None:
-        self._count += len(message.get("body", b""))
-        self.whole = not message.get("more_body", False)
+        self._bytes += len(message.get("body", b""))
+        self.complete = not message.get("more_body", False)
 
-    def cut(self) -> None:
-        """Wait for no more of it."""
+    def abort(self) -> None:
+        """Stop waiting for the rest of the body."""
         self._deadline = 0.0
-        self._late = "the upload was slow while others waited; try again"
-        if self._waiting is not None:
-            self._waiting.reschedule(self._deadline)
+        self._timeout_reason = "the upload was slow while other requests waited; try again"
+        if self._timeout is not None:
+            self._timeout.reschedule(self._deadline)
 
     async def drain(self) -> None:
-        """Read the rest and forget it, within bounds."""
-        self._count = 0
+        """Read and discard the rest of the body, up to `DRAIN_S` and `DRAIN_TIMES`."""
+        self._bytes = 0
         try:
             async with asyncio.timeout(DRAIN_S):
-                while not self.whole and self._count < DRAIN_TIMES * self._limits.upload_bytes:
+                while not self.complete and self._bytes < DRAIN_TIMES * self._limits.upload_bytes:
                     self._note(await self._receive())
         except TimeoutError:
             pass
 
 
-class Gate:
-    """ASGI middleware that lets in what `Limits` and the token allow.
+class RequestFilter:
+    """ASGI middleware that refuses requests without the token or beyond the limits.
 
     Args:
-        app: what is behind it.
-        limits: of the requests.
-        token: that they must carry as `Authorization: Bearer TOKEN`; None for no token.
+        app: Application to wrap.
+        limits: Limits of the requests.
+        token: Token that requests must contain as `Authorization: Bearer TOKEN`, or None.
     """
 
     def __init__(self, app: ASGIApp, limits: Limits, token: str | None):
@@ -237,15 +243,15 @@ class Gate:
             await self.app(scope, receive, send)
             return
         request = Request(scope)
-        if request.method in SAFE:
+        if request.method in SAFE_METHODS:
             await (self._refuse(request) or self.app)(scope, receive, send)
             return
         upload = Upload(receive, request.client.host if request.client else "", self.limits)
 
-        async def send_whole(message: Message) -> None:
-            """Like `send`; if the answer is there before the body, end it after the body."""
+        async def send_after_body(message: Message) -> None:
+            """Send a message, but complete the response only after the body has arrived."""
             last = message["type"] == "http.response.body" and not message.get("more_body")
-            if last and not upload.whole:
+            if last and not upload.complete:
                 await send({**message, "more_body": True})
                 self.uploads.discard(upload)
                 await upload.drain()
@@ -254,61 +260,66 @@ class Gate:
 
         refused = self._refuse(request) or self._refuse_upload(request, upload)
         if refused is not None:
-            await refused(scope, receive, send_whole)
+            await refused(scope, receive, send_after_body)
             return
         self.uploads.add(upload)
         try:
-            await self.app(scope, upload.receive, send_whole)
+            await self.app(scope, upload.receive, send_after_body)
         finally:
             self.uploads.discard(upload)
 
     def _refuse(self, request: Request) -> JSONResponse | None:
-        if self.token is not None and request.url.path not in OPEN:
+        if self.token is not None and request.url.path not in PUBLIC_PATHS:
             given = request.headers.get("authorization", "").encode("utf-8", "replace")
             if not hmac.compare_digest(given, f"Bearer {self.token}".encode()):
-                return _answer(401, "a token is needed: Authorization: Bearer TOKEN")
+                return _answer(401, "send the token as Authorization: Bearer TOKEN")
         return None
 
     def _refuse_upload(self, request: Request, upload: Upload) -> JSONResponse | None:
-        if _is_of_another_page(request):
+        if _is_cross_site(request):
             return _answer(403, "the request comes from a page of another site")
         length = request.headers.get("content-length", "")
         if length.isdigit() and int(length) > self.limits.upload_bytes:
             return _answer(413, too_much(self.limits))
         if not self._has_place(upload.client):
-            return _answer(503, "too many requests are being worked on; try again")
+            return _answer(503, "too many concurrent requests; try again")
         return None
 
     def _has_place(self, client: str) -> bool:
-        """Whether one more request of a client fits in; a slow upload may have to make room."""
+        """Return whether a client may send one more request. This may abort a slow upload."""
         counts = Counter(upload.client for upload in self.uploads)
-        if counts[client] < self.limits.of_a_client and len(self.uploads) < self.limits.uploads:
+        if (
+            counts[client] < self.limits.uploads_per_client
+            and len(self.uploads) < self.limits.uploads
+        ):
             return True
-        full = counts[client] >= self.limits.of_a_client
+        full = counts[client] >= self.limits.uploads_per_client
         latest = asyncio.get_running_loop().time() - self.limits.slow_s
         slow = [
             upload
             for upload in self.uploads
-            if not upload.whole and upload.start < latest and (upload.client == client or not full)
+            if not upload.complete
+            and upload.start < latest
+            and (upload.client == client or not full)
         ]
         if not slow:
             return False
         slowest = max(slow, key=lambda upload: (counts[upload.client], -upload.start))
-        slowest.cut()
+        slowest.abort()
         self.uploads.discard(slowest)
         return True
 
 
 def too_much(limits: Limits) -> str:
-    """The reason why a body is refused."""
+    """Return the reason why a body is refused."""
     return f"more than {limits.upload_bytes / 2**20:g} MiB"
 
 
-def _is_of_another_page(request: Request) -> bool:
-    """Whether a browser sent the request for a page that is not the service's own.
+def _is_cross_site(request: Request) -> bool:
+    """Return whether a browser sent the request from a page of another site.
 
-    Browsers tell by Sec-Fetch-Site, but over plain HTTP to another machine by Origin alone. What
-    is no browser sends neither.
+    Browsers send the header Sec-Fetch-Site, except over plain HTTP to another machine, where they
+    send only Origin. Other clients send neither.
     """
     site = request.headers.get("sec-fetch-site")
     if site is not None:

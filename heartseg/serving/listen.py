@@ -1,4 +1,4 @@
-"""The server itself: a socket, and uvicorn on it."""
+"""The server: a socket, and uvicorn on it."""
 
 from __future__ import annotations
 
@@ -15,34 +15,33 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from heartseg.errors import InputError
 
 CONNECTIONS = 256
-"""Connections at a time."""
+"""Maximum number of connections."""
 HEAD_S = 10.0
-"""Seconds within which a connection must have sent the head of a request."""
+"""Seconds in which a connection must send the head of a request."""
 SEND_S = 120.0
-"""Seconds within which a client must have read an answer, once it is complete."""
+"""Seconds in which a client must read a response after it is complete."""
 DRAIN_S = 30
 HEADERS = [
     ("X-Content-Type-Options", "nosniff"),
     ("Content-Security-Policy", "frame-ancestors 'none'"),
 ]
-"""Of every answer."""
+"""Headers of every response."""
 
 
 class Connection(H11Protocol):
-    """uvicorn's HTTP/1.1 connection, with a time limit for the head of a request.
+    """uvicorn's HTTP/1.1 connection with a time limit for the head of a request.
 
-    uvicorn itself waits for a head without end, and refuses everybody once too many connections
-    are open. Here a new connection takes the place of an old one: of the one without a request
-    that has waited longest, else of the oldest one that is being answered (its client may read
-    slowly, or not at all).
+    uvicorn itself waits for a head forever, and refuses all clients while too many connections are
+    open. Here, a new connection replaces an old one: the longest waiting connection without a
+    request, else the oldest one whose response is being sent, because its client may be slow.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        open_ones = [one for one in self.connections if isinstance(one, Connection)]
+        others = [other for other in self.connections if isinstance(other, Connection)]
         super().connection_made(transport)
         self._await_head()
-        if len(open_ones) >= CONNECTIONS:
-            oldest = min(open_ones, key=lambda one: (one.rank, one.since))
+        if len(others) >= CONNECTIONS:
+            oldest = min(others, key=lambda other: (other.rank, other.since))
             (self if oldest.rank == WORKING else oldest).transport.abort()
 
     def on_response_complete(self) -> None:
@@ -51,7 +50,7 @@ class Connection(H11Protocol):
 
     @property
     def rank(self) -> int:
-        """Which connections give up their place first."""
+        """The state of the connection. Connections of a lower rank are replaced first."""
         if self.transport.get_write_buffer_size():
             return ANSWERING
         if self.cycle is None or self.cycle.response_complete:
@@ -60,12 +59,12 @@ class Connection(H11Protocol):
 
     def _await_head(self) -> None:
         self.since = self.loop.time()
-        # close() still sends what the client has not read yet, abort() does not
+        # close() sends the rest of the response first, abort() does not
         for seconds, end in ((HEAD_S, self.transport.close), (SEND_S, self.transport.abort)):
             self.loop.call_later(seconds, self._end_without_head, self.cycle, end)
 
     def _end_without_head(self, before: Any, end: Callable[[], None]) -> None:
-        """End the connection if no request has come after the one `before`."""
+        """End the connection if no request has arrived since the request `before`."""
         if self.cycle is before and (before is None or before.response_complete):
             end()
 
@@ -74,10 +73,10 @@ WAITING, ANSWERING, WORKING = range(3)
 
 
 def open_socket(host: str, port: int) -> socket.socket:
-    """A socket that listens, so that a taken port is told before anything starts.
+    """Open a listening socket, so that a port in use is reported before anything else starts.
 
     Raises:
-        InputError: the address cannot be had.
+        InputError: If the address cannot be used.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -87,14 +86,14 @@ def open_socket(host: str, port: int) -> socket.socket:
         opened.listen()
     except OSError as error:
         raise InputError(
-            f"cannot listen on {host}, port {port}: {error.strerror}; choose another by --host "
+            f"cannot listen on {host}, port {port}: {error.strerror}; choose another with --host "
             "and --port"
         ) from None
     return opened
 
 
 def make_server(app: ASGIApp) -> uvicorn.Server:
-    """The server of an application, which does not listen yet."""
+    """Create the server of an application. It does not listen yet."""
     config = uvicorn.Config(
         app,
         http=Connection,
@@ -109,9 +108,9 @@ def make_server(app: ASGIApp) -> uvicorn.Server:
 
 
 def listen(app: ASGIApp, opened: socket.socket) -> None:
-    """Answer until SIGINT or SIGTERM; requests being answered then are answered to their end."""
+    """Serve until SIGINT or SIGTERM, then complete the requests in progress."""
     host, port = opened.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    print(f"http://{shown}:{port} (Ctrl-C ends it)", flush=True)
+    print(f"http://{shown}:{port} (press Ctrl-C to stop)", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
         make_server(app).run(sockets=[opened])

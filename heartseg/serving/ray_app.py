@@ -1,7 +1,7 @@
-"""The network on Ray Serve: replicas that gather images which come at a time into batches.
+"""The network on Ray Serve: replicas that segment simultaneous images in batches.
 
-Requests do not come through Ray's own HTTP proxy, which takes a body of any size into memory
-before anybody can refuse it; `heartseg.serving.app` does, and calls the replicas by their handle.
+Ray's HTTP proxy is not used, because it reads a body of any size into memory before a handler can
+refuse it. `heartseg.serving.app` receives the requests and calls the replicas through a handle.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import numpy as np
 from heartseg.cluster import train as ray_train
 from heartseg.errors import InputError
 from heartseg.models.package import Package
-from heartseg.prediction.segmenter import PIXELS_AT_ONCE
+from heartseg.prediction.segmenter import BATCH_PIXELS
 from heartseg.serving.service import Unavailable
 
-# Read when ray.serve is imported. A replica that computes on all cores answers no sooner than this
-# how much it has to do; Ray's own 0.1 s make it ask again and again.
+# A replica that uses all cores may take this long to report the length of its queue. With Ray's
+# default of 0.1 s, the router asks again and again. Ray reads this when ray.serve is imported.
 os.environ.setdefault("RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S", "1")
 os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
 
@@ -33,24 +33,24 @@ from ray.exceptions import RayError, RayTaskError  # isort: skip
 from ray.serve.exceptions import RayServeException  # isort: skip
 
 Predict = Callable[[np.ndarray], np.ndarray]
-Reference = list[Any]  # of one ray.ObjectRef: Ray would replace it by its object outside a list
+Reference = list[Any]  # one ray.ObjectRef; outside a list, Ray would replace it by its object
 Loaded = tuple[str, Reference]
 
-VERSIONS = 2  # the present one, and the one before, which requests may still be answered with
+VERSIONS = 2  # the current one, and the previous one for requests in progress
 READY_S = 300.0
 
 
 class Replica:
-    """A process with the network."""
+    """A process that holds the network."""
 
     def __init__(self, batch_size: int, batch_wait_s: float):
         self._models: dict[str, Predict] = {}
         self._loading = asyncio.Lock()
-        self._together.set_max_batch_size(batch_size)
-        self._together.set_batch_wait_timeout_s(batch_wait_s)
+        self._segment_batch.set_max_batch_size(batch_size)
+        self._segment_batch.set_batch_wait_timeout_s(batch_wait_s)
 
     async def load(self, version: str, package: Reference) -> None:
-        """Have a version ready, and forget those that are no longer in use."""
+        """Load a version and drop those that are no longer in use."""
         async with self._loading:
             if version not in self._models:
                 self._models[version] = await asyncio.to_thread(_load, package)
@@ -61,17 +61,17 @@ class Replica:
         self, stack: np.ndarray, version: str, package: Reference
     ) -> tuple[np.ndarray, int]:
         """See `heartseg.serving.service.Network`."""
-        if version not in self._models:  # this replica is new, or has not heard of it
+        if version not in self._models:  # `load` was called on another replica
             await self.load(version, package)
-        return await self._together(stack, self._models[version])
+        return await self._segment_batch(stack, self._models[version])
 
     @serve.batch
-    async def _together(
+    async def _segment_batch(
         self, stacks: list[np.ndarray], models: list[Predict]
     ) -> list[tuple[np.ndarray, int]]:
-        """Images of one size and version go through the network at once.
+        """Segment images of the same size and version together.
 
-        Nothing is awaited: what comes meanwhile makes up the next batch.
+        This blocks the event loop, so that images that arrive meanwhile form the next batch.
         """
         groups: dict[Any, list[int]] = defaultdict(list)
         for number, (stack, model) in enumerate(zip(stacks, models, strict=True)):
@@ -79,11 +79,11 @@ class Replica:
         results: dict[int, tuple[np.ndarray, int]] = {}
         for numbers in groups.values():
             predict, (_, height, width) = models[numbers[0]], stacks[numbers[0]].shape
-            step = max(PIXELS_AT_ONCE // (height * width), 1)  # bounds the memory
+            step = max(BATCH_PIXELS // (height * width), 1)  # limits the memory
             for start in range(0, len(numbers), step):
                 own = numbers[start : start + step]
                 labels = predict(np.stack([stacks[number] for number in own]))
-                results |= {n: (one, len(own)) for n, one in zip(own, labels, strict=True)}
+                results |= {n: (mask, len(own)) for n, mask in zip(own, labels, strict=True)}
         return [results[number] for number in range(len(stacks))]
 
 
@@ -93,14 +93,16 @@ def _load(package: Reference) -> Predict:
 
 
 class RayNetwork:
-    """Replicas on the cluster at RAY_ADDRESS, or on a local one that ends with this; a
-    `heartseg.serving.service.Network`, and a context manager that starts and stops it.
+    """A `heartseg.serving.service.Network` on Ray Serve.
+
+    Entering the context starts the replicas on the cluster at RAY_ADDRESS or on a local one.
+    Leaving it stops them.
 
     Args:
-        replicas: processes with the network; each has a GPU, where there are GPUs.
-        batch_size: images that go through the network at once, at most.
-        batch_wait_s: how long the first image of a batch waits for others.
-        log: file for Ray's messages.
+        replicas: Number of processes that hold the network. Each takes one GPU if there are any.
+        batch_size: Largest number of images that are segmented together.
+        batch_wait_s: Time that the first image of a batch waits for others.
+        log: File for Ray's messages.
     """
 
     def __init__(self, replicas: int, batch_size: int, batch_wait_s: float, log: Path):
@@ -121,7 +123,9 @@ class RayNetwork:
     def _start(self) -> None:
         gpus = int(ray.cluster_resources().get("GPU", 0))
         if 0 < gpus < self._replicas:
-            raise InputError(f"--replicas {self._replicas}: the cluster has {gpus} GPU(s)")
+            raise InputError(
+                f"--replicas {self._replicas}: the cluster has {gpus} GPU(s); lower --replicas"
+            )
         share = ray_train.share_of_node(self._replicas)
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         serve.start(proxy_location="Disabled")
@@ -138,12 +142,12 @@ class RayNetwork:
         )
 
     def __exit__(self, *_: object) -> None:
-        if os.environ.get("RAY_ADDRESS"):  # a local cluster ends as a whole
+        if os.environ.get("RAY_ADDRESS"):  # a local cluster is shut down as a whole
             serve.delete(self._name)
         ray_train.shutdown()
 
     def load(self, version: str, package: Package) -> Loaded:
-        """Send a version to the cluster and load it on a replica; the others load it in time."""
+        """Send a version to the cluster and load it on one replica; others load it on demand."""
         reference = [ray.put(package)]
         try:
             self._handle.load.remote(version, reference).result(timeout_s=READY_S)
@@ -154,16 +158,16 @@ class RayNetwork:
         return version, reference
 
     async def segment(self, stack: np.ndarray, loaded: Loaded) -> tuple[np.ndarray, int]:
-        """By the replica that has least to do."""
+        """Segment an image on the least busy replica."""
         try:
             return await self._handle.segment.remote(stack, *loaded)
         except (RayError, RayServeException) as error:
-            if isinstance(error, RayTaskError):  # the network's own fault
+            if isinstance(error, RayTaskError):  # raised by the network itself
                 raise
             raise Unavailable from None
 
     def ready(self) -> bool:
-        """Whether a replica runs."""
+        """Return whether a replica is running."""
         application = serve.status().applications.get(self._name)
         if application is None:
             return False

@@ -1,4 +1,4 @@
-"""The present version of a model, how it is replaced, and the way of one file through it."""
+"""The served version of a model, its replacement by newer ones, and segmentation with it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fastapi import HTTPException
 
 from heartseg.data.images import Images
 from heartseg.errors import InputError
-from heartseg.models.inputs import frames_of, input_stacks, segmented_frames
+from heartseg.models.inputs import frame_count, input_stacks, segmented_frames
 from heartseg.models.package import Package
 from heartseg.serving.counters import Counters
 from heartseg.serving.limits import Limits, PixelBudget
@@ -24,37 +24,51 @@ from heartseg.tracking.faults import store_errors
 _log = logging.getLogger("heartseg.serve")
 
 MEASURED_FRAMES = 8
-"""Frames of a request from which on it tells the network's speed; fewer do not fill a batch."""
+"""Number of frames from which a request is used to measure the speed. Fewer fill no batch."""
 BUSY = HTTPException(503, "the network does not answer; try again", {"Retry-After": "5"})
 
 
 class Unavailable(Exception):
-    """The network cannot answer now: its process has just died, or is not there yet."""
+    """The network cannot answer now, because its process has died or is still starting."""
 
 
 class Network(Protocol):
-    """What segments: processes that hold one or two versions of a model."""
+    """The processes that segment. They hold one or two versions of a model."""
 
     def load(self, version: str, package: Package) -> Any:
-        """Have a version ready, and give what `segment` knows it by; blocks.
+        """Load a version and return a handle for `segment`. This blocks.
 
         Raises:
-            InputError: or another one; it cannot be loaded.
+            Exception: If the version cannot be loaded, for example an InputError.
         """
         ...
 
     def segment(self, stack: np.ndarray, loaded: Any) -> Awaitable[tuple[np.ndarray, int]]:
-        """Label map uint8 (H, W) of uint8 (C, H, W), and how many were segmented together."""
+        """Segment one image.
+
+        Args:
+            stack: Gray values, uint8 (C, H, W).
+            loaded: Handle returned by `load`.
+
+        Returns:
+            Label map, uint8 (H, W), and the size of the batch in which it was segmented.
+        """
         ...
 
     def ready(self) -> bool:
-        """Whether a process is there to answer; blocks for a moment."""
+        """Return whether a process is ready. This may block for a moment."""
         ...
 
 
 @dataclass(frozen=True)
-class Present:
-    """The version that requests which come now are answered with."""
+class LoadedVersion:
+    """A version that is ready for requests.
+
+    Attributes:
+        version: Name of the version.
+        metadata: Metadata of its package.
+        loaded: Handle returned by `Network.load`.
+    """
 
     version: str
     metadata: dict[str, Any]
@@ -62,17 +76,22 @@ class Present:
 
 
 class Service:
-    """A model that is served.
+    """A served model.
 
-    A request keeps the version that it began with, so nothing is mixed when a new one comes.
+    A request keeps its version if a newer one replaces it meanwhile.
 
     Args:
-        source: of the versions.
-        network: that segments.
-        limits: of the requests.
+        source: Source of the versions.
+        first: Version to start with.
+        network: Processes that segment.
+        limits: Limits of the requests.
+
+    Attributes:
+        current: Version for new requests.
+        problem: Reason why the last check for a newer version has failed, or None.
 
     Raises:
-        InputError: there is no such model, or it cannot be loaded.
+        InputError: If the first version cannot be loaded.
     """
 
     def __init__(self, source: Source, first: Version, network: Network, limits: Limits):
@@ -82,79 +101,85 @@ class Service:
         self.budget = PixelBudget(limits.pixels_in_memory)
         self.counters = Counters()
         self.problem: str | None = None
-        self._take(first)
+        self._switch_to(first)
 
-    def _take(self, found: Version) -> None:
-        loaded = self.network.load(found.name, found.package)
-        self.present = Present(found.name, found.package.metadata, loaded)
-        self.frames_per_s: float | None = None  # the fastest that was seen
+    def _switch_to(self, version: Version) -> None:
+        loaded = self.network.load(version.name, version.package)
+        self.current = LoadedVersion(version.name, version.package.metadata, loaded)
+        self.frames_per_s: float | None = None  # highest measured speed
         self.counters.model.clear()
-        self.counters.model.labels(self.source.model, found.name).set(1)
+        self.counters.model.labels(self.source.model, version.name).set(1)
 
     def update(self) -> None:
-        """Take a newer version, if there is one; whatever goes wrong, the present one stays."""
+        """Switch to a newer version if there is one. On any error, keep the current version."""
         try:
-            found = self.source.look(self.present.version)
-            if found is not None:
-                self._take(found)
-                _log.warning("%s is version %s now", self.source.model, found.name)
+            newer = self.source.fetch_newer(self.current.version)
+            if newer is not None:
+                self._switch_to(newer)
+                _log.warning("%s is now version %s", self.source.model, newer.name)
             self.problem = None
-        except Exception as error:  # the service outlives its store
+        except Exception as error:  # the service keeps running without its store
             self.counters.failed_updates.inc()
             reason = str(error) if isinstance(error, InputError) else type(error).__name__
             if reason != self.problem:
                 bug = not isinstance(error, store_errors(InputError))
-                _log.warning("version %s stays: %s", self.present.version, reason, exc_info=bug)
+                _log.warning(
+                    "no newer version, keeping %s: %s", self.current.version, reason, exc_info=bug
+                )
             self.problem = reason
 
-    async def follow(self, every_s: float) -> None:
-        """Look for a newer version again and again."""
+    async def follow(self, poll_s: float) -> None:
+        """Check for a newer version every `poll_s` seconds."""
         while True:
-            await asyncio.sleep(every_s)
+            await asyncio.sleep(poll_s)
             await asyncio.to_thread(self.update)
 
     async def segment(
         self,
         files: Sequence[Images],
         names: Sequence[str],
-        present: Present,
-        take: Callable[[int], None],
+        version: LoadedVersion,
+        reserve: Callable[[int], None],
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Numbers (K,) of the frames segmented, from 0, and label maps (K, H, W) of each file.
+        """Segment the files of a request.
 
         Args:
-            files: of one request.
-            names: of the files, for messages.
-            present: the version that answers.
-            take: takes so many pixels of `heartseg.serving.limits.PixelBudget`.
+            files: Decoded files.
+            names: Names of the files, for messages.
+            version: Version to segment with.
+            reserve: Function that reserves pixels, see `PixelBudget`.
+
+        Returns:
+            For each file the indices of the segmented frames, (K,), from 0, and their label maps,
+            uint8 (K, H, W).
 
         Raises:
-            HTTPException: 422 the model takes sequences and a file is none; 413 too much to do in
-                time or to hold in memory; 503 no answer.
+            HTTPException: 422 if the model takes sequences and a file is none, 413 if there is too
+                much to segment in time or to hold in memory, 503 if the network does not answer.
         """
-        channels = present.metadata["recipe"]["model"]["in_channels"]
+        channels = version.metadata["recipe"]["model"]["in_channels"]
         numbers = []
         for file, name in zip(files, names, strict=True):
             try:
                 numbers.append(segmented_frames(len(file.frames), channels))
             except InputError as error:
                 raise HTTPException(422, f"{name}: {error}") from None
-            if frames_of(channels) > 1:  # a sequence is brought to this length, and reversed
-                take(2 * channels * file.frames[0].size)
+            if frame_count(channels) > 1:  # a sequence is resampled to this length, and reversed
+                reserve(2 * channels * file.frames[0].size)
         count = sum(len(own) for own in numbers)
         self._check_time(count)
         waiting = [
             self.network.segment(
-                np.broadcast_to(stack, (channels, *stack.shape[1:])), present.loaded
+                np.broadcast_to(stack, (channels, *stack.shape[1:])), version.loaded
             )
             for file in files
             for stack in input_stacks(file.frames, channels)
         ]
         start, done = monotonic(), 0
 
-        async def counted(one: Awaitable[tuple[np.ndarray, int]]) -> tuple[np.ndarray, int]:
+        async def counted(result_of: Awaitable[tuple[np.ndarray, int]]) -> tuple[np.ndarray, int]:
             nonlocal done
-            result = await one
+            result = await result_of
             done += 1
             return result
 
@@ -167,19 +192,19 @@ class Service:
             if done >= MEASURED_FRAMES:
                 speed = done / (monotonic() - start)
                 self.frames_per_s = max(self.frames_per_s or 0.0, speed)
-        for _, together in found:
-            self.counters.batch.observe(together)
+        for _, batch_size in found:
+            self.counters.batch.observe(batch_size)
         maps = iter(labels for labels, _ in found)
         return [(own, np.stack([next(maps) for _ in own])) for own in numbers]
 
     def _check_time(self, frames: int) -> None:
-        """Refuse what takes too long even at the greatest speed that this version has shown."""
+        """Refuse requests that would take too long even at the highest measured speed."""
         if self.frames_per_s is None:
             return
         seconds = frames / self.frames_per_s
         if seconds > self.limits.answer_s:
             raise HTTPException(
                 413,
-                f"{frames} frames take {seconds:.0f} s or more here, and {self.limits.answer_s:g} "
-                f"s are allowed; send {int(self.frames_per_s * self.limits.answer_s)} or fewer",
+                f"{frames} frames take {seconds:.0f} s or more, and {self.limits.answer_s:g} s are "
+                f"allowed; send at most {int(self.frames_per_s * self.limits.answer_s)} frames",
             )

@@ -1,4 +1,4 @@
-"""The model that the service answers with: which version its name means now, and its package."""
+"""The model to serve: the version that its name refers to, and its package."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from heartseg.prediction.source import read_model, store_uri
 
 @dataclass(frozen=True)
 class Version:
-    """A version of a model, not loaded yet.
+    """A version of a model that is not loaded yet.
 
     Attributes:
-        name: "3" of a registered model; of a folder, the beginning of its weights' SHA-256.
-        package: its package.
+        name: For example "3" for a registered model. For a folder, the first 12 digits of the
+            SHA-256 of the weights.
+        package: Package of the model.
     """
 
     name: str
@@ -23,25 +24,35 @@ class Version:
 
 
 class Source:
-    """A registered model (an alias may move to another version) or the folder of a pulled one."""
+    """A registered model, whose alias may move to another version, or a folder of a pulled model.
+
+    Args:
+        model: Name, URI or folder of the model.
+    """
 
     def __init__(self, model: str):
         self.model = model
 
-    def look(self, present: str | None) -> Version | None:
-        """The version that the name means now; None if it is the present one.
+    def fetch_newer(self, current: str | None) -> Version | None:
+        """Fetch the version that the name refers to.
+
+        Args:
+            current: Name of the version that is being served, or None.
+
+        Returns:
+            The version, or None if it is the current one.
 
         Raises:
-            InputError: the store does not answer, or there is no such model.
+            InputError: If the store does not answer, or if the model does not exist.
         """
         if Path(self.model).is_dir():
-            if present is not None:
+            if current is not None:
                 return None
             package = read_model(self.model)
             return Version(package.weights_sha256[:12], package)
         uri, number = self.model, ""
         if ":/" in self.model:
-            from heartseg.tracking.pulled import resolve
+            from heartseg.tracking.pulled import resolve_alias
 
-            uri, number = resolve(store_uri(), self.model)
-        return None if number == present else Version(number, read_model(uri))
+            uri, number = resolve_alias(store_uri(), self.model)
+        return None if number == current else Version(number, read_model(uri))

@@ -1,1 +1,1 @@
-"""Sweeps: the file that describes one, its study, its folder, its trials and their display."""
+"""Sweeps: the Optuna study, the trials, their display, and the winner."""

@@ -6,9 +6,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from heartseg.sweeps.trials import Row, SweepTrials
-from heartseg.tracking.sweep_tracker import trial_name
-from heartseg.training.display import Repeated
+from heartseg.sweeps.trials import SweepTrials
+from heartseg.tracking.trial import Trial
+from heartseg.training.display import PeriodicCall
 from heartseg.training.journal import read_progress
 
 MARGIN = 7
@@ -24,11 +24,11 @@ class SweepDisplay:
         self.live = Live(
             console=self.console, auto_refresh=False, transient=False, vertical_overflow="crop"
         )
-        self._told = {n: (row.epoch, row.state) for n, row in trials.rows.items()}
-        self._repeated = Repeated(self._show)
+        self._told = {n: (row.epoch, row.state) for n, row in trials.by_number.items()}
+        self._repeated = PeriodicCall(self._show)
 
     def __enter__(self) -> SweepDisplay:
-        ended = sum(row.state != "running" for row in self.trials.rows.values())
+        ended = sum(row.state != "running" for row in self.trials.by_number.values())
         if ended:
             self.console.print(f"going on after {ended} trials")
         if self.console.is_terminal:
@@ -41,7 +41,7 @@ class SweepDisplay:
         self.live.stop()
 
     def _show(self) -> None:
-        rows = sorted(self.trials.rows.copy().values(), key=lambda row: row.number)
+        rows = sorted(self.trials.by_number.copy().values(), key=lambda row: row.number)
         if self.console.is_terminal:
             self.live.update(self.table(rows, self.console.height - MARGIN), refresh=True)
             return
@@ -51,7 +51,7 @@ class SweepDisplay:
                 self._told[row.number] = now
                 self.console.print(self._line(row, rows), highlight=False, soft_wrap=True)
 
-    def table(self, rows: list[Row], height: int) -> Table:
+    def table(self, rows: list[Trial], height: int) -> Table:
         """The best trial, those that run, and as many of the latest others as fit."""
         sweep, best = self.trials.sweep, self._best(rows)
         shown = [row for row in rows if row is best or row.state == "running"]
@@ -69,18 +69,18 @@ class SweepDisplay:
             state = f"{row.state}: {row.reason}"[:40] if row.state == "failed" else row.state
             value = "" if row.value is None else f"{row.value:.4f}"
             style = "bold green" if row is best else "" if row.state == "running" else "dim"
-            table.add_row(trial_name(row.number, row.values), state, epoch, value, style=style)
+            table.add_row(row.name, state, epoch, value, style=style)
         return table
 
-    def _line(self, row: Row, rows: list[Row]) -> str:
+    def _line(self, row: Trial, rows: list[Trial]) -> str:
         value = "" if row.value is None else f"  {self.trials.sweep.metric} {row.value:.4f}"
-        name = trial_name(row.number, row.values)
+        name = row.name
         if row.state == "running":
             return f"{name}  epoch {row.epoch}/{row.epochs}{value}"
         reason = f" ({row.reason})" if row.reason else ""
         return f"{name}  {row.state}{reason}{value}; {self._summary(rows)}"
 
-    def _summary(self, rows: list[Row]) -> str:
+    def _summary(self, rows: list[Trial]) -> str:
         ended = sum(row.state not in ("running", "cut off") for row in rows)
         count = self.trials.search.count
         parts = [f"{ended}/{count} trials" if count else f"{ended} trials"]
@@ -92,13 +92,13 @@ class SweepDisplay:
             parts.append(f"about {left / 60:.0f} min left")
         return ", ".join(parts)
 
-    def _best(self, rows: list[Row]) -> Row | None:
+    def _best(self, rows: list[Trial]) -> Trial | None:
         complete = [row for row in rows if row.state == "complete" and row.value is not None]
         sign = 1 if self.trials.sweep.mode == "max" else -1
         return max(complete, key=lambda row: sign * (row.value or 0.0), default=None)
 
 
-def time_left(rows: list[Row], count: int | None, trials: SweepTrials) -> float | None:
+def time_left(rows: list[Trial], count: int | None, trials: SweepTrials) -> float | None:
     """Seconds: by the epochs done so far and those that the present trials have shown to need.
 
     None before the first epoch. The sweep's hours bound it.

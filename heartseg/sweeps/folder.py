@@ -1,4 +1,4 @@
-"""The folder of a sweep, by which a sweep that was cut off is found again."""
+"""The folder of a sweep. It is found again when an interrupted sweep continues."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 
 from heartseg.config.params import PARAMS_FILE
 from heartseg.errors import InputError
-from heartseg.training.run_dir import hold, read_state, update_state
+from heartseg.training.run_dir import lock_folder, read_state, update_state
 
 SWEEPS = "sweeps"
 TRIALS = "trials"
-NAMED = 5
-"""Changed files that a message names."""
-MAY_GROW = ("trials", "hours")
-"""Keys of a sweep's file that may be raised while it goes on."""
+MAX_FILES = 5
+"""Number of changed files that a message lists."""
+EXTENDABLE = ("trials", "hours")
+"""Keys of a sweep file that may be raised when the sweep continues."""
 
 
 class _Absent:
@@ -31,97 +31,100 @@ ABSENT = _Absent()
 
 @contextmanager
 def open_sweep_dir(
-    runs: Path, name: str, made_of: dict[str, Any], *, fresh: bool
+    runs: Path, name: str, fingerprint: dict[str, Any], *, fresh: bool
 ) -> Iterator[Path]:
-    """The folder of a sweep: the one that was begun, or a new one.
+    """Open the folder of a sweep and lock it. Create the folder if the sweep is new.
 
     Args:
-        runs: folder of all runs, absolute.
-        name: of the sweep's file.
-        made_of: all that decides about the sweep's results, as of `heartseg.sweeps.job.Job`.
-        fresh: put what was begun aside, under its id, and start anew.
+        runs: Absolute path of the folder of all runs.
+        name: Name of the sweep file without its ending.
+        fingerprint: Everything that determines the results, see `heartseg.sweeps.job.Job`.
+        fresh: Whether to archive an existing sweep under its id and start a new one.
 
     Raises:
-        InputError: the sweep was begun from something else, or another process works on it.
+        InputError: If the existing sweep has another fingerprint, or if another process uses the
+            folder.
     """
     folder = runs / SWEEPS / name
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with hold(folder):
-        begun = read_state(folder)
-        changes = list(_changes(begun["made_of"], made_of)) if begun else []
-        if begun and (fresh or (changes and not (folder / TRIALS).exists())):
-            # Without a trial there is nothing to lose: what was wrong may just be mended.
-            shutil.move(folder, folder.with_name(f"{name}-{begun['id']}"))
-            begun, changes = {}, []
+    with lock_folder(folder):
+        state = read_state(folder)
+        changes = list(_changes(state["made_of"], fingerprint)) if state else []
+        if state and (fresh or (changes and not (folder / TRIALS).exists())):
+            # A sweep without trials is replaced: the user may just have fixed its file.
+            shutil.move(folder, folder.with_name(f"{name}-{state['id']}"))
+            state, changes = {}, []
         if changes:
             raise InputError(
-                f"the sweep in {folder} was begun otherwise:\n"
+                f"the sweep in {folder} was started with other settings:\n"
                 + "\n".join(f"  {change}" for change in changes)
-                + "\nundo that to go on with it (trials and hours may grow), or start anew "
-                "by --fresh"
+                + "\nundo these changes to continue it (trials and hours may be raised), or start "
+                "a new sweep with --fresh"
             )
         folder.mkdir(exist_ok=True)
-        new = {} if begun else {"id": uuid.uuid4().hex[:8], "seconds": 0.0}
-        update_state(folder, made_of=made_of, **new)
+        new = {} if state else {"id": uuid.uuid4().hex[:8], "seconds": 0.0}
+        update_state(folder, made_of=fingerprint, **new)
         yield folder
 
 
 def find_sweep_dir(runs: Path, name: str) -> Path:
-    """The folder of a sweep that was begun.
+    """Return the folder of an existing sweep.
 
     Raises:
-        InputError: it was not.
+        InputError: If the sweep has not been started.
     """
     folder = runs / SWEEPS / name
     if not read_state(folder):
-        raise InputError(f"{folder} does not exist: the sweep was not run yet")
+        raise InputError(
+            f"{folder} does not exist: the sweep has not been started; run `heartseg sweep` first"
+        )
     return folder
 
 
 def put_aside(folder: Path) -> list[Path]:
-    """Folders of earlier sweeps of the same file, which --fresh has put aside."""
-    others = {path: read_state(path).get("id") for path in folder.parent.glob(f"{folder.name}-*/")}
-    return [path for path, its in others.items() if its and path.name == f"{folder.name}-{its}"]
+    """Return the folders of earlier sweeps of the same file, which --fresh has put aside."""
+    ids = {path: read_state(path).get("id") for path in folder.parent.glob(f"{folder.name}-*/")}
+    return [path for path, own in ids.items() if own and path.name == f"{folder.name}-{own}"]
 
 
 def identity(name: str, folder: Path) -> str:
-    """The name of a sweep's study and MLflow run, which no other sweep has.
+    """Return the unique name of a sweep's study and MLflow run.
 
     Args:
-        name: of the sweep's file.
-        folder: of the sweep.
+        name: Name of the sweep file without its ending.
+        folder: Folder of the sweep.
     """
     return f"{name}-sweep-{read_state(folder)['id']}"
 
 
 def trial_dir(folder: Path, number: int) -> Path:
-    """Folder of a trial's checkpoint and journal."""
+    """Return the folder of a trial's checkpoints and journal."""
     return folder / TRIALS / f"{number:03d}"
 
 
 def _changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
-    """A line for each thing that differs, and none for what only follows from another one."""
+    """Yield a line for each difference, except those that follow from another difference."""
     for path, was, now in _differences(old["file"], new["file"], ()):
-        if not (path[0] in MAY_GROW and _grew(was, now)):
-            yield f"{'.'.join(path)}: {was!r} then, {now!r} now"
+        if not (path[0] in EXTENDABLE and _is_raised(was, now)):
+            yield f"{'.'.join(path)}: was {was!r}, is {now!r}"
     searched = {*old["file"]["space"], *new["file"]["space"]}
     for name, recipe in new[PARAMS_FILE].items():
-        # A recipe that only one of them starts from was named above, and so was a searched field.
+        # Another recipe and fields that became searched have been reported above.
         for path, was, now in _differences(old[PARAMS_FILE].get(name, recipe), recipe, ()):
             if ABSENT not in (was, now) or ".".join(path) not in searched:
-                yield f"{PARAMS_FILE}.{name}.{'.'.join(path)}: {was!r} then, {now!r} now"
+                yield f"{PARAMS_FILE}.{name}.{'.'.join(path)}: was {was!r}, is {now!r}"
     then, now = old.get("contents", {}), new["contents"]
-    yield from (f"{path}: its content" for path in now if then.get(path) != now[path])
+    yield from (f"{path}: its content has changed" for path in now if then.get(path) != now[path])
     then, now = old.get("code", {}), new["code"]
     if files := [path for path in {**then, **now} if then.get(path) != now.get(path)]:
-        more = f" and {len(files) - NAMED} more" if len(files) > NAMED else ""
-        yield f"the code of heartseg: {', '.join(files[:NAMED])}{more}"
+        more = f" and {len(files) - MAX_FILES} more" if len(files) > MAX_FILES else ""
+        yield f"the code of heartseg has changed: {', '.join(files[:MAX_FILES])}{more}"
 
 
 def _differences(
     was: Any, now: Any, path: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
-    """Where nested dictionaries differ: the keys that lead there, and both values."""
+    """Yield the keys and both values of each difference between nested dictionaries."""
     if was == now:
         return
     if not (isinstance(was, dict) and isinstance(now, dict)):
@@ -129,10 +132,10 @@ def _differences(
         return
     other_kind = "name" in was and "name" in now and was["name"] != now["name"]
     for key in dict.fromkeys((*was, *now)):
-        if not other_kind or (key in was and key in now):  # each sampler has fields of its own
+        if not other_kind or (key in was and key in now):  # samplers have different fields
             yield from _differences(was.get(key, ABSENT), now.get(key, ABSENT), (*path, key))
 
 
-def _grew(was: Any, now: Any) -> bool:
-    """None is without limit."""
+def _is_raised(was: Any, now: Any) -> bool:
+    """Return whether a limit was raised. None stands for no limit."""
     return now is None or (was is not None and now > was)

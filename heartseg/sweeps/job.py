@@ -1,4 +1,4 @@
-"""What a sweep is asked to do, with the images and the MLflow run that it needs."""
+"""A sweep file with the data and the MLflow run that it needs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from heartseg.data.privacy import case_names
 from heartseg.datasets import DATASETS
 from heartseg.errors import InputError
 from heartseg.paths import prepared_path, sweep_results_dir
-from heartseg.training.run_dir import code_digest, code_files, read_state, update_state
+from heartseg.training.run_dir import code_digest, code_files
 
 if TYPE_CHECKING:
     from heartseg.tracking.client import MlflowClient
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """A sweep's file and what it refers to.
+    """A sweep file and the settings that it refers to.
 
     Attributes:
-        path: of the sweep's file, whose stem is the sweep's name.
-        sweep: its content.
-        params: params.yaml.
+        path: Path of the sweep file.
+        sweep: Content of the sweep file.
+        params: Content of params.yaml.
     """
 
     path: Path
@@ -56,22 +56,25 @@ class Job:
 
     @property
     def train(self) -> Train:
-        """How trials train: with the clinical metric if it decides, and without pictures.
+        """The section `train` for trials.
 
-        Drawing them costs as much as a short trial; the winner's evaluation has its own.
+        It includes the clinical metric if the sweep uses it. Overlays are disabled, because drawing
+        them takes as long as a short trial. The evaluation of the winner draws its own.
         """
-        clinical = self.sweep.metric in DATASETS[self.dataset].errors
-        wanted = clinical or self.params.train.clinical_metrics
-        return self.params.train.model_copy(update={"clinical_metrics": wanted, "overlay_every": 0})
+        clinical = self.params.train.clinical_metrics
+        if self.sweep.metric in DATASETS[self.dataset].errors:
+            clinical = True
+        changes = {"clinical_metrics": clinical, "overlay_every": 0}
+        return self.params.train.model_copy(update=changes)
 
     def values_of(self, field: str) -> list[int]:
-        """All values that a whole-numbered field of the recipe may have in a trial."""
+        """Return all values that an integer field of the recipe may have in a trial."""
         own = {getattr(self.params.recipe(name), field) for name in self.sweep.recipes()}
         searched: Any = self.sweep.space.get(field)
         return sorted(own | set(searched.values() if searched else ()))
 
-    def made_of(self) -> dict[str, Any]:
-        """All that decides about the results of the trials."""
+    def fingerprint(self) -> dict[str, Any]:
+        """Return everything that determines the results of the trials."""
         return {
             "file": self.sweep.model_dump(mode="json", by_alias=True),
             PARAMS_FILE: {name: self._fixed(name) for name in self.sweep.recipes()},
@@ -82,7 +85,7 @@ class Job:
         }
 
     def weight_files(self) -> list[Path]:
-        """The files of trained weights that trials may start from."""
+        """Return the files of trained weights from which trials may start."""
         recipes = [self.params.recipe(name) for name in self.sweep.recipes()]
         files = {file for recipe in recipes for file in recipe.weight_files()}
         for field in WEIGHTS_FIELDS:
@@ -92,9 +95,10 @@ class Job:
         return sorted(files)
 
     def _fixed(self, recipe: str) -> dict[str, Any]:
-        """What of a recipe holds in every trial.
+        """Return the fields of a recipe that are the same in every trial.
 
-        A field that every trial sets itself is left out: a sweep goes on after `apply`.
+        Searched fields are left out, so that a sweep can continue after `heartseg sweep apply` has
+        changed them.
         """
         content = self.params.recipe(recipe).model_dump(mode="json")
         for field, searched in self.sweep.space.items():
@@ -108,11 +112,11 @@ class Job:
 
 
 def check_data(job: Job) -> None:
-    """See whether the prepared dataset suits the sweep, without opening an image.
+    """Check that the prepared dataset suits the sweep, without decoding images.
 
     Raises:
-        InputError: it does not exist, a split is empty, a batch would be larger than the training
-            split, or no validation patient has what the sweep's metric needs.
+        InputError: If the dataset does not exist, a split is empty, a batch is larger than the
+            training split, or no validation patient has the images that the metric needs.
     """
     if not job.prepared.exists():
         raise InputError(f"{job.prepared} does not exist; run `heartseg prepare {job.dataset}`")
@@ -125,22 +129,23 @@ def check_data(job: Job) -> None:
     largest, count = job.values_of("batch_size")[-1], int((frames["split"] == "train").sum())
     if largest > count:
         raise InputError(
-            f"{job.path}: batch_size {largest} is larger than the {count} training images; lower it"
+            f"{job.path}: batch_size {largest} is larger than the number of training images "
+            f"({count}); lower it"
         )
     val = frames[frames["split"] == "val"]
     complete = val.groupby("patient")[["view", "phase"]].agg(set).map(len).eq(2).all(axis=1)
     if job.sweep.metric == "ef_mae" and not complete.any():
         raise InputError(
             f"{job.path}: metric ef_mae: no validation patient of {job.prepared} has both views at "
-            "both phases; take another metric"
+            "both phases; use another metric"
         )
 
 
 def open_sweep_run(client: MlflowClient, job: Job, folder: Path, identity: str) -> SweepRun:
-    """The sweep's own run in MLflow, new or continued."""
-    from heartseg.tracking.artifacts import collect_records, log_records
-    from heartseg.tracking.client import delete_runs, open_run
+    """Open the sweep's parent run in MLflow, or continue it."""
+    from heartseg.tracking.artifacts import collect_lineage_files, log_lineage_files
     from heartseg.tracking.provenance import lineage_tags, started_from
+    from heartseg.tracking.run import Run
     from heartseg.tracking.sweep_tracker import SweepRun
 
     tags = lineage_tags(Path.cwd(), job.dataset, job.prepared)
@@ -149,25 +154,22 @@ def open_sweep_run(client: MlflowClient, job: Job, folder: Path, identity: str) 
     experiment = job.params.tracking.experiment_prefix + job.dataset
     content = job.sweep.model_dump(mode="json", by_alias=True)
     source, digest = read_metadata(job.prepared)["source"], file_digest(job.prepared)
-    known = read_state(folder).get("mlflow_run_id")
-    if known is None:
-        delete_runs(client, experiment, {"heartseg.sweep": identity})
-    run_id = open_run(
+    run_id = Run.open(
         client,
+        folder,
+        {"heartseg.sweep": identity},
         experiment=experiment,
         name=identity,
         params={key: content[key] for key in ("recipe", "metric", "mode", "sampler", "pruner")},
-        texts={"sweep.yaml": content},
+        texts={},
         dataset=job.dataset,
         data_source=source,
         data_digest=digest,
         tags=tags,
-        run_id=known,
-    )
-    if known is not None:  # trials and hours may have grown
-        client.log_text(run_id, yaml.safe_dump(content, sort_keys=False), "sweep.yaml")
-    update_state(folder, mlflow_run_id=run_id)
-    records = collect_records(Path.cwd())
+    ).run_id
+    # Also for a continued run, because the numbers of trials and hours may have been raised.
+    client.log_text(run_id, yaml.safe_dump(content, sort_keys=False), "sweep.yaml")
+    records = collect_lineage_files(Path.cwd())
     names = case_names(job.params.privacy, job.prepared)
-    log_records(client, run_id, records, job.prepared, names)
+    log_lineage_files(client, run_id, records, job.prepared, names)
     return SweepRun(run_id, experiment, job.dataset, source, digest, tags, records)

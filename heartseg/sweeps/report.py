@@ -1,4 +1,4 @@
-"""What a sweep leaves for people: Optuna's plots and the table of trials."""
+"""The report of a sweep: Optuna's plots and the table of trials."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pandas as pd
 if TYPE_CHECKING:
     import optuna
 
-    from heartseg.sweeps.trials import Row
+    from heartseg.tracking.trial import Trial
 
 PLOTS = {
     "history": ("plot_optimization_history", 1),
@@ -21,34 +21,34 @@ PLOTS = {
     "parallel_coordinate": ("plot_parallel_coordinate", 1),
     "slice": ("plot_slice", 1),
 }
-"""Functions of optuna.visualization, by the name of our file, and the fewest complete trials for
-which they draw more than empty axes."""
+"""Function of optuna.visualization and the smallest number of complete trials for which it draws
+more than empty axes, by file name."""
 
 _log = logging.getLogger(__name__)
 
 
-def trials_table(rows: Sequence[Row], metric: str) -> pd.DataFrame:
-    """A row per trial: number, state, metric, epochs done, sampled values, reason."""
+def trials_table(trials: Sequence[Trial], metric: str) -> pd.DataFrame:
+    """Return a table with a row per trial: number, state, metric, epochs, values and reason."""
     return pd.DataFrame(
         {
-            "trial": row.number,
-            "state": row.state,
-            metric: row.value,
-            "epochs": row.epoch,
-            **row.values,
-            "reason": row.reason,
+            "trial": trial.number,
+            "state": trial.state,
+            metric: trial.value,
+            "epochs": trial.epoch,
+            **trial.values,
+            "reason": trial.reason,
         }
-        for row in sorted(rows, key=lambda row: row.number)
+        for trial in sorted(trials, key=lambda trial: trial.number)
     )
 
 
 def write_plots(study: optuna.Study, metric: str, folder: Path) -> list[Path]:
-    """Optuna's plots of a study as NAME.html, which need no network, and NAME.png.
+    """Write Optuna's plots of a study as NAME.html and NAME.png.
 
-    A plot for which there are too few trials that ran to their end is left out.
+    The HTML files load nothing from the network. Plots that need more complete trials are skipped.
 
     Returns:
-        The files.
+        The written files.
     """
     import matplotlib
 

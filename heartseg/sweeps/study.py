@@ -1,13 +1,12 @@
-"""A sweep's search: an Optuna study in a database, which holds all that the search knows.
+"""The search of a sweep: an Optuna study in a database.
 
-What to try next, what became of each trial, and the values by which pruners compare: all of it
-is in the study, so a sweep that was killed goes on as if it had not been.
+The study contains the queue of points, the results of all trials, and the values that pruners
+compare. A sweep that was killed therefore continues as if it had not been interrupted.
 """
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,6 +16,8 @@ from optuna.trial import FrozenTrial, TrialState
 from heartseg.config.params import Params
 from heartseg.config.ranges import Choice, Integers, LogUniform, Range, Scalar, Uniform
 from heartseg.config.sweep_file import SweepFile, Values
+from heartseg.sweeps.folder import trial_dir
+from heartseg.tracking.trial import State, Trial
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -24,78 +25,93 @@ if TYPE_CHECKING:
 
 STUDY = "study.db"
 REASON = "reason"
-"""User attribute of a trial that failed."""
-
-
-@dataclass(frozen=True)
-class Suggestion:
-    """A trial to run.
-
-    Attributes:
-        number: from 0, for good: it names the trial's folder and run.
-        values: sampled values by field.
-        epoch: the last one that was reported before the trial was cut off; 0 for a new trial.
-    """
-
-    number: int
-    values: Values
-    epoch: int = 0
+"""User attribute of a failed trial: the reason."""
 
 
 class Search:
     """The study of one sweep.
 
     Args:
-        sweep: what is searched.
-        params: for the recipe's own values, which are tried first.
-        folder: of the sweep; the study is created in it, or found again.
-        name: of the study, unique.
+        sweep: Content of the sweep file.
+        params: Content of params.yaml. The values of the recipe are tried first.
+        folder: Folder of the sweep, in which the study is created or found again.
+        name: Unique name of the study.
     """
 
     def __init__(self, sweep: SweepFile, params: Params, folder: Path, name: str):
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.sweep = sweep
-        self.count = sweep.count(params)
+        self.folder = folder
+        self.count = sweep.trial_count(params)
         self.study = _open_study(sweep, folder, name)
         for point in sweep.first_points(params):
             self.study.enqueue_trial(point, skip_if_exists=True)
         self._running: dict[int, optuna.Trial] = {}
-        self._cut_off = list(self.trials(TrialState.RUNNING))
+        self._interrupted = list(self.trials(TrialState.RUNNING))
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
-        """Trials in one of these states, or all, by number."""
+        """Return the trials in one of these states, or all trials, sorted by number."""
         return self.study.get_trials(deepcopy=False, states=states or None)
 
-    def next(self) -> Suggestion | None:
-        """A trial that was cut off, else a new one; None where all were given out."""
+    def next(self) -> Trial | None:
+        """Return an interrupted trial, else a new trial, or None if there are no more.
+
+        The `epoch` of an interrupted trial is the last one that was reported.
+        """
         epoch = 0
-        if self._cut_off:
-            begun = self._cut_off.pop(0)
-            epoch = begun.last_step or 0
-            trial = optuna.Trial(self.study, begun._trial_id)
-        elif self.count is not None and self._begun() >= self.count:
+        if self._interrupted:
+            interrupted = self._interrupted.pop(0)
+            epoch = interrupted.last_step or 0
+            trial = optuna.Trial(self.study, interrupted._trial_id)
+        elif self.count is not None and self._started() >= self.count:
             return None
         else:
             trial = self.study.ask()
         self._running[trial.number] = trial
-        return Suggestion(trial.number, self._sample(trial), epoch)
+        run_dir = trial_dir(self.folder, trial.number)
+        return Trial(trial.number, self._sample(trial), run_dir, epoch=epoch)
 
     def anything_left(self) -> bool:
-        """Whether `next` would give a trial."""
-        return bool(self._cut_off) or self.count is None or self._begun() < self.count
+        """Return whether `next` would return a trial."""
+        return bool(self._interrupted) or self.count is None or self._started() < self.count
+
+    def finished(self) -> list[Trial]:
+        """Return the complete, pruned and failed trials."""
+        return [self._to_trial(trial) for trial in self.trials() if trial.state.is_finished()]
+
+    def _to_trial(self, found: FrozenTrial) -> Trial:
+        epoch, reason = found.last_step or 0, found.user_attrs.get(REASON, "")
+        state: State = "failed"
+        if found.state == TrialState.COMPLETE:
+            state = "complete"
+        elif found.state == TrialState.PRUNED:
+            state, reason = "pruned", self.pruned_reason(epoch)
+        return Trial(
+            found.number,
+            dict(found.params),
+            trial_dir(self.folder, found.number),
+            state=state,
+            epoch=epoch,
+            value=found.value,
+            reason=reason,
+        )
+
+    def pruned_reason(self, epoch: int) -> str:
+        """Return the reason of a trial that was pruned after an epoch."""
+        return f"{self.sweep.pruner.name} at epoch {epoch}"
 
     def reasons(self) -> list[str]:
-        """Why trials failed."""
+        """Return the reasons of all failed trials."""
         return [trial.user_attrs.get(REASON, "") for trial in self.trials(TrialState.FAIL)]
 
     def report(self, number: int, epoch: int, value: float) -> None:
-        """Note a trial's value after an epoch; a second time it changes nothing."""
+        """Report the value of a trial after an epoch. Repeated reports have no effect."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The reported value is ignored")
             self._running[number].report(value, epoch)
 
     def should_prune(self, number: int) -> bool:
-        """Whether the trial's last reported epoch shows that it is not worth going on."""
+        """Return whether to prune the trial after its last reported epoch."""
         return self._running[number].should_prune()
 
     def complete(self, number: int, value: float) -> None:
@@ -110,30 +126,35 @@ class Search:
         self.study.tell(trial, state=TrialState.FAIL)
 
     def best(self) -> FrozenTrial | None:
-        """The best of the trials that ran to their end."""
+        """Return the best complete trial, or None."""
         return _best(self.study)
 
-    def _begun(self) -> int:
+    def _started(self) -> int:
         return len(self.trials()) - len(self.trials(TrialState.WAITING))
 
     def _sample(self, trial: optuna.Trial) -> Values:
         values: Values = {}
         for field, searched in self.sweep.space.items():
-            if self.sweep.active(field, values):
+            if self.sweep.is_active(field, values):
                 values[field] = _suggest(trial, field, searched)
         return values
 
 
 def best_of(folder: Path, name: str) -> FrozenTrial | None:
-    """The best of a sweep's trials that ran to their end."""
+    """Return the best complete trial of a sweep, or None.
+
+    Args:
+        folder: Folder of the sweep.
+        name: Name of the study.
+    """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.load_study(study_name=name, storage=f"sqlite:///{folder / STUDY}")
     return _best(study)
 
 
 def _best(study: optuna.Study) -> FrozenTrial | None:
-    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return study.best_trial if done else None
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return study.best_trial if complete else None
 
 
 def _suggest(trial: optuna.Trial, field: str, searched: Range) -> Scalar:
@@ -158,7 +179,7 @@ def _open_study(sweep: SweepFile, folder: Path, name: str) -> optuna.Study:
         pruner=_build_pruner(sweep),
         load_if_exists=True,
     )
-    # The same seed after an interruption would draw the first points once more.
+    # With the same seed, a sweep that continues would draw its first points again.
     study.sampler = _build_sampler(sweep, sweep.seed + len(study.get_trials(deepcopy=False)))
     return study
 
@@ -183,7 +204,7 @@ def _build_sampler(sweep: SweepFile, seed: int) -> BaseSampler:
                     warn_independent_sampling=False,
                     seed=seed,
                 )
-            case _:  # a grid's points are all enqueued, so nothing is left to draw
+            case _:  # "random", or "grid", whose points are all enqueued
                 return optuna.samplers.RandomSampler(seed=seed)
 
 

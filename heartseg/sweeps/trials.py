@@ -1,54 +1,44 @@
-"""The driver's side of a sweep: joins search, run folders, MLflow and the display."""
+"""The trials of a sweep on the driver: connects the study, the run folders and MLflow."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from heartseg.config.params import Params
 from heartseg.config.recipe import Recipe
-from heartseg.config.sweep_file import SweepFile, Values
+from heartseg.config.sweep_file import SweepFile
 from heartseg.data.privacy import CaseNames
 from heartseg.errors import InputError
 from heartseg.sweeps.folder import trial_dir
-from heartseg.sweeps.study import REASON, Search
-from heartseg.tracking.sweep_tracker import Outcome, SweepTracker
+from heartseg.sweeps.study import Search
+from heartseg.tracking.sweep_tracker import SweepTracker
+from heartseg.tracking.trial import State, Trial
 from heartseg.training.journal import read_epochs
 from heartseg.training.run_dir import clear_checkpoints, read_state, update_state
 
-if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
-
-    from heartseg.cluster.tune import TrialPlan
-
-CUT_OFF = Outcome("cut off", reason="the sweep ended before it; the same command goes on with it")
-
-
-@dataclass
-class Row:
-    """What the display shows of a trial."""
-
-    number: int
-    values: Values
-    state: str
-    epochs: int
-    run_dir: Path
-    value: float | None = None
-    epoch: int = 0
-    reason: str = ""
+INTERRUPTED = "the sweep ended before this trial; run the same command again to continue it"
 
 
 class SweepTrials:
-    """The `Trials` of `heartseg.cluster.tune.run_trials`.
+    """The `heartseg.cluster.tune.TrialSource` of a sweep.
+
+    Args:
+        sweep: Content of the sweep file.
+        params: Content of params.yaml.
+        search: Study of the sweep.
+        tracker: Tracker that writes the trials to MLflow.
+        folder: Folder of the sweep.
+        names: Names of the cases, which replace those of patients in messages.
 
     Attributes:
-        rows: of all trials so far, by number, for the display.
-        interrupted: set it, and the sweep ends.
-        interrupted_by: number of the signal.
+        by_number: All trials so far.
+        interrupted: Event that ends the sweep when it is set.
+        interrupted_by: Number of the signal that has set it.
     """
 
     def __init__(
@@ -66,7 +56,7 @@ class SweepTrials:
         self.tracker = tracker
         self.folder = folder
         self.names = names
-        self.rows: dict[int, Row] = {}
+        self.by_number: dict[int, Trial] = {}
         self.interrupted = threading.Event()
         self.interrupted_by = 0
         self.started = time.monotonic()
@@ -74,63 +64,63 @@ class SweepTrials:
         self._pruned: set[int] = set()
         best = search.best()
         self._best = None if best is None else best.number
-        for trial in search.trials():
-            if trial.state.is_finished():
-                self._take_over(trial)
+        for trial in search.finished():
+            self.by_number[trial.number] = trial
+            self._close_run(trial)
 
-    def next(self) -> TrialPlan | None:
-        from heartseg.cluster.tune import TrialPlan
-
-        while (suggestion := self.search.next()) is not None:
-            number, values = suggestion.number, suggestion.values
-            run_dir = trial_dir(self.folder, number)
-            run_dir.mkdir(parents=True, exist_ok=True)
-            self.rows[number] = Row(number, values, "running", 0, run_dir)
+    def next(self) -> Trial | None:
+        """Return the next trial to run, or None if there are no more."""
+        while (trial := self.search.next()) is not None:
+            number, reported = trial.number, trial.epoch
+            trial.epoch = 0
+            trial.run_dir.mkdir(parents=True, exist_ok=True)
+            self.by_number[number] = trial
             try:
-                recipe = self.sweep.recipe_for(values, self.params)
+                recipe = self.sweep.recipe_for(trial.values, self.params)
                 recipe.worker_batch(self.sweep.resources.workers)
-            except InputError as error:  # single values were checked, not all combinations
-                self.tracker.begin(number, run_dir, values, {})
+            except InputError as error:  # each value is valid, but this combination is not
+                self.tracker.begin(trial)
                 self.ended(number, str(error))
                 continue
-            self.rows[number].epochs = recipe.epochs
-            self.tracker.begin(number, run_dir, values, recipe.model_dump(mode="json"))
-            for entry in read_epochs(run_dir):  # of some of them a killed driver did not hear
-                self._hear(number, entry, known=entry["epoch"] < suggestion.epoch)
+            trial.recipe = recipe
+            self.tracker.begin(trial)
+            for entry in read_epochs(trial.run_dir):  # a killed driver may have missed some
+                self._report(trial, entry, known=entry["epoch"] < reported)
             if number not in self._pruned:
-                return TrialPlan(number, recipe, run_dir)
+                return trial
             self.ended(number, None)
         return None
 
     def epoch_done(self, number: int) -> bool:
-        row = self.rows[number]
-        for entry in read_epochs(row.run_dir):  # several workers may be epochs ahead of Tune
-            if entry["epoch"] > row.epoch:
-                self._hear(number, entry)
+        """Report the new epochs of a trial, and return whether it was pruned."""
+        trial = self.by_number[number]
+        for entry in read_epochs(trial.run_dir):  # several workers may be epochs ahead of Tune
+            if entry["epoch"] > trial.epoch:
+                self._report(trial, entry)
         self.save_time()
         return number in self._pruned
 
     def ended(self, number: int, fault: str | None) -> None:
-        row = self.rows[number]
-        if number in self._pruned:  # whatever came after that
-            reason = f"{self.sweep.pruner.name} at epoch {row.epoch}"
-            outcome = Outcome("pruned", row.value, reason)
+        """Record the result of a trial, and delete the checkpoints that are no longer needed.
+
+        Args:
+            number: Number of the trial.
+            fault: Reason of the failure, or None.
+        """
+        trial = self.by_number[number]
+        if number in self._pruned:  # whatever happened afterwards
+            self._end(trial, "pruned", self.search.pruned_reason(trial.epoch))
         elif fault is not None:
-            fault = self.names.text(fault)  # it may quote a file's name; tags and tables keep it
-            self.search.fail(number, fault)
-            outcome = Outcome("failed", reason=fault)
+            self._fail(trial, self.names.text(fault))  # the text may contain the name of a file
         else:
-            recipe = self.sweep.recipe_for(row.values, self.params)
-            value = selected_entry(read_epochs(row.run_dir), recipe)["metrics"][self.sweep.metric]
-            row.value = value
+            recipe = self.sweep.recipe_for(trial.values, self.params)
+            entry = selected_entry(read_epochs(trial.run_dir), recipe)
+            value = trial.value = entry["metrics"][self.sweep.metric]
             if math.isfinite(value):
                 self.search.complete(number, value)
-                outcome = Outcome("complete", value)
+                self._end(trial, "complete")
             else:
-                reason = f"{self.sweep.metric} is {value}"
-                self.search.fail(number, reason)
-                outcome = Outcome("failed", reason=reason)
-        self._close(number, outcome)
+                self._fail(trial, f"{self.sweep.metric} is {value}")
         best = self.search.best()
         for loser in {number, self._best} - {None if best is None else best.number}:
             if loser is not None:
@@ -139,77 +129,72 @@ class SweepTrials:
 
     def clear_checkpoints(self) -> None:
         """Keep the last checkpoint of the best trial, and those of trials that have not ended."""
-        for number, row in self.rows.items():
-            if row.state not in ("running", "cut off"):
-                clear_checkpoints(row.run_dir, keep=int(number == self._best))
+        for number, trial in self.by_number.items():
+            if trial.state not in ("running", "cut off"):
+                clear_checkpoints(trial.run_dir, keep=int(number == self._best))
 
     def should_stop(self) -> bool:
+        """Return whether the sweep was interrupted or has used its time."""
         return self.interrupted.is_set() or self.out_of_time()
 
     def out_of_time(self) -> bool:
-        """Whether the sweep's hours are over."""
+        """Return whether the hours of the sweep are over."""
         return self.sweep.hours is not None and self.seconds() >= 3600 * self.sweep.hours
 
     def seconds(self) -> float:
-        """What the sweep has taken in all its sessions."""
+        """Return the duration of the sweep in all its sessions."""
         return self.spent + time.monotonic() - self.started
 
     def save_time(self) -> None:
+        """Save the duration of the sweep in its folder."""
         update_state(self.folder, seconds=self.seconds())
 
     def cut_off(self) -> None:
-        """Close the runs of the trials that have not ended."""
+        """Close the MLflow runs of the trials that are still running."""
         self.save_time()
-        for number, row in self.rows.items():
-            if row.state == "running":
-                self._close(number, CUT_OFF)
+        for trial in self.by_number.values():
+            if trial.state == "running":
+                self._end(trial, "cut off", INTERRUPTED)
 
-    def _hear(self, number: int, entry: dict[str, Any], known: bool = False) -> None:
-        """Note an epoch, and whether the trial ends after it; of a `known` one that is decided."""
-        if number in self._pruned:
+    def _report(self, trial: Trial, entry: dict[str, Any], known: bool = False) -> None:
+        """Report an epoch to the study, which may prune the trial.
+
+        Args:
+            trial: The trial.
+            entry: Entry of the trial's journal.
+            known: Whether the epoch was reported before an interruption. The trial is not pruned
+                after such an epoch, because it went on then.
+        """
+        if trial.number in self._pruned:
             return
-        row = self.rows[number]
-        row.epoch, row.value = entry["epoch"], entry["metrics"][self.sweep.metric]
-        self.search.report(number, row.epoch, row.value)
-        if not known and row.epoch < row.epochs and self.search.should_prune(number):
-            # At once: ASHA, asked again after a kill, would not decide on this rung any more.
-            self.search.prune(number)
-            self._pruned.add(number)
+        trial.epoch, trial.value = entry["epoch"], entry["metrics"][self.sweep.metric]
+        self.search.report(trial.number, trial.epoch, trial.value)
+        if not known and trial.epoch < trial.epochs and self.search.should_prune(trial.number):
+            # Immediately, because ASHA would not prune at this rung again after a kill.
+            self.search.prune(trial.number)
+            self._pruned.add(trial.number)
 
-    def _close(self, number: int, outcome: Outcome) -> None:
-        row = self.rows[number]
-        row.state, row.reason = outcome.state, outcome.reason
-        self.tracker.end(number, outcome)
+    def _fail(self, trial: Trial, reason: str) -> None:
+        self.search.fail(trial.number, reason)
+        self._end(trial, "failed", reason)
 
-    def _take_over(self, trial: FrozenTrial) -> None:
-        """A trial that ended in an earlier session, whose run may not be closed yet."""
-        from optuna.trial import TrialState
+    def _end(self, trial: Trial, state: State, reason: str = "") -> None:
+        trial.reason, trial.state = reason, state
+        self.tracker.end(trial)
 
-        values: Values = dict(trial.params)
-        run_dir = trial_dir(self.folder, trial.number)
-        epoch = trial.last_step or 0
-        state = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned"}.get(
-            trial.state, "failed"
-        )
-        reason = trial.user_attrs.get(REASON, "")
-        value = trial.value  # of a pruned trial that of its last epoch
-        if state == "pruned":
-            reason = f"{self.sweep.pruner.name} at epoch {epoch}"
-        self.rows[trial.number] = Row(
-            trial.number, values, state, epoch, run_dir, value, epoch, reason
-        )
-        if read_state(run_dir).get("closed") != state:
-            run_dir.mkdir(parents=True, exist_ok=True)
-            try:
-                recipe = self.sweep.recipe_for(values, self.params).model_dump(mode="json")
-            except InputError:  # which is why it failed
-                recipe = {}
-            self.tracker.begin(trial.number, run_dir, values, recipe)
-            self.tracker.end(trial.number, Outcome(state, value, reason))
+    def _close_run(self, trial: Trial) -> None:
+        """Close the MLflow run of a trial that ended in an earlier session, if it is still open."""
+        if read_state(trial.run_dir).get("closed") == trial.state:
+            return
+        trial.run_dir.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(InputError):  # the reason of its failure
+            trial.recipe = self.sweep.recipe_for(trial.values, self.params)
+        self.tracker.begin(trial)
+        self.tracker.end(trial)
 
 
 def selected_entry(entries: list[dict[str, Any]], recipe: Recipe) -> dict[str, Any]:
-    """The journal's entry of the epoch whose weights become the model, as `fit` selects it."""
+    """Return the journal's entry of the epoch whose weights `fit` selects."""
     if recipe.select == "last":
         return entries[-1]
     return max(entries, key=lambda entry: entry["metrics"]["dice_mean"])

@@ -1,1 +1,1 @@
-"""Experiment tracking: the one writer to MLflow, lineage tags, and the model registry."""
+"""Experiment tracking: MLflow runs, lineage, and the model registry."""

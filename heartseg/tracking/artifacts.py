@@ -1,6 +1,6 @@
-"""What a run keeps as files, so that its chain is whole: patch, packages, cases of each split.
+"""Lineage files among a run's artifacts: patch of the code, packages, and cases of each split.
 
-Runs of a sweep's trials keep nothing of this: their sweep's own run does.
+The runs of a sweep's trials have none of these files, because the sweep's parent run has them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pandas as pd
 from heartseg.data.prepared import SPLITS
 from heartseg.data.privacy import CaseNames
 from heartseg.errors import InputError
-from heartseg.tracking.faults import explain, refusal, store_errors
+from heartseg.tracking.faults import explain, refusal_status, store_errors
 from heartseg.tracking.provenance import environment, working_patch
 
 if TYPE_CHECKING:
@@ -28,24 +28,45 @@ ENVIRONMENT = "environment.json"
 CASES = "cases.json"
 
 
-def collect_records(root: Path) -> dict[str, str]:
-    """The files of a run that starts now, by name: of the code and the packages."""
+def collect_lineage_files(root: Path) -> dict[str, str]:
+    """Return the lineage files, by name, of the present code and packages.
+
+    Args:
+        root: Root of the repository.
+    """
     patch = working_patch(root)
     packages = json.dumps(environment(), indent=1)
     return {ENVIRONMENT: packages} | ({PATCH: patch} if patch else {})
 
 
-def log_records(
+def log_lineage_files(
     client: MlflowClient, run_id: str, records: dict[str, str], prepared: Path, names: CaseNames
 ) -> None:
-    """Add `records` to a run, and the cases of the prepared dataset that it sees."""
+    """Log lineage files to a run.
+
+    Args:
+        client: Client of the store.
+        run_id: Id of the run.
+        records: Text of each file by name, from `collect_lineage_files`.
+        prepared: Parquet file of the prepared dataset, whose cases are logged too.
+        names: Conversion of names of cases and patients into the names that may be shown.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        write_records(Path(folder), records, prepared, names)
+        write_lineage_files(Path(folder), records, prepared, names)
         client.log_artifacts(run_id, folder)
 
 
-def write_records(folder: Path, records: dict[str, str], prepared: Path, names: CaseNames) -> None:
-    """Write what `log_records` logs into a folder, as it is to lie among a run's artifacts."""
+def write_lineage_files(
+    folder: Path, records: dict[str, str], prepared: Path, names: CaseNames
+) -> None:
+    """Write the files that `log_lineage_files` logs into a folder, in the layout of the artifacts.
+
+    Args:
+        folder: Folder that corresponds to the root of the run's artifacts.
+        records: As in `log_lineage_files`.
+        prepared: As in `log_lineage_files`.
+        names: As in `log_lineage_files`.
+    """
     place = folder / FOLDER
     place.mkdir(parents=True, exist_ok=True)
     for name, text in records.items():
@@ -54,7 +75,7 @@ def write_records(folder: Path, records: dict[str, str], prepared: Path, names: 
 
 
 def _write_cases(path: Path, prepared: Path, names: CaseNames) -> None:
-    """The one place where patients' names go to a run's lineage: {split: {patient: [case]}}."""
+    """Write {split: {patient: [case]}}, the only lineage file with names of patients."""
     shown = {
         split: {
             names.shown(patient): sorted(map(names.shown, cases))
@@ -66,7 +87,7 @@ def _write_cases(path: Path, prepared: Path, names: CaseNames) -> None:
 
 
 def split_cases(prepared: Path) -> dict[str, dict[str, list[str]]]:
-    """Cases by split and patient (or animal) of a prepared dataset."""
+    """Return the cases of a prepared dataset by split and patient (or animal)."""
     rows = pd.read_parquet(prepared, columns=["split", "patient", "case_id"])
     found: dict[str, dict[str, list[str]]] = {split: {} for split in SPLITS}
     for split, patient, case in rows.itertuples(index=False):
@@ -74,31 +95,31 @@ def split_cases(prepared: Path) -> dict[str, dict[str, list[str]]]:
     return found
 
 
-def read_record(client: MlflowClient, run: Run, name: str) -> str | None:
-    """A file of `log_records`, of the run or of its sweep; None where neither keeps it."""
-    for place in filter(None, (run.info.run_id, run.data.tags.get("mlflow.parentRunId"))):
-        text = read_artifact(client, place, f"{FOLDER}/{name}")
+def read_lineage_file(client: MlflowClient, run: Run, name: str) -> str | None:
+    """Read a lineage file of a run or of its parent run; None if neither has it."""
+    for run_id in filter(None, (run.info.run_id, run.data.tags.get("mlflow.parentRunId"))):
+        text = read_artifact(client, run_id, f"{FOLDER}/{name}")
         if text is not None:
             return text
     return None
 
 
 def read_artifact(client: MlflowClient, run_id: str, path: str) -> str | None:
-    """A text file among a run's artifacts; None where it is not there.
+    """Read a text file among a run's artifacts; None if it does not exist.
 
     Raises:
-        InputError: the server does not know the user, or does not permit it.
+        InputError: If the server does not know the user or does not permit the access.
     """
     with tempfile.TemporaryDirectory() as folder:
         try:
             local = client.download_artifacts(run_id, path, folder)
         except store_errors() as error:
-            if refusal(error):
+            if refusal_status(error):
                 raise InputError(explain(error, client.tracking_uri)) from None
             return None
         return Path(local).read_bytes().decode(errors="surrogateescape")
 
 
 def read_json(text: str | None) -> Any:
-    """What a JSON file holds; None where there is none."""
+    """Parse the text of a JSON file; None for None."""
     return None if text is None else json.loads(text)

@@ -1,4 +1,4 @@
-"""MLflow: where the store is, and a training's run in it."""
+"""The MLflow store: its URI, the connection to it, and the runs in it."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import DatasetInput
 
+    from heartseg.models.trained import TrainingRecord
+
 _log = logging.getLogger(__name__)
 
 
@@ -32,10 +34,10 @@ _log = logging.getLogger(__name__)
 
 
 def repository_root(folder: Path) -> Path:
-    """The repository that `folder` belongs to, absolute.
+    """Return the absolute path of the repository that `folder` belongs to.
 
-    `dvc exp run --temp` and `--queue` work in a copy of the repository below .dvc/tmp/exps and
-    delete it afterwards; from within such a copy this is the repository that was copied.
+    `dvc exp run --temp` and `--queue` work in a copy of the repository below .dvc/tmp/exps, which
+    they delete afterwards. For a folder in such a copy, the original repository is returned.
     """
     folder = folder.resolve()
     for parent in folder.parents:
@@ -46,14 +48,14 @@ def repository_root(folder: Path) -> Path:
 
 
 def tracking_uri(root: Path) -> str:
-    """MLFLOW_TRACKING_URI, or mlflow.db at the root of the repository.
+    """Return MLFLOW_TRACKING_URI, by default mlflow.db at the root of the repository.
 
     Args:
-        root: the folder that holds params.yaml.
+        root: Folder that contains params.yaml.
 
     Returns:
-        The URI; SQLite paths in it are absolute, because workers run in other folders. The name
-        and password of a server's are in the environment instead.
+        The URI. The path of a SQLite file is absolute, because workers run in other folders. User
+        name and password of a server are moved from the URI into environment variables.
     """
     uri = without_credentials(os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db"))
     if (database := sqlite_path(uri)) is None:
@@ -61,10 +63,11 @@ def tracking_uri(root: Path) -> str:
     return f"sqlite:///{repository_root(root) / database}"
 
 
-def shown_uri(uri: str, root: Path) -> str:
-    """The store's URI as run folders keep it: without password, inside the repository relative.
+def portable_uri(uri: str, root: Path) -> str:
+    """Return the store's URI in the form in which run folders keep it.
 
-    So a run folder still belongs to its store after both have moved with the repository.
+    It has no password, and the path of a SQLite file inside the repository is relative to it. A
+    run folder therefore still matches its store after the repository was moved.
     """
     database, root = sqlite_path(uri), repository_root(root)
     if database is not None and database.is_relative_to(root):
@@ -72,10 +75,10 @@ def shown_uri(uri: str, root: Path) -> str:
     return without_password(uri)
 
 
-def quiet() -> None:
-    """Keep what MLflow says below a warning off the terminal, and its waiting bounded.
+def configure_mlflow() -> None:
+    """Limit MLflow's log to warnings, and shorten its retries.
 
-    A variable that the user has set keeps its value.
+    Environment variables that the user has set keep their values.
     """
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # read when mlflow is imported
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -89,16 +92,17 @@ def quiet() -> None:
 
 
 def connect(uri: str) -> MlflowClient:
-    """A client for the store, which is created where it is a database that does not exist yet.
+    """Connect to the store. A database that does not exist yet is created.
 
-    The driver calls this before any other process uses the store: processes that meet a cold
-    database at once would all try to create its tables.
+    The driver calls this function before any other process uses the store, because several
+    processes that open a new database at the same time would all try to create its tables.
 
     Raises:
-        InputError: the store does not answer, or cannot be used, or others may read the password.
+        InputError: If the store does not answer or cannot be used, or if other users may read the
+            file with the password.
     """
     check_credentials_file()
-    quiet()
+    configure_mlflow()
     from mlflow import MlflowClient
 
     try:
@@ -106,29 +110,29 @@ def connect(uri: str) -> MlflowClient:
         client.search_experiments(max_results=1)
     except store_errors(ImportError, ValueError) as error:  # no driver, a malformed port
         raise InputError(explain(error, uri)) from None
-    if (database := sqlite_path(uri)) is not None and (told := follow_move(database)):
-        print(printable(told), file=sys.stderr)
+    if (database := sqlite_path(uri)) is not None and (message := follow_move(database)):
+        print(printable(message), file=sys.stderr)
     return client
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """The file of a SQLite store; None for another kind of store."""
+    """Return the file of a SQLite store, or None for another kind of store."""
     path = uri.removeprefix("sqlite:///")
     return None if path == uri else Path(path)
 
 
 TRAINING_KEY = "heartseg.training_key"
-"""Tag by which the run of a training is found that began without a store."""
+"""Tag that identifies the run of a training that started while the store did not answer."""
 
 
-# --- a training's run ---------------------------------------------------------------------
+# --- runs ---------------------------------------------------------------------------------
 
 
 def find_experiment(client: MlflowClient, name: str) -> str:
-    """Id of the experiment of that name, which is created where it does not exist.
+    """Return the id of an experiment by its name, and create it if it does not exist.
 
     Raises:
-        InputError: the experiment was deleted on the server.
+        InputError: If the experiment was deleted on the server.
     """
     from mlflow.exceptions import MlflowException
 
@@ -139,11 +143,11 @@ def find_experiment(client: MlflowClient, name: str) -> str:
             return client.create_experiment(name, place, EXPERIMENT_TAGS)
         except MlflowException:
             experiment = client.get_experiment_by_name(name)
-            if experiment is None:  # it was not another process that has just created it
+            if experiment is None:  # otherwise another process has just created it
                 raise
     if experiment.lifecycle_stage == "deleted":
         raise InputError(
-            f"the MLflow experiment {name} was deleted; bring it back with `mlflow experiments "
+            f"the MLflow experiment {name} was deleted; restore it with `mlflow experiments "
             f"restore --experiment-id {experiment.experiment_id}`, or set another "
             "tracking.experiment_prefix in params.yaml"
         )
@@ -151,7 +155,7 @@ def find_experiment(client: MlflowClient, name: str) -> str:
 
 
 def _artifact_location(uri: str, experiment: str) -> str | None:
-    """Beside the database for SQLite; a server decides for itself."""
+    """Return the folder beside a SQLite database; None leaves the choice to the server."""
     if (database := sqlite_path(uri)) is None:
         return None
     return (artifact_folder(database) / experiment).as_uri()
@@ -170,22 +174,23 @@ def open_run(
     tags: dict[str, str],
     run_id: str | None = None,
 ) -> str:
-    """Start a run, or continue the one that `run_id` names.
+    """Start a run, or continue the run with the id `run_id`.
 
     Args:
-        client: from `connect`.
-        experiment: name of the experiment; created where it does not exist.
-        name: the run's name.
-        params: nested; logged with dots between the levels.
-        texts: logged whole as YAML files, by file name.
-        dataset: the dataset's name.
-        data_source: where the training reads the data; nothing is fetched from there.
+        client: Client from `connect`.
+        experiment: Name of the experiment, which is created if it does not exist.
+        name: Name of the run.
+        params: Parameters. Nested keys are logged with dots between the levels.
+        texts: Content of YAML artifacts by file name.
+        dataset: Name of the dataset.
+        data_source: Place of the training data. It is recorded, and nothing is read from it.
         data_digest: MD5 of the prepared dataset.
-        tags: for example of `heartseg.tracking.provenance.lineage_tags`.
-        run_id: the run to continue; one that was deleted on the server is replaced by a new one.
+        tags: Tags, for example from `heartseg.tracking.provenance.lineage_tags`.
+        run_id: Id of the run to continue. A run that was deleted on the server is replaced by a
+            new one.
 
     Returns:
-        The run's id, for the caller to keep in the run folder.
+        The run's id.
     """
     from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
@@ -216,9 +221,10 @@ def open_run(
 
 
 def _log_inputs(client: MlflowClient, run_id: str, inputs: list[DatasetInput]) -> None:
-    """Of two runs that are the first to name a dataset at the same moment, one is refused.
+    """Log the datasets of a run, and try again if another run inserts the same dataset meanwhile.
 
-    MLflow looks for the dataset's row and then inserts it; the second time it finds the other's.
+    MLflow searches for the row of a dataset and then inserts it. If two runs are the first ones
+    with a dataset at the same time, one of them fails, and finds the other's row the second time.
     """
     from mlflow.exceptions import MlflowException
 
@@ -228,42 +234,43 @@ def _log_inputs(client: MlflowClient, run_id: str, inputs: list[DatasetInput]) -
         client.log_inputs(run_id, inputs)
 
 
-def run_of(client: MlflowClient, training: dict[str, Any]) -> str | None:
-    """The id of a training's run in this store, None where it has none.
+def find_training_run(client: MlflowClient, training: TrainingRecord) -> str | None:
+    """Return the id of a training's run, or None if this store does not have it.
 
     Args:
-        client: from `connect`.
-        training: training.json.
+        client: Client from `connect`.
+        training: Record of the training.
     """
-    run_id = training["mlflow_run_id"]
+    run_id = training.mlflow_run_id
     if run_id is not None and is_active(client, run_id):
         return run_id
-    key = training["tags"].get(TRAINING_KEY)
-    experiment = client.get_experiment_by_name(training["experiment"])
+    key = training.tags.get(TRAINING_KEY)
+    experiment = client.get_experiment_by_name(training.experiment)
     if key is None or experiment is None:
         return None
-    runs = client.search_runs([experiment.experiment_id], _having({TRAINING_KEY: key}))
+    runs = client.search_runs([experiment.experiment_id], _tag_filter({TRAINING_KEY: key}))
     return runs[0].info.run_id if runs else None
 
 
 def delete_runs(client: MlflowClient, experiment: str, tags: dict[str, str]) -> None:
-    """Delete the runs that have these tags: a killed driver opened them and did not note their id.
+    """Delete the runs that have these tags.
 
-    Nothing was sent to them: that begins when the id is noted.
+    A killed driver has opened them and has not recorded their id. They are empty, because nothing
+    is sent to a run before its id is recorded.
     """
-    for run in client.search_runs([find_experiment(client, experiment)], _having(tags)):
+    for run in client.search_runs([find_experiment(client, experiment)], _tag_filter(tags)):
         client.delete_run(run.info.run_id)
 
 
 def close_runs(client: MlflowClient, experiment: str, tags: dict[str, str]) -> None:
-    """End the runs that have these tags and that a killed driver has left RUNNING."""
-    having = f"{_having(tags)} and attributes.status = 'RUNNING'"
-    for run in client.search_runs([find_experiment(client, experiment)], having):
+    """End the runs that have these tags and that are RUNNING because their driver was killed."""
+    running = f"{_tag_filter(tags)} and attributes.status = 'RUNNING'"
+    for run in client.search_runs([find_experiment(client, experiment)], running):
         client.set_terminated(run.info.run_id, "KILLED")
 
 
-def _having(tags: dict[str, str]) -> str:
-    """MLflow's filter for runs with these tags."""
+def _tag_filter(tags: dict[str, str]) -> str:
+    """Return MLflow's filter for runs with these tags."""
     return " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
 
 
@@ -279,23 +286,25 @@ def log_evaluation(
     """Add an evaluation to the training's run: its numbers as metrics, its files as artifacts.
 
     Args:
-        client: from `connect`.
-        run_id: the training's run.
-        numbers: by the metric's name; those that are None are left out.
-        files: files and folders, which go to the artifact folder "evaluation".
-        tags: of the run.
-        note: a description of the run in Markdown; "" keeps the one that it has.
+        client: Client from `connect`.
+        run_id: Id of the training's run.
+        numbers: Values by the metric's name. Values that are None are left out.
+        files: Files and folders for the artifact folder "evaluation".
+        tags: Tags to set.
+        note: Description of the run in Markdown. "" keeps the present description.
 
     Raises:
-        InputError: the store does not answer, or cannot be written.
+        InputError: If the store does not answer or cannot be written.
     """
     from mlflow.entities import Metric, RunTag
 
     now = int(time.time() * 1000)
     found = [Metric(k, float(v), now, 0) for k, v in numbers.items() if v is not None]
-    own = dict(tags or {}) | ({NOTE: note} if note else {})
+    all_tags = dict(tags or {}) | ({NOTE: note} if note else {})
     with writing_to_store(client, "the evaluation"):
-        client.log_batch(run_id, found, tags=[RunTag(key, value) for key, value in own.items()])
+        client.log_batch(
+            run_id, found, tags=[RunTag(key, value) for key, value in all_tags.items()]
+        )
         for path in files:
             folder = "evaluation" if path.is_file() else f"evaluation/{path.name}"
             log = client.log_artifact if path.is_file() else client.log_artifacts
@@ -303,7 +312,7 @@ def log_evaluation(
 
 
 def is_active(client: MlflowClient, run_id: str) -> bool:
-    """Whether the store has the run, and not as a deleted one."""
+    """Return whether the store has the run and the run was not deleted."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -315,5 +324,5 @@ def is_active(client: MlflowClient, run_id: str) -> bool:
 
 
 def flatten(values: dict[str, Any]) -> dict[str, str]:
-    """Nested keys joined by dots, values as text: {"model": {"name": "unet"}} -> "model.name"."""
+    """Join nested keys by dots and convert values to text: {"a": {"b": 1}} -> {"a.b": "1"}."""
     return {".".join(key): str(value) for key, value in leaves(values)}

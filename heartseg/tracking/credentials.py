@@ -1,7 +1,7 @@
-"""Name and password for the tracking server: where they come from, and that nobody else reads them.
+"""User name and password for the tracking server.
 
-MLflow's client takes MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or the file
-~/.mlflow/credentials. Only the driver talks to the server: Ray's nodes need neither.
+MLflow's client reads MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or the file
+~/.mlflow/credentials. Only the driver connects to the server, so Ray's nodes need neither.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ VARIABLES = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 
 
 def credentials_file() -> Path:
-    """Where MLflow's client looks."""
+    """Return the file in which MLflow's client looks for user name and password."""
     return Path.home() / ".mlflow" / "credentials"
 
 
 def check_credentials_file() -> None:
-    """Refuse a file with a password that others may read.
+    """Check that only the user has access to the file with the password, if it exists.
 
     Raises:
-        InputError: group or others have any right to it.
+        InputError: If the group or others have any permission.
     """
     path = credentials_file()
     try:
@@ -34,21 +34,25 @@ def check_credentials_file() -> None:
         return
     if mode & 0o077:
         raise InputError(
-            f"{path} holds a password, and others than you may read or change it (mode "
-            f"{mode:03o}); `chmod 600 {path}`, and take a new password if others use this machine"
+            f"{path} contains a password, and other users may read or change it (mode "
+            f"{mode:03o}); run `chmod 600 {path}`, and change the password if others use this "
+            "machine"
         )
 
 
 def without_credentials(uri: str) -> str:
-    """A server's URI without name and password, which go where MLflow's client looks for them.
+    """Move user name and password from a server's URI into environment variables.
 
-    In the URI they would reach messages, files of settings and whatever keeps the URI.
+    If they stayed in the URI, they would appear in messages, settings and run folders.
 
     Args:
-        uri: for example https://anna:secret@host:5000; URIs of databases stay as they are.
+        uri: For example https://anna:secret@host:5000.
+
+    Returns:
+        The URI without them. URIs of databases are unchanged.
     """
     scheme, _, rest = uri.partition("://")
-    # The last "@" ends the password, which may hold "/" and "@" that should have been quoted.
+    # The last "@" ends the password, which may contain unquoted "/" and "@".
     user, at, place = rest.rpartition("@")
     if scheme not in ("http", "https") or not at:
         return uri

@@ -1,4 +1,4 @@
-"""All that was made of some data, or of a patient's: what the runs in MLflow tell."""
+"""Search for the runs and models that were made from some data or from a patient's images."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from heartseg.paths import prepared_path
 from heartseg.text import printable
 from heartseg.tracking.faults import find_run
 from heartseg.tracking.lineage import (
-    STARTED_TAG,
+    STARTED_FROM_TAG,
     Cases,
-    about_run,
     cached_cases,
+    describe_run,
     is_cached,
-    kept_cases,
+    recorded_cases,
 )
 from heartseg.tracking.provenance import NONE
 from heartseg.tracking.registry import WEIGHTS_TAG
@@ -27,33 +27,39 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
-Concerns = Callable[["Run", Sequence["Run"]], dict[str, Any] | None]
-"""A run and all runs on the same data, itself among them, to what is to be told of these data; None
-where the run is not meant."""
+RunFilter = Callable[["Run", Sequence["Run"]], dict[str, Any] | None]
+"""Function of a run and of all runs on the same data (including the run). It returns None to leave
+the run out, or a dict of facts to report about these data."""
 
 
-def find_users(client: MlflowClient, root: Path, concerns: Concerns) -> list[dict[str, Any]]:
-    """The datasets of the runs that `concerns` picks, each with its runs and their models.
+def find_descendants(
+    client: MlflowClient, root: Path, run_filter: RunFilter
+) -> list[dict[str, Any]]:
+    """Return the datasets of the runs that pass a filter, with their runs and models.
 
-    Runs that were deleted are among them, because their artifacts may still be there, and so are
-    trainings that started from the weights of one of the runs.
+    Deleted runs are included, because their artifacts may still exist. Trainings that started
+    from the weights of one of the runs are included too, in groups with the key "indirect".
 
     Args:
-        client: from `connect`.
-        root: the repository.
-        concerns: picks.
+        client: Client from `connect`.
+        root: Root of the repository.
+        run_filter: From `filter_by_data` or `filter_by_patient`.
+
+    Returns:
+        JSON-serialisable groups, one per prepared dataset: dataset, source, source_md5,
+        prepared_md5, prepared_in_cache, the facts from `run_filter`, and runs.
     """
     runs, versions, aliases = _all_runs(client), _versions_by_run(client), _aliases(client)
     on_same: dict[str, list[Run]] = {}
     for run in runs:
         on_same.setdefault(run.data.tags["dvc.prepared_md5"], []).append(run)
     picked = {
-        run.info.run_id: about
+        run.info.run_id: facts
         for same in on_same.values()
         for run in same
-        if (about := concerns(run, same)) is not None
+        if (facts := run_filter(run, same)) is not None
     }
-    certain = {run_id for run_id, about in picked.items() if not about.get("hashed")}
+    certain = {run_id for run_id, facts in picked.items() if not facts.get("hashed")}
     through = _descendants(runs, versions, certain)
     groups: dict[tuple[str, bool], dict[str, Any]] = {}
     for run in runs:
@@ -74,7 +80,7 @@ def find_users(client: MlflowClient, root: Path, concerns: Concerns) -> list[dic
             },
         )
         group["runs"].append(
-            about_run(run)
+            describe_run(run)
             | {
                 "sweep": tags.get("heartseg.sweep"),
                 "trial": tags.get("heartseg.trial"),
@@ -93,10 +99,10 @@ def find_users(client: MlflowClient, root: Path, concerns: Concerns) -> list[dic
 
 
 def versions_without_run(client: MlflowClient) -> list[dict[str, Any]]:
-    """Model versions whose run the store does not have any more: nobody can tell their data.
+    """Return the model versions whose run is gone from the store, so that their data are unknown.
 
     Returns:
-        Of each: name, version, aliases, run_id.
+        Dicts with the keys name, version, aliases and run_id.
     """
     aliases = _aliases(client)
     lost = [
@@ -113,12 +119,18 @@ def versions_without_run(client: MlflowClient) -> list[dict[str, Any]]:
     return printable(lost)
 
 
-def on_data(root: Path, reference: str) -> Concerns:
-    """For `find_users`: runs on a source, a prepared dataset (their paths) or a DVC hash."""
+def filter_by_data(root: Path, reference: str) -> RunFilter:
+    """Return a filter for the runs on some data.
+
+    Args:
+        root: Root of the repository.
+        reference: Path of a source or of a prepared dataset, or the first 6 or more characters of
+            a DVC hash.
+    """
     path = Path(reference)
     inside = (path if path.is_absolute() else root / path).resolve()
 
-    def concerns(run: Run, _: Sequence[Run]) -> dict[str, Any] | None:
+    def matches(run: Run, _: Sequence[Run]) -> dict[str, Any] | None:
         tags = run.data.tags
         hashes = [tags["dvc.prepared_md5"], tags.get("dvc.source_md5", NONE)]
         if len(reference) >= 6 and any(md5.startswith(reference) for md5 in hashes):
@@ -128,47 +140,47 @@ def on_data(root: Path, reference: str) -> Concerns:
             places.append(Path(tags["dvc.source"]))
         return {} if any(inside.is_relative_to((root / p).resolve()) for p in places) else None
 
-    return concerns
+    return matches
 
 
-def on_patient(
+def filter_by_patient(
     client: MlflowClient, root: Path, name: str, shown: Callable[[str], str]
-) -> Concerns:
-    """For `find_users`: runs that saw a patient, or of which that cannot be told.
+) -> RunFilter:
+    """Return a filter for the runs whose data contain, or may contain, a patient.
 
-    What is told has the keys split and cases, which are None and [] where it cannot be told; then
-    `hashed` says whether that is for want of a key: lists have hashed names alone, none of which
-    is known here, and the data are not in DVC's cache.
+    The facts have the keys split and cases. If it is unknown whether the data contain the patient,
+    split is None, cases is [], and the key hashed is true if a hash key is missing here: the lists
+    have only hashed names, none of which matches, and DVC's cache does not have the data.
 
     Args:
-        client: from `connect`.
-        root: the repository.
-        name: the patient's own name, or one that runs show.
-        shown: a patient's name as it is shown here.
+        client: Client from `connect`.
+        root: Root of the repository.
+        name: The patient's real name, or the name that runs show.
+        shown: Function from a real name to the name that may be shown.
     """
     known: dict[str, dict[str, Any] | None] = {}
 
-    def concerns(run: Run, same: Sequence[Run]) -> dict[str, Any] | None:
+    def matches(run: Run, same: Sequence[Run]) -> dict[str, Any] | None:
         md5 = run.data.tags["dvc.prepared_md5"]
         if md5 not in known:
-            kept = kept_cases(client, same)
-            # The first list shows the patient as others see it; that of the cache leaves no doubt.
-            lists = chain(islice(kept, 1), cached_cases(root, md5), kept)
+            recorded = recorded_cases(client, same)
+            # The first list has the names that may be shown; the cached data have the real names.
+            lists = chain(islice(recorded, 1), cached_cases(root, md5), recorded)
             known[md5] = _membership(lists, name, shown)
         return known[md5]
 
-    return concerns
+    return matches
 
 
 def _membership(
     lists: Iterator[Cases], name: str, shown: Callable[[str], str]
 ) -> dict[str, Any] | None:
-    """What `on_patient` tells, by lists of the same patients under different names."""
+    """Return the facts of `filter_by_patient` from lists of the same patients by other names."""
     names = {name, shown(name)} - {WITHHELD}
     empty, real = True, False
     for cases in lists:
         empty = False
-        hashed = is_hashed(cases)
+        hashed = has_hashed_names(cases)
         for split, patients in cases.items():
             for patient, own in patients.items():
                 if patient in names or (not hashed and shown(patient) in names):
@@ -179,13 +191,13 @@ def _membership(
     return None if real else {"split": None, "cases": [], "hashed": not empty}
 
 
-def is_hashed(cases: Cases) -> bool:
-    """Whether a list shows patients by their hashes."""
+def has_hashed_names(cases: Cases) -> bool:
+    """Return whether a list has hashed names of patients."""
     return any(HASHED.fullmatch(name) for patients in cases.values() for name in patients)
 
 
 def _all_runs(client: MlflowClient) -> list[Run]:
-    """All of heartseg's runs, deleted ones too, oldest first."""
+    """Return all of heartseg's runs including deleted ones, oldest first."""
     from mlflow.entities import ViewType
 
     experiments = _pages(lambda token: client.search_experiments(ViewType.ALL, page_token=token))
@@ -210,7 +222,7 @@ def _versions_by_run(client: MlflowClient) -> dict[str, list[ModelVersion]]:
 
 
 def _aliases(client: MlflowClient) -> dict[tuple[str, str], list[str]]:
-    """By a version's name and number; a search for versions does not give them."""
+    """Return the aliases by name and number of a version, which searches for versions lack."""
     found: dict[tuple[str, str], list[str]] = {}
     for model in _pages(lambda token: client.search_registered_models(page_token=token)):
         for alias, version in model.aliases.items():
@@ -219,6 +231,7 @@ def _aliases(client: MlflowClient) -> dict[tuple[str, str], list[str]]:
 
 
 def _pages(search: Callable[[str | None], Any]) -> list[Any]:
+    """Collect the results of a paged search, which takes the token of a page."""
     found, token = [], None
     while True:
         page = search(token)
@@ -231,20 +244,23 @@ def _pages(search: Callable[[str | None], Any]) -> list[Any]:
 def _descendants(
     runs: list[Run], versions: dict[str, list[ModelVersion]], seen: set[str]
 ) -> dict[str, str]:
-    """Runs that started, directly or not, from the weights of the runs `seen`: by their id, the id
-    of the run that they started from."""
-    maker: dict[str, str] = {}
+    """Find the runs that started, directly or indirectly, from the weights of the runs `seen`.
+
+    Returns:
+        The id of the run that each of them started from, by its own id.
+    """
+    run_of_weights: dict[str, str] = {}
     for run in runs:
-        made = [run.data.tags.get("eval.weights_md5")]
-        made += [version.tags.get(WEIGHTS_TAG) for version in versions.get(run.info.run_id, [])]
-        maker |= {md5: run.info.run_id for md5 in made if md5}
+        md5s = [run.data.tags.get("eval.weights_md5")]
+        md5s += [version.tags.get(WEIGHTS_TAG) for version in versions.get(run.info.run_id, [])]
+        run_of_weights |= {md5: run.info.run_id for md5 in md5s if md5}
     found: dict[str, str] = {}
     reached = 0
     while reached != len(seen) + len(found):
         reached = len(seen) + len(found)
         for run in runs:
-            for md5 in run.data.tags.get(STARTED_TAG, "").split():
-                origin = maker.get(md5)
+            for md5 in run.data.tags.get(STARTED_FROM_TAG, "").split():
+                origin = run_of_weights.get(md5)
                 if origin in seen | found.keys() and run.info.run_id not in seen:
                     found[run.info.run_id] = str(origin)
     return found

@@ -1,4 +1,4 @@
-"""The evaluation that a run keeps, read back; and what two of them are compared by."""
+"""Evaluations in MLflow runs: read them, check that two are comparable, log a comparison."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pandas as pd
 
 from heartseg.data.privacy import ID_COLUMNS
 from heartseg.errors import InputError
-from heartseg.text import printable, unguarded
+from heartseg.text import printable, unescape_formula
 from heartseg.tracking import artifacts
 from heartseg.tracking.faults import writing_to_store
-from heartseg.tracking.lineage import Subject, find_subject, read_recipe
+from heartseg.tracking.lineage import TrackedModel, find_model, read_recipe
 from heartseg.tracking.registry import POSTPROCESS_TAG, TTA_TAG, WEIGHTS_TAG
 
 if TYPE_CHECKING:
@@ -22,28 +22,28 @@ if TYPE_CHECKING:
 
 FOLDER = "compare"
 TEXT = ("case_id", "patient", "view", "phase", "quality", "structure")
-AGAIN = "Add --evaluate to measure both models now, on the prepared dataset here."
+AGAIN = "Add --evaluate to measure both models now on the local prepared dataset."
 
 
 @dataclass(frozen=True)
-class Evaluated:
-    """A model and what is known of how good it is.
+class EvaluatedModel:
+    """A model and its evaluation.
 
     Attributes:
-        name: "heartseg-camus version 2", "run camus-4acfbd9bb9".
-        aliases: of the version, "champion" for example.
-        subject: the run and the version.
-        model_uri: of the registered version; None for a run that was not registered.
-        dataset: that it segments.
-        recipe: that was trained, whole; empty where the run has lost it.
-        metrics: report.json; empty for a run that was not evaluated.
-        cases: cases.csv, a row per case and structure.
-        clinical: clinical.csv, a row per patient or M-mode window.
+        name: For example "heartseg-camus version 2" or "run camus-4acfbd9bb9".
+        aliases: Aliases of the version, for example ["champion"].
+        tracked: The run and the version.
+        model_uri: URI of the registered version; None for a run without one.
+        dataset: Name of the dataset.
+        recipe: The complete recipe; empty if the run does not have it.
+        metrics: Content of report.json; empty for a run that was not evaluated.
+        cases: Content of cases.csv, a row per case and structure.
+        clinical: Content of clinical.csv, a row per patient or M-mode window.
     """
 
     name: str
     aliases: list[str]
-    subject: Subject
+    tracked: TrackedModel
     model_uri: str | None
     dataset: str
     recipe: dict[str, Any]
@@ -53,56 +53,57 @@ class Evaluated:
 
     @property
     def title(self) -> str:
-        """For people: name and aliases."""
+        """Name and aliases."""
         return self.name + (f" ({', '.join(self.aliases)})" if self.aliases else "")
 
 
-def read_evaluated(client: MlflowClient, uri: str) -> Evaluated:
-    """A model with the evaluation that its run keeps.
+def read_evaluated_model(client: MlflowClient, uri: str) -> EvaluatedModel:
+    """Read a model and its evaluation from its MLflow run.
 
     Args:
-        client: from `connect`.
+        client: Client from `connect`.
         uri: "models:/NAME@ALIAS", "models:/NAME/VERSION" or "runs:/ID".
 
     Raises:
-        InputError: there is no such model.
+        InputError: If there is no such model.
     """
-    subject = find_subject(client, uri)
-    version = subject.version
+    tracked = find_model(client, uri)
+    version = tracked.version
     if version is None:
-        found = client.search_model_versions(f"run_id = '{subject.run_id}'")
+        found = client.search_model_versions(f"run_id = '{tracked.run_id}'")
         version = max(found, key=lambda one: int(one.version)) if found else None
     files = {
-        name: artifacts.read_artifact(client, subject.run_id, f"evaluation/{name}")
+        name: artifacts.read_artifact(client, tracked.run_id, f"evaluation/{name}")
         for name in ("report.json", "cases.csv", "clinical.csv")
     }
-    return Evaluated(
-        name=_name(subject),
-        aliases=[] if subject.version is None else printable(list(subject.version.aliases)),
-        subject=subject,
+    return EvaluatedModel(
+        name=_name(tracked),
+        aliases=[] if tracked.version is None else printable(list(tracked.version.aliases)),
+        tracked=tracked,
         model_uri=None if version is None else f"models:/{version.name}/{version.version}",
-        dataset=subject.tags["heartseg.dataset"],
-        recipe=printable(read_recipe(client, subject) or {}),
+        dataset=tracked.tags["heartseg.dataset"],
+        recipe=printable(read_recipe(client, tracked) or {}),
         metrics=printable(artifacts.read_json(files["report.json"]) or {}),
         cases=_table(files["cases.csv"]),
         clinical=_table(files["clinical.csv"]),
     )
 
 
-def check_comparable(first: Evaluated, second: Evaluated) -> None:
-    """Refuse two models of which one has no evaluation, or whose evaluations saw other data.
+def check_comparable(first: EvaluatedModel, second: EvaluatedModel) -> None:
+    """Check that both models were evaluated on the same data.
 
     Raises:
-        InputError: says what differs.
+        InputError: If a model has no evaluation, its run has the evaluation of another model, or
+            the evaluations used different data.
     """
-    for own in (first, second):
-        if not own.metrics or own.cases.empty:
-            raise InputError(f"{own.title} has no evaluation in its MLflow run. {AGAIN}")
-        version = own.subject.version
+    for model in (first, second):
+        if not model.metrics or model.cases.empty:
+            raise InputError(f"{model.title} has no evaluation in its MLflow run. {AGAIN}")
+        version = model.tracked.version
         if version is not None and any(
-            version.tags.get(tag, "none") != value for tag, value in _package(own.metrics).items()
+            version.tags.get(tag, "none") != value for tag, value in _package(model.metrics).items()
         ):
-            raise InputError(f"the run of {own.title} keeps another model's evaluation. {AGAIN}")
+            raise InputError(f"the run of {model.title} has another model's evaluation. {AGAIN}")
     for key, name in (("data_digest", "prepared dataset"), ("evaluated_on", "split")):
         one, other = first.metrics[key], second.metrics[key]
         if one != other:
@@ -113,38 +114,38 @@ def check_comparable(first: Evaluated, second: Evaluated) -> None:
 
 
 def log_comparison(
-    client: MlflowClient, first: Evaluated, second: Evaluated, page: str
+    client: MlflowClient, first: EvaluatedModel, second: EvaluatedModel, page: str
 ) -> tuple[str, str]:
-    """Add the page to the run of the second model.
+    """Log a page that compares two models to the run of the second model.
 
     Returns:
         The run's id, and the artifact's path.
 
     Raises:
-        InputError: the store cannot be written.
+        InputError: If the store cannot be written.
     """
-    run_id = second.subject.run_id
-    names = [re.sub(r"[^A-Za-z0-9.-]+", "-", own.name) for own in (second, first)]
+    run_id = second.tracked.run_id
+    names = [re.sub(r"[^A-Za-z0-9.-]+", "-", model.name) for model in (second, first)]
     path = f"{FOLDER}/{'_against_'.join(names)}.html"
     with writing_to_store(client, "the comparison"):
         client.log_text(run_id, page, path)
     return run_id, path
 
 
-def about(own: Evaluated) -> dict[str, str]:
-    """What a model is, by name, for people."""
-    tags, info = own.subject.tags, own.subject.run.info
+def describe_model(model: EvaluatedModel) -> dict[str, str]:
+    """Return the origin and settings of a model as texts for people, by name."""
+    tags, info = model.tracked.tags, model.tracked.run.info
     dirty = " with uncommitted changes" if tags.get("git.dirty") == "true" else ""
-    choices = {key: (own.metrics.get(key) or {}).get("chosen") for key in ("postprocess", "tta")}
-    optimistic = own.metrics.get("selected_on_it")
+    choices = {key: (model.metrics.get(key) or {}).get("chosen") for key in ("postprocess", "tta")}
+    optimistic = model.metrics.get("selected_on_it")
     selected = "unknown" if optimistic is None else "yes: optimistic" if optimistic else "no"
     found = {
-        "Registered as": own.model_uri or "nothing",
+        "Registered as": model.model_uri or "nothing",
         "Run": f"{info.run_name} ({info.run_id})",
         "Recipe": tags.get("heartseg.recipe", "unknown"),
         "Code": f"{tags.get('git.commit', 'unknown')}{dirty}",
         "Trained on": f"prepared dataset with MD5 {tags['dvc.prepared_md5']}",
-        "Weights": f"MD5 {own.subject.weights_md5 or 'unknown'}",
+        "Weights": f"MD5 {model.tracked.weights_md5 or 'unknown'}",
         "Post-processing": str(choices["postprocess"] or "unknown").replace("_", " "),
         "Test-time augmentation": str(choices["tta"] or "none"),
         "Evaluation data had a say in training": selected,
@@ -153,7 +154,7 @@ def about(own: Evaluated) -> dict[str, str]:
 
 
 def _package(metrics: dict[str, Any]) -> dict[str, str]:
-    """Tags that the version has whose package was evaluated."""
+    """Return the tags of a version whose package is the one that was evaluated."""
     chosen = {key: (metrics.get(key) or {}).get("chosen") for key in ("postprocess", "tta")}
     return {
         WEIGHTS_TAG: metrics["weights_md5"],
@@ -162,22 +163,21 @@ def _package(metrics: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _name(subject: Subject) -> str:
-    if subject.version is None:
-        return f"run {printable(subject.run.info.run_name)}"
-    return f"{printable(subject.version.name)} version {subject.version.version}"
+def _name(tracked: TrackedModel) -> str:
+    if tracked.version is None:
+        return f"run {printable(tracked.run.info.run_name)}"
+    return f"{printable(tracked.version.name)} version {tracked.version.version}"
 
 
 def _table(text: str | None) -> pd.DataFrame:
-    """A CSV file of an evaluation; a patient called NA stays one."""
+    """Parse a CSV file of an evaluation. A patient with the name NA is not a missing value."""
     if text is None:
         return pd.DataFrame()
     table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
-    table = table.map(unguarded)
+    table = table.map(unescape_formula)
+    # Names of cases and patients are keys: they stay unchanged, and are not shown as they are.
     labels = [column for column in table if column in TEXT and column not in ID_COLUMNS]
-    table[labels] = table[labels].map(
-        printable
-    )  # names stay keys; compare shows those of the images
+    table[labels] = table[labels].map(printable)
     numbers = [str(column) for column in table if column not in TEXT]
     table[numbers] = table[numbers].apply(pd.to_numeric, errors="coerce")
     return table

@@ -1,4 +1,4 @@
-"""Errors of the tracking store, told apart from our own: which they are, and what they mean."""
+"""Errors of the tracking store: their classes, their meaning, and messages with remedies."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-UNKNOWN = (
-    "does not know this user or password (the password may have been changed); set "
+UNKNOWN_USER = (
+    "does not accept this user or password (the password may have been changed); set "
     "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or write both to "
     "~/.mlflow/credentials (chmod 600)"
 )
@@ -41,14 +41,14 @@ _UNREACHABLE = re.compile(
 )
 
 _CAUSE = re.compile(r"\(Caused by \w+\(.*?[)>]: (.+?)['\"]?\)\)")
-"""What urllib3 wraps in several lines' length: "[Errno 111] Connection refused"."""
+"""The cause in a long message of urllib3, such as "[Errno 111] Connection refused"."""
 
 
 def store_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
-    """The errors that a store, or the network in between, can raise, and `others`.
+    """Return the classes of errors that a store or the network can raise, and `others`.
 
-    Use as `except store_errors():`. An error of a library that is not imported cannot occur, so
-    nothing is imported here. Errors such as KeyError are bugs of ours and are not among them.
+    Use it as `except store_errors():`. No library is imported, because a library that is not
+    imported cannot raise errors. Errors such as KeyError are bugs of heartseg and are not included.
     """
     found: list[type[Exception]] = [OSError, *others]
     for module, names in _KINDS.items():
@@ -57,8 +57,13 @@ def store_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
     return tuple(found)
 
 
-def refusal(error: BaseException) -> int | None:
-    """401 if the server does not know the user or password, 403 if it does not permit the call."""
+def refusal_status(error: BaseException) -> int | None:
+    """Return the HTTP status of a refused call.
+
+    Returns:
+        401 if the server does not accept the user or password, 403 if it does not permit the call,
+        None for another error.
+    """
     for status in (
         getattr(getattr(error, "response", None), "status_code", None),
         error.get_http_status_code() if hasattr(error, "get_http_status_code") else None,
@@ -70,11 +75,16 @@ def refusal(error: BaseException) -> int | None:
 
 
 def explain(error: BaseException, uri: str) -> str:
-    """What is wrong with the store at `uri`, with the remedy, for an error of `store_errors`."""
+    """Return a message, with the remedy, for one of the `store_errors`.
+
+    Args:
+        error: Error that a call to the store has raised.
+        uri: URI of the store.
+    """
     shown = without_password(uri)
-    status = refusal(error)
+    status = refusal_status(error)
     if status == 401:
-        return f"the MLflow server at {shown} {UNKNOWN}"
+        return f"the MLflow server at {shown} {UNKNOWN_USER}"
     if status == 403:
         user = os.environ.get("MLFLOW_TRACKING_USERNAME") or "this user"
         return (
@@ -83,22 +93,24 @@ def explain(error: BaseException, uri: str) -> str:
         )
     return (
         f"the MLflow store at {shown} does not answer: {first_line(error)}. Start the server, set "
-        "MLFLOW_TRACKING_URI to one that runs, or unset it to use mlflow.db in the repository"
+        "MLFLOW_TRACKING_URI to a running server, or unset it to use mlflow.db in the repository"
     )
 
 
 def is_unreachable(error: BaseException) -> bool:
-    """Whether the store refused the user, did not answer, or failed by itself."""
+    """Return whether the store refused the user, did not answer, or had an internal error."""
     if not isinstance(error, store_errors()):
         return False
-    return refusal(error) is not None or bool(_UNREACHABLE.search(str(error)))
+    return refusal_status(error) is not None or bool(_UNREACHABLE.search(str(error)))
 
 
-def fault_of_store(error: BaseException) -> str | None:
-    """What to tell of an error that no command has expected; None if it is not the store's fault.
+def explain_store_fault(error: BaseException) -> str | None:
+    """Return the message for an error that no command has caught, if the store is its cause.
 
-    The store's fault: it refuses the user, does not answer, or fails by itself. A call that it
-    rejects is a bug of ours, whose traceback matters.
+    Returns:
+        The message if the store refuses the user, does not answer, or has an internal error.
+        Otherwise None: a call that the store rejects is a bug of heartseg, and its traceback
+        matters.
     """
     if not is_unreachable(error):
         return None
@@ -109,33 +121,43 @@ def fault_of_store(error: BaseException) -> str | None:
 
 @contextmanager
 def writing_to_store(client: MlflowClient, what: str) -> Iterator[None]:
-    """Turn the store's errors inside the block into an InputError that names `what`."""
+    """Turn errors of the store inside the block into an `InputError`.
+
+    Args:
+        client: Client of the store.
+        what: Name of the data that is written, for the message.
+
+    Raises:
+        InputError: If the store does not answer or cannot be written.
+    """
     try:
         yield
     except InputError:
         raise
     except store_errors() as error:
         uri = client.tracking_uri
-        if refusal(error):
+        if refusal_status(error):
             raise InputError(f"{what} could not be logged: {explain(error, uri)}") from None
         raise InputError(
             f"{what} could not be logged to {without_password(uri)}: {first_line(error)}. Run the "
-            "same command when the store answers, and lets you write"
+            "same command again when the store can be written"
         ) from None
 
 
-# --- what the store does not have ---------------------------------------------------------
+# --- missing models and runs --------------------------------------------------------------
 
 
-def nothing_at(uri: str, client: MlflowClient, error: BaseException) -> InputError:
-    """Why a model or a run cannot be had, found by asking the store step by step.
+def not_found_error(uri: str, client: MlflowClient, error: BaseException) -> InputError:
+    """Return an error that explains why a model or a run cannot be read.
+
+    It says which part of the URI the store does not have, and what the store has instead.
 
     Args:
         uri: "models:/NAME@ALIAS", "models:/NAME/VERSION", "models:/ID" or "runs:/ID".
-        client: of the store.
-        error: what the attempt raised.
+        client: Client of the store.
+        error: Error of the attempt to read it.
     """
-    if refusal(error):
+    if refusal_status(error):
         return InputError(explain(error, client.tracking_uri))
     try:
         return InputError(printable(_missing(uri, client, error)))
@@ -145,7 +167,7 @@ def nothing_at(uri: str, client: MlflowClient, error: BaseException) -> InputErr
 
 def _missing(uri: str, client: MlflowClient, error: BaseException) -> str:
     store = f"the store at {without_password(client.tracking_uri)}"
-    other = "another store is chosen by MLFLOW_TRACKING_URI"
+    other = "set MLFLOW_TRACKING_URI to use another store"
     kind, _, rest = uri.partition(":/")
     name, at, alias = rest.partition("@")
     if not at:
@@ -158,14 +180,14 @@ def _missing(uri: str, client: MlflowClient, error: BaseException) -> str:
         return f"{uri}: {store} has no model {name}. Registered there: {names}; {other}"
     numbers = sorted(int(v.version) for v in client.search_model_versions(f"name = '{name}'"))
     aliases = ", ".join(f"@{a} (version {v})" for a, v in sorted(model.aliases.items())) or "none"
-    having = f"versions {', '.join(map(str, numbers)) or 'none'}; aliases: {aliases}"
+    existing = f"versions {', '.join(map(str, numbers)) or 'none'}; aliases: {aliases}"
     if at and alias not in model.aliases:
-        return f"{uri}: {name} in {store} has no alias {alias}. It has {having}"
+        return f"{uri}: {name} in {store} has no alias {alias}. It has {existing}"
     number = str(model.aliases[alias]) if at else alias
     version = _get(lambda: client.get_model_version(name, number)) if number.isdigit() else None
     if version is None:
-        return f"{uri}: {name} in {store} has no version {number}. It has {having}"
-    gone = run_gone(client, str(version.run_id))
+        return f"{uri}: {name} in {store} has no version {number}. It has {existing}"
+    gone = explain_missing_run(client, str(version.run_id))
     if gone is not None:
         return f"{uri}: version {number} of {name} is registered in {store}, but {gone}"
     return (
@@ -175,32 +197,32 @@ def _missing(uri: str, client: MlflowClient, error: BaseException) -> str:
     )
 
 
-def run_gone(client: MlflowClient, run_id: str) -> str | None:
-    """Says that a run is gone or deleted, and what to do; None if the store has it."""
+def explain_missing_run(client: MlflowClient, run_id: str) -> str | None:
+    """Return a message, with the remedy, if a run is missing or deleted; None if it exists."""
     run = find_run(client, run_id)
     if run is None:
         return (
-            f"its run {run_id} is gone, and what the run kept with it. Delete the version in "
+            f"its run {run_id} is gone, together with its artifacts. Delete the version in "
             "MLflow, then train and register the model again"
         )
     if run.info.lifecycle_stage == "deleted":
         return (
-            f"its run {run_id} was deleted; `mlflow runs restore --run-id {run_id}` brings it back"
+            f"its run {run_id} was deleted; restore it with `mlflow runs restore --run-id {run_id}`"
         )
     return None
 
 
 def find_run(client: MlflowClient, run_id: str) -> Run | None:
-    """The run, also if it was deleted; None if the store does not have it."""
+    """Return a run, even if it was deleted; None if the store does not have it."""
     return _get(lambda: client.get_run(run_id))
 
 
-def _get(ask: Any) -> Any:
-    """An answer of the store, or None if it does not have what was asked for."""
+def _get(query: Any) -> Any:
+    """Return the result of a query, or None if the store has no such object."""
     from mlflow.exceptions import MlflowException
 
     try:
-        return ask()
+        return query()
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
@@ -211,16 +233,16 @@ def _get(ask: Any) -> Any:
 
 
 def without_password(text: str) -> str:
-    """A URI, or text with URIs, as it may be shown and stored.
+    """Hide the passwords of URIs in a text.
 
-    A password may hold any character but white space, such as "/", "@" or ":", unescaped too. So
-    everything is hidden between "://" and the last "@" of the word. Files have no password.
+    A password may contain any character other than white space, even an unescaped "/", "@" or ":".
+    Everything between "://" and the last "@" of a word is therefore hidden. Files have no password.
     """
     return re.sub(r"(?<!\bsqlite)(?<!\bfile)://\S*@", "://***@", text)
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says, short enough for a message and without passwords."""
+    """Return the first line of an error's message, at most 200 characters, without passwords."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if found := _CAUSE.search(line):
         line = found[1]

@@ -1,4 +1,4 @@
-"""The chain behind a model, as its run in MLflow tells it."""
+"""Lineage of a model: the code, data, packages and machine that its MLflow run records."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from heartseg.data.privacy import WITHHELD
 from heartseg.errors import InputError
 from heartseg.text import printable
 from heartseg.tracking import artifacts
-from heartseg.tracking.faults import nothing_at, store_errors
+from heartseg.tracking.faults import not_found_error, store_errors
 from heartseg.tracking.provenance import NONE, cached_file, find_data, git
 from heartseg.tracking.registry import POSTPROCESS_TAG, WEIGHTS_TAG
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
-STARTED_TAG = "heartseg.started_from"
+STARTED_FROM_TAG = "heartseg.started_from"
 Cases = dict[str, dict[str, list[str]]]
 """{split: {patient: [case]}}"""
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A run, and the model version that was asked for, if it was one."""
+class TrackedModel:
+    """A run in MLflow, with the model version if the user named one."""
 
     run: Run
     version: ModelVersion | None
@@ -45,17 +45,21 @@ class Subject:
 
     @property
     def weights_md5(self) -> str | None:
-        """Of weights.safetensors; None for a run that was not evaluated."""
+        """MD5 of weights.safetensors; None for a run that was not evaluated."""
         if self.version is not None:
             return self.version.tags.get(WEIGHTS_TAG)
         return self.tags.get("eval.weights_md5")
 
 
-def find_subject(client: MlflowClient, uri: str) -> Subject:
-    """What "models:/NAME@ALIAS", "models:/NAME/VERSION" or "runs:/ID" names.
+def find_model(client: MlflowClient, uri: str) -> TrackedModel:
+    """Find the run, and the model version if there is one, of a URI.
+
+    Args:
+        client: Client from `connect`.
+        uri: "models:/NAME@ALIAS", "models:/NAME/VERSION" or "runs:/ID".
 
     Raises:
-        InputError: there is no such thing, or heartseg did not make it.
+        InputError: If it does not exist or was not trained by heartseg.
     """
     kind, _, rest = uri.partition(":/")
     version = None
@@ -68,43 +72,46 @@ def find_subject(client: MlflowClient, uri: str) -> Subject:
                 name, _, number = rest.rpartition("/")
                 version = client.get_model_version(name, number)
         run_id = rest.split("/")[0] if version is None else str(version.run_id)
-        subject = Subject(client.get_run(run_id), version)
+        tracked = TrackedModel(client.get_run(run_id), version)
     except store_errors() as error:
-        raise nothing_at(uri, client, error) from None
-    if "dvc.prepared_md5" not in subject.tags:
-        raise InputError(f"{uri} was not trained by heartseg: its run tells of no prepared dataset")
-    return subject
+        raise not_found_error(uri, client, error) from None
+    if "dvc.prepared_md5" not in tracked.tags:
+        raise InputError(f"{uri} was not trained by heartseg: its run has no prepared dataset")
+    return tracked
 
 
-def read_chain(client: MlflowClient, root: Path, subject: Subject) -> dict[str, Any]:
-    """All that made a model, nested, as it may be shown; what is not known is None.
+def read_lineage(client: MlflowClient, root: Path, tracked: TrackedModel) -> dict[str, Any]:
+    """Return the lineage of a model.
 
     Args:
-        client: from `connect`.
-        root: the repository.
-        subject: from `find_subject`.
+        client: Client from `connect`.
+        root: Root of the repository.
+        tracked: Run and version from `find_model`.
+
+    Returns:
+        Nested, JSON-serialisable and printable values; None for values that are not recorded.
     """
-    tags = subject.tags
-    info = subject.run.info
+    tags = tracked.tags
+    info = tracked.run.info
     parent = tags.get("mlflow.parentRunId")
-    cases = read_cases(client, root, subject.run)
+    cases = read_cases(client, root, tracked.run)
     counts = None if cases is None else {split: len(found) for split, found in cases.items()}
     known = {key: None if value == NONE else value for key, value in tags.items()}
     found = {
-        "model": None if subject.version is None else _model(subject.version),
-        "run": about_run(subject.run) | {"experiment": _experiment(client, info.experiment_id)},
+        "model": None if tracked.version is None else _model(tracked.version),
+        "run": describe_run(tracked.run) | {"experiment": _experiment(client, info.experiment_id)},
         "sweep": None
         if parent is None
         else {
             "run_id": parent,
             "name": known.get("heartseg.sweep"),
             "trial": known.get("heartseg.trial"),
-            "values": dict(subject.run.data.params),
+            "values": dict(tracked.run.data.params),
         },
-        "recipe": {"name": known.get("heartseg.recipe"), "values": read_recipe(client, subject)},
+        "recipe": {"name": known.get("heartseg.recipe"), "values": read_recipe(client, tracked)},
         "started_from": [
-            {"weights_md5": md5, "models": _names(versions_with(client, md5))}
-            for md5 in tags.get(STARTED_TAG, "").split()
+            {"weights_md5": md5, "models": _names(versions_with_weights(client, md5))}
+            for md5 in tags.get(STARTED_FROM_TAG, "").split()
         ],
         "code": {
             "commit": known.get("git.commit"),
@@ -130,43 +137,43 @@ def read_chain(client: MlflowClient, root: Path, subject: Subject) -> dict[str, 
     return printable(found)
 
 
-def read_recipe(client: MlflowClient, subject: Subject) -> dict[str, Any] | None:
-    """The recipe that the run kept."""
-    text = artifacts.read_artifact(client, subject.run_id, "recipe.yaml")
+def read_recipe(client: MlflowClient, tracked: TrackedModel) -> dict[str, Any] | None:
+    """Read the recipe among the run's artifacts; None if it does not exist."""
+    text = artifacts.read_artifact(client, tracked.run_id, "recipe.yaml")
     return None if text is None else yaml.safe_load(text)
 
 
 def read_cases(client: MlflowClient, root: Path, run: Run) -> Cases | None:
-    """The cases as the run kept them, or from the dataset in DVC's cache."""
+    """Read the cases of each split from the run, or else from the dataset in DVC's cache."""
     cached = cached_cases(root, run.data.tags["dvc.prepared_md5"])
-    return next(itertools.chain(kept_cases(client, [run]), cached), None)
+    return next(itertools.chain(recorded_cases(client, [run]), cached), None)
 
 
-def kept_cases(client: MlflowClient, runs: Sequence[Run]) -> Iterator[Cases]:
-    """The lists of cases that runs keep, but those that withhold names.
+def recorded_cases(client: MlflowClient, runs: Sequence[Run]) -> Iterator[Cases]:
+    """Yield the lists of cases among the artifacts of runs, except lists with withheld names.
 
-    Names are real ones, or hashed by the key of whoever started the run.
+    The names are the real ones, or hashes with the key of the person who started the run.
     """
     seen: set[str] = set()
     for run in runs:
         place = run.data.tags.get("mlflow.parentRunId", run.info.run_id)
-        if place in seen:  # a sweep keeps one list for all of its trials
+        if place in seen:  # all trials of a sweep share one list
             continue
         seen.add(place)
-        text = artifacts.read_record(client, run, artifacts.CASES)
+        text = artifacts.read_lineage_file(client, run, artifacts.CASES)
         if text is not None and f'"{WITHHELD}"' not in text:
             yield artifacts.read_json(text)
 
 
 def cached_cases(root: Path, prepared_md5: str) -> Iterator[Cases]:
-    """The list of cases, by real names, of a prepared dataset; none where DVC's cache lacks it."""
+    """Yield the cases of a prepared dataset, by real names, if DVC's cache has it."""
     cache = find_data(root, prepared_md5)
     if cache is not None:
         yield artifacts.split_cases(cached_file(cache, prepared_md5))
 
 
-def versions_with(client: MlflowClient, weights_md5: str) -> list[ModelVersion]:
-    """The model versions with these weights."""
+def versions_with_weights(client: MlflowClient, weights_md5: str) -> list[ModelVersion]:
+    """Return the model versions with these weights."""
     return list(client.search_model_versions(f"tags.`{WEIGHTS_TAG}` = '{weights_md5}'"))
 
 
@@ -183,8 +190,8 @@ def _model(version: ModelVersion) -> dict[str, Any]:
     }
 
 
-def about_run(run: Run) -> dict[str, Any]:
-    """A run in a few words."""
+def describe_run(run: Run) -> dict[str, Any]:
+    """Return id, name, status, start (ms since 1970), user and deletion of a run."""
     return {
         "id": run.info.run_id,
         "name": run.info.run_name,
@@ -204,7 +211,7 @@ def _below(values: dict[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def is_cached(root: Path, md5: str | None) -> bool | None:
-    """Whether DVC's cache has the object; None where no hash is known."""
+    """Return whether DVC's cache has an object; None if its hash is not known."""
     return None if md5 is None else find_data(root, md5) is not None
 
 

@@ -1,8 +1,8 @@
-"""A store that moves with its repository.
+"""Update of a SQLite store that was moved or copied with its repository.
 
-MLflow keeps the places of artifacts as absolute URIs in the database. The artifacts lie in
-mlartifacts beside the database, so that both move or are copied together; afterwards the URIs
-name the old place, and MLflow would make it anew and write there. Here they are brought up to date.
+MLflow keeps the locations of artifacts as absolute URIs in the database. The artifacts are in
+mlartifacts beside the database, so both are moved together. The URIs then still refer to the old
+folder, which MLflow would create again and write to.
 """
 
 from __future__ import annotations
@@ -25,66 +25,68 @@ _COLUMNS = (
 
 
 def artifact_folder(database: Path) -> Path:
-    """Where the artifacts of a SQLite store lie."""
+    """Return the folder of the artifacts of a SQLite store."""
     return database.parent / FOLDER
 
 
 def former_folders(database: Path) -> list[Path]:
-    """Folders other than `artifact_folder` that heartseg's experiments in the store name.
+    """Return the folders other than `artifact_folder` to which heartseg's experiments refer.
 
-    An experiment that lies elsewhere than in a folder mlartifacts was not made by heartseg, or by
-    a server, and is left alone.
+    Experiments whose artifacts are not in a folder mlartifacts belong to other programs or to a
+    server, and are ignored.
     """
     if not database.exists():
         return []
-    own = artifact_folder(database)
+    current = artifact_folder(database)
     try:
         with closing(sqlite3.connect(database)) as connection:
             rows = connection.execute("SELECT name, artifact_location FROM experiments").fetchall()
-    except sqlite3.Error:  # not a store of MLflow: connecting to it says so
+    except sqlite3.Error:  # not a store of MLflow; connecting to it reports that
         return []
     found = set()
     for name, location in rows:
         place = _local(str(location))
         if place is not None and str(place).endswith(f"/{FOLDER}/{name}"):
             found.add(Path(str(place).removesuffix(f"/{name}")))
-    return sorted(folder for folder in found - {own} if not _same(folder, own))
+    return sorted(folder for folder in found - {current} if not _same(folder, current))
 
 
 def follow_move(database: Path) -> str | None:
-    """Let a store that was moved or copied name its own artifacts; what was done, if anything.
+    """Update the locations of artifacts in a store that was moved or copied.
+
+    Returns:
+        A message about the change, or None if the store was not moved.
 
     Raises:
-        InputError: the artifacts were left behind, or the database cannot be written.
+        InputError: If the artifacts were left behind or the database cannot be written.
     """
     folders = former_folders(database)
     if not folders:
         return None
-    own, shown = artifact_folder(database), ", ".join(map(str, folders))
+    current, shown = artifact_folder(database), ", ".join(map(str, folders))
     left = [folder for folder in folders if folder.is_dir()]
-    if left and not own.exists():
+    if left and not current.exists():
         raise InputError(
-            f"{database} was moved or copied without its artifacts, which lie in {left[0]}. Copy "
-            f"or move that folder to {own} as well"
+            f"{database} was moved or copied without its artifacts, which are in {left[0]}. Copy "
+            f"or move that folder to {current} as well"
         )
     try:
         with closing(sqlite3.connect(database, timeout=60)) as connection, connection:
             for folder in folders:
                 for table, column in _COLUMNS:
-                    _rewrite(connection, table, column, folder.as_uri(), own.as_uri())
+                    _rewrite(connection, table, column, folder.as_uri(), current.as_uri())
     except sqlite3.Error as error:
         raise InputError(
-            f"{database} was moved or copied and names artifacts in {shown}; it cannot be brought "
-            f"up to date ({error}). Make it writable"
+            f"{database} was moved or copied and refers to artifacts in {shown}; it cannot be "
+            f"updated ({error}). Make it writable"
         ) from None
     return (
-        f"{database} was moved or copied: its artifacts are those in {own} now, no longer those in "
-        f"{shown}"
+        f"{database} was moved or copied: it now uses the artifacts in {current} instead of {shown}"
     )
 
 
 def _rewrite(connection: sqlite3.Connection, table: str, column: str, old: str, new: str) -> None:
-    """Replace the start of the URIs in a column; nothing else that begins alike."""
+    """Replace the folder `old` by `new` at the start of the URIs in a column."""
     connection.execute(
         f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
         (new, len(old) + 1, len(old) + 1, f"{old}/"),

@@ -1,4 +1,4 @@
-"""Lineage: which code, data and libraries made a model, as far as git and DVC know it."""
+"""Provenance from git and DVC: the code, data and packages of a training."""
 
 from __future__ import annotations
 
@@ -27,24 +27,28 @@ LIBRARIES = ("heartseg", "torch", "ray", "mlflow")
 
 
 def lineage_tags(root: Path, dataset: str, prepared: Path) -> dict[str, str]:
-    """Tags that lead from a run to the exact code and data it used.
+    """Return the tags that identify the exact code and data of a run.
 
-    Works outside of git and DVC too; what is not known is then "none".
+    It also works without git and DVC. Values that are not known are "none".
 
     Args:
-        root: the folder of params.yaml; in a temporary experiment of DVC, that copy's.
-        dataset: its name in params.yaml.
-        prepared: the prepared dataset's Parquet file.
+        root: Folder that contains params.yaml; in a temporary experiment of DVC, the copy's.
+        dataset: Name of the dataset in params.yaml.
+        prepared: Parquet file of the prepared dataset.
 
     Returns:
-        git.commit, git.branch, git.dirty ("true" or "false": tracked changes other than
-        dvc.lock and the outputs of stages, or untracked code), git.patch_md5 (of
-        `working_patch`), dvc.source (path),
-        dvc.source_md5 (as DVC recorded it for the prepare stage or for `dvc add`),
-        dvc.prepared_md5 (of the file itself),
-        dvc.prepared_in_lock ("true" where dvc.lock names that very file), dvc.experiment,
-        heartseg.dataset, heartseg.lock_md5 (of requirements.lock), version.python and those of
-        the main libraries, and the tags by which MLflow itself shows commit and user.
+        - git.commit and git.branch
+        - git.dirty: "true" if a tracked file other than dvc.lock and the outputs of stages has
+          changed, or if there is untracked code; otherwise "false"
+        - git.patch_md5: MD5 of `working_patch`
+        - dvc.source: path of the source
+        - dvc.source_md5: MD5 that DVC has recorded for the prepare stage or for `dvc add`
+        - dvc.prepared_md5: MD5 of the file `prepared`
+        - dvc.prepared_in_lock: "true" if dvc.lock has the same MD5
+        - dvc.experiment: name of DVC's experiment
+        - heartseg.dataset, heartseg.lock_md5 (MD5 of requirements.lock)
+        - version.python and the versions of the main libraries
+        - mlflow.user and mlflow.source.git.commit, which MLflow's pages show
     """
     stages = _locked_stages(root)
     patch = working_patch(root)
@@ -64,37 +68,36 @@ def lineage_tags(root: Path, dataset: str, prepared: Path) -> dict[str, str]:
 
 
 def git_tags(root: Path) -> dict[str, str]:
-    """git.commit, git.branch and git.dirty of the working tree, as in `lineage_tags`."""
+    """Return git.commit, git.branch and git.dirty of the working tree, as in `lineage_tags`."""
     if git(root, "rev-parse", "--show-toplevel") is None:
         return {"git.commit": NONE, "git.branch": NONE, "git.dirty": NONE}
     commit = git(root, "rev-parse", "--verify", "HEAD")
-    # Without a commit the code stands nowhere.
-    dirty = commit is None or bool(_changed(root))
+    dirty = commit is None or bool(_changed(root))  # without a commit, no code is recorded
     return {
         "git.commit": commit or NONE,
-        "git.branch": git(root, "symbolic-ref", "--short", "HEAD") or NONE,  # none: detached
+        "git.branch": git(root, "symbolic-ref", "--short", "HEAD") or NONE,  # detached HEAD
         "git.dirty": str(dirty).lower(),
     }
 
 
 def working_patch(root: Path) -> str:
-    """What `git apply` needs to make the last commit into the working tree; "" without changes.
+    """Return the patch from the last commit to the working tree; "" without changes.
 
-    Holds the changes that make a tree dirty in `lineage_tags`, new files of heartseg among them.
+    It contains the changes that count as dirty in `lineage_tags`, including new files in heartseg.
     """
     if git(root, "rev-parse", "--verify", "HEAD") is None or not (paths := _changed(root)):
         return ""
     with tempfile.TemporaryDirectory() as folder:
-        # In an index of its own, so that what the user has staged stays as it is.
-        own = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
-        git(root, "read-tree", "HEAD", extra=own)
-        git(root, "add", "--all", "--", *map(str, paths), extra=own)
-        patch = git(root, "diff", "--cached", "--binary", "--no-renames", "HEAD", extra=own)
+        # A separate index leaves the user's staged changes alone.
+        index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+        git(root, "read-tree", "HEAD", extra=index)
+        git(root, "add", "--all", "--", *map(str, paths), extra=index)
+        patch = git(root, "diff", "--cached", "--binary", "--no-renames", "HEAD", extra=index)
     return f"{patch}\n\n" if patch else ""  # a binary hunk ends with an empty line
 
 
 def _changed(root: Path) -> list[Path]:
-    """Tracked files that differ from the last commit, and new code; not what DVC writes."""
+    """Return changed tracked files and new code, except for files that DVC writes."""
     top, stages = git(root, "rev-parse", "--show-toplevel"), _locked_stages(root)
     names = (git(root, "diff", "--name-only", "--no-renames", "-z", "HEAD") or "").split("\0")
     changed = {(Path(str(top)) / name).resolve() for name in names if name}
@@ -104,12 +107,12 @@ def _changed(root: Path) -> list[Path]:
 
 
 def git(root: Path, *arguments: str, extra: dict[str, str] | None = None) -> str | None:
-    """What git prints; None where there is no git, no repository or no such thing.
+    """Run git and return its output; None if git is not installed or the command fails.
 
     Args:
-        root: the folder that git works in.
-        arguments: of git.
-        extra: environment variables beside the process's own.
+        root: Working folder of git.
+        arguments: Arguments of git.
+        extra: Additional environment variables.
     """
     try:
         done = subprocess.run(
@@ -120,13 +123,13 @@ def git(root: Path, *arguments: str, extra: dict[str, str] | None = None) -> str
         )
     except FileNotFoundError:
         return None
-    # Bytes as they are: a patch may hold lines that end otherwise or are no UTF-8.
+    # Keep all bytes: a patch may contain other line endings, or text that is not UTF-8.
     text = done.stdout.decode(errors="surrogateescape")
     return text.strip("\n") if done.returncode == 0 else None
 
 
 def _is_written_by_dvc(path: Path, root: Path, stages: dict[str, Any]) -> bool:
-    """Whether a tracked file is dvc.lock or lies in the output of a stage."""
+    """Return whether a tracked file is dvc.lock or belongs to the output of a stage."""
     outputs = [root / out["path"] for stage in stages.values() for out in stage.get("outs", [])]
     return path == root / LOCK or any(path.is_relative_to(output) for output in outputs)
 
@@ -157,7 +160,7 @@ def _data_tags(root: Path, stages: dict[str, Any], dataset: str, prepared: Path)
 
 
 def _recorded(entries: list[dict[str, Any]], path: Path, root: Path) -> str | None:
-    """The MD5 that dvc.lock holds for a dependency or output."""
+    """Return the MD5 of a dependency or output in dvc.lock; None if it is not there."""
     wanted = Path(os.path.abspath(path))
     for entry in entries:
         if Path(os.path.abspath(root / entry["path"])) == wanted:
@@ -166,38 +169,42 @@ def _recorded(entries: list[dict[str, Any]], path: Path, root: Path) -> str | No
 
 
 def lock_digest(root: Path) -> str:
-    """MD5 of requirements.lock; "none" where there is none."""
+    """Return the MD5 of requirements.lock; "none" if the file does not exist."""
     path = root / REQUIREMENTS
     return file_digest(path) if path.exists() else NONE
 
 
 def started_from(files: list[Path]) -> dict[str, str]:
-    """Tag with the MD5 of the files of weights that a training starts from, if there are any."""
+    """Return a tag with the MD5s of the weight files that a training starts from, if any."""
     return {"heartseg.started_from": " ".join(map(file_digest, files))} if files else {}
 
 
 def environment() -> dict[str, str]:
-    """Version by name of all packages that are installed, heartseg apart: its commit says more."""
+    """Return the versions of all installed packages by name.
+
+    heartseg is left out, because its commit is more precise.
+    """
     found = {str(d.name).lower().replace("_", "-"): d.version for d in distributions()}
     return {name: found[name] for name in sorted(found) if name != "heartseg"}
 
 
 def find_data(root: Path, md5: str) -> Path | None:
-    """The folder of DVC's cache, if that has an object whole.
+    """Return the folder of DVC's cache if it has a complete object, otherwise None.
 
     Args:
-        root: the repository.
-        md5: the object's hash; ends with ".dir" for a folder, whose files must then be there too.
+        root: Root of the repository.
+        md5: Hash of the object. The hash of a folder ends with ".dir", and the folder is complete
+            if all of its files are in the cache.
     """
     with _open_cache(root, md5, remote=False) as found:
         return None if found is None else Path(found[0].path)
 
 
 def check_out(root: Path, md5: str, place: Path) -> bool:
-    """Bring an object from DVC's cache, or from the default remote, to a place of its own.
+    """Copy an object from DVC's cache or default remote to the path `place`.
 
     Returns:
-        Whether one of them had it; otherwise nothing is written.
+        Whether the cache or the remote has the object. Otherwise nothing is written.
     """
     from dvc_data.hashfile.checkout import checkout
     from dvc_objects.fs.local import LocalFileSystem
@@ -211,7 +218,7 @@ def check_out(root: Path, md5: str, place: Path) -> bool:
 
 @contextmanager
 def _open_cache(root: Path, md5: str, *, remote: bool) -> Iterator[tuple[Any, Any] | None]:
-    """DVC's cache and the whole object in it; None where it is not to be had."""
+    """Yield DVC's cache and the complete object in it; None if the object is not available."""
     from dvc.config import ConfigError
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
@@ -230,14 +237,15 @@ def _open_cache(root: Path, md5: str, *, remote: bool) -> Iterator[tuple[Any, An
 
     with ExitStack() as stack:
         found = None
-        with suppress(DvcException, ConfigError, OSError):  # no repository, no remote, not there
+        with suppress(DvcException, ConfigError, OSError):  # no repository, remote or object
             repo = stack.enter_context(Repo(str(root)))
             cache = repo.cache.local
             found = content(cache)
             if found is None and remote:
                 repo.cloud.pull({info})
                 found = content(cache)
-                if found is None and info.isdir:  # DVC skips what is in a folder that it knows
+                if found is None and info.isdir:
+                    # DVC skips the files of a folder whose list of files is in the cache.
                     tree: Any = load(cache, info)
                     repo.cloud.pull({child for _, _, child in tree})
                     found = content(cache)
@@ -245,12 +253,12 @@ def _open_cache(root: Path, md5: str, *, remote: bool) -> Iterator[tuple[Any, An
 
 
 def cached_file(cache: Path, md5: str) -> Path:
-    """Where the cache's folder keeps a file."""
+    """Return the path of a file in the cache's folder."""
     return cache / md5[:2] / md5[2:]
 
 
 def patch_md5(patch: str) -> str:
-    """MD5 of a patch's bytes, as in the tag git.patch_md5; "none" for an empty one."""
+    """Return the MD5 of a patch, as in the tag git.patch_md5; "none" for an empty patch."""
     content = patch.encode(errors="surrogateescape")
     return hashlib.md5(content, usedforsecurity=False).hexdigest() if patch else NONE
 
@@ -258,5 +266,5 @@ def patch_md5(patch: str) -> str:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container whose user has no name
+    except (KeyError, OSError):  # in a container, the user may have no name
         return NONE

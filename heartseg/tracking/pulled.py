@@ -1,4 +1,4 @@
-"""Models fetched from the registry."""
+"""Loading of models from the registry."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from heartseg.errors import InputError
 from heartseg.text import printable
 from heartseg.tracking.client import connect
-from heartseg.tracking.faults import nothing_at, store_errors
+from heartseg.tracking.faults import not_found_error, store_errors
 from heartseg.tracking.registry import DESCRIPTION_LENGTH, use_store
 
 if TYPE_CHECKING:
@@ -22,55 +22,65 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Pulled:
+class PulledModel:
     """A model from the registry.
 
     Attributes:
-        predict: uint8 (N, C, H, W) -> uint8 label maps (N, H, W) on the same grid.
-        metadata: what was stored with the model.
+        predict: Function from uint8 images (N, C, H, W) to uint8 label maps (N, H, W) on the same
+            grid.
+        metadata: Metadata of the model, such as dataset and recipe.
     """
 
     predict: Callable[[np.ndarray], np.ndarray]
     metadata: dict[str, Any]
 
 
-def pull(uri: str, model_uri: str) -> Pulled:
+def pull(uri: str, model_uri: str) -> PulledModel:
     """Fetch and load a model, on the GPU if there is one.
 
     Args:
-        uri: the store.
-        model_uri: for example "models:/heartseg-camus@champion" or "models:/heartseg-camus/3", or
-            a folder made by `heartseg pull`.
+        uri: URI of the store.
+        model_uri: For example "models:/heartseg-camus@champion" or "models:/heartseg-camus/3", or
+            a folder that `heartseg pull` has written.
 
     Raises:
-        InputError: the store does not answer, or has no such model.
+        InputError: If the store does not answer or has no such model.
     """
-    from heartseg.models.package import read_folder
+    from heartseg.models.package import read_package
 
     folder = Path(model_uri)
-    package = read_folder(folder) if folder.is_dir() else fetch(uri, model_uri)[0]
-    return Pulled(package.load(), package.metadata)
+    package = read_package(folder) if folder.is_dir() else fetch_package(uri, model_uri)[0]
+    return PulledModel(package.load(), package.metadata)
 
 
 def check_uri(model_uri: str) -> None:
-    """Refuse what is no URI of a model, before a store is asked for it."""
+    """Check the form of a model's URI, without a connection to a store.
+
+    Raises:
+        InputError: If it is not a URI.
+    """
     if ":/" not in model_uri:
         raise InputError(
-            f"{model_uri}: is neither a folder of a pulled model nor a model's name, as "
-            "models:/heartseg-camus@champion is one"
+            f"{model_uri}: is neither the folder of a pulled model nor the URI of a model, such as "
+            "models:/heartseg-camus@champion"
         )
 
 
-def fetch(uri: str, model_uri: str) -> tuple[Package, dict[str, Any]]:
-    """Fetch a model's package, not built yet, and where it comes from.
+def fetch_package(uri: str, model_uri: str) -> tuple[Package, dict[str, Any]]:
+    """Fetch a model's package without building the network.
 
-    Only the description and the weights are fetched, not the exported program beside them.
+    Only the metadata and the weights are downloaded, not the exported program beside them.
+
+    Args:
+        uri: URI of the store.
+        model_uri: URI of the model, as in `pull`.
 
     Returns:
-        The package; model (URI), model_id, run_id and signature, JSON-serialisable.
+        The package, and its JSON-serialisable origin: model (URI), model_id, run_id and signature.
 
     Raises:
-        InputError: as `pull`.
+        InputError: If the store does not answer, has no such model, or the model was registered by
+            another program or by an old version of heartseg.
     """
     check_uri(model_uri)
     client = use_store(uri)
@@ -88,11 +98,11 @@ def fetch(uri: str, model_uri: str) -> tuple[Package, dict[str, Any]]:
             if WEIGHTS in {Path(found.path).name for found in store.list_artifacts(None)}:
                 weights = Path(store.download_artifacts(WEIGHTS, folder)).read_bytes()
         except store_errors() as error:
-            raise nothing_at(model_uri, client, error) from None
+            raise not_found_error(model_uri, client, error) from None
         metadata = dict(facts.metadata or {})
         if not {"dataset", "recipe"} <= metadata.keys():
             raise InputError(
-                f"{model_uri} was not registered by heartseg; take one of `make ui`'s list"
+                f"{model_uri} was not registered by heartseg; choose a model in `make ui`"
             )
         if weights is None:
             raise InputError(
@@ -109,11 +119,18 @@ def fetch(uri: str, model_uri: str) -> tuple[Package, dict[str, Any]]:
     return Package(model_uri, weights, metadata), origin
 
 
-def resolve(uri: str, model_uri: str) -> tuple[str, str]:
-    """The version that "models:/NAME@ALIAS" means now in the store `uri`: that version's own URI,
-    and its number or id. Another kind of URI always means the same.
+def resolve_alias(uri: str, model_uri: str) -> tuple[str, str]:
+    """Resolve "models:/NAME@ALIAS" into the version that has the alias now.
 
-    Raises InputError where the store does not answer, or the alias is not set.
+    Args:
+        uri: URI of the store.
+        model_uri: URI of the model. A URI without an alias is returned unchanged.
+
+    Returns:
+        The URI of the version, and its number (the id for a URI without a number).
+
+    Raises:
+        InputError: If the store does not answer or the alias is not set.
     """
     name, at, alias = model_uri.removeprefix("models:/").partition("@")
     if not at:
@@ -122,27 +139,33 @@ def resolve(uri: str, model_uri: str) -> tuple[str, str]:
     try:
         version = client.get_model_version_by_alias(name, alias).version
     except store_errors() as error:
-        raise nothing_at(model_uri, client, error) from None
+        raise not_found_error(model_uri, client, error) from None
     return f"models:/{name}/{version}", str(version)
 
 
 def read_card(uri: str, origin: dict[str, Any]) -> tuple[str, str]:
-    """Which version a model is, "NAME version N", and its card; both say so where there is none.
+    """Read the model card of a package.
 
     Args:
-        uri: the store.
-        origin: of `fetch`.
+        uri: URI of the store.
+        origin: Origin of the package, from `fetch_package`.
+
+    Returns:
+        The title "NAME version N", and the card in Markdown. Both are sentences that say so if
+        there is no version or no card.
     """
     client = connect(uri)
     found = client.search_model_versions(f"run_id = '{origin['run_id']}'")
-    own = [version for version in found if str(version.source).endswith(origin["model_id"])]
-    if not own:
+    versions = [version for version in found if str(version.source).endswith(origin["model_id"])]
+    if not versions:
         return "no registered version", f"No card: {origin['model']} is no registered version.\n"
-    title = f"{printable(own[0].name)} version {own[0].version}"
-    card = printable(str(own[0].description or f"{title} has no card.\n"), lines=True)
+    title = f"{printable(versions[0].name)} version {versions[0].version}"
+    card = printable(str(versions[0].description or f"{title} has no card.\n"), lines=True)
     if len(card) < DESCRIPTION_LENGTH:
         return title, card
-    try:  # the whole one, unless another version of this run has written its own over it
+    # The description in the registry is cut, so read the artifact. It is the card of another
+    # version if its start is different, because all versions of a run share the file name.
+    try:
         with tempfile.TemporaryDirectory() as folder:
             path = client.download_artifacts(origin["run_id"], "model_card.md", folder)
             whole = printable(Path(path).read_text(encoding="utf-8"), lines=True)

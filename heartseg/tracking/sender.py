@@ -1,8 +1,8 @@
-"""Sends what a run folder holds to its MLflow run: in order, each epoch once.
+"""Sending of a run folder's records to its MLflow run, in order and each epoch once.
 
-Points and pictures go separate ways, so that a slow or failing artifact store delays pictures
-only. How far each has come is kept in a file of its own, so that neither a killed driver nor a
-repeated epoch loses or doubles anything.
+Metrics and overlays are sent by separate classes, so that a slow or failing artifact store delays
+overlays only. Each class keeps its position in the journal in a file, so that nothing is lost or
+sent twice after a driver was killed or an epoch was repeated.
 """
 
 from __future__ import annotations
@@ -14,32 +14,35 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from heartseg.paths import write_whole
+from heartseg.paths import write_text
 from heartseg.training.journal import JOURNAL, parse_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from mlflow import MlflowClient
 
-SENT = "journal.sent"
+METRICS_SENT = "journal.sent"
 OVERLAYS_SENT = "overlays.sent"
 FILES = "artifacts"
-"""Folder in the run folder whose content becomes artifacts of the run, as it lies there."""
+"""Folder in the run folder whose content is logged as artifacts, with the same layout."""
 FILES_SENT = "artifacts.sent"
 
 _log = logging.getLogger(__name__)
 
 
-class _Reader:
-    """Reads on in one run's journal from where it stopped.
+class _JournalReader:
+    """Reader of a run's journal that continues after the last line that was sent.
 
     Args:
-        client: of the store.
-        run_id: the run, from `heartseg.tracking.client.open_run`.
-        run_dir: the run folder, with the journal.
+        client: Client of the store.
+        run_id: Id of the run.
+        run_dir: Run folder with the journal.
+
+    Attributes:
+        position_file: Name of the file, in the run folder, with the position in the journal.
     """
 
-    mark: str
+    position_file: str
 
     def __init__(self, client: MlflowClient, run_id: str, run_dir: Path):
         self.client = client
@@ -48,7 +51,7 @@ class _Reader:
         self._sent = self._read_sent()
 
     def unsent(self) -> Iterator[tuple[dict[str, Any], int]]:
-        """Whole journal lines of epochs not yet sent, each with the offset of its end."""
+        """Yield the complete journal lines of epochs not yet sent, each with its end in bytes."""
         try:
             stream = open(self.run_dir / JOURNAL, "rb")  # noqa: SIM115
         except FileNotFoundError:
@@ -57,7 +60,7 @@ class _Reader:
             end = stream.seek(self._sent["offset"])
             for line in stream:
                 if not line.endswith(b"\n"):
-                    return  # still being written, or its writer was killed
+                    return  # it is being written, or its writer was killed
                 end += len(line)
                 entry = parse_line(line)
                 if entry is not None and entry["epoch"] > self._sent["epoch"]:
@@ -65,54 +68,60 @@ class _Reader:
 
     def _read_sent(self) -> dict[str, Any]:
         try:
-            sent = json.loads((self.run_dir / self.mark).read_text(encoding="utf-8"))
+            sent = json.loads((self.run_dir / self.position_file).read_text(encoding="utf-8"))
         except FileNotFoundError:
             sent = {}
         if sent.get("run_id") == self.run_id:
             return sent
-        return {"run_id": self.run_id, "epoch": -1, "offset": 0}  # nothing, or to another run
+        return {"run_id": self.run_id, "epoch": -1, "offset": 0}  # nothing was sent to this run
 
     def _write_sent(self, epoch: int, offset: int) -> None:
         self._sent = {"run_id": self.run_id, "epoch": epoch, "offset": offset}
-        write_whole(self.run_dir / self.mark, json.dumps(self._sent))
+        write_text(self.run_dir / self.position_file, json.dumps(self._sent))
 
 
-class JournalSender(_Reader):
-    """Sends the points of what is new in one run's journal."""
+class JournalSender(_JournalReader):
+    """Sender of the metrics in a run's journal."""
 
-    mark = SENT
+    position_file = METRICS_SENT
 
     def send(self) -> None:
-        """Send what is new; raises whatever store and network raise."""
+        """Send the metrics of epochs that were not sent yet.
+
+        Errors of the store and of the network are raised as they are.
+        """
         from mlflow.entities import Metric
 
         for entry, end in self.unsent():
             epoch, when = entry["epoch"], int(entry["time"] * 1000)
-            # The timestamps are the journal's: a point that arrived although its answer got
-            # lost is the same point when it is sent again, and the store keeps one.
+            # With the journal's timestamps, a metric that is sent again because the answer was
+            # lost is equal to the first one, and the store keeps only one of them.
             metrics = [Metric(key, value, when, epoch) for key, value in entry["metrics"].items()]
             self.client.log_batch(self.run_id, metrics=metrics)
             self._write_sent(epoch, end)
 
 
-class ArtifactSender(_Reader):
-    """Sends the files of the run folder that are artifacts, and overlays of the sample predictions.
+class ArtifactSender(_JournalReader):
+    """Sender of the files in the folder `FILES`, and of overlays of the sample predictions.
 
     Args:
-        client: of the store.
-        run_id: the run, from `heartseg.tracking.client.open_run`.
-        run_dir: the run folder, with the journal.
-        dataset: the dataset's name, for the colours of overlays.
+        client: Client of the store.
+        run_id: Id of the run.
+        run_dir: Run folder with the journal.
+        dataset: Name of the dataset, for the colours of overlays.
     """
 
-    mark = OVERLAYS_SENT
+    position_file = OVERLAYS_SENT
 
     def __init__(self, client: MlflowClient, run_id: str, run_dir: Path, dataset: str):
         super().__init__(client, run_id, run_dir)
         self.dataset = dataset
 
     def send(self) -> None:
-        """Send what is new; raises whatever store and network raise."""
+        """Send the files, and the overlays of epochs that were not sent yet.
+
+        Errors of the store and of the network are raised as they are.
+        """
         self._send_files()
         for entry, end in self.unsent():
             epoch = entry["epoch"]
@@ -126,10 +135,10 @@ class ArtifactSender(_Reader):
         if not folder.is_dir() or (mark.exists() and mark.read_text("utf-8") == self.run_id):
             return
         self.client.log_artifacts(self.run_id, str(folder))
-        write_whole(mark, self.run_id)
+        write_text(mark, self.run_id)
 
     def _overlay(self, entry: dict[str, Any]) -> Figure | None:
-        """The figure of an epoch's sample predictions; unreadable ones are passed over."""
+        """Return the figure of an epoch's sample predictions; None if there are none to read."""
         if entry.get("samples") is None:
             return None
         import numpy as np
@@ -140,7 +149,7 @@ class ArtifactSender(_Reader):
         try:
             with np.load(path) as samples:
                 arrays = {key: samples[key] for key in samples.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:  # a cut-off file
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:  # a truncated file
             _log.warning("no overlay from %s: %s", path, error)
             return None
         titles = [str(case) for case in arrays["case_ids"]]

@@ -1,8 +1,8 @@
-"""A sweep in MLflow: a parent run, and in it a run per trial.
+"""The MLflow runs of a sweep: a parent run, and a child run per trial.
 
-The trials' folders are the truth; a thread of the driver mirrors them to the store. It may be
-killed, and the store may be away, at any moment: nothing is lost, doubled or left RUNNING once
-the same command has run to its end.
+A thread of the driver copies the records of the trials' folders to the store. The driver may be
+killed, and the store may fail, at any time: after the same command has finished, nothing is
+missing, duplicated or still RUNNING.
 """
 
 from __future__ import annotations
@@ -13,26 +13,23 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
 from heartseg.errors import InputError
-from heartseg.tracking.client import connect, delete_runs, open_run
+from heartseg.tracking.client import connect
 from heartseg.tracking.faults import first_line, store_errors, without_password
-from heartseg.tracking.sender import JournalSender
+from heartseg.tracking.run import Run
+from heartseg.tracking.trial import Trial
 from heartseg.training.journal import read_epochs
-from heartseg.training.machine import machine_tags
-from heartseg.training.run_dir import read_state, update_state
+from heartseg.training.run_dir import update_state
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-    from heartseg.config.sweep_file import Values
-
 POLL_S = 1.0
-CLOSE_S = 30.0  # the end of a sweep waits so long for the last points
-SHORT = {"learning_rate": "lr", "batch_size": "bs", "input_size": "size", "weight_decay": "wd"}
+CLOSE_S = 30.0  # longest wait for the last metrics at the end of a sweep
 STATE_TAG = "heartseg.state"
 REASON_TAG = "heartseg.reason"
 CHECKPOINT_TAG = "heartseg.checkpoint"
@@ -41,49 +38,35 @@ CHECKPOINT_TAG = "heartseg.checkpoint"
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a trial.
+@dataclass
+class _TrialRun:
+    """The MLflow run of a trial.
 
     Attributes:
-        state: "complete", "pruned", "failed" or "cut off".
-        value: of the sweep's metric, where there is one.
-        reason: why it is not complete.
+        trial: The trial.
+        ended: Whether the trial has ended. Its state and value do not change any more then.
+        run: The run, once it is open.
+        has_recipe: Whether the recipe has been logged.
     """
 
-    state: str
-    value: float | None = None
-    reason: str = ""
-
-    @property
-    def status(self) -> str:
-        """MLflow's word."""
-        return {"failed": "FAILED", "cut off": "KILLED"}.get(self.state, "FINISHED")
-
-
-@dataclass
-class _Trial:
-    run_dir: Path
-    values: Values
-    recipe: dict[str, Any]
-    number: int
-    outcome: Outcome | None = None
-    sender: JournalSender | None = None
+    trial: Trial
+    ended: bool = False
+    run: Run | None = None
     has_recipe: bool = False
 
 
 @dataclass(frozen=True)
 class SweepRun:
-    """The parent run, and what all runs of the sweep have in common.
+    """The parent run, and the properties that all runs of the sweep share.
 
     Attributes:
-        run_id: of the parent.
-        experiment: name.
-        dataset: the dataset's name.
-        data_source: of the prepared dataset.
+        run_id: Id of the parent run.
+        experiment: Name of the experiment.
+        dataset: Name of the dataset.
+        data_source: Source of the prepared dataset.
         data_digest: MD5 of the prepared dataset.
-        tags: lineage; "heartseg.sweep" tells the sweep from all others.
-        records: of `heartseg.tracking.artifacts`.
+        tags: Lineage tags. The tag "heartseg.sweep" identifies the sweep.
+        records: Lineage files, from `heartseg.tracking.artifacts.collect_lineage_files`.
     """
 
     run_id: str
@@ -95,32 +78,37 @@ class SweepRun:
     records: dict[str, str] = field(default_factory=dict)
 
     def recipe_name(self, number: int) -> str:
-        """What a trial's recipe is called, and the model that is trained by it."""
+        """Return the name of a trial's recipe, which is also the name of its model."""
         return f"{self.tags['heartseg.sweep']}/{number:02d}"
 
 
 class SweepTracker:
-    """Mirrors trials to MLflow, in a thread, while it is used as a context manager."""
+    """Thread that copies trials to MLflow. Use it as a context manager.
+
+    Args:
+        uri: URI of the store.
+        sweep: The sweep's parent run.
+    """
 
     def __init__(self, uri: str, sweep: SweepRun):
         self.client = connect(uri)
         self.uri = uri
         self.sweep = sweep
-        self._trials: dict[int, _Trial] = {}
+        self._runs: dict[int, _TrialRun] = {}
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._follow, name="sweep tracker", daemon=True)
 
-    def begin(self, number: int, run_dir: Path, values: Values, recipe: dict[str, Any]) -> None:
+    def begin(self, trial: Trial) -> None:
         """Open a trial's run, or continue it."""
         with self._lock:
-            self._trials[number] = _Trial(run_dir, values, recipe, number)
+            self._runs[trial.number] = _TrialRun(trial)
 
-    def end(self, number: int, outcome: Outcome) -> None:
-        """Close a trial's run when all its points are there."""
+    def end(self, trial: Trial) -> None:
+        """Close a trial's run after all of its metrics are sent."""
         with self._lock:
-            self._trials[number].outcome = outcome
+            self._runs[trial.number].ended = True
 
     def __enter__(self) -> SweepTracker:
         self._thread.start()
@@ -128,16 +116,22 @@ class SweepTracker:
 
     def __exit__(self, *exception: object) -> None:
         self._closing.set()
-        self._thread.join(CLOSE_S + 5)  # a request may hang for longer than that
+        self._thread.join(CLOSE_S + 5)  # a single request can take longer than CLOSE_S
         if self._failure is not None:
             _log.warning(
-                "MLflow at %s did not take everything (%s); the same command sends the rest",
+                "MLflow at %s did not accept everything (%s); the same command sends the rest",
                 without_password(self.uri),
                 first_line(self._failure),
             )
 
     def log_results(self, plots: list[Path], table: Path, best: FrozenTrial | None) -> None:
-        """Add the sweep's plots, its table of trials and its best trial to its run."""
+        """Add the sweep's plots, its table of trials and its best trial to its run.
+
+        Args:
+            plots: Figures, for the artifact folder "plots".
+            table: CSV file of the trials.
+            best: Best complete trial, or None.
+        """
         from mlflow.entities import Metric
 
         def send() -> None:
@@ -153,17 +147,17 @@ class SweepTracker:
         self._try(send)
 
     def close_sweep(self, status: str) -> None:
-        """End the sweep's own run."""
+        """End the sweep's parent run."""
         self._try(lambda: self.client.set_terminated(self.sweep.run_id, status))
 
     def _try(self, action: Callable[[], None]) -> None:
-        """A store that is away costs no result; the same command sends it later."""
+        """Call `action`, and only warn if the store fails: the same command can be repeated."""
         try:
             action()
         except store_errors() as error:
             _log.warning(
-                "MLflow at %s did not take the sweep's results (%s); they are on disk, the same "
-                "command sends them",
+                "MLflow at %s did not accept the sweep's results (%s); they are on disk, and the "
+                "same command sends them",
                 without_password(self.uri),
                 first_line(error),
             )
@@ -176,88 +170,79 @@ class SweepTracker:
             time.sleep(POLL_S)
 
     def _mirror_all(self) -> bool:
-        """Whether everything is there now."""
+        """Copy all trials, and return whether the store now has everything."""
         with self._lock:
-            trials = list(self._trials.values())
-        was_away, failure = self._failure is not None, None
-        for trial in trials:
+            entries = list(self._runs.values())
+        failed_before, failure = self._failure is not None, None
+        for entry in entries:
             try:
-                self._mirror(trial)
+                self._mirror(entry)
             except store_errors(InputError) as error:  # try again later
-                if not was_away and failure is None:
+                if not failed_before and failure is None:
                     _log.warning(
-                        "MLflow at %s does not answer (%s); the sweep goes on, its points are "
-                        "sent later",
+                        "MLflow at %s does not answer (%s); the sweep continues, and its metrics "
+                        "are sent later",
                         without_password(self.uri),
                         first_line(error),
                     )
                 failure = error
-                trial.sender = None  # the run may have been deleted: look at it anew
+                entry.run = None  # the run may have been deleted, so open it again
         self._failure = failure
         return failure is None
 
-    def _mirror(self, trial: _Trial) -> None:
-        outcome = trial.outcome  # before the points are sent: it comes after the last of them
-        if trial.sender is None:
-            trial.sender = JournalSender(self.client, self._open(trial), trial.run_dir)
-        trial.sender.send()
-        run_id = trial.sender.run_id
-        if outcome is not None:
-            self._end(trial, outcome, run_id)
-        # The artifact comes last: a store that does not take it delays no point and no status.
-        if not trial.has_recipe:
-            text = yaml.safe_dump(trial.recipe, sort_keys=False)
-            self.client.log_text(run_id, text, "recipe.yaml")
-            trial.has_recipe = True
-        if outcome is not None:
-            update_state(trial.run_dir, closed=outcome.state)
+    def _mirror(self, entry: _TrialRun) -> None:
+        trial = entry.trial
+        # Read before sending: if the trial has ended, the journal is complete.
+        ended = entry.ended
+        if entry.run is None:
+            entry.run = self._open(trial)
+        entry.run.send_epochs()
+        if ended:
+            self._end(trial, entry.run)
+        # The artifact comes last, so that a failing artifact store delays no metric and no status.
+        if not entry.has_recipe:
+            recipe = {} if trial.recipe is None else trial.recipe.model_dump(mode="json")
+            text = yaml.safe_dump(recipe, sort_keys=False)
+            self.client.log_text(entry.run.run_id, text, "recipe.yaml")
+            entry.has_recipe = True
+        if ended:
+            update_state(trial.run_dir, closed=trial.state)
             with self._lock:
-                del self._trials[trial.number]
+                del self._runs[trial.number]
 
-    def _end(self, trial: _Trial, outcome: Outcome, run_id: str) -> None:
+    def _end(self, trial: Trial, run: Run) -> None:
         from mlflow.entities import Metric
 
-        tags = machine_tags(trial.run_dir) | {STATE_TAG: outcome.state, REASON_TAG: outcome.reason}
-        for key, value in tags.items():
-            self.client.set_tag(run_id, key, value)
-        if outcome.value is not None:
-            # The journal's time: a value that is sent twice is then the same point.
+        for key, value in {STATE_TAG: trial.state, REASON_TAG: trial.reason}.items():
+            self.client.set_tag(run.run_id, key, value)
+        if trial.result is not None:
+            # With the journal's time, a value that is sent twice is equal to the first one.
             when = int(read_epochs(trial.run_dir)[-1]["time"] * 1000)
-            self.client.log_batch(run_id, metrics=[Metric("value", outcome.value, when, 0)])
-            point = Metric("trial_value", outcome.value, when, trial.number)
+            self.client.log_batch(run.run_id, metrics=[Metric("value", trial.result, when, 0)])
+            point = Metric("trial_value", trial.result, when, trial.number)
             self.client.log_batch(self.sweep.run_id, metrics=[point])
-        self.client.set_terminated(run_id, outcome.status)
+        run.close(trial.mlflow_status)
 
-    def _open(self, trial: _Trial) -> str:
-        known = read_state(trial.run_dir).get("mlflow_run_id")
-        tags = self.sweep.tags | {
+    def _open(self, trial: Trial) -> Run:
+        identity = {
+            "heartseg.sweep": self.sweep.tags["heartseg.sweep"],
             "heartseg.trial": str(trial.number),
-            "heartseg.recipe": self.sweep.recipe_name(trial.number),
         }
-        if known is None:
-            its = {key: tags[key] for key in ("heartseg.sweep", "heartseg.trial")}
-            delete_runs(self.client, self.sweep.experiment, its)
-        run_id = open_run(
+        own_tags = {
+            "heartseg.recipe": self.sweep.recipe_name(trial.number),
+            "mlflow.parentRunId": self.sweep.run_id,
+            CHECKPOINT_TAG: str(trial.run_dir),
+        }
+        return Run.open(
             self.client,
+            trial.run_dir,
+            identity,
             experiment=self.sweep.experiment,
-            name=trial_name(trial.number, trial.values),
+            name=trial.name,
             params=dict(trial.values),
             texts={},
             dataset=self.sweep.dataset,
             data_source=self.sweep.data_source,
             data_digest=self.sweep.data_digest,
-            tags=tags
-            | {"mlflow.parentRunId": self.sweep.run_id, CHECKPOINT_TAG: str(trial.run_dir)},
-            run_id=known,
+            tags=self.sweep.tags | identity | own_tags,
         )
-        update_state(trial.run_dir, mlflow_run_id=run_id)
-        return run_id
-
-
-def trial_name(number: int, values: Values) -> str:
-    """For example "trial 07 lr=0.0003 bs=12 size=192"."""
-    parts = [f"trial {number:02d}"]
-    for key, value in values.items():
-        text = f"{value:.2g}" if isinstance(value, float) else str(value)
-        parts.append(f"{SHORT.get(key, key.rpartition('.')[2])}={text}")
-    return " ".join(parts)

@@ -1,4 +1,4 @@
-"""A recorded state of the repository in a temporary folder: code by git, data by DVC's hashes."""
+"""A temporary worktree with the recorded code, data and recipe of a training."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ REPRODUCED = "reproduced"
 
 @contextmanager
 def open_worktree(root: Path, commit: str, patch: str, *, keep: bool) -> Iterator[Path]:
-    """A temporary git worktree at a commit, with a patch applied; removed at the end.
+    """Create a temporary git worktree at a commit and apply a patch to it.
 
     Args:
-        root: the repository; a folder below git's own top works too.
-        commit: its hash.
-        patch: for `git apply`; "" for none.
-        keep: leave it.
+        root: Root of the repository, or a subfolder of git's top folder.
+        commit: Hash of the commit.
+        patch: Patch for `git apply`; "" for none.
+        keep: Whether to keep the worktree instead of removing it at the end.
 
     Yields:
-        The folder that `root` is in the worktree.
+        The folder of the worktree that corresponds to `root`.
 
     Raises:
-        InputError: git does not have the commit, or the patch does not fit to it.
+        InputError: If git does not have the commit or the patch does not apply.
     """
-    _find(root, commit)
+    _check_commit(root, commit)
     folder = Path(tempfile.mkdtemp(prefix="heartseg-reproduce-"))
     place = folder / "worktree"
     try:
         if git(root, "worktree", "add", "--detach", str(place), commit) is None:
-            raise InputError(f"git could not make a worktree of {commit} in {folder}")
+            raise InputError(f"git could not create a worktree of {commit} in {folder}")
         _apply(place, patch)
         yield place / (git(root, "rev-parse", "--show-prefix") or "")
     finally:
@@ -57,27 +57,31 @@ def open_worktree(root: Path, commit: str, patch: str, *, keep: bool) -> Iterato
 
 
 def describe_code(root: Path, commit: str, patch: str) -> str:
-    """Tell people what `open_worktree` would check out: author, date and subject of the commit, and
-    the lines that the patch adds and deletes in each file.
+    """Describe the code that `open_worktree` would check out.
+
+    Returns:
+        Author, date and subject of the commit, and the numbers of lines that the patch adds and
+        deletes in each file.
 
     Raises:
-        InputError: git does not have the commit, or cannot read the patch.
+        InputError: If git does not have the commit or cannot read the patch.
     """
-    _find(root, commit)
-    told = git(
+    _check_commit(root, commit)
+    summary = git(
         root, "log", "-1", "--no-show-signature", "--format=%H%nby %an <%ae>, %ad%n%s", commit
     )
     if not patch:
-        return f"commit {told}\nno uncommitted changes"
-    top = Path(git(root, "rev-parse", "--show-toplevel") or root)  # below it git skips other files
+        return f"commit {summary}\nno uncommitted changes"
+    # In a subfolder, git ignores the files outside of it.
+    top = Path(git(root, "rev-parse", "--show-toplevel") or root)
     changes = _git_apply(top, patch, "--numstat", "--summary")  # --stat shortens long paths
-    return f"commit {told}\nuncommitted changes (lines added, deleted, file):\n{changes}"
+    return f"commit {summary}\nuncommitted changes (lines added, deleted, file):\n{changes}"
 
 
-def _find(root: Path, commit: str) -> None:
-    """Raise InputError unless the text is the hash of a commit that is here.
+def _check_commit(root: Path, commit: str) -> None:
+    """Raise InputError unless `commit` is the hash of a commit of this repository.
 
-    A branch, which may have moved since, or an option of git is no hash.
+    The name of a branch, which may have moved, or an option of git is not accepted.
     """
     known = _HASH.fullmatch(commit) and git(root, "cat-file", "-e", f"{commit}^{{commit}}")
     if known is None:
@@ -93,7 +97,7 @@ def _apply(place: Path, patch: str) -> None:
 
 
 def _git_apply(place: Path, patch: str, *options: str) -> str:
-    """What `git apply` prints."""
+    """Run `git apply` with a patch and return its output."""
     done = subprocess.run(
         ["git", "-C", str(place), "apply", *options, "-"],
         input=patch.encode(errors="surrogateescape"),
@@ -103,29 +107,32 @@ def _git_apply(place: Path, patch: str, *options: str) -> str:
     if done.returncode:
         reason = done.stderr.decode(errors="replace").strip()
         raise InputError(
-            f"the recorded patch.diff does not fit to its commit: {reason}; see it in MLflow, in "
-            "the run's artifacts below lineage/"
+            f"the recorded patch.diff does not apply to its commit: {reason}; see the file in the "
+            "folder lineage of the run's artifacts in MLflow"
         )
     return done.stdout.decode(errors="replace").rstrip("\n")
 
 
-def put_data(root: Path, place: Path, tags: dict[str, str], run: Callable[[str, str], None]) -> str:
-    """Bring the prepared dataset of the recorded hash into a worktree.
+def restore_data(
+    root: Path, place: Path, tags: dict[str, str], run: Callable[[str, str], None]
+) -> str:
+    """Put the prepared dataset with the recorded hash into a worktree.
 
-    It comes from DVC's cache or remote, or is the one in the repository; otherwise it is prepared
-    again, from the source of the recorded hash, the source in the repository or new phantoms.
+    It is taken from DVC's cache or remote, or from the repository. If neither has it, it is
+    prepared again from the source with the recorded hash, from new phantoms, or from the source in
+    the repository.
 
     Args:
-        root: the repository.
-        place: its worktree.
-        tags: of the training's run.
-        run: runs a stage in the worktree, by name and dataset.
+        root: Root of the repository.
+        place: Folder of the worktree.
+        tags: Tags of the training's run.
+        run: Function that runs a stage in the worktree, given its name and the dataset.
 
     Returns:
-        Where it came from.
+        A description of the origin of the data.
 
     Raises:
-        InputError: none of these gives the recorded hash.
+        InputError: If none of these has the recorded hash.
     """
     dataset, wanted = tags["heartseg.dataset"], tags["dvc.prepared_md5"]
     prepared = prepared_path(dataset)
@@ -138,53 +145,55 @@ def put_data(root: Path, place: Path, tags: dict[str, str], run: Callable[[str, 
 
     source, source_md5 = Path(tags.get("dvc.source", NONE)), tags.get("dvc.source_md5", NONE)
     again = "prepared again from "
-    (own := place / source).parent.mkdir(parents=True, exist_ok=True)
-    inside = own.resolve().is_relative_to(place.resolve())  # what lies elsewhere stays untouched
-    if inside and source_md5 != NONE and check_out(root, source_md5, own):
+    (target := place / source).parent.mkdir(parents=True, exist_ok=True)
+    inside = target.resolve().is_relative_to(place.resolve())  # never write outside the worktree
+    if inside and source_md5 != NONE and check_out(root, source_md5, target):
         origin = again + f"the source of the recorded hash {source_md5}"
     elif source == phantom_dir(dataset):
         run("phantom", dataset)
         origin = again + "new phantoms"
     elif (root / source).exists():
         if inside:
-            os.symlink((root / source).resolve(), own)
+            os.symlink((root / source).resolve(), target)
         origin = again + f"{source} as it is now"
     else:
         raise InputError(_missing(prepared, tags, f"{source} does not exist either"))
     run("prepare", dataset)
     if (found := file_digest(place / prepared)) != wanted:
-        raise InputError(_missing(prepared, tags, f"{origin}, it is another one, {found}"))
+        raise InputError(_missing(prepared, tags, f"{origin}, it has another hash, {found}"))
     return origin
 
 
 def _missing(prepared: Path, tags: dict[str, str], reason: str) -> str:
     return (
-        f"{prepared} of the recorded hash {tags['dvc.prepared_md5']} is neither in DVC's cache nor "
-        f"in its remote nor in this repository, and {reason}. Push it from where it was made "
-        f"(`dvc push`), or bring {tags.get('dvc.source')} of the hash "
+        f"{prepared} with the recorded hash {tags['dvc.prepared_md5']} is neither in DVC's cache "
+        f"nor in its remote nor in this repository, and {reason}. Push it from the machine that "
+        f"prepared it (`dvc push`), or copy {tags.get('dvc.source')} with the hash "
         f"{tags.get('dvc.source_md5')} here"
     )
 
 
-def put_recipe(root: Path, place: Path, recipe: dict[str, Any], started_from: list[str]) -> None:
-    """Make the recorded recipe one of the worktree's, with the weights that it starts from.
+def restore_recipe(
+    root: Path, place: Path, recipe: dict[str, Any], started_from: list[str]
+) -> None:
+    """Add the recorded recipe to params.yaml of a worktree, and the weights that it starts from.
 
-    It goes by a name of its own: a trial of a sweep has none in params.yaml. Recipe and file are
-    not checked by today's rules, since the code of that time reads them.
+    The recipe gets the name `REPRODUCED`, because a trial of a sweep has no name in params.yaml.
+    It is not validated here, because the recorded code reads it by its own rules.
 
     Args:
-        root: the repository.
-        place: its worktree.
-        recipe: as the run kept it.
-        started_from: MD5 of the files of weights.
+        root: Root of the repository.
+        place: Folder of the worktree.
+        recipe: Recorded recipe.
+        started_from: MD5s of the weight files.
 
     Raises:
-        InputError: the weights are not there.
+        InputError: If a weight file does not exist with its recorded hash.
     """
     change_yaml(place / PARAMS_FILE, {("recipes", REPRODUCED): recipe})
     for key in ("weights", "backbone_weights"):
         name = recipe["model"].get(key)
-        if name is not None and Path(name).suffix:  # torchvision's names have none
+        if name is not None and Path(name).suffix:  # names of torchvision's weights have none
             _put_weights(root, place, name, started_from)
 
 
@@ -192,8 +201,8 @@ def _put_weights(root: Path, place: Path, name: str, wanted: list[str]) -> None:
     file = next((p for p in (place / name, root / name) if _has_digest(p, wanted)), None)
     if file is None:
         raise InputError(
-            f"{name}, from which the model was trained, is not here with its recorded hash "
-            f"({' or '.join(wanted)}); bring it back"
+            f"{name}, from which the training started, does not exist with its recorded hash "
+            f"({' or '.join(wanted)}); restore the file"
         )
     if file != place / name:
         (place / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""Random changes of whole training batches on the device, image and mask together.
+"""Random augmentation of whole training batches on the device, image and mask together.
 
-`draw` chooses the parameters of a global batch, `apply` carries them out on any of its rows; so
-the workers of a distributed training see exactly the images that a single worker would.
+`draw` draws the parameters of the global batch and `apply` applies any of its rows. The workers of
+a distributed training therefore see exactly the images that a single worker would see.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from heartseg.config.recipe import Augment
 
 @dataclass(frozen=True)
 class Changes:
-    """Parameters of the changes, CPU tensors with one row per image; None = change is off.
+    """Parameters of the augmentation: CPU tensors with one row per image, or None if turned off.
 
     An image is first flipped, then rotated and scaled about its centre, then shifted.
     """
 
     flip: Tensor | None = None
-    """bool (n,): mirror left and right."""
+    """bool (n,): whether to mirror left and right."""
     rotate_degrees: Tensor | None = None
-    """(n,): counter-clockwise as displayed."""
+    """(n,): angle, counter-clockwise as displayed."""
     scale: Tensor | None = None
-    """(n,): factor, above 1 enlarges."""
+    """(n,): factor; above 1 enlarges."""
     shift: Tensor | None = None
     """(n, 2): down and to the right, as a fraction of height and width."""
     brightness: Tensor | None = None
@@ -39,31 +39,30 @@ class Changes:
     speckle: Tensor | None = None
     """(n,): standard deviation of the multiplicative Gaussian noise."""
     speckle_seed: Tensor | None = None
-    """int64 (n,): an image's noise depends on nothing but its seed (and the kind of device)."""
+    """int64 (n,): seed of each image's noise, which depends on the seed and the type of device."""
     blur: Tensor | None = None
-    """(n, taps): symmetric filter, sum 1, applied along rows and along columns."""
+    """(n, taps): symmetric filter with sum 1, applied along rows and along columns."""
 
     def rows(self, part: slice) -> Changes:
-        """The changes of some images of the batch."""
+        """Return the parameters of some images of the batch."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return Changes(**{k: None if v is None else v[part] for k, v in values.items()})
 
 
 def draw(n: int, config: Augment, generator: torch.Generator) -> Changes:
-    """Draw the changes of n images; each image gets each change with config.probability.
+    """Draw augmentation parameters; each image gets each change with `config.probability`.
 
-    A flip has no size that could be drawn: an image that gets it is mirrored with probability
-    1/2, so that both sides stay equally frequent whatever the probability is.
+    An image that gets a flip is mirrored with probability 1/2, as a flip has no amount to draw.
 
     Args:
-        n: images of the whole global batch.
-        config: what may change and how much.
-        generator: on the CPU. The same number of values is taken from it whatever is turned
-            off, so turning one change off leaves the others as they were.
+        n: Number of images in the global batch.
+        config: Limits of the changes.
+        generator: CPU generator. It always yields the same number of values, so that turning off
+            one change does not affect the others.
     """
 
     def within(limit: float, *columns: int) -> Tensor | None:
-        """Uniform within ± limit, 0 for images that are left alone; None where turned off."""
+        """Draw uniformly within ± limit, 0 for images without the change; None if turned off."""
         amount = (2 * torch.rand(n, *columns, generator=generator) - 1) * limit
         chosen = torch.rand(n, *[1] * len(columns), generator=generator) < config.probability
         return torch.where(chosen, amount, 0.0) if limit and config.probability else None
@@ -96,23 +95,23 @@ def draw(n: int, config: Augment, generator: torch.Generator) -> Changes:
 
 
 def apply(images: Tensor, masks: Tensor, changes: Changes) -> tuple[Tensor, Tensor]:
-    """Carry out changes on a batch, on the device where it lies.
+    """Augment a batch on its device.
 
     Args:
-        images: uint8 (N, C, H, W).
-        masks: uint8 (N, H, W).
-        changes: one row per image.
+        images: Grey values uint8 (N, C, H, W).
+        masks: Label maps uint8 (N, H, W).
+        changes: Parameters with one row per image.
 
     Returns:
-        Images float32 (N, C, H, W) in 0..255, masks uint8 (N, H, W). What comes into view from
-        beyond the border is black background.
+        Images float32 (N, C, H, W) in 0..255 and masks uint8 (N, H, W). Pixels from outside the
+        image are black and background.
     """
     grid = _source_grid(images, changes)
     if grid is None:
         out = images.float()
     else:
         out = F.grid_sample(images.float(), grid, align_corners=False)
-        # Faster than gathering by index; label values are exact in float32.
+        # grid_sample is faster than indexing, and label values are exact in float32.
         moved = F.grid_sample(masks[:, None].float(), grid, mode="nearest", align_corners=False)
         masks = moved[:, 0].to(masks.dtype)
     _change_intensities(out, images, changes)
@@ -129,23 +128,25 @@ def apply(images: Tensor, masks: Tensor, changes: Changes) -> tuple[Tensor, Tens
 
 
 def _source_grid(images: Tensor, changes: Changes) -> Tensor | None:
-    """For each output pixel the place it comes from, (N, H, W, 2) as grid_sample takes it.
+    """Compute the source coordinates of each pixel for `grid_sample`, float32 (N, H, W, 2).
 
-    None where no image moves. Written out because torch's affine_grid takes far longer than
-    grid_sample itself on a CPU.
+    torch's affine_grid takes far longer than grid_sample itself on a CPU, hence this function.
+
+    Returns:
+        The grid, or None if all geometric changes are turned off.
     """
     flip, angle, scale, shift = changes.flip, changes.rotate_degrees, changes.scale, changes.shift
     if flip is None and angle is None and scale is None and shift is None:
         return None
     n, _, height, width = images.shape
-    # In float64 on the CPU, so that 90 degrees are 90 degrees; some devices have no float64.
+    # float64 on the CPU makes 90 degrees exact, and some devices do not support float64.
     theta = torch.zeros(n).double() if angle is None else torch.deg2rad(angle.double())
     zoom = torch.ones(n).double() if scale is None else scale.double()
     down, right = torch.zeros(2, n).double() if shift is None else shift.double().T
     mirror = torch.ones(n).double() if flip is None else 1 - 2 * flip.double()
 
-    # Pixels (x right, y down) from the centre: undo the shift, then rotation and scale, then flip.
-    # grid_sample counts -1..1 from border to border: 2 / width per pixel from the centre.
+    # In pixels (x right, y down) from the centre: invert shift, then rotation and scale, then flip.
+    # grid_sample's coordinates are -1..1 from border to border: 2 / width per pixel.
     cos, sin = torch.cos(theta) / zoom, torch.sin(theta) / zoom
     shift_x, shift_y = right * width, down * height
     to_x = mirror * 2 / width * torch.stack([cos, -sin, sin * shift_y - cos * shift_x])
@@ -158,7 +159,13 @@ def _source_grid(images: Tensor, changes: Changes) -> Tensor | None:
 
 
 def _change_intensities(out: Tensor, images: Tensor, changes: Changes) -> None:
-    """Brightness, contrast and gamma of `out` (N, C, H, W), in place; `images` before moving."""
+    """Change brightness, contrast and gamma in place.
+
+    Args:
+        out: Geometrically changed images float32 (N, C, H, W).
+        images: Original images uint8 (N, C, H, W), from which the mean is computed.
+        changes: Parameters with one row per image.
+    """
 
     def column(values: Tensor) -> Tensor:
         return values.to(out.device, out.dtype)[:, None, None, None]
@@ -167,7 +174,7 @@ def _change_intensities(out: Tensor, images: Tensor, changes: Changes) -> None:
         out *= column(changes.brightness)
     if changes.contrast is not None:
         contrast = column(changes.contrast)
-        # Integer sums do not depend on how the batch is shared out; float sums would.
+        # Unlike float sums, integer sums do not depend on the distribution of the batch.
         mean = column(images.sum(dim=(1, 2, 3), dtype=torch.int64)) / images[0].numel()
         if changes.brightness is not None:
             mean = mean * column(changes.brightness)
@@ -177,9 +184,12 @@ def _change_intensities(out: Tensor, images: Tensor, changes: Changes) -> None:
 
 
 def _gaussian(sigma: Tensor, largest: float) -> Tensor:
-    """Gaussian filters (n, taps) for standard deviations (n,) in pixels; 0 is the identity.
+    """Compute Gaussian filters (n, taps).
 
-    All reach three times the largest possible standard deviation, whoever else is in the batch.
+    Args:
+        sigma: Standard deviations (n,) in pixels; 0 gives the identity.
+        largest: Largest possible standard deviation. The filters extend to three times this value,
+            so that their length does not depend on the batch.
     """
     reach = max(1, round(3 * largest))
     offsets = torch.arange(-reach, reach + 1)
@@ -188,8 +198,11 @@ def _gaussian(sigma: Tensor, largest: float) -> Tensor:
 
 
 def _blur(images: Tensor, taps: Tensor) -> Tensor:
-    """Separable filter with its own taps per image. Sums of shifted copies, since a convolution's
-    algorithm, and so its rounding, may change with the size of the batch."""
+    """Filter images (N, C, H, W) with separable filters (N, taps).
+
+    The filter is a sum of shifted copies. The algorithm of a convolution, and hence its rounding,
+    may depend on the batch size.
+    """
     reach = taps.shape[1] // 2
     for dim, padding in ((2, (0, 0, reach, reach)), (3, (reach, reach, 0, 0))):
         size = images.shape[dim]

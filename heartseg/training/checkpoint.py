@@ -1,8 +1,8 @@
-"""Checkpoints: written whole or not at all, checked on reading, read without unpickling code.
+"""Checkpoints: written atomically, verified by checksum, and read without unpickling code.
 
-The name of a file holds how far the training was and the SHA-256 of its content:
-0004-000000.1f0c….pt is to go on at the first step of epoch 4. The two newest are kept, so one
-that a disk has damaged costs the work since the one before, not the training.
+The file name contains the next epoch, the number of its finished steps and the SHA-256 of the
+content: 0004-000000.1f0c….pt resumes at the first step of epoch 4. The two newest checkpoints are
+kept, so that a training can resume from the previous one if the newest is damaged.
 """
 
 from __future__ import annotations
@@ -16,25 +16,29 @@ from typing import Any
 
 import torch
 
-from heartseg.errors import InputError, writing
+from heartseg.errors import InputError, catch_full_disk
 from heartseg.training.run_dir import CHECKPOINTS, DAMAGED
 
 KEPT = 2
+"""Number of checkpoints that are kept."""
 
 _log = logging.getLogger(__name__)
 
 
 def save_checkpoint(run_dir: Path, state: dict[str, Any]) -> Path:
-    """Write `state` to run_dir/checkpoints, and drop all but the newest two.
+    """Write a checkpoint and delete all but the newest two.
 
-    A kill or a full disk at any moment leaves the older ones whole.
+    The older checkpoints stay intact if the process is killed or the disk is full.
 
     Args:
-        run_dir: of the training.
-        state: of `fit`; "next_epoch" and "step" order the files.
+        run_dir: Folder of the run.
+        state: State of `fit`. "next_epoch" and "step" determine the order of the files.
+
+    Returns:
+        Path of the checkpoint.
 
     Raises:
-        InputError: the disk is full or read-only.
+        InputError: The disk is full or read-only.
     """
     folder = run_dir / CHECKPOINTS
     buffer = io.BytesIO()
@@ -42,7 +46,7 @@ def save_checkpoint(run_dir: Path, state: dict[str, Any]) -> Path:
     content = buffer.getbuffer()
     digest = hashlib.sha256(content).hexdigest()
     path = folder / f"{state['next_epoch']:04d}-{state['step']:06d}.{digest}.pt"
-    with writing(path):
+    with catch_full_disk(path):
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f".{os.getpid()}.tmp"
         try:
@@ -59,54 +63,62 @@ def save_checkpoint(run_dir: Path, state: dict[str, Any]) -> Path:
 
 
 def checkpoints(run_dir: Path) -> list[Path]:
-    """The run's checkpoints, the newest last."""
+    """Return the paths of a run's checkpoints, the newest last."""
     return sorted((run_dir / CHECKPOINTS).glob("*-*.*.pt"))
 
 
 def load_checkpoint(run_dir: Path) -> dict[str, Any]:
-    """Read the newest whole checkpoint of a run onto the CPU.
+    """Read the newest intact checkpoint of a run onto the CPU.
 
-    One that is damaged gets another name and is told; the one before is taken then.
+    A damaged checkpoint is renamed and reported, and the previous one is read.
 
     Raises:
-        InputError: there is none, or all are damaged.
+        InputError: There is no checkpoint, or all are damaged.
     """
     damaged = []
     for path in reversed(checkpoints(run_dir)):
         try:
             return _read(path)
         except ValueError as error:
-            _log.warning("%s is damaged: %s; the checkpoint before it is used", path, error)
+            _log.warning("%s is damaged: %s; using the previous checkpoint", path, error)
             damaged.append(path.rename(path.with_name(path.name + DAMAGED)))
     if damaged:
         raise InputError(
-            f"all checkpoints in {run_dir / CHECKPOINTS} are damaged; put back a copy, or delete "
-            f"{run_dir} to start anew"
+            f"all checkpoints in {run_dir / CHECKPOINTS} are damaged; restore a backup, or delete "
+            f"{run_dir} to start again"
         )
-    raise InputError(f"{run_dir / CHECKPOINTS} holds no checkpoint")
+    raise InputError(f"{run_dir / CHECKPOINTS} contains no checkpoint")
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Raises ValueError for a content that is not what was written."""
+    """Read a checkpoint.
+
+    Raises:
+        ValueError: The checksum is wrong or the content cannot be read.
+    """
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != path.name.split(".")[1]:
-        raise ValueError("its SHA-256 is not the one in its name")
+        raise ValueError("its SHA-256 differs from the one in its name")
     try:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # nothing that was saved here: code, or another torch's format
+    except Exception as error:  # code, or the format of another version of torch
         raise ValueError(f"it cannot be read ({error})") from error
 
 
 def selected_weights(state: dict[str, Any]) -> tuple[int, dict[str, torch.Tensor]]:
-    """Epoch and weights that become the model, from the state of the last epoch.
+    """Return the epoch and the weights that become the model.
+
+    Args:
+        state: State after the last epoch.
 
     Raises:
-        InputError: it is not the last one, since that was damaged after the training had ended.
+        InputError: It is not the state after the last epoch, because the last checkpoint was
+            damaged after the end of the training.
     """
     if not state["last"]:
         raise InputError(
-            "the training's last checkpoint was damaged and the one before it is of epoch "
-            f"{state['next_epoch'] - 1}; run `heartseg train` once more, it does the rest again"
+            "the last checkpoint of the training is damaged, and the previous one is of epoch "
+            f"{state['next_epoch'] - 1}; run `heartseg train` again to repeat the rest"
         )
     if state["recipe"]["select"] == "best":
         return state["best"]["epoch"], state["best"]["model"]

@@ -1,4 +1,4 @@
-"""A training's progress on the terminal, read from the run's journal."""
+"""Progress of a training on the terminal, read from the run's journal."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from heartseg.training.run_dir import damaged_checkpoints
 POLL_SECONDS = 0.5
 
 
-class Repeated:
-    """Calls an action twice a second in a thread, and once more when it is stopped."""
+class PeriodicCall:
+    """Call a function twice a second in a thread, and a last time on `stop`."""
 
     def __init__(self, action: Callable[[], None]):
         self.action = action
@@ -38,7 +38,16 @@ class Repeated:
 
 
 class Display:
-    """Shows epoch, loss, Dice, images/s and time left: a bar on a terminal, else lines."""
+    """Show epoch, loss, Dice, images/s and remaining time.
+
+    A terminal shows a progress bar; other outputs get a line per epoch.
+
+    Args:
+        run_dir: Folder of the run.
+        title: Name of the training.
+        epochs: Total number of epochs.
+        console: Where to print; by default the standard output.
+    """
 
     def __init__(self, run_dir: Path, title: str, epochs: int, console: Console | None = None):
         self.run_dir = run_dir
@@ -54,32 +63,32 @@ class Display:
             disable=not self.console.is_terminal,
         )
         self.task = self.bar.add_task(f"{title}: epoch", total=epochs, figures="starting")
-        self._shown = len(read_epochs(run_dir))  # of a resumed run: told when they were made
+        self._shown = len(read_epochs(run_dir))  # these were shown before the run was interrupted
         self._damaged = set(damaged_checkpoints(run_dir))
-        self._repeated = Repeated(self._show)
+        self._updates = PeriodicCall(self._show)
 
     def __enter__(self) -> Display:
         self.bar.start()
         if self._shown:
-            self.console.print(f"going on after epoch {self._shown}")
-        self._repeated.start()
+            self.console.print(f"resuming after epoch {self._shown}")
+        self._updates.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._repeated.stop()
+        self._updates.stop()
         self.bar.stop()
 
     def _show(self) -> None:
         for path in set(damaged_checkpoints(self.run_dir)) - self._damaged:
             self._damaged.add(path)
-            self.console.print(f"{path}: checksum wrong; going on from the checkpoint before it")
+            self.console.print(f"{path}: wrong checksum; resuming from the previous checkpoint")
         entries = read_epochs(self.run_dir)
         for entry in entries[self._shown :]:
             if not self.console.is_terminal:
                 self.console.print(epoch_line(entry, self.epochs), highlight=False)
         self._shown = len(entries)
         done = float(entries[-1]["epoch"]) if entries else 0.0
-        figures = _figures(entries[-1]["metrics"]) if entries else "starting"
+        figures = _format_metrics(entries[-1]["metrics"]) if entries else "starting"
         step = read_progress(self.run_dir)
         if step is not None and step["epoch"] == done + 1:
             done += step["step"] / step["steps"]
@@ -89,11 +98,11 @@ class Display:
 
 
 def epoch_line(entry: dict[str, Any], epochs: int) -> str:
-    """One plain line about a finished epoch."""
-    return f"epoch {entry['epoch']:>3}/{epochs}  {_figures(entry['metrics'])}"
+    """Return a line about a finished epoch."""
+    return f"epoch {entry['epoch']:>3}/{epochs}  {_format_metrics(entry['metrics'])}"
 
 
-def _figures(metrics: dict[str, float]) -> str:
+def _format_metrics(metrics: dict[str, float]) -> str:
     name, rate = ("AUC", "auc") if "auc" in metrics else ("Dice", "dice_mean")
     return (
         f"loss {metrics['train_loss']:.3f}  val {metrics['val_loss']:.3f}  "

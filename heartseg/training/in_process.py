@@ -1,4 +1,4 @@
-"""`fit` in this very process: a sweep's trial of one worker, or a training without Ray."""
+"""Training in the current process, without Ray or as a sweep's trial with one worker."""
 
 from __future__ import annotations
 
@@ -12,41 +12,44 @@ from heartseg.config.recipe import Recipe
 from heartseg.data.resident import Resident
 from heartseg.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from heartseg.training.journal import Journal
-from heartseg.training.loop import Ask, Epoch, State, fit
-from heartseg.training.machine import note_machine
+from heartseg.training.loop import Epoch, State, StopSignal, fit
+from heartseg.training.machine import record_machine
 from heartseg.training.run_dir import StopFile
 
 
-def train_here(
+def train_in_process(
     recipe: Recipe,
-    train: Train,
+    train_config: Train,
     data: dict[str, Resident],
     run_dir: Path,
     after_epoch: Callable[[Epoch], None] | None = None,
 ) -> Path:
-    """Train in this process; a run that was cut off goes on from its last checkpoint.
+    """Train in the current process. An interrupted run resumes from its last checkpoint.
 
     Args:
-        recipe: what to train.
-        train: how to train.
-        data: "train" and "val".
-        run_dir: folder of this run.
-        after_epoch: called when an epoch stands in the journal and in the checkpoint.
+        recipe: Recipe of the training.
+        train_config: Section `train` of params.yaml.
+        data: Images of "train" and "val".
+        run_dir: Folder of the run.
+        after_epoch: Function that is called after an epoch has been written to the journal and to
+            a checkpoint.
 
     Returns:
-        run_dir, with the last checkpoint.
+        run_dir, which contains the last checkpoint.
 
     Raises:
-        Stopped: the run was told to end.
+        Stopped: The run was requested to stop; see `StopFile`.
     """
     stop = StopFile(run_dir)
-    journal = Journal(run_dir, data["val"], train.overlay_every, train.overlay_cases)
+    journal = Journal(run_dir, data["val"], train_config.overlay_every, train_config.overlay_cases)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    note_machine(run_dir, device, "in-process", 1)
+    record_machine(run_dir, device, "in-process", 1)
 
     def report(epoch: Epoch) -> None:
         assert epoch.state is not None  # this is rank 0
-        journal.write_epoch(epoch)  # before the checkpoint: told twice rather than never
+        # The journal comes first: after an interruption between the two, the epoch is repeated and
+        # its second entry replaces the first. In the other order, its entry would be missing.
+        journal.write_epoch(epoch)
         save_checkpoint(run_dir, epoch.state)
         if after_epoch is not None:
             after_epoch(epoch)
@@ -61,10 +64,10 @@ def train_here(
         report=report,
         device=device,
         resume_from=load_checkpoint(run_dir) if checkpoints(run_dir) else None,
-        device_memory_fraction=train.device_memory_fraction,
-        clinical=train.clinical_metrics,
+        device_memory_fraction=train_config.device_memory_fraction,
+        clinical=train_config.clinical_metrics,
         on_step=journal.write_step,
-        ask=lambda: Ask.STOP if stop() else Ask.GO_ON,
+        poll_stop=lambda: StopSignal.STOP if stop() else StopSignal.CONTINUE,
         save=save,
     )
     return run_dir

@@ -1,7 +1,7 @@
-"""What a training tells the driver, through files in the run's folder.
+"""The journal of a training: files in the run's folder by which the worker reports its progress.
 
-The worker of rank 0 appends one line per finished epoch to journal.jsonl; the driver follows
-that file for its display and sends it to MLflow. The worker never waits for either.
+The worker of rank 0 appends one line per finished epoch to journal.jsonl. The driver reads the file
+for its display and sends it to MLflow. The worker never waits for the driver.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from heartseg.errors import writing
-from heartseg.paths import write_whole
+from heartseg.errors import catch_full_disk
+from heartseg.paths import write_text
 from heartseg.text import csv_text
 
 if TYPE_CHECKING:
@@ -28,7 +28,14 @@ PROGRESS_SECONDS = 0.5
 
 
 class Journal:
-    """The writing side, on rank 0."""
+    """Writer of the journal, on rank 0.
+
+    Args:
+        run_dir: Folder of the run.
+        val: Validation images, from which samples are taken.
+        overlay_every: Number of epochs between sample predictions; 0: none.
+        overlay_cases: Number of images in each sample.
+    """
 
     def __init__(self, run_dir: Path, val: Resident, overlay_every: int, overlay_cases: int):
         self.run_dir = run_dir
@@ -38,8 +45,12 @@ class Journal:
         self._next_progress = 0.0
 
     def write_epoch(self, epoch: Epoch) -> None:
-        """Append the epoch's metrics, and save sample predictions every few epochs."""
-        with writing(self.run_dir / JOURNAL):
+        """Append the metrics of an epoch, and save sample predictions every few epochs.
+
+        Raises:
+            InputError: The disk is full or read-only.
+        """
+        with catch_full_disk(self.run_dir / JOURNAL):
             self._write_epoch(epoch)
 
     def _write_epoch(self, epoch: Epoch) -> None:
@@ -49,19 +60,27 @@ class Journal:
         line = {"epoch": epoch.number, "time": time.time(), "metrics": epoch.metrics}
         with open(self.run_dir / JOURNAL, "ab+") as stream:
             if stream.tell() and not _ends_in_newline(stream):
-                stream.write(b"\n")  # after the remains of a killed writer
+                stream.write(b"\n")  # ends a line that a killed writer left incomplete
             stream.write((json.dumps(line | {"samples": samples}) + "\n").encode())
 
     def write_step(self, epoch: int, step: int, steps: int, loss: Any) -> None:
-        """Tell the driver how far the epoch is, at most twice a second."""
+        """Write the progress within the epoch, at most twice a second.
+
+        Args:
+            epoch: Current epoch, from 1.
+            step: Number of finished steps.
+            steps: Number of steps per epoch.
+            loss: Loss of the last step, a scalar tensor or number.
+        """
         if time.monotonic() < self._next_progress:
             return
         self._next_progress = time.monotonic() + PROGRESS_SECONDS
         state = {"epoch": epoch, "step": step, "steps": steps, "loss": float(loss)}
-        with writing(self.run_dir / PROGRESS):
+        with catch_full_disk(self.run_dir / PROGRESS):
             (self.run_dir / PROGRESS).write_text(json.dumps(state), encoding="utf-8")
 
     def _save_samples(self, epoch: Epoch) -> str:
+        """Save images, masks and predictions; return the path relative to the run's folder."""
         name = f"samples/epoch_{epoch.number:03d}.npz"
         path = self.run_dir / name
         path.parent.mkdir(exist_ok=True)
@@ -83,7 +102,7 @@ def _ends_in_newline(stream: BinaryIO) -> bool:
 
 
 def read_epochs(run_dir: Path) -> list[dict[str, Any]]:
-    """All whole lines of the journal, one per epoch: a repeated epoch counts once, the last."""
+    """Read the journal in order of epochs. Of a repeated epoch, only the last entry is returned."""
     path = run_dir / JOURNAL
     if not path.exists():
         return []
@@ -93,7 +112,7 @@ def read_epochs(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def read_progress(run_dir: Path) -> dict[str, Any] | None:
-    """How far the running epoch is; None before the first step or in the midst of a write."""
+    """Read the progress within the current epoch; None before the first step or during a write."""
     try:
         return json.loads((run_dir / PROGRESS).read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
@@ -101,7 +120,7 @@ def read_progress(run_dir: Path) -> dict[str, Any] | None:
 
 
 def parse_line(line: bytes) -> dict[str, Any] | None:
-    """An entry of the journal; None for what a killed writer left of one."""
+    """Parse a line of the journal; None if a killed writer left it incomplete."""
     try:
         return json.loads(line)
     except ValueError:
@@ -109,8 +128,8 @@ def parse_line(line: bytes) -> dict[str, Any] | None:
 
 
 def write_history(run_dir: Path, path: Path) -> None:
-    """The journal's metrics as a CSV table, one row per epoch."""
+    """Write the metrics of the journal to a CSV file with one row per epoch."""
     import pandas as pd
 
     rows = [{"epoch": entry["epoch"], **entry["metrics"]} for entry in read_epochs(run_dir)]
-    write_whole(path, csv_text(pd.DataFrame(rows)))
+    write_text(path, csv_text(pd.DataFrame(rows)))

@@ -33,16 +33,16 @@ from heartseg.training.validate import as_input, autocast, predict_labels, valid
 State = dict[str, Any]
 
 
-class Ask(IntEnum):
-    """What `fit` is asked to do after a step; the same on every rank."""
+class StopSignal(IntEnum):
+    """What `fit` does after a step; the same on every rank."""
 
-    GO_ON = 0
+    CONTINUE = 0
     SAVE = 1
-    """Save a state of the midst of the epoch, and go on."""
+    """Save a mid-epoch state and continue."""
     STOP = 2
-    """Save it, and end."""
+    """Save a mid-epoch state and stop."""
     ABORT = 3
-    """End without saving."""
+    """Stop without saving."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +77,14 @@ def fit(
     device_memory_fraction: float = 1.0,
     clinical: bool = False,
     on_step: Callable[[int, int, int, torch.Tensor], None] | None = None,
-    ask: Callable[[], Ask] | None = None,
+    poll_stop: Callable[[], StopSignal] | None = None,
     save: Callable[[State], None] | None = None,
 ) -> None:
     """Train one network by a recipe.
 
-    All chance is drawn from (recipe.seed, epoch), so a run that goes on from a state ends, on
-    CPU, with the very weights of an uninterrupted one, and several workers see what one worker
-    would see. Dropout alone differs between workers.
+    All random numbers are drawn from (recipe.seed, epoch). On a CPU, a resumed run therefore ends
+    with exactly the weights of an uninterrupted one, and several workers see the images that one
+    worker would see. Only dropout differs between workers.
 
     Args:
         recipe: everything that defines the training.
@@ -101,12 +101,14 @@ def fit(
         clinical: also measure the clinical error of the validation images after each epoch,
             ef_mae or lvid_mae; a classification of windows has none.
         on_step: called after each step with (epoch, step, steps, loss).
-        ask: called after each step but an epoch's last, and after each epoch but the last, on
-            every rank, with the same answer.
-        save: called on rank 0 with a state of the midst of an epoch, when `ask` asks for it.
+        poll_stop: Function that returns the next `StopSignal`. It is called on every rank after
+            each step except an epoch's last, and after each epoch except the last. It must return
+            the same value on every rank.
+        save: Function that is called on rank 0 with a mid-epoch state if `poll_stop` returns
+            `SAVE` or `STOP`.
 
     Raises:
-        Stopped: `ask` asked for it.
+        Stopped: `poll_stop` returned `STOP` or `ABORT`.
         InputError: batch size, channels, data and workers do not fit together, or the loss is
             not finite.
     """
@@ -119,7 +121,7 @@ def fit(
             f"batch_size {recipe.batch_size} is larger than the {len(train)} training images; "
             "lower it in the recipe"
         )
-    be_repeatable()
+    set_deterministic()
     torch.manual_seed(recipe.seed)
     labels = len(DATASETS[recipe.dataset].labels)
     network = build_network(recipe.model, output_channels(recipe)).to(device)
@@ -140,7 +142,7 @@ def fit(
     keep = fits_on(device, train, val, fraction=device_memory_fraction)
     train, val = (data.to(device) if keep else data for data in (train, val))
 
-    first, best, stale, begun = 1, None, 0, None
+    first, best, stale, mid_epoch_state = 1, None, 0, None
     if resume_from is not None:
         network.load_state_dict(resume_from["model"])
         optimizer.load_state_dict(resume_from["optimizer"])
@@ -149,26 +151,26 @@ def fit(
         first, best, stale = (resume_from[key] for key in ("next_epoch", "best", "stale"))
         if resume_from["last"]:
             return
-        begun = resume_from["within_epoch"]
+        mid_epoch_state = resume_from["within_epoch"]
 
     for epoch in range(first, recipe.epochs + 1):
         started = time.perf_counter()
         torch.manual_seed(recipe.seed * 1_000_003 + epoch * 1_009 + rank)  # dropout
-        chance = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
-        order = torch.randperm(len(train), generator=chance)
+        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
+        order = torch.randperm(len(train), generator=generator)
         total = torch.zeros((), device=device)
         start = 0
-        if begun is not None:
-            start = begun["step"]
-            total += begun["total"] / world_size
-            _restore_chance(begun, chance, device, rank, world_size)
-            begun = None
+        if mid_epoch_state is not None:
+            start = mid_epoch_state["step"]
+            total += mid_epoch_state["total"] / world_size
+            _restore_generators(mid_epoch_state, generator, device, rank, world_size)
+            mid_epoch_state = None
         runner.train()
         for step in range(start, steps):
             rate = learning_rate(recipe, (epoch - 1) * steps + step, recipe.epochs * steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            changes = draw(recipe.batch_size, recipe.augment, chance)
+            changes = draw(recipe.batch_size, recipe.augment, generator)
             share = slice(rank * worker_batch, (rank + 1) * worker_batch)
             chosen = order[step * recipe.batch_size :][share]
             images, masks = train.batch(chosen, device)
@@ -184,12 +186,14 @@ def fit(
             total += value.detach()
             if on_step is not None:
                 on_step(epoch, step + 1, steps, value.detach())
-            asked = ask() if ask is not None and step + 1 < steps else Ask.GO_ON
-            if asked in (Ask.SAVE, Ask.STOP):
-                within = _within_epoch(step + 1, total, chance, device, world_size)
+            signal = StopSignal.CONTINUE
+            if poll_stop is not None and step + 1 < steps:
+                signal = poll_stop()
+            if signal in (StopSignal.SAVE, StopSignal.STOP):
+                within = _within_epoch(step + 1, total, generator, device, world_size)
                 if rank == 0 and save is not None:
                     save(_state(recipe, network, ema, optimizer, epoch, best, stale, within))
-            if asked in (Ask.STOP, Ask.ABORT):
+            if signal in (StopSignal.STOP, StopSignal.ABORT):
                 raise Stopped
         if world_size > 1:
             distributed.all_reduce(total)
@@ -201,8 +205,8 @@ def fit(
                 "lower learning_rate, or set precision: fp32"
             )
 
-        judged = network if ema is None else ema.module
-        metrics = validate(judged, recipe, val, loss, labels, device, rank, world_size, measure)
+        eval_model = network if ema is None else ema.module
+        metrics = validate(eval_model, recipe, val, loss, labels, device, rank, world_size, measure)
         metrics |= {
             "train_loss": train_loss,
             "learning_rate": rate,
@@ -215,7 +219,7 @@ def fit(
             best = {"epoch": epoch, "dice_mean": metrics["dice_mean"]}
             if recipe.select == "best":
                 best["model"] = {
-                    k: v.detach().cpu().clone() for k, v in judged.state_dict().items()
+                    k: v.detach().cpu().clone() for k, v in eval_model.state_dict().items()
                 }
         last = epoch == recipe.epochs or bool(
             recipe.early_stopping and stale >= recipe.early_stopping
@@ -224,19 +228,19 @@ def fit(
         if rank == 0:
             state = _state(recipe, network, ema, optimizer, epoch + 1, best, stale, last=last)
 
-        def predict(count: int, judged: nn.Module = judged) -> torch.Tensor:
+        def predict(count: int, eval_model: nn.Module = eval_model) -> torch.Tensor:
             chosen = torch.arange(min(count, len(val)))
-            return predict_labels(judged, recipe, val.batch(chosen, device)[0], device).cpu()
+            return predict_labels(eval_model, recipe, val.batch(chosen, device)[0], device).cpu()
 
         report(Epoch(epoch, metrics, state, last, predict))
         if last:
             break
         # Not after the last step above: what it would save stands in the epoch's own checkpoint.
-        if ask is not None and ask() in (Ask.STOP, Ask.ABORT):
+        if poll_stop is not None and poll_stop() in (StopSignal.STOP, StopSignal.ABORT):
             raise Stopped
 
 
-def be_repeatable() -> None:
+def set_deterministic() -> None:
     """Same seed, same result, where the device has such operations.
 
     Strict mode would raise on CUDA in max-unpooling and in the gradient of bilinear resizing.
@@ -291,7 +295,11 @@ def _state(
 
 
 def _within_epoch(
-    step: int, total: torch.Tensor, chance: torch.Generator, device: torch.device, world_size: int
+    step: int,
+    total: torch.Tensor,
+    generator: torch.Generator,
+    device: torch.device,
+    world_size: int,
 ) -> dict[str, Any]:
     """Where in an epoch all workers are; called on every rank."""
     own = [torch.get_rng_state()]
@@ -303,18 +311,22 @@ def _within_epoch(
         distributed.all_reduce(summed)
         dropout = [None] * world_size
         distributed.all_gather_object(dropout, own)
-    state = {"step": step, "total": summed.cpu(), "chance": chance.get_state()}
+    state = {"step": step, "total": summed.cpu(), "chance": generator.get_state()}
     return state | {"dropout": dropout}
 
 
-def _restore_chance(
-    begun: dict[str, Any], chance: torch.Generator, device: torch.device, rank: int, world_size: int
+def _restore_generators(
+    mid_epoch_state: dict[str, Any],
+    generator: torch.Generator,
+    device: torch.device,
+    rank: int,
+    world_size: int,
 ) -> None:
     """The generators as they were; of dropout only where the number of workers is the same."""
-    chance.set_state(begun["chance"])
-    if len(begun["dropout"]) != world_size:
+    generator.set_state(mid_epoch_state["chance"])
+    if len(mid_epoch_state["dropout"]) != world_size:
         return
-    own = begun["dropout"][rank]
+    own = mid_epoch_state["dropout"][rank]
     torch.set_rng_state(own[0])
     if device.type == "cuda" and len(own) > 1:
         torch.cuda.set_rng_state(own[1], device)

@@ -9,16 +9,20 @@ from torch.nn import functional as F
 
 from heartseg.config.recipe import Recipe
 
-AUXILIARY_WEIGHT = 0.5  # of the auxiliary head's loss, as in torchvision's segmentation reference
+AUXILIARY_WEIGHT = 0.5
+"""Weight of the auxiliary head's loss, as in torchvision's reference training."""
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def build_loss(recipe: Recipe, device: torch.device | str = "cpu") -> Loss:
-    """The recipe's loss: `loss(logits (N, K, H, W), labels uint8 (N, H, W)) -> scalar`.
+    """Build the loss of a recipe.
 
-    Each is a mean over images of a value per image, so that the mean over equal shares of a
-    batch is the value of the whole batch, whatever the number of workers.
+    Each loss is a mean over images. Its mean over equal shares of a batch is therefore the loss of
+    the whole batch for any number of workers.
+
+    Returns:
+        A function from logits (N, K, H, W) and labels uint8 (N, H, W) to a scalar.
     """
     weights = None
     if recipe.class_weights is not None:
@@ -32,18 +36,18 @@ def build_loss(recipe: Recipe, device: torch.device | str = "cpu") -> Loss:
 
 
 class CrossEntropyDice:
-    """Cross-entropy + soft Dice of the foreground (Milletari et al., 3DV 2016), equal parts."""
+    """Sum of cross-entropy and soft Dice loss of the foreground (Milletari et al., 3DV 2016)."""
 
     def __init__(self) -> None:
-        from monai.losses import DiceLoss  # takes seconds, which other losses need not wait for
+        from monai.losses import DiceLoss  # imported here because it takes seconds
 
         self.dice = DiceLoss(include_background=False, to_onehot_y=True, softmax=True)
 
     def __call__(
         self, logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None
     ) -> torch.Tensor:
-        # torch's own weighted mean divides by the weights met in the batch, which would make
-        # the loss of a batch depend on how it is shared between workers.
+        # torch's weighted mean divides by the sum of the weights in the batch. The loss would then
+        # depend on the distribution of the batch over workers.
         entropy = F.cross_entropy(logits, labels, weight=weights, reduction="none").mean()
         return entropy + self.dice(logits, labels.unsqueeze(1))
 
@@ -51,9 +55,14 @@ class CrossEntropyDice:
 def one_vs_rest_bce(
     logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None
 ) -> torch.Tensor:
-    """Mean binary cross-entropy of one sigmoid per label against that label's mask.
+    """Compute the mean binary cross-entropy of one sigmoid per label.
 
-    With a single channel (K = 1) the target is "not background".
+    With a single channel, the target is "not background".
+
+    Args:
+        logits: (N, K, H, W).
+        labels: int64 (N, H, W).
+        weights: Weight of each label, or None.
     """
     channels = logits.shape[1]
     if channels == 1:
@@ -68,7 +77,13 @@ def one_vs_rest_bce(
 def training_loss(
     output: torch.Tensor | tuple[torch.Tensor, torch.Tensor], labels: torch.Tensor, loss: Loss
 ) -> torch.Tensor:
-    """Loss of a network's training output, with the auxiliary head's where there is one."""
+    """Compute the loss of a network's output, including an auxiliary head if it has one.
+
+    Args:
+        output: Logits (N, K, H, W), or (logits, auxiliary logits).
+        labels: uint8 (N, H, W).
+        loss: Function of `build_loss`.
+    """
     if isinstance(output, tuple):
         logits, auxiliary = output
         return loss(logits, labels) + AUXILIARY_WEIGHT * loss(auxiliary, labels)

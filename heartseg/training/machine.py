@@ -1,4 +1,4 @@
-"""The machine that a training ran on: what can change its result beside recipe, data and code."""
+"""Description of the machine of a training, which can affect the rounding of its result."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ if TYPE_CHECKING:
 MACHINE = "machine.json"
 
 
-def note_machine(run_dir: Path, device: torch.device | str, engine: str, workers: int) -> None:
-    """Write the present machine to the run's folder, after those that it ran on before.
+def record_machine(run_dir: Path, device: torch.device | str, engine: str, workers: int) -> None:
+    """Append the current machine to machine.json in the run's folder, unless it is the last entry.
 
     Args:
-        run_dir: folder of the run.
-        device: that the training uses.
+        run_dir: Folder of the run.
+        device: Device of the training.
         engine: "ray" or "in-process".
-        workers: processes that train together.
+        workers: Number of processes that train together.
     """
-    import torch  # not above: the tracker only reads
+    import torch  # imported here because readers of machine.json do not need it
 
-    known = _read(run_dir)
-    present = _describe(torch.device(device), engine, workers)
-    if not known or known[-1] != present:
-        text = json.dumps([*known, present], indent=1)
+    machines = _read(run_dir)
+    current = _describe(torch.device(device), engine, workers)
+    if not machines or machines[-1] != current:
+        text = json.dumps([*machines, current], indent=1)
         (run_dir / MACHINE).write_text(text, encoding="utf-8")
 
 
 def machine_tags(run_dir: Path) -> dict[str, str]:
-    """machine.device, .cpu, .threads and so on, of the machine that a run's folder tells of.
+    """Return tags such as machine.device, machine.cpu and machine.threads of a run.
 
-    Where a run went on elsewhere, both values stand there: "2 then 8".
+    If a run was resumed on another machine, a tag contains both values: "2 then 8".
     """
     machines = _read(run_dir)
     return {
@@ -51,8 +51,8 @@ def _describe(device: torch.device, engine: str, workers: int) -> dict[str, str]
     return {
         "device": torch.cuda.get_device_name(device) if gpu else device.type,
         "cpu": _cpu_name(),
-        "vector_units": torch.backends.cpu.get_cpu_capability(),  # decides which kernels run
-        "threads": str(torch.get_num_threads()),  # decides in which order sums are taken
+        "vector_units": torch.backends.cpu.get_cpu_capability(),  # determines the kernels
+        "threads": str(torch.get_num_threads()),  # determines the order of summation
         "workers": str(workers),
         "engine": engine,
         "cuda": str(torch.version.cuda) if gpu else "none",
@@ -61,7 +61,7 @@ def _describe(device: torch.device, engine: str, workers: int) -> dict[str, str]
 
 
 def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")  # Linux; elsewhere platform knows as much
+    info = Path("/proc/cpuinfo")  # exists on Linux only
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()

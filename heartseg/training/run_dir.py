@@ -1,4 +1,4 @@
-"""The folder of a training run, by which a run that was cut off is found again."""
+"""The folder of a training run, from which an interrupted run resumes."""
 
 from __future__ import annotations
 
@@ -16,62 +16,68 @@ from typing import Any
 
 from heartseg.config.recipe import Recipe
 from heartseg.errors import InputError, Stopped
-from heartseg.paths import write_whole
+from heartseg.paths import write_text
 
 RUNS = "runs"
 STATE = "run.json"
 STOP = "stop"
-"""A file of this name in the run's folder ends the training, with a checkpoint."""
+"""Name of a file in the run's folder that stops the training after writing a checkpoint."""
 STOP_SECONDS = 0.5
+"""Seconds between two checks for the file."""
 CHECKPOINTS = "checkpoints"
 DAMAGED = ".damaged"
-"""Appended to the name of a checkpoint whose content is not what was written."""
+"""Suffix of a checkpoint with a wrong checksum."""
 PACKAGE = Path(__file__).parents[1]
-CODE = ("data", "metrics", "models", "training")
-"""Rooms whose code decides about a training's result."""
+CODE = ("data", "datasets", "metrics", "models", "training", "cluster")
+"""Folders of heartseg with code that affects the result of a training."""
 
 
-class InUse(InputError):
-    """Another process works in the folder."""
+class FolderInUse(InputError):
+    """Another process uses the folder."""
 
 
 @contextmanager
 def open_run_dir(
     runs: Path, name: str, recipe: Recipe, data_digest: str, engine: str
 ) -> Iterator[Path]:
-    """The folder for training `recipe` on the data of that digest by the present code.
+    """Open and lock the folder of a training.
 
-    The same recipe, data, weights to start from and code find the folder of the run that was cut
-    off. A finished one is emptied, since asking again for a finished training means to do it again.
+    The name of the folder depends on recipe, data, initial weights, code and engine. An interrupted
+    run with the same inputs therefore has the same folder. The folder of a finished run is emptied,
+    so that the training starts again.
 
     Args:
-        runs: folder of all runs, absolute.
-        name: of the recipe.
-        recipe: what is trained.
-        data_digest: of the prepared dataset.
-        engine: what runs it; each keeps its checkpoints in its own way.
+        runs: Absolute path of the folder of all runs.
+        name: Name of the recipe.
+        recipe: Recipe of the training.
+        data_digest: Digest of the prepared dataset.
+        engine: "ray" or "in-process". Each stores its checkpoints differently.
+
+    Yields:
+        The folder.
 
     Raises:
-        InputError: another process works in that folder.
+        FolderInUse: Another process uses the folder.
     """
-    made_of = what_makes(recipe, data_digest) | {"engine": engine}
-    key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+    inputs = training_inputs(recipe, data_digest) | {"engine": engine}
+    key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
     folder = runs / f"{name}-{key[:10]}"
     runs.mkdir(parents=True, exist_ok=True)
-    with hold(folder):
+    with lock_folder(folder):
         if read_state(folder).get("finished"):
             shutil.rmtree(folder)
         folder.mkdir(exist_ok=True)
-        update_state(folder, recipe_name=name, made_of=made_of)
+        update_state(folder, recipe_name=name, made_of=inputs)
         yield folder
 
 
-def what_makes(recipe: Recipe, data_digest: str) -> dict[str, Any]:
-    """All that decides about the result of a training, whatever runs it.
+def training_inputs(recipe: Recipe, data_digest: str) -> dict[str, Any]:
+    """Return everything that determines the result of a training.
 
-    The files of weights that the recipe starts from count by their content.
+    This is the recipe, the digest of the data, the digests of the weight files from which the
+    recipe starts, and the digest of the code.
     """
-    from heartseg.data.prepared import file_digest  # imports pandas, which not all need here
+    from heartseg.data.prepared import file_digest  # imported here because it imports pandas
 
     return {
         "recipe": recipe.model_dump(mode="json"),
@@ -82,37 +88,37 @@ def what_makes(recipe: Recipe, data_digest: str) -> dict[str, Any]:
 
 
 @contextmanager
-def hold(folder: Path) -> Iterator[None]:
-    """Keep other processes off a folder, which need not exist yet.
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Lock a folder against other processes. The folder need not exist.
 
     Raises:
-        InUse: another process holds it.
+        FolderInUse: Another process has locked it.
     """
     with open(folder.parent / f"{folder.name}.lock", "w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InUse(
-                f"another process works on this very run in {folder}; wait for it or stop it"
+            raise FolderInUse(
+                f"another process uses {folder}; wait until it ends, or stop it"
             ) from None
         yield
 
 
 @contextmanager
-def stopped_by_signals(folder: Path) -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the training in `folder` with a checkpoint after its next step.
+def stop_on_signals(folder: Path) -> Iterator[None]:
+    """On SIGTERM or SIGHUP, stop the training in `folder` after its next step with a checkpoint.
 
-    Schedulers announce the end of a job by the former; the latter comes when a terminal is closed,
-    and stays ignored under nohup.
+    Schedulers send SIGTERM before the end of a job. SIGHUP is sent when a terminal is closed; under
+    nohup it stays ignored.
     """
     (folder / STOP).unlink(missing_ok=True)
-    with handling_end(lambda number, frame: (folder / STOP).touch()):
+    with handle_termination(lambda number, frame: (folder / STOP).touch()):
         yield
 
 
 @contextmanager
-def handling_end(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
-    """Handle SIGTERM and SIGHUP by `handler`; the latter stays ignored where it is."""
+def handle_termination(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """Handle SIGTERM and SIGHUP by `handler`. SIGHUP stays ignored if it was ignored before."""
     numbers = [signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
@@ -124,13 +130,13 @@ def handling_end(handler: Callable[[int, FrameType | None], object]) -> Iterator
             signal.signal(number, old)
 
 
-def stop_now(number: int, frame: FrameType | None) -> None:
-    """A handler for `handling_end` that ends the command where it is."""
+def raise_stopped(number: int, frame: FrameType | None) -> None:
+    """Raise `Stopped`: a handler for `handle_termination`."""
     raise Stopped
 
 
 def code_files() -> dict[str, str]:
-    """MD5 of each file of the code that decides about a training's result, by path."""
+    """Return the MD5 of each file of code that affects the result of a training, by path."""
     paths = sorted(path for room in CODE for path in (PACKAGE / room).rglob("*.py"))
     return {
         path.relative_to(PACKAGE).as_posix(): hashlib.md5(
@@ -141,35 +147,38 @@ def code_files() -> dict[str, str]:
 
 
 def code_digest() -> str:
-    """One MD5 of `code_files`."""
+    """Return a single MD5 of `code_files`."""
     return hashlib.md5(json.dumps(code_files()).encode(), usedforsecurity=False).hexdigest()
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """What is known of the run: its MLflow run id, and whether it is finished."""
+    """Read run.json: the MLflow run id, whether the run is finished, and its inputs."""
     path = folder / STATE
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def update_state(folder: Path, **values: Any) -> None:
-    """Add to the run's state, whole or not at all."""
-    write_whole(folder / STATE, json.dumps(read_state(folder) | values, indent=1))
+    """Change values in run.json. The file is replaced atomically."""
+    write_text(folder / STATE, json.dumps(read_state(folder) | values, indent=1))
 
 
 def clear_checkpoints(folder: Path, *, keep: int) -> None:
-    """Delete the checkpoints of a training that has ended, but for the newest `keep` of them."""
-    whole = sorted((folder / CHECKPOINTS).glob("*.pt"))
-    for path in (*whole[: len(whole) - keep], *damaged_checkpoints(folder)):
+    """Delete all checkpoints of a training except for the newest `keep`."""
+    intact = sorted((folder / CHECKPOINTS).glob("*.pt"))
+    for path in (*intact[: len(intact) - keep], *damaged_checkpoints(folder)):
         path.unlink(missing_ok=True)
 
 
 def damaged_checkpoints(folder: Path) -> list[Path]:
-    """The run's checkpoints that were found damaged."""
+    """Return the paths of damaged checkpoints of a run."""
     return sorted((folder / CHECKPOINTS).glob(f"*{DAMAGED}"))
 
 
 class StopFile:
-    """Says whether a run is told to end; looks for the file at most twice a second."""
+    """Check whether a run is requested to stop, by the file `STOP` in its folder.
+
+    The file system is accessed at most twice a second. In between, the answer is False.
+    """
 
     def __init__(self, run_dir: Path):
         self.path = run_dir / STOP

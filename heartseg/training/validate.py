@@ -1,4 +1,4 @@
-"""Validation of a network in the midst of its training, over all workers."""
+"""Validation of a network during its training, distributed over all workers."""
 
 from __future__ import annotations
 
@@ -31,70 +31,93 @@ def validate(
     world_size: int,
     clinical: ClinicalValidation | None = None,
 ) -> dict[str, float]:
-    """Loss, per-structure Dice, clinical errors or rates of right decisions, over all ranks.
+    """Compute the validation metrics at the resolution of the network.
 
-    All of it is at the network's resolution.
+    Each rank validates every `world_size`-th image. Counts are summed over ranks before they are
+    divided, so that the result does not depend on the number of workers.
 
-    Shards are strided and never padded, counts are summed over ranks and then divided: the
-    result does not depend on the number of workers.
+    Args:
+        network: Network to validate. It is left in evaluation mode.
+        recipe: Recipe of the training.
+        val: Validation images.
+        loss: Function of `build_loss`.
+        labels: Number of labels, including the background.
+        device: Device of the network.
+        rank: Index of this worker.
+        world_size: Number of workers.
+        clinical: Measures clinical errors, if given.
+
+    Returns:
+        dice_mean, the Dice of each label, val_loss and, depending on the dataset, clinical errors
+        or classification rates; equal on all ranks.
     """
     network.eval()
-    found: list[torch.Tensor] = []
-    mine = torch.arange(len(val))[rank::world_size]
+    predictions: list[torch.Tensor] = []
+    shard = torch.arange(len(val))[rank::world_size]
     sums = torch.zeros(2 + 3 * labels, dtype=torch.float64, device=device)
-    scored = torch.zeros(2 * BINS, dtype=torch.float64, device=device)
+    histograms = torch.zeros(2 * BINS, dtype=torch.float64, device=device)
     spec = DATASETS[recipe.dataset]
-    for chosen in mine.split(recipe.eval_batch_size) if len(mine) else ():
+    for chosen in shard.split(recipe.eval_batch_size) if len(shard) else ():
         images, masks = val.batch(chosen, device)
         with autocast(recipe, device):
             logits = network(as_input(images, recipe))
         predicted = predicted_labels(logits)
         counts = confusion_counts(predicted, masks, labels).sum(0)
         if clinical is not None:
-            found.append(predicted.to("cpu", torch.uint8))
+            predictions.append(predicted.to("cpu", torch.uint8))
         sums[0] += loss(logits, masks) * len(chosen)
         sums[1] += len(chosen)
         sums[2:] += counts.flatten()
         if spec.classifies:
-            scored += score_counts(logits, masks).flatten()
+            histograms += score_counts(logits, masks).flatten()
     if world_size > 1:
         distributed.all_reduce(sums)
-        distributed.all_reduce(scored)
+        distributed.all_reduce(histograms)
     dice = dice_from_counts(sums[2:].reshape(labels, 3).long()).tolist()
     named = dict(zip(spec.dice_metrics, dice[1:], strict=True))
-    metrics = {  # the first one is what MLflow's page for comparing runs shows
+    metrics = {  # MLflow's page for comparing runs shows the first one
         "dice_mean": sum(named.values()) / len(named),
         **named,
         "val_loss": (sums[0] / sums[1]).item(),
     }
     if spec.classifies:
-        metrics |= rates_from_counts(scored.reshape(2, BINS))
+        metrics |= rates_from_counts(histograms.reshape(2, BINS))
     if clinical is not None:
-        metrics |= clinical.errors(_gather(found, val.masks.shape, world_size))
+        metrics |= clinical.errors(_gather(predictions, val.masks.shape, world_size))
     return metrics
 
 
-def _gather(found: list[torch.Tensor], shape: torch.Size, world_size: int) -> np.ndarray:
-    """All ranks' label maps uint8 (N, S, S) in the order of the images, on every rank."""
-    own = torch.cat(found).numpy() if found else np.empty((0, *shape[1:]), np.uint8)
+def _gather(predictions: list[torch.Tensor], shape: torch.Size, world_size: int) -> np.ndarray:
+    """Gather the label maps of all ranks in the order of the images.
+
+    Args:
+        predictions: Label maps uint8 (n, S, S) of this rank's batches.
+        shape: Shape (N, S, S) of the result.
+        world_size: Number of workers.
+
+    Returns:
+        Label maps uint8 (N, S, S), on every rank.
+    """
+    own = torch.cat(predictions).numpy() if predictions else np.empty((0, *shape[1:]), np.uint8)
     parts: list[Any] = [None] * world_size
     if world_size > 1:
         distributed.all_gather_object(parts, own)
     else:
         parts = [own]
     maps = np.empty(tuple(shape), np.uint8)
-    for other, part in enumerate(parts):
-        maps[other::world_size] = part
+    for rank, part in enumerate(parts):
+        maps[rank::world_size] = part
     return maps
 
 
 def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
-    """bf16 where the recipe asks for it, or by itself on a GPU."""
-    on = recipe.precision == "bf16" or (recipe.precision == "auto" and device.type == "cuda")
-    return torch.autocast(device.type, torch.bfloat16, enabled=on)
+    """Return the autocast context of a recipe: bf16 if it is configured, or by default on a GPU."""
+    enabled = recipe.precision == "bf16" or (recipe.precision == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
 def as_input(images: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+    """Convert grey values (N, C, S, S) to the network's input float32 (N, in_channels, S, S)."""
     layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
     channels = normalise(images).expand(-1, recipe.model.in_channels, -1, -1)
     return channels.contiguous(memory_format=layout)
@@ -104,6 +127,7 @@ def as_input(images: torch.Tensor, recipe: Recipe) -> torch.Tensor:
 def predict_labels(
     network: nn.Module, recipe: Recipe, images: torch.Tensor, device: torch.device
 ) -> torch.Tensor:
+    """Predict label maps uint8 (N, S, S) of images uint8 (N, C, S, S) on the same device."""
     network.eval()
     with autocast(recipe, device):
         return predicted_labels(network(as_input(images, recipe)))

@@ -19,7 +19,7 @@ import torch
 
 from heartseg.data.resident import Resident
 from heartseg.tracking.tracker import RunTracker
-from heartseg.training.in_process import train_here
+from heartseg.training.in_process import train_in_process
 from heartseg.training.journal import read_epochs, read_progress
 from tests.examples import disks, small_recipe
 from tests.processes import children_running
@@ -64,13 +64,15 @@ def speed(run_dir: Path) -> float:
 
 def test_two_workers_against_one(cluster, params, tmp_path):
     recipe = small_recipe(params, **RECIPE, epochs=5)
-    how = params.train.model_copy(update={"overlay_every": 0})
+    train_config = params.train.model_copy(update={"overlay_every": 0})
     images = cluster.put(data(480, 64))
     speeds = []
     for workers in (1, 2, 1, 2):
         run_dir = tmp_path / f"run{len(speeds)}"
         run_dir.mkdir()
-        cluster.train_on_ray(recipe, how, images, run_dir, workers=workers, resources={"CPU": 1.0})
+        cluster.train_on_ray(
+            recipe, train_config, images, run_dir, workers=workers, resources={"CPU": 1.0}
+        )
         speeds.append(speed(run_dir))
     one, two = max(speeds[::2]), max(speeds[1::2])
     print(
@@ -81,7 +83,7 @@ def test_two_workers_against_one(cluster, params, tmp_path):
 
 def test_a_workers_death(cluster, params, tmp_path):
     recipe = small_recipe(params, **RECIPE, epochs=3)
-    how = params.train.model_copy(update={"overlay_every": 0})
+    train_config = params.train.model_copy(update={"overlay_every": 0})
     images = cluster.put(data(1600, 64))
     seen = []
 
@@ -99,7 +101,7 @@ def test_a_workers_death(cluster, params, tmp_path):
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
-    cluster.train_on_ray(recipe, how, images, tmp_path, workers=2, resources={"CPU": 1.0})
+    cluster.train_on_ray(recipe, train_config, images, tmp_path, workers=2, resources={"CPU": 1.0})
     killer.join(5)
     print(
         f"\na worker's death: {seen[0]:.1f} s to the next step, "
@@ -145,7 +147,7 @@ def test_the_trackers_cost(server: Server, params, tmp_path, monkeypatch):
         "down": f"http://127.0.0.1:{free_port()}",
     }
     recipe = small_recipe(params, **RECIPE, epochs=6)
-    how = params.train.model_copy(update={"overlay_every": 0})
+    train_config = params.train.model_copy(update={"overlay_every": 0})
     images = data(96, 64)
     seconds: dict[str, list[float]] = {name: [] for name in stores}
     run_id = new_run(server.uri)
@@ -161,7 +163,7 @@ def test_the_trackers_cost(server: Server, params, tmp_path, monkeypatch):
             def note(epoch, times=times):
                 times.append(time.perf_counter())
 
-            train_here(recipe, how, images, run_dir, after_epoch=note)
+            train_in_process(recipe, train_config, images, run_dir, after_epoch=note)
             if tracker is not None:
                 monkeypatch.setattr("heartseg.tracking.tracker.CLOSE_S", 1.0)
                 tracker.close("FINISHED")

@@ -27,7 +27,7 @@ def plain(package, jobs, out) -> float:
     import numpy as np
 
     from heartseg.data.images import read_images
-    from heartseg.paths import put_file
+    from heartseg.paths import write_atomically
     from heartseg.prediction.files import patient_of
     from heartseg.prediction.tables import Mask, clinical_rows, frame_rows, write_table
     from heartseg.report.overlay import save_overlay
@@ -41,9 +41,9 @@ def plain(package, jobs, out) -> float:
             images = read_images(job.file)
             labels = predict(images.frames[:, None])
             numbers = np.arange(1)
-            save_overlay(images.frames, labels, numbers, "camus", images.spacing, job.place)
-            target = job.place.with_name(f"{job.place.name}_seg{images.suffix}")
-            put_file(lambda path, save=images.save, maps=labels: save(maps, path), target)
+            save_overlay(images.frames, labels, numbers, "camus", images.spacing, job.output)
+            target = job.output.with_name(f"{job.output.name}_seg{images.ending}")
+            write_atomically(lambda path, save=images.save, maps=labels: save(maps, path), target)
             frames += frame_rows(job, labels, numbers, images.spacing, out)
             masks.append(Mask(job, labels[0], images.spacing, images.frames[0]))
         patients += clinical_rows(masks, out)
@@ -55,7 +55,7 @@ def plain(package, jobs, out) -> float:
 def heartseg(package, jobs, out) -> float:
     from heartseg.predict import THREADS, ThreadPoolExecutor
     from heartseg.prediction.files import in_chunks
-    from heartseg.prediction.results import finish
+    from heartseg.prediction.results import write_summary
     from heartseg.prediction.segmenter import Outcome, Segmenter
 
     segmenter = Segmenter(package.load(), package.metadata, out)
@@ -64,7 +64,7 @@ def heartseg(package, jobs, out) -> float:
     with ThreadPoolExecutor(THREADS) as pool:
         for outcome in pool.map(segmenter, in_chunks(jobs)):
             total.add(outcome)
-    finish(total, out)
+    write_summary(total, out)
     return time.perf_counter() - started
 
 

@@ -17,12 +17,13 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 
-from heartseg import predict, test
+from heartseg import predict
 from heartseg.config.params import load_params
 from heartseg.data.camus.names import parse_frame
-from heartseg.models.package import Package, read_folder
+from heartseg.evaluation.folder import measure_folder
+from heartseg.models.package import Package, read_package
 from heartseg.serving.limits import Limits
-from heartseg.tracking.pulled import Pulled
+from heartseg.tracking.pulled import PulledModel
 from tests.cases.dicom import write_dicom
 from tests.cases.layouts import (
     FIRST,
@@ -189,16 +190,16 @@ def test_predict_without_scale_measures_nothing_in_mm(
 
 
 def test_test_gives_the_same(model: Path, release: Path, tmp_path: Path) -> None:
-    package = read_folder(model)
-    threshold = Pulled(package.load(), package.metadata)
+    package = read_package(model)
+    threshold = PulledModel(package.load(), package.metadata)
     config = load_params(ROOT / "params.yaml").datasets.camus
-    expected = test.measure_folder(threshold, config, release, [])
+    expected = measure_folder(threshold, config, release, [])
     assert len(expected) == 4 * 4
     assert any(0 < row["dice"] < 1 for row in expected)
     for arrange in (another_orientation, masks_as_scaled_integers, nnunet):
         source = shutil.copytree(release, tmp_path / arrange.__name__)
         arrange(source)
-        assert test.measure_folder(threshold, config, source, []) == expected
+        assert measure_folder(threshold, config, source, []) == expected
 
 
 # --- serve --------------------------------------------------------------------------------
@@ -208,7 +209,7 @@ class OneByOne:
     """Return a `Network` of one model in this process."""
 
     def __init__(self, folder: Path):
-        self._predict = read_folder(folder).load()
+        self._predict = read_package(folder).load()
 
     def load(self, version: str, package: Package) -> str:
         return version

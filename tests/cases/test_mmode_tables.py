@@ -21,7 +21,7 @@ from heartseg.data.prepared import decode_png, read_prepared
 from heartseg.errors import BadFilesError, InputError
 from heartseg.prepare import prepare
 from heartseg.tracking import pulled
-from heartseg.tracking.pulled import Pulled
+from heartseg.tracking.pulled import PulledModel
 from tests.cases.dicom import write_dicom
 from tests.examples import ROOT, real_data
 
@@ -43,7 +43,7 @@ def _model() -> Iterator[None]:
         return (pictures[:, 0] < 30).astype(np.uint8)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pulled, "pull", lambda uri, model: Pulled(predict, metadata))
+        patch.setattr(pulled, "pull", lambda uri, model: PulledModel(predict, metadata))
         patch.chdir(ROOT)  # where params.yaml is
         yield
 

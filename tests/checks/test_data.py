@@ -1,4 +1,4 @@
-"""The datasets and DVC's remote as doctor sees them."""
+"""The checks of the datasets and of DVC's remote."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import sys
 
 import pytest
 
-from heartseg.checks.data import check_data, check_remote, judge_remote
+from heartseg.checks.data import check_data, check_remote, interpret_status
 from tests.clones import run
 
 DVC = [sys.executable, "-m", "dvc"]
 
 
-def test_data_that_are_there_unprepared_or_absent(params, tmp_path):
+def test_prepared_unprepared_and_missing_data(params, tmp_path):
     def statuses() -> list[str]:
         checks = check_data(params, tmp_path)
         assert checks[-1].status == "warn"  # no DVC repository
-        assert all(check.mend for check in checks if check.status != "ok")
+        assert all(check.fix for check in checks if check.status != "ok")
         return [check.status for check in checks[:-1]]
 
     others = ["fail"] * (len(params.pipeline) - 1)
@@ -30,7 +30,7 @@ def test_data_that_are_there_unprepared_or_absent(params, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("differences", "status", "mend"),
+    ("differences", "status", "fix"),
     [
         ({}, "ok", ""),
         ({"data/a": "new"}, "warn", "dvc push"),
@@ -38,14 +38,14 @@ def test_data_that_are_there_unprepared_or_absent(params, tmp_path):
         ({"data/a": "new", "data/b": "missing"}, "fail", "dvc repro"),
     ],
 )
-def test_what_dvc_says_of_the_remote(differences, status, mend):
-    check = judge_remote(differences)
+def test_the_status_of_the_remote_is_interpreted(differences, status, fix):
+    check = interpret_status(differences)
     assert check.status == status
-    assert mend in check.mend
+    assert fix in check.fix
 
 
 @pytest.mark.slow
-def test_a_real_remote_full_lacking_and_gone(tmp_path):
+def test_a_real_remote_complete_incomplete_and_missing(tmp_path):
     place, remote = tmp_path / "clone", tmp_path / "remote"
     (place / ".dvc").mkdir(parents=True)
 

@@ -1,4 +1,4 @@
-"""What follows from a node's report: each fault, and what is said to mend it."""
+"""What follows from a node's report: each fault, and its fix."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from heartseg.checks import node
-from heartseg.checks.node import Gpu, NodeReport, check_node, clock_check, storage_check
+from heartseg.checks.node import Gpu, NodeReport, check_clock, check_node, check_storage
 
 H200 = Gpu("NVIDIA H200", 140_000_000_000, 139_000_000_000)
-WELL = NodeReport(
+GOOD = NodeReport(
     host="gpu1",
     time=1.7e9,
     python="3.11.7",
@@ -28,9 +28,9 @@ WELL = NodeReport(
 
 
 def faults(**changes) -> dict[str, str]:
-    """Status by name of what is not ok on a node that differs so from a good one."""
-    checks = check_node(replace(WELL, **changes), WELL)
-    assert all(check.mend for check in checks if check.status != "ok")
+    """Status by name of the failed checks of a node with these faults."""
+    checks = check_node(replace(GOOD, **changes), GOOD)
+    assert all(check.fix for check in checks if check.status != "ok")
     assert all(check.where == "gpu1" for check in checks)
     return {check.name: check.status for check in checks if check.status != "ok"}
 
@@ -42,13 +42,13 @@ def test_all_well():
 @pytest.mark.parametrize(
     ("changes", "found"),
     [
-        ({"libraries": WELL.libraries | {"torch": "2.14.0"}}, {"versions": "fail"}),
-        ({"libraries": WELL.libraries | {"ray": "none"}}, {"versions": "fail"}),
+        ({"libraries": GOOD.libraries | {"torch": "2.14.0"}}, {"versions": "fail"}),
+        ({"libraries": GOOD.libraries | {"ray": "none"}}, {"versions": "fail"}),
         ({"python": "3.12.7"}, {"versions": "fail"}),
         ({"python": "3.11.9"}, {}),
         ({"code": "b" * 32}, {"versions": "fail"}),
         ({"gpus": [], "ray_gpus": 0.0}, {}),
-        ({"gpus": []}, {"GPUs": "fail"}),  # Ray would give away a card that is not there
+        ({"gpus": []}, {"GPUs": "fail"}),  # Ray would assign a GPU that does not exist
         ({"ray_gpus": 0.0}, {"GPUs": "warn"}),
         ({"gpus": [replace(H200, free=20_000_000_000)]}, {"GPUs": "warn"}),
         ({"disks": {"/srv/runs": 500e9, "/tmp/ray": 10e9}}, {"disk": "warn"}),
@@ -65,9 +65,9 @@ def test_each_fault_is_found_alone(changes, found):
 
 
 def test_a_clock_within_the_uncertainty_is_right():
-    assert clock_check("a", 1.2, 0.3).status == "ok"
-    assert clock_check("a", -1.4, 0.3).status == "warn"
-    assert "-1.40 ± 0.30" in clock_check("a", -1.4, 0.3).seen
+    assert check_clock("a", 1.2, 0.3).status == "ok"
+    assert check_clock("a", -1.4, 0.3).status == "warn"
+    assert "-1.40 ± 0.30" in check_clock("a", -1.4, 0.3).seen
 
 
 def test_report_of_this_machine(tmp_path):
@@ -82,14 +82,14 @@ def test_report_of_this_machine(tmp_path):
 
 
 def visit(folders: dict[str, Path]) -> dict[str, str]:
-    """Status by node when each sees its own folder at that place."""
-    wrote = {name: node.leave_mark(folder, name) for name, folder in folders.items()}
+    """Status by node if each has its own folder at the path of the runs."""
+    wrote = {name: node.write_marker(folder, name) for name, folder in folders.items()}
     marks = [name for name in folders if wrote[name]]
     checks = [
-        storage_check(name, Path("/runs"), wrote[name], node.see_marks(folder), marks)
+        check_storage(name, Path("/runs"), wrote[name], node.read_markers(folder), marks)
         for name, folder in folders.items()
     ]
-    assert all(check.mend for check in checks if check.status == "fail")
+    assert all(check.fix for check in checks if check.status == "fail")
     return {check.where: check.status for check in checks}
 
 
@@ -110,12 +110,12 @@ def test_a_node_without_the_folder(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written():
-    check = storage_check("a", Path("/runs"), "Read-only file system", [], [])
+    check = check_storage("a", Path("/runs"), "Read-only file system", [], [])
     assert check.status == "fail"
     assert "Read-only" in check.seen
 
 
-def test_a_file_that_holds_something_else_is_not_seen(tmp_path):
-    node.leave_mark(tmp_path, "a")
-    (tmp_path / "b").write_text("")  # came, but its content did not
-    assert node.see_marks(tmp_path) == ["a"]
+def test_a_marker_with_wrong_content_is_ignored(tmp_path):
+    node.write_marker(tmp_path, "a")
+    (tmp_path / "b").write_text("")  # as while its content is still on the way
+    assert node.read_markers(tmp_path) == ["a"]

@@ -1,4 +1,4 @@
-"""A node that does not answer, or raises, is one failed check; the other nodes keep theirs."""
+"""A node that does not answer or raises is one failed check and does not affect the others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.examples import ROOT
 
 
 class Method:
-    """Of an actor on a node of another machine."""
+    """A method of an actor on another machine."""
 
     def __init__(self, run: Callable[..., Any]):
         self.run = run
@@ -24,20 +24,20 @@ class Method:
 
 
 class Node:
-    """A node whose visitor runs here, but for what `broken` names."""
+    """A node whose probe runs in this process. The methods in `broken` raise."""
 
     def __init__(self, broken: dict[str, Exception]):
-        self.visitor, self.broken = ray_nodes._Visitor(), broken
+        self.probe, self.broken = ray_nodes._Probe(), broken
 
     def __getattr__(self, name: str) -> Method:
         def raising(*_: Any) -> None:
             raise self.broken[name]
 
-        return Method(raising if name in self.broken else getattr(self.visitor, name))
+        return Method(raising if name in self.broken else getattr(self.probe, name))
 
 
 def test_the_oldest_ray_is_the_one_that_pip_would_install():
-    """`ray.train.get_preemption_info` came with 2.58; nothing that the code calls is newer."""
+    """`ray.train.get_preemption_info` was added in 2.58. The code calls nothing newer."""
     (wanted,) = re.findall(r'"ray\[.*\]>=([\d.]+)"', (ROOT / "pyproject.toml").read_text())
     assert tuple(int(part) for part in wanted.split(".")) == ray_nodes.OLDEST
 
@@ -52,14 +52,14 @@ DENIED = PermissionError("a trace of the other process\n[Errno 13] Permission de
 
 
 @pytest.mark.parametrize(
-    ("broken", "said"),
+    ("broken", "reason"),
     [
-        ({"leave_mark": TIMED_OUT}, "timed out"),
-        ({"see_marks": TIMED_OUT}, "timed out"),
-        ({"see_marks": DENIED}, "Permission denied"),
+        ({"write_marker": TIMED_OUT}, "timed out"),
+        ({"read_markers": TIMED_OUT}, "timed out"),
+        ({"read_markers": DENIED}, "Permission denied"),
     ],
 )
-def test_storage_of_the_other_nodes_is_still_looked_at(tmp_path, broken, said):
+def test_a_failing_node_does_not_affect_the_storage_check_of_the_others(tmp_path, broken, reason):
     runs = tmp_path / "runs"
     checks = ray_nodes._check_storage(runs, {"a": Node({}), "b": Node(broken), "c": Node({})})
     found = {check.where: check for check in checks}
@@ -68,27 +68,27 @@ def test_storage_of_the_other_nodes_is_still_looked_at(tmp_path, broken, said):
         "b": "fail",
         "c": "ok",
     }
-    assert said in found["b"].seen
+    assert reason in found["b"].seen
     assert "\n" not in found["b"].seen
-    assert found["b"].mend
+    assert found["b"].fix
     assert not runs.exists()
 
 
-@pytest.mark.parametrize("broken", ["listen", "reach"])
-def test_ports_of_the_other_nodes_are_still_tried(broken):
+@pytest.mark.parametrize("broken", ["listen", "find_closed"])
+def test_a_failing_node_does_not_affect_the_port_check_of_the_others(broken):
     nodes = {"a": Node({}), "b": Node({broken: TIMED_OUT}), "c": Node({})}
     checks = ray_nodes._check_ports(nodes, dict.fromkeys(nodes, "127.0.0.1"))
     assert {check.where: check.status for check in checks} == {"a": "ok", "b": "fail", "c": "ok"}
     (bad,) = [check for check in checks if check.status == "fail"]
     assert "timed out" in bad.seen
-    assert bad.mend
+    assert bad.fix
 
 
-def test_a_port_that_is_shut_is_named():
+def test_a_closed_port_is_reported():
     nodes = {"a": Node({}), "b": Node({})}
-    port = nodes["b"].visitor.listen()
-    nodes["b"].visitor._open.pop().close()
-    nodes["b"].visitor.listen = lambda: port  # it said so, but a firewall takes what comes
+    port = nodes["b"].probe.listen()
+    nodes["b"].probe._open.pop().close()
+    nodes["b"].probe.listen = lambda: port  # as behind a firewall
     checks = {c.where: c for c in ray_nodes._check_ports(nodes, dict.fromkeys(nodes, "127.0.0.1"))}
     assert checks["b"].status == "ok"
     assert checks["a"].status == "fail"

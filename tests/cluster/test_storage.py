@@ -1,4 +1,4 @@
-"""A training on a disk that is full or read-only: told, nothing lost, and it goes on.
+"""A training on a full or read-only disk: the error is reported and nothing is lost.
 
 On a small tmpfs of its own, which takes a process that may mount.
 """
@@ -17,7 +17,7 @@ from heartseg.data.resident import Resident
 from heartseg.errors import InputError
 from heartseg.tracking import tracker
 from heartseg.training.checkpoint import checkpoints, load_checkpoint
-from heartseg.training.in_process import train_here
+from heartseg.training.in_process import train_in_process
 from heartseg.training.journal import read_epochs
 from tests.examples import disks, small_recipe
 from tests.tracking.stores import (
@@ -29,7 +29,7 @@ from tests.tracking.stores import (
     store,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.chaos]
 
 __all__ = ["_cold_store", "_own_environment", "store"]
 
@@ -56,7 +56,7 @@ def remount(disk: Path, option: str) -> None:
 
 
 def fill(disk: Path) -> Path:
-    """Leave no room at all; the file that takes it."""
+    """Fill a disk, and return the file that does."""
     ballast = disk / "ballast"
     with open(ballast, "wb", buffering=0) as stream:
         try:
@@ -76,12 +76,12 @@ def data() -> dict[str, Resident]:
 
 
 @pytest.mark.parametrize("fault", ["full", "read-only"])
-def test_told_and_goes_on(params, disk, tmp_path, fault):
+def test_a_training_can_be_continued_after_its_disk_failed(params, disk, tmp_path, fault):
     recipe = small_recipe(params, epochs=4)
     train = params.train.model_copy(update={"overlay_every": 0})
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    undisturbed = load_checkpoint(train_here(recipe, train, data(), elsewhere))
+    undisturbed = load_checkpoint(train_in_process(recipe, train, data(), elsewhere))
 
     def break_disk(epoch):
         if epoch.number == 2:
@@ -89,22 +89,22 @@ def test_told_and_goes_on(params, disk, tmp_path, fault):
 
     run_dir = disk / "run"
     run_dir.mkdir()
-    said = r"run/.* could not be written: (No space left|Read-only).*goes on from its last"
+    said = r"run/.* could not be written: (No space left|Read-only).*last checkpoint"
     with pytest.raises(InputError, match=said):
-        train_here(recipe, train, data(), run_dir, after_epoch=break_disk)
+        train_in_process(recipe, train, data(), run_dir, after_epoch=break_disk)
     before = [path.name for path in checkpoints(run_dir)]
     assert before[-1].startswith("0003-000000.")
     assert load_checkpoint(run_dir)["next_epoch"] == 3
     assert not list((run_dir / "checkpoints").glob(".*"))
 
     remount(disk, "rw,size=16m")
-    again = load_checkpoint(train_here(recipe, train, data(), run_dir))
+    again = load_checkpoint(train_in_process(recipe, train, data(), run_dir))
     assert all(torch.equal(again["model"][k], undisturbed["model"][k]) for k in again["model"])
     assert [entry["epoch"] for entry in read_epochs(run_dir)] == [1, 2, 3, 4]
 
 
-def test_a_full_database_keeps_the_points(params, disk, tmp_path, store, monkeypatch):
-    """SQLite's disk is full: the training ends well, and its points are sent when there is room."""
+def test_a_full_database_loses_no_points(params, disk, tmp_path, store, monkeypatch):
+    """The training ends well, and its points are sent when SQLite's disk has room again."""
     run_id = new_run(store)
     shutil.copy(tmp_path / "mlflow.db", disk / "mlflow.db")
     shutil.copytree(tmp_path / "mlartifacts", disk / "mlartifacts")
@@ -112,7 +112,7 @@ def test_a_full_database_keeps_the_points(params, disk, tmp_path, store, monkeyp
     ballast = fill(disk)
     run_dir = tmp_path / "run"
     run_dir.mkdir()
-    lines = [journal_line(epoch) for epoch in range(300)]  # more than what the database has spare
+    lines = [journal_line(epoch) for epoch in range(300)]  # more than the database can hold
     (run_dir / "journal.jsonl").write_text("".join(lines))
     monkeypatch.setattr(tracker, "CLOSE_S", 1.0)
     assert not tracker.RunTracker(run_id, run_dir, uri, "camus").close("FINISHED")

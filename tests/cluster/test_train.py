@@ -1,4 +1,4 @@
-"""Real Ray Train: several workers equal one, a lost one is replaced, a cut-off run goes on."""
+"""Ray Train: several workers equal one, a lost worker is replaced, errors end the training."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    os.environ.pop("RAY_ADDRESS", None)  # a cluster of our own
+    os.environ.pop("RAY_ADDRESS", None)  # start a local cluster
     from heartseg.cluster import train as ray_train
 
     ray_train.start_ray(tmp_path_factory.mktemp("logs") / "ray.log")
@@ -54,12 +54,12 @@ def cluster(tmp_path_factory):
     ray_train.shutdown()
 
 
-def how(params, workers, **changes):
+def train_config(params, workers, **changes):
     return params.train.model_copy(update={"workers": workers, "overlay_every": 2, **changes})
 
 
 def in_this_process(recipe, data):
-    # as many as a single worker gets
+    # as many threads as a single worker gets
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
     states = []
     fit(recipe, data["train"], data["val"], report=lambda epoch: states.append(epoch.state))
@@ -71,14 +71,14 @@ def largest_difference(a, b):
 
 
 def test_workers_on_ray_equal_this_process(cluster, params, data, tmp_path):
-    """Same global batch, same result: batch statistics are those of the whole batch.
+    """The same global batch gives the same result, including the batch statistics.
 
     Four workers share two cores, and five validation images unevenly.
     """
     recipe = small_recipe(params, **EXACT)
-    weights = load_checkpoint(cluster.train_on_cluster(recipe, how(params, 4), data, tmp_path))[
-        "model"
-    ]
+    weights = load_checkpoint(
+        cluster.train_on_cluster(recipe, train_config(params, 4), data, tmp_path)
+    )["model"]
     expected = in_this_process(recipe, data)
     assert weights.keys() == expected.keys()
     assert largest_difference(weights, expected) < 1e-5
@@ -99,13 +99,13 @@ def test_a_killed_worker_is_replaced_and_changes_nothing(cluster, params, data, 
 
     killer = threading.Thread(target=kill_after_the_second_epoch, daemon=True)
     killer.start()
-    end = load_checkpoint(cluster.train_on_cluster(recipe, how(params, 2), data, tmp_path))
+    end = load_checkpoint(cluster.train_on_cluster(recipe, train_config(params, 2), data, tmp_path))
     assert killed, "the training ended before the kill"
     assert largest_difference(end["model"], in_this_process(recipe, data)) < 1e-5
     assert [entry["epoch"] for entry in read_epochs(tmp_path)] == list(range(1, 9))
 
 
-def test_weights_to_start_from_are_found_from_where_the_training_was_started(
+def test_paths_of_initial_weights_are_relative_to_the_directory_of_the_command(
     cluster, params, data, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -114,20 +114,21 @@ def test_weights_to_start_from_are_found_from_where_the_training_was_started(
     torch.save(trained, "trained.pth")
     model = EXACT["model"] | {"weights": "trained.pth"}
     recipe = small_recipe(params, **EXACT | {"model": model, "learning_rate": 1e-9}, epochs=1)
-    folder = cluster.train_on_cluster(recipe, how(params, 1), data, tmp_path / "run")
+    folder = cluster.train_on_cluster(recipe, train_config(params, 1), data, tmp_path / "run")
     weights = load_checkpoint(folder)["model"]
     learnt = {key: value for key, value in weights.items() if value.is_floating_point()}
     parameters = {key: learnt[key] for key in learnt if "running" not in key}
     assert largest_difference(parameters, trained) < 1e-6
 
 
-def test_a_users_fault_in_a_worker_ends_at_once(cluster, params, data, tmp_path: Path):
+def test_an_input_error_in_a_worker_is_not_retried(cluster, params, data, tmp_path: Path):
     recipe = small_recipe(params, learning_rate=1e30, schedule="constant")
     with pytest.raises(InputError, match="lower learning_rate"):
-        cluster.train_on_cluster(recipe, how(params, 1), data, tmp_path)
+        cluster.train_on_cluster(recipe, train_config(params, 1), data, tmp_path)
 
 
-def test_a_full_disk_ends_all_workers_and_the_same_training_goes_on(
+@pytest.mark.chaos
+def test_a_full_disk_stops_all_workers_and_the_training_can_be_continued(
     cluster, params, data, tmp_path, disk
 ):
     recipe = small_recipe(params, **EXACT, epochs=40)
@@ -142,12 +143,12 @@ def test_a_full_disk_ends_all_workers_and_the_same_training_goes_on(
 
     threading.Thread(target=fill_after_the_second_epoch, daemon=True).start()
     with pytest.raises(InputError, match="could not be written: No space left on device"):
-        cluster.train_on_cluster(recipe, how(params, 2, overlay_every=0), data, run_dir)
-    # The journal is written before the checkpoint, which the second epoch's may not have been.
+        cluster.train_on_cluster(recipe, train_config(params, 2, overlay_every=0), data, run_dir)
+    # The journal is written before the checkpoint, so that of the second epoch may be missing.
     assert 1 <= load_checkpoint(run_dir)["next_epoch"] - 1 < 40
     ballast[0].unlink()
     short = recipe.model_copy(update={"epochs": load_checkpoint(run_dir)["next_epoch"]})
-    cluster.train_on_cluster(short, how(params, 2, overlay_every=0), data, run_dir)
+    cluster.train_on_cluster(short, train_config(params, 2, overlay_every=0), data, run_dir)
     assert load_checkpoint(run_dir)["last"]
 
 
@@ -155,5 +156,5 @@ def test_a_batch_that_workers_cannot_share_is_refused_before_they_start(
     cluster, params, data, tmp_path
 ):
     with pytest.raises(InputError, match="cannot be shared equally by 3 workers"):
-        cluster.train_on_cluster(small_recipe(params), how(params, 3), data, tmp_path)
+        cluster.train_on_cluster(small_recipe(params), train_config(params, 3), data, tmp_path)
     assert not (tmp_path / "ray").exists()

@@ -1,4 +1,4 @@
-"""Trials on a real Ray: what runs at once, what fails, what is stopped, and what is left."""
+"""Trials on Ray: parallel, failing and stopped trials, and the resources they leave."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 from heartseg.config.recipe import Recipe
 from heartseg.config.sweep_file import Resources
 from heartseg.errors import InputError
+from heartseg.tracking.trial import Trial
 from heartseg.training.journal import read_epochs
 from tests.cluster.test_storage import disk, fill
 from tests.examples import small_recipe, write_disks
@@ -34,7 +35,7 @@ def prepared(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def tune(tmp_path_factory):
-    os.environ.pop("RAY_ADDRESS", None)  # a cluster of our own
+    os.environ.pop("RAY_ADDRESS", None)  # start a local cluster
     from heartseg.cluster import train as ray_train
     from heartseg.cluster import tune as ray_tune
 
@@ -44,10 +45,9 @@ def tune(tmp_path_factory):
 
 
 class Script:
-    """Trials of given recipes; those in `stop_after` are stopped after so many epochs."""
+    """A source of trials of given recipes. `stop_after` has the epochs after which some stop."""
 
-    def __init__(self, tune, folder: Path, recipes, stop_after=()):
-        self.tune = tune
+    def __init__(self, folder: Path, recipes, stop_after=()):
         self.folder = folder
         self.recipes = list(enumerate(recipes))
         self.stop_after = dict(stop_after)
@@ -58,7 +58,7 @@ class Script:
             return None
         number, recipe = self.recipes.pop(0)
         (self.folder / str(number)).mkdir()
-        return self.tune.TrialPlan(number, recipe, self.folder / str(number))
+        return Trial(number, {}, self.folder / str(number), recipe)
 
     def epochs(self, number: int) -> list[int]:
         return [entry["epoch"] for entry in read_epochs(self.folder / str(number))]
@@ -67,7 +67,7 @@ class Script:
         return self.epochs(number)[-1] >= self.stop_after.get(number, math.inf)
 
     def ended(self, number: int, fault: str | None) -> None:
-        assert number not in self.ends, "told twice"
+        assert number not in self.ends, "the end was reported twice"
         self.ends[number] = fault
 
     def should_stop(self) -> bool:
@@ -75,13 +75,13 @@ class Script:
 
 
 def left_over() -> tuple[list[str], list[str]]:
-    """Actors that live and placement groups that hold something, once Ray has tidied up."""
+    """Living actors and placement groups, once Ray has cleaned up."""
     import ray
     from ray._private import state
 
     for _ in range(40):
         living = [a["ActorClassName"] for a in state.actors().values() if a["State"] != "DEAD"]
-        actors = [name for name in living if name != "_AutoscalingCoordinatorActor"]  # Ray's own
+        actors = [name for name in living if name != "_AutoscalingCoordinatorActor"]  # part of Ray
         groups = [
             g["name"] for g in ray.util.placement_group_table().values() if g["state"] != "REMOVED"
         ]
@@ -97,9 +97,9 @@ def test_trials_end_fail_and_stop_and_leave_nothing_behind(tune, params, prepare
     hopeless = small_recipe(params, epochs=EPOCHS, learning_rate=1e30, schedule="constant")
     values = fine.model_dump(mode="json") | {"input_size": 2048}
     wide = {"name": "unet", "in_channels": 1, "channels": [4096, 2], "residual_units": 0}
-    values["model"] = wide | {"dropout": 0.0}  # 17 GB an image, which the system refuses
+    values["model"] = wide | {"dropout": 0.0}  # 17 GB per image, which the system refuses
     greedy = Recipe.model_validate(values)
-    trials = Script(tune, tmp_path, [fine, hopeless, fine, fine, greedy, larger], {2: 1, 3: 2})
+    trials = Script(tmp_path, [fine, hopeless, fine, fine, greedy, larger], {2: 1, 3: 2})
     one = Resources(workers=1, cpus=1, gpus=0)
     tune.run_trials(trials, params.train, one, prepared, tmp_path)
     assert sorted(trials.ends) == [0, 1, 2, 3, 4, 5]
@@ -111,9 +111,9 @@ def test_trials_end_fail_and_stop_and_leave_nothing_behind(tune, params, prepare
     assert left_over() == ([], [])
 
 
-def test_a_trial_whose_process_dies_goes_on_from_its_checkpoint(tune, params, prepared, tmp_path):
+def test_a_trial_whose_process_dies_resumes_from_its_checkpoint(tune, params, prepared, tmp_path):
     recipe = small_recipe(params, epochs=40)
-    trials = Script(tune, tmp_path, [recipe])
+    trials = Script(tmp_path, [recipe])
     killed = []
 
     def kill_after_the_second_epoch():
@@ -132,10 +132,11 @@ def test_a_trial_whose_process_dies_goes_on_from_its_checkpoint(tune, params, pr
     assert len(lines) <= 41, "more than the epoch that was cut off was done twice"
 
 
+@pytest.mark.chaos
 def test_a_trial_whose_process_dies_too_often_fails_alone(tune, params, prepared, tmp_path):
-    """As when the system kills it for want of memory."""
+    """The system kills processes when memory runs out."""
     recipe = small_recipe(params, epochs=40)
-    trials = Script(tune, tmp_path, [recipe, small_recipe(params, epochs=1)])
+    trials = Script(tmp_path, [recipe, small_recipe(params, epochs=1)])
 
     def kill():
         while not read_epochs(tmp_path / "0"):
@@ -155,7 +156,7 @@ def test_a_trial_whose_process_dies_too_often_fails_alone(tune, params, prepared
 def test_trials_of_two_workers_stop_and_leave_nothing_behind(tune, params, prepared, tmp_path):
     long, recipe = small_recipe(params, epochs=500), small_recipe(params, epochs=EPOCHS)
     hopeless = small_recipe(params, epochs=EPOCHS, learning_rate=1e30, schedule="constant")
-    trials = Script(tune, tmp_path, [long, recipe, hopeless], {0: 1})
+    trials = Script(tmp_path, [long, recipe, hopeless], {0: 1})
     pair = Resources(workers=2, cpus=1, gpus=0)
     assert tune.count_slots(pair) == 1
     tune.run_trials(trials, params.train, pair, prepared, tmp_path)
@@ -167,9 +168,10 @@ def test_trials_of_two_workers_stop_and_leave_nothing_behind(tune, params, prepa
     assert left_over() == ([], [])
 
 
+@pytest.mark.chaos
 def test_a_full_disk_ends_the_sweep_and_fails_no_trial(tune, params, prepared, tmp_path, disk):
-    """Failed for that, none would be tried again."""
-    trials = Script(tune, disk, [small_recipe(params, epochs=40), small_recipe(params, epochs=1)])
+    """A failed trial would never be tried again."""
+    trials = Script(disk, [small_recipe(params, epochs=40), small_recipe(params, epochs=1)])
 
     def fill_after_the_second_epoch():
         while len(read_epochs(disk / "0")) < 2:
@@ -186,9 +188,9 @@ def test_a_full_disk_ends_the_sweep_and_fails_no_trial(tune, params, prepared, t
     assert left_over() == ([], [])
 
 
-def test_what_the_sweep_cannot_note_ends_it(tune, params, prepared, tmp_path):
-    """Tune itself would swallow the exception and go on."""
-    trials = Script(tune, tmp_path, [small_recipe(params, epochs=1)] * 3)
+def test_an_exception_of_the_source_ends_the_sweep(tune, params, prepared, tmp_path):
+    """Tune itself would swallow the exception and continue."""
+    trials = Script(tmp_path, [small_recipe(params, epochs=1)] * 3)
 
     def locked(number: int, fault: str | None) -> None:
         raise OSError("database is locked")
@@ -207,5 +209,5 @@ def test_a_trial_that_fits_nowhere_is_refused(tune, params, prepared, tmp_path):
         Resources(workers=1, cpus=1, gpus=1),
     ):
         with pytest.raises(InputError, match="no trial fits on the cluster"):
-            tune.run_trials(Script(tune, tmp_path, []), params.train, resources, prepared, tmp_path)
+            tune.run_trials(Script(tmp_path, []), params.train, resources, prepared, tmp_path)
     assert tune.count_slots(Resources(workers=1, cpus=1, gpus=0)) == os.cpu_count()

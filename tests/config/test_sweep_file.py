@@ -1,4 +1,4 @@
-"""Sweep files: those of the repository are right, and each fault gets one clear message."""
+"""Tests of sweep files: the repository's are valid, and each error gets one message."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tests.sweeps.small import TPE, small_sweep
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda p: p.stem)
-def test_every_file_of_the_repository_is_right(params, path):
+def test_files_of_the_repository_are_valid(params, path):
     sweep = read_sweep(path, params)
     own = params.recipe(sweep.recipe).model_dump()
-    assert sweep.recipe_for(sweep.own_values(params), params).model_dump() == own
+    assert sweep.recipe_for(sweep.complete_point({}, params), params).model_dump() == own
     assert path.read_text().startswith(f"# Run: python -m heartseg.sweep sweeps/{path.name} ")
     longest = {"asha": lambda p: p.min_epochs * p.reduction_factor}[sweep.pruner.name]
     assert sweep.pruner.min_epochs < own["epochs"] <= longest(sweep.pruner) * 3  # it can prune
 
 
 LR = {"learning_rate": {"loguniform": [0.001, 0.01]}}
-FAULTS = {
+ERRORS = {
     "unknown field": (
         {"space": {"learning_rat": {"loguniform": [0.001, 0.01]}}},
         "space: no field 'learning_rat'; did you mean 'learning_rate'? (recipe camus)",
@@ -47,8 +47,7 @@ FAULTS = {
             "space": {"batch_size": {"choice": [12, 15]}},
             "resources": {"workers": 2, "cpus": 1, "gpus": 0},
         },
-        "space.batch_size: 15: batch_size 15 cannot be shared equally by 2 workers; "
-        "take a multiple of 2",
+        "space.batch_size: 15: 2 workers cannot share batch_size 15 equally",
     ),
     "part of a GPU for two workers": (
         {"resources": {"workers": 2, "cpus": 1, "gpus": 0.5}},
@@ -60,20 +59,19 @@ FAULTS = {
         "(dataset camus)",
     ),
     "misspelt metric": ({"metric": "dice_men"}, "did you mean 'dice_mean'?"),
-    "wrong mode": ({"mode": "min"}, "mode: dice_mean is better when higher"),
-    "wrong mode of an error": ({"metric": "ef_mae"}, "mode: ef_mae is better when lower"),
+    "wrong mode": ({"mode": "min"}, "mode must be max for metric dice_mean"),
+    "wrong mode of an error": ({"metric": "ef_mae"}, "mode must be min for metric ef_mae"),
     "uniform whole numbers": (
         {"space": {"batch_size": {"uniform": [8, 16]}}},
         "batch_size: Input should be a valid integer",
     ),
     "own value outside": (
         {"space": {"batch_size": {"choice": [8, 16]}}},
-        "space.batch_size does not hold 12 (the value of recipe camus), which is tried first; "
-        "widen it",
+        "space.batch_size does not contain 12 (from recipe camus)",
     ),
     "first outside": (
         {"initial_points": [{"batch_size": 24}]},
-        "space.batch_size does not hold 24 (initial_points)",
+        "space.batch_size does not contain 24 (from initial_points)",
     ),
     "first of another field": (
         {"initial_points": [{"batchsize": 8}]},
@@ -83,16 +81,16 @@ FAULTS = {
         {"space": LR, "sampler": {"name": "grid"}},
         "space.learning_rate: a grid needs choice or integers",
     ),
-    "a when of a field below": (
+    "a condition on a later field": (
         {
             "space": {
                 "momentum": {"uniform": [0.5, 0.99], "when": {"optimizer": ["sgd"]}},
                 "optimizer": {"choice": ["adamw", "sgd"]},
             }
         },
-        "space.momentum: when: no field above it 'optimizer'",
+        "space.momentum: when: no earlier field 'optimizer'",
     ),
-    "a when that never holds": (
+    "a condition that is never true": (
         {
             "space": {
                 "optimizer": {"choice": ["adamw", "sgd"]},
@@ -107,12 +105,12 @@ FAULTS = {
     ),
     "a pruner that comes too late": (
         {"pruner": {"name": "asha", "min_epochs": 18, "reduction_factor": 2}},
-        "pruner.min_epochs: 18 of 18 epochs (recipe camus) stops no trial; lower it",
+        "pruner.min_epochs: 18 of 18 epochs (recipe camus) stops no trial",
     ),
-    "without an end": ({"trials": None}, "give trials or hours, or the sweep never ends"),
+    "without an end": ({"trials": None}, "set trials or hours"),
     "ends exchanged": (
         {"space": {"learning_rate": {"loguniform": [0.01, 0.001]}}},
-        "space.learning_rate: the first end must be below the second",
+        "space.learning_rate: the first value must be below the second",
     ),
     "step that misses the end": (
         {"space": {"input_size": {"integers": [96, 170], "step": 32}}},
@@ -141,13 +139,13 @@ FAULTS = {
     ),
     "dataset": (
         {"space": {"dataset": {"choice": ["camus", "mmode"]}}},
-        "space.dataset: trials on other data could not be compared",
+        "space.dataset: trials on different data",
     ),
 }
 
 
-@pytest.mark.parametrize(("changes", "message"), FAULTS.values(), ids=FAULTS)
-def test_each_fault_gets_one_clear_message(params, tmp_path, changes, message):
+@pytest.mark.parametrize(("changes", "message"), ERRORS.values(), ids=ERRORS)
+def test_each_error_gets_one_message(params, tmp_path, changes, message):
     with pytest.raises(InputError) as caught:
         small_sweep(params, tmp_path, **changes)
     text = str(caught.value)
@@ -157,12 +155,12 @@ def test_each_fault_gets_one_clear_message(params, tmp_path, changes, message):
         assert text.startswith(str(tmp_path / "small.yaml"))
 
 
-def test_a_whole_number_stands_for_a_number_and_true_does_not_for_one(params, tmp_path):
+def test_an_integer_is_a_number_but_true_is_not(params, tmp_path):
     space = {"ema_decay": {"choice": [0, 0.9]}, "augment.rotate_degrees": {"integers": [0, 20]}}
     space["augment.rotate_degrees"] |= {"step": 5}
-    own = small_sweep(params, tmp_path, space=space).own_values(params)
+    own = small_sweep(params, tmp_path, space=space).complete_point({}, params)
     assert own == {"ema_decay": 0.0, "augment.rotate_degrees": 10.0}
-    with pytest.raises(InputError, match="does not hold True"):
+    with pytest.raises(InputError, match="does not contain True"):
         small_sweep(params, tmp_path, space={"ema_decay": {"choice": [0]}}, initial_points=[
             {"ema_decay": True}
         ])  # fmt: skip
@@ -216,13 +214,18 @@ def test_a_grid_has_every_point_once_and_the_recipe_first(params, tmp_path):
     assert sorted(found) == sorted(
         (batch, size, *kind) for batch, size, kind in product([8, 12], [96, 128, 160], kinds)
     )
-    assert sweep.count(params) == 18
-    assert small_sweep(params, tmp_path, space=space, sampler={"name": "grid"}).count(params) == 6
-    assert small_sweep(params, tmp_path, sampler=TPE, trials=None, hours=1).count(params) is None
+    assert sweep.trial_count(params) == 18
+    assert (
+        small_sweep(params, tmp_path, space=space, sampler={"name": "grid"}).trial_count(params)
+        == 6
+    )
+    assert (
+        small_sweep(params, tmp_path, sampler=TPE, trials=None, hours=1).trial_count(params) is None
+    )
 
 
 def test_a_number_with_an_exponent_is_a_number(params, tmp_path):
-    """For PyYAML 1e-3 is text, and a field of the recipe would not be that."""
+    """PyYAML reads 1e-3 as text, which is not valid for a numeric field."""
     own = params.recipe("camus").learning_rate
     sweep = small_sweep(params, tmp_path, space={"learning_rate": {"choice": ["1e-3", own]}})
     assert "1e-3\n" in (tmp_path / "small.yaml").read_text()

@@ -16,7 +16,7 @@ from pydicom.encaps import encapsulate, encapsulate_extended
 from heartseg.data.images import read_images, read_uncertainty
 from heartseg.data.phantoms.recording import make_dicom
 from heartseg.errors import InputError
-from heartseg.paths import put_file
+from heartseg.paths import write_atomically
 
 
 @pytest.fixture
@@ -263,14 +263,14 @@ def test_compressed_frame_larger_than_header_is_refused(dataset, tmp_path, synta
 
 def test_file_is_replaced_atomically(tmp_path):
     path = tmp_path / "deep" / "a.txt"
-    put_file(lambda temporary: temporary.write_text("one"), path)
+    write_atomically(lambda temporary: temporary.write_text("one"), path)
 
     def half(temporary: Path) -> None:
         temporary.write_text("tw")
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        put_file(half, path)
+        write_atomically(half, path)
 
     assert path.read_text() == "one"
     assert list(path.parent.iterdir()) == [path]

@@ -21,6 +21,7 @@ import SimpleITK as sitk
 from fastapi import HTTPException
 from PIL import Image
 
+from heartseg.checks.dataset import check_cases
 from heartseg.config.params import Params
 from heartseg.data.camus import reader as camus
 from heartseg.data.images import read_images
@@ -29,9 +30,8 @@ from heartseg.data.species import MOUSE
 from heartseg.data.strips.folder import find_recordings
 from heartseg.data.strips.recordings import Defaults, read_recording
 from heartseg.data.windows import reader as mmode
-from heartseg.errors import InputError, writing_to
+from heartseg.errors import InputError, catch_write_errors
 from heartseg.prediction.files import find_jobs
-from heartseg.prepare import check
 from heartseg.serving.limits import Limits
 from heartseg.serving.uploads import read_uploads
 from tests.data.raw import AFFINE, echo, write_nifti, write_patient, write_windows
@@ -333,12 +333,12 @@ def test_links_are_followed_and_dangling_links_are_reported(tmp_path: Path) -> N
     assert not problems
     with pytest.raises(InputError, match=r"b\.nii\.gz: is missing"):
         read_images(jobs[0].file)
-    assert [note for _, note in notes] == ["has files that are no images: 1 .nrrd"]
+    assert [note for _, note in notes] == ["contains files that are not images: 1 .nrrd"]
 
 
 def test_too_long_name_is_reported(tmp_path: Path) -> None:
     path = tmp_path / ("x" * 300)
-    with pytest.raises(InputError, match=r"cannot be written .*shorter"), writing_to(path):
+    with pytest.raises(InputError, match=r"cannot be written .*shorter"), catch_write_errors(path):
         path.touch()
 
 
@@ -359,7 +359,7 @@ def test_swapped_phases_are_noted(tmp_path: Path) -> None:
     small[small == 1] = np.arange((small == 1).sum()) % 2 + 1
     write_nifti(folder / "p1_2CH_ED_gt.nii.gz", small)
     notes: list[str] = []
-    check("camus", camus.survey(tmp_path, use_lists=False).cases, 1, notes)
+    check_cases("camus", camus.survey(tmp_path, use_lists=False).cases, 1, notes)
     (note,) = (note for note in notes if "smaller at ED" in note)
     assert note.startswith("p1: ")
     assert "2CH" in note

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from heartseg.config.params import MmodePhantoms, Params
+from heartseg.config.data import MmodePhantoms
+from heartseg.config.params import Params
 from heartseg.data.phantoms.degrade import DEGRADATIONS, degrade, quality_of
 from heartseg.data.phantoms.mmode import AnimalStrip, make_strip
 from heartseg.data.phantoms.mmode_quality import write_quality

@@ -12,7 +12,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from heartseg.config.params import CamusDataset, CamusPhantoms, MmodeDataset, MmodePhantoms, Params
+from heartseg.config.data import CamusDataset, CamusPhantoms, MmodeDataset, MmodePhantoms
+from heartseg.config.params import Params
 from heartseg.data.camus import reader as camus
 from heartseg.data.phantoms.camus import write_camus
 from heartseg.data.phantoms.mmode import write_mmode

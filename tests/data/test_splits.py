@@ -9,7 +9,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heartseg.config.params import Params, Split
+from heartseg.config.data import Split
+from heartseg.config.params import Params
 from heartseg.data.splits import fold_of, notes_on_split, split_patients
 from heartseg.errors import InputError
 

@@ -11,9 +11,9 @@ import pytest
 from heartseg.config.params import Evaluate, Params
 from heartseg.datasets.camus import Camus
 from heartseg.evaluation.clinical import (
-    SUMMARISED,
+    SUMMARY_COLUMNS,
+    clinical_indices,
     clinical_row,
-    indices,
     poorer_quality,
     summarise_clinical,
 )
@@ -32,7 +32,7 @@ def settings(params: Params) -> Evaluate:
 
 
 def frames(shrink: float = 1.0) -> dict:
-    """Predictions with a cavity narrower than the reference's in end-systole."""
+    """Predict a narrower cavity than the reference's in end-systole."""
     return {
         key: (heart(length, width * (shrink if key[1] == "ES" else 1)), heart(length, width), FINE)
         for key, (length, width) in SIZES.items()
@@ -44,7 +44,7 @@ def half_ellipsoid(length: float, one: float, other: float) -> float:
 
 
 def test_indices_of_a_half_ellipsoid() -> None:
-    found = indices({key: (heart(*size), FINE) for key, size in SIZES.items()})
+    found = clinical_indices({key: (heart(*size), FINE) for key, size in SIZES.items()})
     edv, esv = half_ellipsoid(84, 24, 26), half_ellipsoid(72, 18, 20)
     assert found["edv_ml"] == pytest.approx(edv, rel=0.01)
     assert found["sv_ml"] == pytest.approx(edv - esv, rel=0.02)
@@ -66,7 +66,7 @@ def test_indices_of_a_half_ellipsoid() -> None:
 
 def test_ef_alone_is_the_same() -> None:
     masks = {key: (heart(*size), FINE) for key, size in SIZES.items()}
-    assert biplane_ef(masks) == indices(masks)["ef_percent"]
+    assert biplane_ef(masks) == clinical_indices(masks)["ef_percent"]
     labels, spacing = masks["4CH", "ES"]
     assert math.isnan(biplane_ef(masks | {("4CH", "ES"): (np.zeros_like(labels), spacing)}))
     del masks["4CH", "ES"]
@@ -117,10 +117,10 @@ def test_row_without_a_view_or_without_lv() -> None:
 
 def test_flags_say_whether_volumes_can_be_believed() -> None:
     masks = {key: (heart(*size), FINE) for key, size in SIZES.items()}
-    found = indices(masks)
+    found = clinical_indices(masks)
     assert (found["edge"], found["size"], found["plausible"]) == (False, False, True)
     pixels_as_mm = {key: (labels, (1.0, 1.0)) for key, (labels, _) in masks.items()}
-    found = indices(pixels_as_mm)
+    found = clinical_indices(pixels_as_mm)
     assert found["edv_ml"] > 3000
     assert (found["size"], found["plausible"]) == (True, False)
 
@@ -136,7 +136,7 @@ def test_flags_say_whether_volumes_can_be_believed() -> None:
 
 def test_without_atrium_the_ventricle_is_still_measured() -> None:
     masks = {key: (heart(*size, atrium=False), FINE) for key, size in SIZES.items()}
-    found = indices(masks)
+    found = clinical_indices(masks)
     assert found["edv_ml"] == pytest.approx(half_ellipsoid(84, 24, 26), rel=0.02)
     assert math.isnan(found["la_area_mm2_2CH_ED"])
     assert math.isnan(found["la_volume_ml"])
@@ -145,7 +145,7 @@ def test_without_atrium_the_ventricle_is_still_measured() -> None:
 
 def table(**columns: list) -> pd.DataFrame:
     known = {"patient": ["a", "b", "c"], "quality": ["Good", "Good/Poor", ""], **columns}
-    return pd.DataFrame({name: known.get(name, [np.nan] * 3) for name in SUMMARISED})
+    return pd.DataFrame({name: known.get(name, [np.nan] * 3) for name in SUMMARY_COLUMNS})
 
 
 def test_agreement_and_failures(settings: Evaluate) -> None:
@@ -208,6 +208,6 @@ def test_cfg_is_compared_by_its_own_method(settings: Evaluate) -> None:
 
 
 def test_no_patient_with_both_views(settings: Evaluate) -> None:
-    found = summarise_clinical(pd.DataFrame(columns=SUMMARISED), settings)
+    found = summarise_clinical(pd.DataFrame(columns=SUMMARY_COLUMNS), settings)
     assert found["ef"]["ef_vs_reference"]["n"] == 0
     assert found["ef_by_quality"] == {}

@@ -23,8 +23,9 @@ from heartseg.errors import InputError
 from heartseg.metrics.plausibility import CASE_FLAGS
 from heartseg.models import trained
 from heartseg.models.inference import PackagedModel
+from heartseg.models.trained import TrainingRecord
 from heartseg.tracking.client import connect
-from tests.examples import ROOT
+from tests.examples import ROOT, training_record
 from tests.metrics.shapes import FINE, MM_PER_ROW, S_PER_COLUMN, heart, strip
 from tests.tracking.stores import _cold_store, _own_environment, new_run, store
 
@@ -39,8 +40,7 @@ pytestmark = [
 
 
 class ReadsLabels(PackagedModel):
-    """A packaged model that reads: the image's brightness, in steps of 60, is the label, and
-    it is sure of it."""
+    """A packaged model whose label is the image's brightness in steps of 60, with certainty."""
 
     def __init__(self, labels: int) -> None:
         super().__init__(torch.nn.Identity(), 32)
@@ -54,7 +54,7 @@ class ReadsLabels(PackagedModel):
 
 @pytest.fixture
 def place(tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository's root with params.yaml and the data of three patients (four windows)."""
+    """Root of a repository with params.yaml and the data of three patients (four windows)."""
     shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     for dataset, samples in (("camus", camus_samples()), ("mmode", mmode_samples())):
@@ -67,7 +67,7 @@ def place(tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def logged(store: str) -> tuple[dict[str, float], set[str]]:
-    """Metrics and artifacts of the only run."""
+    """Return metrics and artifacts of the only run."""
     client = connect(store)
     (run,) = client.search_runs([client.get_experiment_by_name("heartseg-camus").experiment_id])
     files = {file.path for file in client.list_artifacts(run.info.run_id, "evaluation")}
@@ -77,13 +77,13 @@ def logged(store: str) -> tuple[dict[str, float], set[str]]:
 def pretend_trained(
     monkeypatch: pytest.MonkeyPatch, params: Params, run_id: str, **changes: Any
 ) -> None:
-    def load_trained(folder: Path) -> tuple[torch.nn.Module, Any, dict[str, Any]]:
+    def load_trained(folder: Path) -> tuple[torch.nn.Module, Any, TrainingRecord]:
         name = folder.parent.name
         digest = file_digest(f"data/prepared/{name}.parquet")
-        training = {"recipe_name": name, "mlflow_run_id": run_id, "experiment": "-", "tags": {}}
         recipe = params.recipe(name).model_copy(update=changes.pop("recipe", {}))
+        about = {"recipe_name": name, "mlflow_run_id": run_id, "data_digest": digest}
         model = ReadsLabels(len(DATASETS[name].labels)).eval()
-        return model, recipe, training | {"data_digest": digest} | changes
+        return model, recipe, training_record(recipe, **about | changes)
 
     monkeypatch.setattr(trained, "load_trained", load_trained)
 
@@ -304,7 +304,7 @@ def test_nothing_held_out_is_told(place: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "reason"),
-    [({"recipe_name": "other"}, "by recipe other"), ({"data_digest": "0"}, "not what")],
+    [({"recipe_name": "other"}, "by recipe other"), ({"data_digest": "0"}, "is not the dataset")],
 )
 def test_a_model_of_something_else_is_refused(
     place: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, str], reason: str

@@ -1,4 +1,4 @@
-"""Which held-out patients count when two models are measured anew; stacks of frames."""
+"""Which held-out patients count when two models are measured again; stacks of frames."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from heartseg.config.params import load_params
 from heartseg.data.prepared import Sample, file_digest, write_prepared
 from heartseg.errors import InputError
 from heartseg.evaluation import held_out
-from heartseg.evaluation.held_out import HeldOut, measured_anew, predictor
+from heartseg.evaluation.held_out import HeldOut, measure_again, package_predictor
 from heartseg.tracking.client import connect
-from heartseg.tracking.evaluations import Evaluated
-from heartseg.tracking.lineage import Subject
+from heartseg.tracking.evaluations import EvaluatedModel
+from heartseg.tracking.lineage import TrackedModel
 from tests.examples import ROOT
 from tests.tracking.stores import _cold_store, _own_environment, new_run, store
 
@@ -33,7 +33,7 @@ SPLIT = {"a": "test", "b": "test", "c": "test", "d": "val", "e": "train"}
 
 @pytest.fixture(autouse=True)
 def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A repository with five patients, and models that find everything."""
+    """A repository with five patients, and models with perfect predictions."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / "params.yaml", tmp_path)
     mask = np.zeros((16, 16), np.uint8)
@@ -47,17 +47,19 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(held_out, "load_predictor", lambda uri, model: predict)
 
 
-def model(uri: str, cases: dict | None = None, *, md5: str = "f" * 32, **tags: str) -> Evaluated:
-    """One whose run keeps a list of cases."""
+def model(
+    uri: str, cases: dict | None = None, *, md5: str = "f" * 32, **tags: str
+) -> EvaluatedModel:
+    """Create a model whose run has a list of cases."""
     client, run_id = connect(uri), new_run(uri)
     for name, value in {"dvc.prepared_md5": md5, **tags}.items():
         client.set_tag(run_id, name, value)
     if cases is not None:
         client.log_text(run_id, json.dumps(cases), "lineage/cases.json")
-    return Evaluated(
+    return EvaluatedModel(
         name=f"model {run_id[:4]}",
         aliases=[],
-        subject=Subject(client.get_run(run_id), None),
+        tracked=TrackedModel(client.get_run(run_id), None),
         model_uri="models:/x/1",
         dataset="camus",
         recipe={},
@@ -67,11 +69,11 @@ def model(uri: str, cases: dict | None = None, *, md5: str = "f" * 32, **tags: s
     )
 
 
-def measure(uri: str, *models: Evaluated, key: str = "") -> HeldOut:
+def measure(uri: str, *models: EvaluatedModel, key: str = "") -> HeldOut:
     def shown(name: str) -> str:
         return f"id-{hashlib.sha256((key + name).encode()).hexdigest()[:12]}"
 
-    return measured_anew(models, PREPARED, connect(uri), load_params(), shown)
+    return measure_again(models, PREPARED, connect(uri), load_params(), shown)
 
 
 def patients(found: HeldOut) -> set[str]:
@@ -89,7 +91,7 @@ def test_whoever_validated_a_fold_was_trained_on_by_the_others(store: str) -> No
 
 
 def test_the_same_data_need_no_list(store: str) -> None:
-    """Names that were hashed by another key say nothing then."""
+    """Names that were hashed with another key are ignored in that case."""
     cases = {"train": {"id-0123456789ab": []}, "val": {}, "test": {}}
     one = model(store, cases, md5=file_digest(PREPARED))
 
@@ -107,7 +109,7 @@ def test_names_by_this_key_count_and_those_by_another_are_told(store: str) -> No
 
     assert patients(measure(store, mine, mine, key="mine")) == {"b", "c"}
     found = measure(store, mine, hers, key="mine")
-    assert f"which patients {hers.title} was trained on is not known" in found.about
+    assert f"the training patients of {hers.title} are not known" in found.about
     assert f"which patients {mine.title}" not in found.about
 
 
@@ -124,8 +126,8 @@ def package(channels: int) -> SimpleNamespace:
 def test_a_single_frame_is_no_sequence() -> None:
     stack = np.arange(1, 5, dtype=np.uint8)[:, None, None] * np.ones((4, 2, 2), np.uint8)
 
-    assert (predictor(package(4))(stack)[0] == 10).all()
-    assert (predictor(package(1))(stack)[0] == 1).all()  # the first is the one segmented
-    assert (predictor(package(3))(stack)[0] == 3).all()
+    assert (package_predictor(package(4))(stack)[0] == 10).all()
+    assert (package_predictor(package(1))(stack)[0] == 1).all()  # the first is the one segmented
+    assert (package_predictor(package(3))(stack)[0] == 3).all()
     with pytest.raises(InputError, match=r"sequences of 4 frames .* have 1"):
-        predictor(package(4))(stack[:1])
+        package_predictor(package(4))(stack[:1])

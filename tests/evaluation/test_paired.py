@@ -1,4 +1,4 @@
-"""Paired differences of two models, worked out by hand and by scipy."""
+"""Paired differences of two models, compared with values by hand and from scipy."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ EVALUATE = Evaluate.model_validate(
 
 
 def camus_cases(dice: dict[str, tuple[float, float, float]]) -> pd.DataFrame:
-    """cases.csv from the Dice of LV, MYO and LA by case, "patient_VIEW_PHASE"."""
+    """Make cases.csv from the Dice of LV, MYO and LA by case, "patient_VIEW_PHASE"."""
     rows = []
     for case, values in dice.items():
         patient, view, phase = case.split("_")

@@ -1,4 +1,4 @@
-"""Rates of a quality model, by hand."""
+"""Rates of a quality model, compared with values by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Views and post-processing are decided on unseen patients by their mean Dice."""
+"""Selection of views and post-processing by mean Dice on patients outside of the training."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pytest
 
 from heartseg.config.params import Evaluate, Params
 from heartseg.datasets.camus import Camus
-from heartseg.evaluation.select import Pairs, decide
+from heartseg.evaluation.select import PredictionPairs, select_postprocessing
 from heartseg.models.tta import Tta
 from tests.metrics.shapes import heart
 
 MASK = heart(60, 18)
 
 
-def always(labels: np.ndarray) -> Pairs:
+def always(labels: np.ndarray) -> PredictionPairs:
     return lambda tta: [(labels, MASK)]
 
 
@@ -37,7 +37,7 @@ def with_island() -> np.ndarray:
 
 
 def test_islands_make_auto_choose_the_largest_component(settings: Evaluate) -> None:
-    found = decide(settings, "camus", always(with_island()))["postprocess"]
+    found = select_postprocessing(settings, "camus", always(with_island()))["postprocess"]
     assert (found["chosen"], found["chosen_on"]) == ("largest_component", "val")
     cavity, extra = (MASK == Camus.LV).sum(), 400
     expected = (2 + 2 * cavity / (2 * cavity + extra)) / 3
@@ -48,10 +48,10 @@ def test_parts_that_belong_there_make_auto_choose_none(settings: Evaluate) -> No
     seen = MASK.copy()
     middle = int(np.median(np.flatnonzero((MASK == Camus.LV).any(1))))
     seen[middle : middle + 2] = Camus.BACKGROUND  # halves the ventricle
-    found = decide(settings, "camus", always(seen))["postprocess"]
+    found = select_postprocessing(settings, "camus", always(seen))["postprocess"]
     assert found["chosen"] == "none"
     assert found["val_dice"]["none"] > found["val_dice"]["largest_component"]
-    same = decide(settings, "camus", always(MASK))["postprocess"]
+    same = select_postprocessing(settings, "camus", always(MASK))["postprocess"]
     assert same["chosen"] == "none"  # no better: left out
 
 
@@ -60,7 +60,9 @@ def test_views_must_be_worth_their_passes(settings: Evaluate, gain: float, chose
     def pairs(tta: Tta) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield (MASK if tta == "views" else with_island()), MASK
 
-    found = decide(changed(settings, tta_gain=gain), "camus", pairs, of="out-of-fold")
+    found = select_postprocessing(
+        changed(settings, tta_gain=gain), "camus", pairs, of="out-of-fold"
+    )
     assert (found["tta"]["chosen"], found["tta"]["chosen_on"]) == (chosen, "out-of-fold")
     assert found["tta"]["val_dice"]["views"] == 1.0
     # Post-processing is decided for what is then predicted.
@@ -74,7 +76,7 @@ def test_what_params_yaml_says_is_taken(settings: Evaluate, wanted: str, tta: st
     def never(tta: Tta) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         raise AssertionError("nothing needs to be predicted")
 
-    found = decide(changed(settings, postprocess=wanted, tta=tta), "camus", never)
+    found = select_postprocessing(changed(settings, postprocess=wanted, tta=tta), "camus", never)
     assert found == {
         "tta": {"chosen": tta, "chosen_on": "params.yaml"},
         "postprocess": {"chosen": wanted, "chosen_on": "params.yaml"},
@@ -82,7 +84,7 @@ def test_what_params_yaml_says_is_taken(settings: Evaluate, wanted: str, tta: st
 
 
 def test_without_patients_auto_chooses_none(settings: Evaluate) -> None:
-    found = decide(settings, "camus", lambda tta: [])
+    found = select_postprocessing(settings, "camus", lambda tta: [])
     assert [choice["chosen"] for choice in found.values()] == ["none", "none"]
     assert [choice["chosen_on"] for choice in found.values()] == ["params.yaml"] * 2
 
@@ -90,6 +92,6 @@ def test_without_patients_auto_chooses_none(settings: Evaluate) -> None:
 def test_mmode_is_not_post_processed(settings: Evaluate) -> None:
     mask = (MASK > 0).astype(np.uint8)
     wanted = changed(settings, postprocess="largest_component")
-    found = decide(wanted, "mmode", lambda tta: [(mask, mask)])
+    found = select_postprocessing(wanted, "mmode", lambda tta: [(mask, mask)])
     assert found["postprocess"] == {"chosen": "none", "chosen_on": "params.yaml"}
     assert found["tta"]["val_dice"] == {"none": 1.0, "views": 1.0}

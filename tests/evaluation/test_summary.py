@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 
 from heartseg.config.params import Evaluate, Params
+from heartseg.data.species import HUMAN, MOUSE
 from heartseg.datasets.camus import Camus
-from heartseg.evaluation.clinical import SUMMARISED
-from heartseg.evaluation.summary import case_metrics, summarise_camus, summarise_mmode, tidy
-from heartseg.metrics.mmode import HUMAN, MOUSE, window_row
+from heartseg.evaluation.clinical import SUMMARY_COLUMNS
+from heartseg.evaluation.summary import case_metrics, json_safe, summarise_camus, summarise_mmode
+from heartseg.metrics.mmode import window_row
 from tests.metrics.shapes import MM_PER_ROW, S_PER_COLUMN, strip
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")
@@ -27,7 +28,7 @@ def settings(params: Params) -> Evaluate:
 
 
 def table(*cases: tuple[str, str, str, str, float]) -> pd.DataFrame:
-    """Rows of cases.csv: patient, view, phase, quality, and what is taken off each Dice."""
+    """Make rows of cases.csv from patient, view, phase, quality and a reduction of Dice."""
     return pd.DataFrame(
         {
             "case_id": f"{patient}_{view}_{phase}",
@@ -51,7 +52,7 @@ CASES = table(
     ("a", "4CH", "ED", "Good", 0.1),
     ("b", "2CH", "ES", "Poor", 0.2),
 )
-NO_EF = pd.DataFrame(columns=SUMMARISED)
+NO_EF = pd.DataFrame(columns=SUMMARY_COLUMNS)
 
 
 def test_case_metrics_of_a_shifted_structure() -> None:
@@ -138,7 +139,7 @@ def test_json_has_no_nan_and_six_digits(settings: Evaluate) -> None:
     assert json.loads(text) == summary
     assert summary["ef"]["ef_vs_reference"]["mae"] is None
     assert summary["ef"]["ef_vs_reference"]["n"] == 0
-    assert tidy({"a": np.float64(1 / 3), "b": math.inf, "c": 2, "d": "x", "e": True}) == {
+    assert json_safe({"a": np.float64(1 / 3), "b": math.inf, "c": 2, "d": "x", "e": True}) == {
         "a": 0.333333,
         "b": None,
         "c": 2,
@@ -148,7 +149,7 @@ def test_json_has_no_nan_and_six_digits(settings: Evaluate) -> None:
 
 
 def test_a_human_heart_by_hand() -> None:
-    """As the strips of mice, 12 times as large and 6 times as slow: 4.8 to 2.88 cm at 75 / min."""
+    """Like the strips of mice, but 12 times larger and 6 times slower: 4.8 to 2.88 cm, 75/min."""
     mask = strip(1500).astype(np.uint8)
     row = window_row(mask, mask, (12 * MM_PER_ROW, 6 * S_PER_COLUMN), HUMAN)
     assert row["lvidd_mm_predicted"] == pytest.approx(48.0, rel=0.025)

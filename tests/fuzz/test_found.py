@@ -15,7 +15,7 @@ import yaml
 from pydicom import Dataset
 
 from heartseg.config.params import load_params
-from heartseg.config.yaml_file import MOST_VALUES
+from heartseg.config.yaml_file import MAX_VALUES
 from heartseg.data import images
 from heartseg.data.formats.nifti import MAX_BYTES
 from heartseg.data.phantoms.recording import make_dicom
@@ -164,7 +164,7 @@ def bomb(levels: int) -> str:
 @pytest.mark.parametrize("text", [bomb(10), "a: &a [*a]", "a: &a {<<: *a}"])
 def test_yaml_with_aliases_for_billions_of_values(tmp_path: Path, text: str) -> None:
     (tmp_path / "params.yaml").write_text(text)
-    with pytest.raises(InputError, match=rf"more than {MOST_VALUES} values|not valid YAML"):
+    with pytest.raises(InputError, match=rf"more than {MAX_VALUES} values|not valid YAML"):
         load_params(tmp_path / "params.yaml")
 
 

@@ -16,7 +16,7 @@ from tests.examples import ROOT
 from tests.infra.stack import INFRA, kill_those_of
 from tests.tracking.stores import free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(600)]
 
 
 def test_ray_starts_by_the_lines_of_ray_cluster_yaml(tmp_path):

@@ -14,7 +14,7 @@ from tests.clones import BIN
 from tests.examples import ROOT
 from tests.infra.stack import INFRA, clean_environment, kill_those_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.chaos]
 
 SRUN = """#!/bin/bash
 while [ "${1#--}" != "$1" ]; do shift; done # its options

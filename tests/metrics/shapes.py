@@ -1,4 +1,4 @@
-"""Masks of known volumes, diameters and rates."""
+"""Masks with known volumes, diameters and heart rates."""
 
 from __future__ import annotations
 

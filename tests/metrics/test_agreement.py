@@ -1,4 +1,4 @@
-"""Bland-Altman statistics worked out by hand and by scipy."""
+"""Tests of agreement against values computed by hand and by scipy."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from heartseg.metrics.agreement import agreement, classification, icc_2_1
+from heartseg.metrics.agreement import agreement, icc_2_1, threshold_agreement
 
 
-def test_four_pairs_by_hand() -> None:
+def test_four_pairs() -> None:
     result = agreement([50, 60, 40, 55], [52, 57, 44, 56])  # differences 2, -3, 4, 1
     sd = math.sqrt(((2 - 1) ** 2 + (-3 - 1) ** 2 + (4 - 1) ** 2 + (1 - 1) ** 2) / 3)
     assert result["bias"] == pytest.approx(1.0)
@@ -22,7 +22,7 @@ def test_four_pairs_by_hand() -> None:
     assert (result["n"], result["missing"]) == (4, 0)
 
 
-def test_pairs_without_a_value_are_counted_and_left_out() -> None:
+def test_pairs_that_are_not_finite_are_counted_and_left_out() -> None:
     full = agreement([50, 60, 40], [52, 57, 44])
     result = agreement([50, np.nan, 60, 40, 30], [52, 10, 57, 44, np.inf])
     assert result == full | {"missing": 2}
@@ -41,20 +41,20 @@ def test_too_few_pairs() -> None:
     assert math.isnan(agreement([5, 5, 5], [4, 5, 6])["r"])  # the reference does not vary
 
 
-def test_unequal_lengths_are_refused() -> None:
-    with pytest.raises(ValueError, match="equally long"):
+def test_unequal_lengths_are_rejected() -> None:
+    with pytest.raises(ValueError, match="shapes"):
         agreement([1, 2], [1, 2, 3])
 
 
 def test_icc_of_shrout_and_fleiss() -> None:
-    """Their table 2: four judges, six targets; ICC(2,1) is given as 0.29 in table 4."""
+    """Four judges and six targets of table 2; ICC(2,1) is 0.29 in table 4."""
     ratings = np.array(
         [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]], float
     )
     assert icc_2_1(ratings) == pytest.approx(0.2898, abs=1e-4)
 
 
-def test_icc_is_lowered_by_a_bias_unlike_r() -> None:
+def test_a_bias_lowers_icc_but_not_r() -> None:
     reference = np.array([30.0, 40, 50, 60, 70])
     same, shifted = agreement(reference, reference), agreement(reference, reference + 10)
     assert same["icc"] == pytest.approx(1.0)
@@ -65,10 +65,10 @@ def test_icc_is_lowered_by_a_bias_unlike_r() -> None:
     assert math.isnan(agreement([5, 5], [5, 5])["icc"])
 
 
-def test_classification_by_hand() -> None:
+def test_threshold_agreement() -> None:
     reference = [25, 35, 45, 55, 65, np.nan]
     measured = [28, 42, 38, 56, 49, 20]
-    found = classification(reference, measured, [30, 40, 50])
+    found = threshold_agreement(reference, measured, [30, 40, 50])
     assert list(found) == ["30", "40", "50"]
     assert found["30"] == {
         **{"true_below": 1, "false_below": 0, "false_above": 0, "true_above": 4},
@@ -82,10 +82,10 @@ def test_classification_by_hand() -> None:
     assert found["50"]["false_below"] == 1
 
 
-def test_classification_where_nothing_can_differ() -> None:
-    (all_above,) = classification([60, 70], [65, 75], [50]).values()
+def test_threshold_agreement_without_variation() -> None:
+    (all_above,) = threshold_agreement([60, 70], [65, 75], [50]).values()
     assert all_above["accuracy"] == 1.0
     assert math.isnan(all_above["kappa"])
-    (nothing,) = classification([np.nan], [65], [50]).values()
+    (nothing,) = threshold_agreement([np.nan], [65], [50]).values()
     assert math.isnan(nothing["accuracy"])
     assert math.isnan(nothing["kappa"])

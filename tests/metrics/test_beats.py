@@ -1,4 +1,4 @@
-"""Beats of phantom strips whose end-diastoles, end-systoles and intervals are known."""
+"""Tests of beats in phantom strips with known end-diastoles, end-systoles and intervals."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from heartseg.data.phantoms.strip import Motion, make_motion
+from heartseg.data.species import MOUSE
 from heartseg.metrics.beats import Beat, rmssd_ms, sdnn_ms
-from heartseg.metrics.mmode import MOUSE, follow, measure, summarise_beats
+from heartseg.metrics.mmode import measure, summarise_beats, trace_beats
 from tests.metrics.shapes import MM_PER_ROW, S_PER_COLUMN, strip
 
 SPACING = MM, S = 0.03, 0.00083334
@@ -16,7 +17,7 @@ LIMITS = {"minimal_rate": RATES[0], "maximal_rate": RATES[1]}
 
 
 def phantom(rate: float, irregularity: float, beats: int = 14) -> tuple[np.ndarray, Motion]:
-    """Mask of a strip of about so many beats, and what is true of it."""
+    """Return the mask of a strip with about this number of beats, and its true motion."""
     beat = 60 / rate / S
     rng = np.random.default_rng(int(rate))
     motion = make_motion(rng, int(beats * beat), beat, 9.3, irregularity)
@@ -30,19 +31,19 @@ def inside(events: np.ndarray, columns: int) -> np.ndarray:
 
 @pytest.mark.parametrize("irregularity", [0.02, 0.08])
 @pytest.mark.parametrize("rate", [250, 350, 450, 550, 650, 800])
-def test_known_values_come_back_at_any_rate(rate: float, irregularity: float) -> None:
+def test_known_values_at_any_rate(rate: float, irregularity: float) -> None:
     mask, motion = phantom(rate, irregularity)
     ed, es = (inside(events, mask.shape[1]) for events in (motion.diastoles, motion.systoles))
-    walls, pieces = follow(mask, SPACING, *RATES)
+    walls, pieces = trace_beats(mask, SPACING, *RATES)
     found = summarise_beats(walls, pieces, 60 / RATES[1] / S, MOUSE)
     assert found.lvidd_mm == pytest.approx(np.median(motion.diastolic[ed]), abs=0.05)
     assert found.lvids_mm == pytest.approx(np.median(motion.systolic[es]), abs=0.05)
-    # Whole beats, whatever marks them: the mean rate.
+    # Over whole beats, all landmarks give the mean rate.
     measured = [b.interval_s for b in pieces[0] if np.isfinite(b.interval_s)]
     truth = np.diff(motion.diastoles[ed]) * S
     assert 60 / np.mean(measured) == pytest.approx(60 / truth.mean(), rel=0.01 + irregularity / 4)
     assert found.hr_bpm == pytest.approx(60 / np.median(truth), rel=0.01 + irregularity / 2)
-    # Beat by beat: half contractions. Only the first and the last may be cut.
+    # Half contractions of each beat; only the first and the last beat may be incomplete.
     half = (motion.diastoles + motion.systoles)[ed & es] / 2
     truth = np.diff(half) * S
     assert len(truth) - 1 <= len(measured) <= len(truth) + 1
@@ -56,7 +57,7 @@ def test_known_values_come_back_at_any_rate(rate: float, irregularity: float) ->
 @pytest.mark.parametrize("rate", [250, 450, 800])
 def test_every_beat_is_found_at_its_time_and_with_its_diameters(rate: float) -> None:
     mask, motion = phantom(rate, 0.08)
-    _, pieces = follow(mask, SPACING, *RATES)
+    _, pieces = trace_beats(mask, SPACING, *RATES)
     (beats,) = pieces
     ed, es = (inside(events, mask.shape[1]) for events in (motion.diastoles, motion.systoles))
     whole = [b for b in beats if np.isfinite(b.lvidd_mm) and np.isfinite(b.lvids_mm)]
@@ -67,11 +68,11 @@ def test_every_beat_is_found_at_its_time_and_with_its_diameters(rate: float) -> 
         assert beat.contraction_s == pytest.approx(half, abs=0.003)
         assert beat.lvidd_mm == pytest.approx(motion.diastolic[k], abs=0.08)
         assert beat.lvids_mm == pytest.approx(motion.systolic[k], abs=0.08)
-    assert abs(len(whole) - min(ed.sum(), es.sum())) <= 1  # one at an end may be cut
+    assert abs(len(whole) - min(ed.sum(), es.sum())) <= 1  # one at an end may be incomplete
 
 
-def test_a_premature_beat_and_its_pause_are_counted() -> None:
-    """Beats of 130 ms, one after 60 ms, then 200 ms: 1000 beats/min for once."""
+def test_a_premature_beat_and_its_pause() -> None:
+    """Intervals are 130 ms, except for one of 60 ms (1000 beats/min) and then 200 ms."""
     intervals = np.array([130, 130, 130, 60, 200, 130, 130])
     starts = np.concatenate([[0], np.cumsum(intervals)])
     time = np.arange(0, starts[-1])
@@ -81,7 +82,7 @@ def test_a_premature_beat_and_its_pause_are_counted() -> None:
     swing = np.where(down < 1, np.cos(np.pi * down), -np.cos(np.pi * up))
     half = (3.2 + 0.8 * swing) / MM_PER_ROW / 2
     mask = abs(np.arange(200)[:, None] - 100) <= half
-    _, ((*beats,),) = follow(mask, (MM_PER_ROW, S_PER_COLUMN), *RATES)
+    _, ((*beats,),) = trace_beats(mask, (MM_PER_ROW, S_PER_COLUMN), *RATES)
     found = [1000 * beat.interval_s for beat in beats if np.isfinite(beat.interval_s)]
     assert min(found) == pytest.approx(60, abs=4)
     assert max(found) == pytest.approx(200, abs=4)
@@ -89,7 +90,7 @@ def test_a_premature_beat_and_its_pause_are_counted() -> None:
                    maximal_rate=900).hr_bpm == pytest.approx(60 / 0.13, rel=0.03)  # fmt: skip
 
 
-def test_variability_by_hand() -> None:
+def test_variability() -> None:
     def beats(*intervals: float) -> list[Beat]:
         return [Beat(0, 0, 0, 4, 2, interval) for interval in intervals]
 
@@ -98,7 +99,7 @@ def test_variability_by_hand() -> None:
     assert rmssd_ms(one) == pytest.approx(np.sqrt((10**2 + 20**2) / 2))
     apart = [beats(0.100, np.nan), beats(0.110, np.nan)]
     assert sdnn_ms(apart) == pytest.approx(np.sqrt(50))
-    assert np.isnan(rmssd_ms(apart))  # no two successive ones
+    assert np.isnan(rmssd_ms(apart))  # no two successive intervals
     assert np.isnan(rmssd_ms([beats(0.1, np.nan, 0.1)]))
     assert np.isnan(sdnn_ms([beats(0.1)]))
     assert np.isnan(sdnn_ms([]))
@@ -111,7 +112,7 @@ def test_no_interval_spans_a_gap_or_a_bad_span() -> None:
     holed, bad = mask.copy(), np.zeros(mask.shape[1], bool)
     holed[:, gap] = False
     bad[gap] = True
-    for result in (follow(holed, SPACING, *RATES), follow(mask, SPACING, *RATES, bad)):
+    for result in (trace_beats(holed, SPACING, *RATES), trace_beats(mask, SPACING, *RATES, bad)):
         walls, pieces = result
         assert [piece[0] for piece in walls.pieces] == [0, 700]
         events = [b.systole_s for beats in pieces for b in beats if np.isfinite(b.systole_s)]
@@ -120,10 +121,10 @@ def test_no_interval_spans_a_gap_or_a_bad_span() -> None:
         ed = inside(motion.diastoles, mask.shape[1])
         assert values.lvidd_mm == pytest.approx(np.median(motion.diastolic[ed]), abs=0.06)
         assert values.hr_bpm == pytest.approx(450, rel=0.04)
-        assert values.sdnn_ms < 8  # an interval across the gap would be of 300 ms
+        assert values.sdnn_ms < 8  # an interval across the gap would have 300 ms
 
 
-def test_faulty_columns_do_not_move_the_values() -> None:
+def test_wrong_columns_do_not_change_the_values() -> None:
     mask, _ = phantom(500, 0.02)
     clean = measure(mask, SPACING, minimal_rate=RATES[0], maximal_rate=RATES[1])
     rng = np.random.default_rng(0)
@@ -148,7 +149,7 @@ def test_faulty_columns_do_not_move_the_values() -> None:
 def test_no_heart_half_a_beat_and_one_column() -> None:
     spacing = (MM_PER_ROW, S_PER_COLUMN)
     for mask in (np.zeros((200, 400), bool), strip(1), strip(0)):
-        walls, pieces = follow(mask, spacing, *RATES)
+        walls, pieces = trace_beats(mask, spacing, *RATES)
         found = summarise_beats(walls, pieces, 60 / RATES[1] / S_PER_COLUMN, MOUSE)
         assert [b for beats in pieces for b in beats] == []
         assert np.isnan([found.lvidd_mm, found.fs_percent, found.hr_bpm, found.ef_percent]).all()
@@ -161,7 +162,7 @@ def test_no_heart_half_a_beat_and_one_column() -> None:
 @pytest.mark.parametrize("jitter", [2, 5, 13, 20])
 @pytest.mark.parametrize("seed", range(3))
 def test_noisy_walls_give_the_rate_or_none(jitter: float, seed: int) -> None:
-    """Columns that jitter by some pixels have extrema of their own, which are no beats."""
+    """Extrema due to noise of some pixels are not beats."""
     mask, _ = phantom(500, 0.02)
     rng = np.random.default_rng(seed)
     rows = np.arange(mask.shape[0])[:, None]

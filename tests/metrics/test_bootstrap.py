@@ -1,4 +1,4 @@
-"""The bootstrap over patients: coverage, clustering, and scipy's own."""
+"""Tests of the bootstrap over patients: coverage, clustering, and comparison with scipy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from heartseg.metrics.bootstrap import mean_interval
 
 
 def test_equals_scipy_for_one_value_per_patient_of_many() -> None:
-    values = np.random.default_rng(0).gamma(2.0, 3.0, 300)  # so many that nothing is widened
+    values = np.random.default_rng(0).gamma(
+        2.0, 3.0, 300
+    )  # with many values, the interval is not widened
     mean, low, high = mean_interval(values, range(300), samples=20000, seed=1, confidence=0.9)
     theirs = stats.bootstrap(
         (values,), np.mean, n_resamples=20000, confidence_level=0.9, method="percentile", rng=2
@@ -21,7 +23,7 @@ def test_equals_scipy_for_one_value_per_patient_of_many() -> None:
 
 
 @pytest.mark.parametrize("count", [5, 10, 40])
-def test_interval_covers_the_true_mean_as_often_as_it_says(count: int) -> None:
+def test_interval_has_its_nominal_coverage(count: int) -> None:
     rng = np.random.default_rng(count)
     patients = np.repeat(np.arange(count), 4)
     covered, trials = 0, 2000
@@ -39,7 +41,7 @@ def test_one_gaussian_sample_gives_students_interval() -> None:
     assert (low, high) == pytest.approx(theirs, abs=0.03)
 
 
-def test_interval_stays_within_what_is_possible() -> None:
+def test_interval_stays_within_the_limits() -> None:
     values = [0.9, 0.99, 0.99, 0.99, 0.5]
     _, _, high = mean_interval(
         values, range(5), samples=500, seed=0, confidence=0.95, limits=(0.0, 1.0)
@@ -56,7 +58,7 @@ def test_images_of_one_patient_count_as_one() -> None:
     assert (high - low) / (image_high - image_low) == pytest.approx(2.0, rel=0.1)  # sqrt(4)
 
 
-def test_patients_weigh_by_their_images() -> None:
+def test_patients_are_weighted_by_their_images() -> None:
     values, patients = [1.0] * 3 + [5.0] * 6, ["a"] * 3 + list("bcdefg")
     mean, low, high = mean_interval(values, patients, samples=500, seed=0, confidence=0.95)
     assert mean == pytest.approx(33 / 9)
@@ -83,6 +85,6 @@ def test_few_patients_get_no_interval(count: int) -> None:
 @pytest.mark.parametrize(
     ("values", "patients"), [([], []), ([1.0, np.nan], ["a", "b"]), ([1.0, 2.0], ["a"])]
 )
-def test_unusable_values_are_refused(values: list[float], patients: list[str]) -> None:
+def test_invalid_values_are_rejected(values: list[float], patients: list[str]) -> None:
     with pytest.raises(ValueError, match=r"finite|patient per value"):
         mean_interval(values, patients, samples=100, seed=0, confidence=0.95)

@@ -1,4 +1,4 @@
-"""Biplane Simpson against ellipsoids of known volume, and against the real release's EF."""
+"""Tests of volumes and EF against ellipsoids of known volume, and the EF of the CAMUS release."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from heartseg.datasets.camus import Camus
-from heartseg.evaluation.clinical import indices
+from heartseg.evaluation.clinical import clinical_indices
 from heartseg.metrics.agreement import agreement
 from heartseg.metrics.ejection import (
     area_length_volume,
@@ -38,13 +38,13 @@ def test_volume_of_a_half_ellipsoid(degrees: float, spacing: tuple[float, float]
     assert long_axis_length(two, spacing) == pytest.approx(85, rel=0.01)
 
 
-def test_without_length_the_longer_view_counts() -> None:
+def test_default_length_is_that_of_the_longer_view() -> None:
     two, four = heart(70, 20), heart(85, 20)
     expected = half_ellipsoid(85, 20, 20)
     assert biplane_volume(two, FINE, four, FINE) == pytest.approx(expected, rel=0.01)
 
 
-def test_volume_is_proportional_to_a_given_length() -> None:
+def test_volume_is_proportional_to_the_length() -> None:
     two, four = heart(80, 20), heart(80, 24)
     one = biplane_volume(two, FINE, four, FINE, length=40)
     assert one == pytest.approx(half_ellipsoid(40, 20, 24), rel=0.01)
@@ -52,13 +52,13 @@ def test_volume_is_proportional_to_a_given_length() -> None:
 
 
 def test_number_of_disks() -> None:
-    # One disk: the diameters halfway, sqrt(3) / 2 of those at the base, over the whole length.
+    # One disk has the diameters halfway, which are sqrt(3) / 2 of those at the base.
     two, four = heart(80, 20), heart(80, 24)
     expected = np.pi * 20 * 24 * 3 / 4 * 80 / 1000
     assert biplane_volume(two, FINE, four, FINE, disks=1) == pytest.approx(expected, rel=0.01)
 
 
-def test_holes_and_islands_move_nothing() -> None:
+def test_holes_and_islands_change_nothing() -> None:
     clean = heart(85, 22, 15)
     spoilt = clean.copy()
     rows, columns = np.nonzero(clean == Camus.LV)
@@ -73,17 +73,17 @@ def test_holes_and_islands_move_nothing() -> None:
 
 
 @pytest.mark.parametrize("degrees", [0, 20])
-def test_seam_between_ventricle_and_atrium(degrees: float) -> None:
+def test_gap_between_ventricle_and_atrium(degrees: float) -> None:
     labels = heart(85, 22, degrees)
     whole = long_axis_length(labels, FINE)
-    below = np.roll(labels, 3, axis=0)  # shaves 3 rows (0.9 mm) off the atrium's roof
+    below = np.roll(labels, 3, axis=0)  # removes 3 rows (0.9 mm) of the roof of the atrium
     labels[(labels == Camus.LA) & (below != Camus.LA)] = Camus.BACKGROUND
     assert long_axis_length(labels, FINE) == pytest.approx(whole, abs=1.0)
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
 @pytest.mark.parametrize("degrees", [0, 25])
-def test_without_atrium_the_wide_end_is_the_base(degrees: float, turns: int) -> None:
+def test_without_atrium_the_wider_end_is_the_base(degrees: float, turns: int) -> None:
     labels = np.rot90(heart(85, 22, degrees, UNEQUAL, atrium=False), turns)
     spacing = UNEQUAL if turns % 2 == 0 else UNEQUAL[::-1]
     assert long_axis_length(labels, spacing) == pytest.approx(85, rel=0.015)
@@ -93,7 +93,7 @@ def test_without_atrium_the_wide_end_is_the_base(degrees: float, turns: int) -> 
 
 @pytest.mark.parametrize("atrium", [False, True])
 def test_whole_ellipsoid(atrium: bool) -> None:
-    """Where the LV is no half ellipse: the axis still runs from end to end."""
+    """The axis of an LV that is not a half ellipse also extends from end to end."""
     rows, columns = np.indices((400, 300)) * 0.3
     labels = np.zeros((400, 300), np.uint8)
     labels[((rows - 55) / 42) ** 2 + ((columns - 45) / 23) ** 2 <= 1] = Camus.LV
@@ -105,7 +105,7 @@ def test_whole_ellipsoid(atrium: bool) -> None:
     assert area_length_volume(labels, FINE) == pytest.approx(expected, rel=0.015)
 
 
-def test_turned_and_flipped_images_measure_the_same() -> None:
+def test_rotation_and_flips_change_nothing() -> None:
     labels = heart(85, 22, 15, UNEQUAL)
     length, volume = long_axis_length(labels, UNEQUAL), area_length_volume(labels, UNEQUAL)
     for turned in (labels[::-1], labels[:, ::-1], labels[::-1, ::-1]):
@@ -146,7 +146,7 @@ def test_atrium() -> None:
     disks = np.pi / 4 * 36 * 44 * 30 / 1000
     assert la_volume(two, FINE, four, FINE, method="disks") == pytest.approx(disks, rel=0.03)
     alone = np.where(two == Camus.LA, two, 0)
-    with pytest.raises(ValueError, match="no LV at the LA"):
+    with pytest.raises(ValueError, match="no LV adjacent to the LA"):
         la_volume(alone, FINE, four, FINE)
     with pytest.raises(ValueError, match="no LA"):
         la_area(heart(85, 18, atrium=False), FINE)
@@ -158,14 +158,14 @@ def test_atrium() -> None:
     ("changes", "reason"),
     [({"disks": 0}, "disks"), ({"length": 0.0}, "length"), ({"length": -5.0}, "length")],
 )
-def test_senseless_settings_are_refused(changes: dict[str, float], reason: str) -> None:
+def test_invalid_settings_are_rejected(changes: dict[str, float], reason: str) -> None:
     labels = heart(60, 18)
     with pytest.raises(ValueError, match=f"{reason} must be"):
         biplane_volume(labels, FINE, labels, FINE, **changes)
 
 
 @pytest.mark.parametrize("spacing", [(0.0, 0.3), (0.3, -1.0), (np.nan, 0.3)])
-def test_senseless_input_is_refused(spacing: tuple[float, float]) -> None:
+def test_invalid_input_is_rejected(spacing: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="spacing"):
         long_axis_length(heart(60, 18), spacing)
     with pytest.raises(ValueError, match=r"\(H, W\)"):
@@ -189,7 +189,7 @@ def test_missing_ventricle_is_an_error() -> None:
 
 @pytest.mark.parametrize("atrium", [False, True])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 3), (3, 1)])
-def test_a_few_pixels_are_no_ventricle(shape: tuple[int, int], atrium: bool) -> None:
+def test_a_few_pixels_are_not_a_ventricle(shape: tuple[int, int], atrium: bool) -> None:
     there, few = heart(85, 22), np.zeros((50, 50), np.uint8)
     few[20 : 20 + shape[0], 20 : 20 + shape[1]] = Camus.LV
     if atrium:
@@ -204,12 +204,12 @@ def test_a_few_pixels_are_no_ventricle(shape: tuple[int, int], atrium: bool) -> 
 def test_a_base_of_a_single_point() -> None:
     labels = np.zeros((60, 60), np.uint8)
     labels[10:30, 10:30] = Camus.LV
-    labels[30:40, 20] = Camus.LA  # one pixel of 4 mm wide: its neighbours are no part of the base
+    labels[30:40, 20] = Camus.LA  # one pixel, 4 mm wide; its neighbours do not belong to the base
     expected = 4 * np.hypot(29.5 - 9.5, 20 - 10)  # to the contour's point above the far corner
     assert long_axis_length(labels, (4.0, 4.0)) == pytest.approx(expected)
 
 
-def test_two_ways_to_the_ejection_fraction() -> None:
+def test_ejection_fraction_with_own_and_common_axis() -> None:
     views = {("2CH", "ED"): (heart(90, 24), FINE), ("2CH", "ES"): (heart(75, 18), FINE)}
     views["4CH", "ED"] = heart(88, 26, spacing=UNEQUAL), UNEQUAL
     views["4CH", "ES"] = heart(76, 20, spacing=UNEQUAL), UNEQUAL
@@ -221,7 +221,7 @@ def test_two_ways_to_the_ejection_fraction() -> None:
         biplane_volume(*views["2CH", p], *views["4CH", p], length=longest) for p in ("ED", "ES")
     )
     assert ejection_fraction(edv, esv) == pytest.approx(100 * (1 - (18 * 20) / (24 * 26)), abs=0.7)
-    assert indices(views)["ef_percent_release"] == ejection_fraction(edv, esv)
+    assert clinical_indices(views)["ef_percent_release"] == ejection_fraction(edv, esv)
 
 
 def test_ejection_fraction() -> None:
@@ -249,7 +249,7 @@ def test_reference_masks_give_the_release_ef() -> None:
             continue
         info = (root / patient / "Info_2CH.cfg").read_text().splitlines()
         known.append(next(float(line.split(":")[1]) for line in info if line.startswith("EF")))
-        found = indices(views)
+        found = clinical_indices(views)
         common.append(found["ef_percent_release"])
         own.append(found["ef_percent"])
     assert len(known) > 100

@@ -1,4 +1,4 @@
-"""M-mode measurements on moving walls of known diameters and heart rate."""
+"""Tests of M-mode measurements on masks with known diameters and heart rate."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from heartseg.data.species import HUMAN, MOUSE
 from heartseg.metrics.mmode import (
-    HUMAN,
-    MOUSE,
     diameter_trace,
     fractional_shortening,
     measure,
@@ -47,7 +46,7 @@ def test_known_strip(rate: float) -> None:
     assert result.hr_bpm == pytest.approx(rate, rel=0.02)
 
 
-def test_two_beats_suffice_for_a_rate_and_one_does_not() -> None:
+def test_a_heart_rate_needs_two_beats() -> None:
     spacing = (MM_PER_ROW, S_PER_COLUMN)  # a beat of 450 / min takes 133 columns
     two = measure(strip(240), spacing, **RATES)
     assert two.hr_bpm == pytest.approx(450, rel=0.05)
@@ -57,7 +56,7 @@ def test_two_beats_suffice_for_a_rate_and_one_does_not() -> None:
     assert one.lvids_mm == pytest.approx(2.4, abs=0.1)
 
 
-def test_noise_on_the_walls_makes_no_beats() -> None:
+def test_noise_on_the_walls_causes_no_beats() -> None:
     rng = np.random.default_rng(0)
     mask = strip(1200)
     noisy = np.stack([np.roll(m, rng.integers(-2, 3)) for m in mask.T], axis=1)
@@ -83,9 +82,9 @@ def test_no_beat_is_counted_across_a_gap() -> None:
     assert result.lvidd_mm == pytest.approx(4.0, abs=0.1)
 
 
-def test_an_overlooked_beat_is_no_slow_one() -> None:
+def test_a_missed_beat_is_not_a_slow_one() -> None:
     mask = strip(360)  # maxima at 13, 147, 280
-    mask[:, 110:185] = strip(360)[:, [110]]  # the middle one does not show
+    mask[:, 110:185] = strip(360)[:, [110]]  # hides the middle one
     mask &= strip(360, start=0.1) | (np.arange(360) < 110) | (np.arange(360) >= 185)
     result = measure(mask[:, :300], (MM_PER_ROW, S_PER_COLUMN), minimal_rate=300, maximal_rate=900)
     assert math.isnan(result.hr_bpm) or result.hr_bpm >= 300
@@ -100,7 +99,7 @@ def test_scale() -> None:
     assert scaled.hr_bpm == pytest.approx(base.hr_bpm / 0.75, rel=0.02)
 
 
-def test_wall_that_stands_still() -> None:
+def test_a_wall_that_does_not_move() -> None:
     mask = np.zeros((100, 400), bool)
     mask[20:60] = True
     result = measure(mask, (0.1, 0.001), **RATES)
@@ -117,7 +116,7 @@ def test_empty_mask() -> None:
     )
 
 
-def test_teichholz_by_hand_in_both_units() -> None:
+def test_teichholz_in_both_units() -> None:
     assert teichholz_volume(50.0, HUMAN) == pytest.approx(7 / 7.4 * 125)  # 5 cm: 118.2 mL
     assert teichholz_volume(4.0, MOUSE) == pytest.approx(7 / 6.4 * 64)  # 4 mm: 70 uL
     assert HUMAN.volume_unit == "ml"
@@ -138,7 +137,7 @@ def test_volumes_and_ef_of_a_known_strip() -> None:
         maximal_rate=HUMAN.rates[1],
         species=HUMAN,
     )
-    assert human.edv == pytest.approx(7 / 6.4 * 64, rel=0.05)  # 4 cm: as many mL
+    assert human.edv == pytest.approx(7 / 6.4 * 64, rel=0.05)  # 4 cm: the same number in mL
     assert human.hr_bpm == pytest.approx(60, rel=0.02)
 
 

@@ -1,4 +1,4 @@
-"""Dice from counts: values worked out by hand, an independent count, and what is refused."""
+"""Tests of Dice from counts: values by hand, an independent count, and invalid input."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_counts_of_two_small_cases() -> None:
     assert counts.tolist() == [first, second]
 
 
-def test_dice_of_cases_and_of_the_whole() -> None:
+def test_dice_per_case_and_overall() -> None:
     counts = confusion_counts(PREDICTED, REFERENCE, 4)
     per_case = dice_from_counts(counts)
     assert per_case[0].tolist() == pytest.approx([4 / 6, 4 / 7, 4 / 5, 1.0])
@@ -35,7 +35,7 @@ def test_dice_of_cases_and_of_the_whole() -> None:
     assert whole.tolist() == pytest.approx([18 / 21, 4 / 8, 6 / 7, 1.0])  # 3: nowhere, no NaN
 
 
-def test_counts_equal_a_plain_loop() -> None:
+def test_counts_equal_a_loop() -> None:
     rng = np.random.default_rng(0)
     predicted, reference = rng.integers(0, 5, (2, 3, 17, 11), dtype=np.uint8)
     counts = confusion_counts(torch.from_numpy(predicted), torch.from_numpy(reference), 5).numpy()
@@ -68,7 +68,7 @@ def test_no_case_gives_no_counts() -> None:
         (torch.zeros(1, 2, 2).long(), torch.zeros(1, 2, 2).long(), 1, ValueError),
     ],
 )
-def test_wrong_arguments_are_refused(
+def test_wrong_arguments_are_rejected(
     predicted: torch.Tensor, reference: torch.Tensor, labels: int, error: type[Exception]
 ) -> None:
     with pytest.raises(error):
@@ -76,7 +76,7 @@ def test_wrong_arguments_are_refused(
 
 
 @pytest.mark.parametrize("counts", [torch.zeros(4, 2), torch.tensor([[-1, 2, 3]])])
-def test_dice_refuses_what_are_no_counts(counts: torch.Tensor) -> None:
+def test_dice_rejects_invalid_counts(counts: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="counts"):
         dice_from_counts(counts)
 

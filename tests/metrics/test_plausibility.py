@@ -1,4 +1,4 @@
-"""Anatomical flags on hearts with one fault each."""
+"""Tests of the plausibility flags on hearts with one error each."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def flagged(labels: np.ndarray, *more: object) -> set[str]:
 
 
 def centre(labels: np.ndarray, structure: Camus) -> tuple[slice, slice]:
-    """A few pixels in the middle of a structure."""
+    """Return a few pixels in the centre of a structure."""
     rows, columns = np.nonzero(labels == structure)
     row, column = int(np.median(rows)), int(np.median(columns))
     return slice(row - 2, row + 3), slice(column - 2, column + 3)
@@ -99,7 +99,7 @@ def half_a_wall(labels: np.ndarray) -> None:
         (half_a_wall, {"lv_open"}),
     ],
 )
-def test_one_fault_each(spoil: Callable[[np.ndarray], None], expected: set[str]) -> None:
+def test_each_error_sets_its_flag(spoil: Callable[[np.ndarray], None], expected: set[str]) -> None:
     labels = heart(85, 22)
     spoil(labels)
     assert flagged(labels) == expected
@@ -113,7 +113,7 @@ def test_ventricle_at_the_edge_of_the_image() -> None:
 
 
 def sector(labels: np.ndarray, right: int) -> np.ndarray:
-    """Gray values of a triangular sector that ends at a column of the lowest row."""
+    """Return grey values of a triangular sector that ends at a column of the lowest row."""
     height, width = labels.shape
     rows, columns = np.indices(labels.shape)
     left, end = width / 2 * (1 - rows / height), width / 2 + (right - width / 2) * rows / height
@@ -121,7 +121,7 @@ def sector(labels: np.ndarray, right: int) -> np.ndarray:
 
 
 def test_ventricle_at_the_edge_of_the_ultrasound_sector() -> None:
-    """The wall that leaves the sector is drawn beyond it; a cavity cut off there ends on it."""
+    """A wall may extend beyond the sector; a cavity that is cut off ends on its edge."""
     labels = heart(85, 22)
     wide = sector(labels, labels.shape[1])
     assert not is_cut_off(labels, FINE, wide)
@@ -139,7 +139,7 @@ def test_ventricle_at_the_edge_of_the_ultrasound_sector() -> None:
 
 @pytest.mark.parametrize(("factor", "flag"), [(1, False), (3.25, True), (0.1, True)])
 def test_a_heart_of_impossible_size(factor: float, flag: bool) -> None:
-    """1 / 0.308 = 3.25: pixels that pass for millimetres. 0.1: millimetres that pass for cm."""
+    """1 / 0.308 = 3.25: pixels read as mm; 0.1: mm read as cm."""
     labels, spacing = heart(85, 22), (FINE[0] * factor, FINE[1] * factor)
     found = flags(labels, spacing)
     assert found["size"] == flag
@@ -150,7 +150,7 @@ def test_a_heart_of_impossible_size(factor: float, flag: bool) -> None:
 
 
 def patient(**factors: float) -> dict:
-    """Four masks, the spacing of those of a view or phase multiplied by a factor."""
+    """Return four masks; the spacing of a view or phase is multiplied by its factor."""
     masks = {}
     for view, phase in itertools.product(("2CH", "4CH"), ("ED", "ES")):
         factor = factors.get(f"_{view}", 1) * factors.get(phase, 1)
@@ -177,15 +177,15 @@ def test_the_scale_of_a_patient(factors: dict[str, float], expected: set[str]) -
     assert found["plausible"] == (not expected)
 
 
-def test_fewer_and_larger_pixels_are_no_other_scale() -> None:
+def test_fewer_and_larger_pixels_are_the_same_scale() -> None:
     masks = patient()
     labels, (row, column) = masks["2CH", "ED"]
     masks["2CH", "ED"] = labels[::2, ::2], (2 * row, 2 * column)
     assert patient_flags(masks)["plausible"]
 
 
-def test_views_whose_ventricles_differ_in_length() -> None:
-    """By equal headers, but one view is in fact of another scale."""
+def test_views_with_different_lengths_of_the_ventricle() -> None:
+    """The headers agree, but one view has another scale."""
     masks = patient()
     masks["2CH", "ED"] = heart(50, 15, 0, COARSE), COARSE
     assert patient_flags(masks)["scales_differ"]
@@ -210,7 +210,7 @@ def test_one_cut_off_image_makes_the_volumes_implausible() -> None:
     assert not found["plausible"]
 
 
-def test_volumes_are_judged_too() -> None:
+def test_volumes_are_checked() -> None:
     assert patient_flags(patient(), (120, 50))["plausible"]
     assert patient_flags(patient(), (120, np.nan))["plausible"]
     assert not patient_flags(patient(), (3512, 1400))["plausible"]
@@ -228,7 +228,7 @@ def test_summary_of_patients() -> None:
 # --- summaries ----------------------------------------------------------------------------
 
 
-def test_nothing_found() -> None:
+def test_empty_label_map() -> None:
     assert flagged(np.zeros((40, 50), np.uint8)) == {"incomplete"}
 
 
@@ -293,8 +293,8 @@ def test_real_reference_masks_are_plausible() -> None:
             }
             training.append({"view": view, "phase": phase, **mask})
     ranges = area_ranges(pd.DataFrame(training))
-    judged = [flags(labels, spacing, ranges[key]) for key, labels, spacing in validation]
+    with_areas = [flags(labels, spacing, ranges[key]) for key, labels, spacing in validation]
     print(f"{len(found)} masks:\n{pd.DataFrame(found).sum()}")
-    print(f"{len(judged)} with areas judged:\n{pd.DataFrame(judged).sum()}")
+    print(f"{len(with_areas)} with checked areas:\n{pd.DataFrame(with_areas).sum()}")
     assert np.mean([flag["plausible"] for flag in found]) > 0.98
-    assert np.mean([flag["plausible"] for flag in judged]) > 0.95
+    assert np.mean([flag["plausible"] for flag in with_areas]) > 0.95

@@ -1,4 +1,4 @@
-"""Areas, volumes and phases of sequences whose truth is known."""
+"""Tests of areas, volumes and phases of sequences with known values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def half_ellipse(length: float, half_width: float) -> float:
 
 
 def half_ellipsoid(length: float, half_width: float) -> float:
-    """Volume in mL of the body that the half ellipse sweeps about its axis."""
+    """Return the volume in mL of the half ellipse rotated about its axis."""
     return 2 / 3 * np.pi * length * half_width**2 / 1000
 
 
@@ -43,7 +43,7 @@ def test_curves_of_a_beat() -> None:
     assert summary["ef_percent"] == pytest.approx(ef, abs=1.0)
 
 
-def test_against_a_reference_frame_by_frame() -> None:
+def test_comparison_with_a_reference() -> None:
     reference = beat()
     labels = reference.copy()
     labels[1][labels[1] == Camus.LA] = Camus.BACKGROUND  # missed
@@ -74,6 +74,6 @@ def test_frames_without_a_ventricle_are_counted_and_left_out() -> None:
     assert np.isnan([nothing[key] for key in ("ed_frame", "edv_ml", "esv_ml", "ef_percent")]).all()
 
 
-def test_a_reference_of_another_shape_is_refused() -> None:
-    with pytest.raises(ValueError, match="the reference is"):
+def test_a_reference_of_another_shape_is_rejected() -> None:
+    with pytest.raises(ValueError, match="reference has shape"):
         lv_curves(beat(), FINE, reference=beat()[:2])

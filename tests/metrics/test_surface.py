@@ -1,4 +1,4 @@
-"""Surface distances: shapes worked out by hand, and an independent brute force."""
+"""Tests of surface distances against values by hand and a brute-force computation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def square(row: int, column: int, side: int = 20, shape: tuple[int, int] = (60, 
 
 
 def blobs(seed: int, shape: tuple[int, int] = (70, 90)) -> Masks:
-    """Two ragged masks, some parts of which touch the image's edge."""
+    """Return two irregular masks that partly touch the edge of the image."""
     noise = np.random.default_rng(seed).normal(size=(2, *shape))
     smooth = ndimage.gaussian_filter(noise, (0, 6, 6))
     first = smooth[0] > 0
@@ -32,7 +32,7 @@ def blobs(seed: int, shape: tuple[int, int] = (70, 90)) -> Masks:
 
 
 def brute_force(first: np.ndarray, second: np.ndarray, spacing: tuple[float, float]) -> tuple:
-    """HD95 and mean surface distance over all pairs of contour pixels."""
+    """Compute HD95 and mean surface distance over all pairs of contour pixels."""
     points = [
         np.argwhere(mask & ~ndimage.binary_erosion(mask)) * spacing for mask in (first, second)
     ]
@@ -43,15 +43,16 @@ def brute_force(first: np.ndarray, second: np.ndarray, spacing: tuple[float, flo
 
 
 def test_shifted_square_with_anisotropic_spacing() -> None:
-    # 3 columns of 0.2 mm. Of a square's 76 contour pixels: the outer column is 0.6 mm away (20
-    # times), of the top and bottom row two pixels each 0.4 and 0.2, the inner column's 18 are
-    # 0.6 away but for those next to a corner, which reach the other's row in 0.5; the rest is 0.
+    # The shift is 3 columns of 0.2 mm. Of the 76 contour pixels of a square, the 20 of the outer
+    # column are 0.6 mm away. In the top and bottom row, two pixels each are 0.4 and 0.2 mm away.
+    # The inner column's 18 pixels are 0.6 mm away, except for those next to a corner, which are
+    # 0.5 mm from the other row. All others are at distance 0.
     spacing = (0.5, 0.2)
     first, second = square(10, 10), square(10, 13)
     assert hd95_mm(first, second, spacing) == pytest.approx(0.6)
     mean = (20 * 0.6 + 2 * (0.4 + 0.2) + 16 * 0.6 + 2 * 0.5) / 76
     assert mean_surface_distance_mm(first, second, spacing) == pytest.approx(mean)
-    turned = hd95_mm(first.T, second.T, (0.2, 0.5))  # the axes are not mixed up
+    turned = hd95_mm(first.T, second.T, (0.2, 0.5))  # the axes are in the right order
     assert turned == pytest.approx(0.6)
     assert hd95_mm(first, square(13, 10), spacing) == pytest.approx(1.5)
 
@@ -64,7 +65,7 @@ def test_concentric_circles() -> None:
     assert mean_surface_distance_mm(small, large, (0.5, 0.5)) == pytest.approx(10, abs=0.25)
 
 
-def test_equal_masks_are_at_zero_distance() -> None:
+def test_equal_masks_have_distance_0() -> None:
     mask = square(0, 40)  # touches the image's edge
     assert hd95_mm(mask, mask, (1.0, 2.0)) == 0.0
     assert mean_surface_distance_mm(mask, mask, (1.0, 2.0)) == 0.0
@@ -101,7 +102,7 @@ def test_absent_structures_are_never_nan() -> None:
         assert measure(absent, absent, (0.1, 0.1)) == 0.0
 
 
-def test_label_maps_are_refused() -> None:
+def test_label_maps_are_rejected() -> None:
     mask = square(10, 10)
     with pytest.raises(ValueError, match="boolean"):
         hd95_mm(mask.astype(np.uint8), mask, (1.0, 1.0))

@@ -1,4 +1,4 @@
-"""Entropy and the uncertainty of a case, on probabilities whose values are known."""
+"""Tests of the entropy and the uncertainty of a case on known probabilities."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from heartseg.evaluation.summary import doubt_and_dice
+from heartseg.evaluation.summary import uncertainty_and_dice
 from heartseg.metrics.uncertainty import case_uncertainty, normalised_entropy, summarise_uncertainty
 
 
 def pixels(*probabilities: list[float]) -> np.ndarray:
-    """(K, 1, n)"""
+    """Return probabilities (K, 1, n)."""
     return np.array(probabilities, np.float32).T[:, None]
 
 
@@ -25,7 +25,7 @@ def test_entropy_of_known_probabilities() -> None:
         normalised_entropy(np.ones((1, 2, 2)))
 
 
-def test_uncertainty_of_a_case_does_not_know_the_margin_or_the_grid() -> None:
+def test_uncertainty_does_not_depend_on_margin_and_resolution() -> None:
     entropy, labels = np.zeros((20, 20), np.float32), np.zeros((20, 20), np.uint8)
     labels[5:15, 5:15] = 2
     entropy[5:15, 4] = entropy[5:15, 5] = 0.5
@@ -42,7 +42,7 @@ def test_no_heart_is_the_most_uncertain_case() -> None:
     assert case_uncertainty(np.full((4, 4), 0.1, np.float32), nothing) == 1.0
 
 
-def test_rank_correlation_is_scipys() -> None:
+def test_rank_correlation_equals_scipy() -> None:
     rng = np.random.default_rng(0)
     pairs = pd.DataFrame({"uncertainty": rng.random(30).round(1), "dice": rng.random(30).round(1)})
     found = summarise_uncertainty(pairs)
@@ -56,5 +56,5 @@ def test_rank_correlation_is_scipys() -> None:
 def test_a_case_counts_once_with_the_mean_dice_of_its_structures() -> None:
     rows = [("a", "LV", 0.9), ("a", "MYO", 0.6), ("a", "LVepi", 0.0), ("a", "LA", 0.9)]
     cases = pd.DataFrame(rows, columns=["case_id", "structure", "dice"]).assign(uncertainty=0.2)
-    pairs = doubt_and_dice(cases, "camus")
+    pairs = uncertainty_and_dice(cases, "camus")
     assert pairs.to_numpy().tolist() == [[0.2, pytest.approx(0.8)]]

@@ -1,4 +1,4 @@
-"""Clinical errors of resized masks, against hearts and strips of known size."""
+"""Tests of the clinical errors of resized masks of hearts and strips with known sizes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
+from heartseg.data.species import HUMAN
 from heartseg.datasets.camus import Camus
-from heartseg.metrics.mmode import HUMAN, window_row
+from heartseg.metrics.mmode import window_row
 from heartseg.metrics.validation import NO_EF_ERROR, ClinicalValidation
 from heartseg.training.validate import _gather
 from tests.metrics.shapes import MM_PER_ROW, S_PER_COLUMN, UNEQUAL, heart, strip
@@ -18,7 +19,7 @@ SIZE = 256
 
 
 def resized(masks: list[np.ndarray]) -> np.ndarray:
-    """(N, SIZE, SIZE), as the resident arrays are made."""
+    """Resize masks to (N, SIZE, SIZE), like the resident arrays."""
     return np.concatenate(
         [
             interpolate(torch.from_numpy(mask)[None, None], (SIZE, SIZE), mode="nearest-exact")[0]
@@ -36,11 +37,11 @@ def about(masks: list[np.ndarray], spacing: tuple[float, float], **columns: list
 
 
 def volume(length: float, half_width: float) -> float:
-    return length * half_width**2  # up to a factor, which the ejection fraction does not see
+    return length * half_width**2  # up to a factor, which cancels in the ejection fraction
 
 
 def hearts(systole: tuple[float, float]) -> list[np.ndarray]:
-    """2CH and 4CH of a patient, ED (85 x 24 mm) and ES, at native resolution."""
+    """Return 2CH and 4CH of a patient, ED (85 x 24 mm) and ES, at the original resolution."""
     return [heart(*shape, spacing=UNEQUAL) for _ in range(2) for shape in ((85.0, 24.0), systole)]
 
 
@@ -68,7 +69,7 @@ def test_the_error_of_the_ejection_fraction():
     assert validation.errors(validation.reference) == {"ef_mae": 0.0}
 
 
-def test_a_patient_who_cannot_be_measured_counts_as_the_worst():
+def test_a_patient_that_cannot_be_measured_has_the_maximum_error():
     reference = hearts((70.0, 18.0))
     validation = camus("a", "b", reference=reference * 2)
     found = validation.reference.copy()
@@ -106,8 +107,8 @@ def test_the_error_of_the_diameters():
     assert validation.errors(validation.reference) == {"lvid_mae": 0.0}
 
 
-def test_human_diameters_are_measured_as_the_evaluation_does():
-    """Strips of a human heart, whose slow beats are no beats of a mouse's."""
+def test_human_diameters_equal_those_of_the_evaluation():
+    """The slow beats of human strips are implausible for a mouse."""
     spacing = (12 * MM_PER_ROW, 6 * S_PER_COLUMN)
     pairs = [
         (strip(1500).astype(np.uint8), strip(1500, lvidd=lvidd).astype(np.uint8))
@@ -126,16 +127,16 @@ def test_human_diameters_are_measured_as_the_evaluation_does():
     assert validation.errors(np.stack(found)) == {"lvid_mae": pytest.approx(np.mean(expected))}
 
 
-def test_the_size_tells_the_species_where_nothing_else_does():
+def test_species_is_inferred_from_the_size():
     human = (12 * MM_PER_ROW, 6 * S_PER_COLUMN)
     for spacing, species in (((MM_PER_ROW, S_PER_COLUMN), "mouse"), (human, "human")):
         masks = np.stack([strip(1500).astype(np.uint8)] * 2)
         found = np.stack([strip(1500, lvidd=4.4).astype(np.uint8)] * 2)
         facts = about(list(masks), spacing).assign(species=species)
-        told = ClinicalValidation("mmode", masks, facts).errors(found)
-        untold = ClinicalValidation("mmode", masks, facts.drop(columns="species")).errors(found)
-        assert untold == told
-        assert told["lvid_mae"] > 0
+        known = ClinicalValidation("mmode", masks, facts).errors(found)
+        inferred = ClinicalValidation("mmode", masks, facts.drop(columns="species")).errors(found)
+        assert inferred == known
+        assert known["lvid_mae"] > 0
 
 
 def test_a_window_that_cannot_be_measured_counts_as_0_mm():
@@ -145,7 +146,7 @@ def test_a_window_that_cannot_be_measured_counts_as_0_mm():
     assert error == pytest.approx((4.0 + 2.4) / 2, abs=2 * MM_PER_ROW)
 
 
-def test_shares_of_all_ranks_come_back_in_order(monkeypatch):
+def test_label_maps_of_all_ranks_are_gathered_in_order(monkeypatch):
     maps = torch.arange(7 * 4, dtype=torch.uint8).reshape(7, 2, 2)
     for ranks in (1, 2, 3, 9):  # the last two ranks of nine have nothing
         shares = [list(maps[rank::ranks].split(2)) for rank in range(ranks)]

@@ -1,4 +1,4 @@
-"""Wall traces of masks with known faults."""
+"""Tests of wall traces in masks with known errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.metrics.shapes import MM_PER_ROW, strip
 BRIDGE = 16.0
 
 
-def test_longest_runs_by_hand() -> None:
+def test_longest_runs() -> None:
     mask = np.zeros((10, 4), bool)
     mask[2:7, 0] = True
     mask[[1, 4, 5, 6, 9], 1] = True
@@ -21,7 +21,7 @@ def test_longest_runs_by_hand() -> None:
     np.testing.assert_array_equal(second, [0, 1, 0, 0])
 
 
-def test_a_clean_mask_is_used_whole() -> None:
+def test_all_columns_of_a_clean_mask_are_used() -> None:
     mask = strip(500)
     walls = trace_walls(mask, MM_PER_ROW, BRIDGE)
     assert walls.fraction(Column.USED) == 1.0
@@ -30,7 +30,7 @@ def test_a_clean_mask_is_used_whole() -> None:
     np.testing.assert_allclose(walls.upper, mask.argmax(axis=0) * MM_PER_ROW)
 
 
-def test_a_second_component_does_not_count_even_where_it_is_thicker() -> None:
+def test_a_second_component_does_not_count_even_if_it_is_thicker() -> None:
     mask = strip(500)
     clean = trace_walls(mask, MM_PER_ROW, BRIDGE)
     mask[142:195, 190:220] = True  # 53 rows where the cavity has 48 to 60
@@ -40,7 +40,7 @@ def test_a_second_component_does_not_count_even_where_it_is_thicker() -> None:
     np.testing.assert_allclose(walls.diameter, clean.diameter)
 
 
-def test_a_fork_of_the_cavity_is_not_counted() -> None:
+def test_columns_with_a_fork_are_not_used() -> None:
     mask = strip(500)
     clean = trace_walls(mask, MM_PER_ROW, BRIDGE).diameter
     mask[145:195, 200:210] = True
@@ -48,11 +48,11 @@ def test_a_fork_of_the_cavity_is_not_counted() -> None:
     walls = trace_walls(mask, MM_PER_ROW, BRIDGE)
     np.testing.assert_array_equal(np.flatnonzero(walls.columns), range(200, 211))
     assert (walls.columns[200:211] == Column.IMPLAUSIBLE).all()
-    assert walls.pieces == [(0, 499)]  # eleven columns are bridged
-    np.testing.assert_allclose(walls.bridged((0, 499)), clean, atol=2 * MM_PER_ROW)
+    assert walls.pieces == [(0, 499)]  # eleven columns are interpolated
+    np.testing.assert_allclose(walls.interpolated((0, 499)), clean, atol=2 * MM_PER_ROW)
 
 
-def test_large_holes_are_not_counted_and_small_ones_are_filled() -> None:
+def test_columns_with_large_holes_are_not_used_and_small_holes_are_filled() -> None:
     mask = strip(500)
     clean = trace_walls(mask, MM_PER_ROW, BRIDGE).diameter
     mask[98:103, 100:120] = False
@@ -62,7 +62,7 @@ def test_large_holes_are_not_counted_and_small_ones_are_filled() -> None:
     np.testing.assert_allclose(walls.diameter[100:120], clean[100:120])
 
 
-def test_a_wall_that_jumps_for_a_moment_is_not_counted() -> None:
+def test_columns_where_a_wall_jumps_are_not_used() -> None:
     mask = strip(500)
     mask[100:175, 240:246] = True  # the lower wall jumps to a deeper layer
     mask[:105, 350:353] = False  # and the upper one into the cavity
@@ -71,7 +71,7 @@ def test_a_wall_that_jumps_for_a_moment_is_not_counted() -> None:
     assert walls.pieces == [(0, 499)]
 
 
-def test_collapsed_and_cut_columns_are_not_counted() -> None:
+def test_collapsed_and_cut_columns_are_not_used() -> None:
     mask = strip(500)
     mask[:, 100:104] = False
     mask[98:103, 100:104] = True  # 5 of about 80 rows
@@ -85,7 +85,7 @@ def test_collapsed_and_cut_columns_are_not_counted() -> None:
     assert walls.pieces == [(0, 199), (230, 499)]
 
 
-def test_flickering_columns_are_bridged() -> None:
+def test_single_missing_columns_are_bridged() -> None:
     mask = strip(500)
     mask[:, ::3] = False
     walls = trace_walls(mask, MM_PER_ROW, BRIDGE)

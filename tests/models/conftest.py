@@ -1,4 +1,4 @@
-"""Model configurations to vary in tests."""
+"""Configurations of the networks for tests."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def _seed() -> None:
 
 @pytest.fixture(params=CONFIGS)
 def any_config(request: pytest.FixtureRequest) -> ModelConfig:
-    """The configuration of each network in turn."""
+    """Return the configuration of each network in turn."""
     return CONFIGS[request.param]
 
 
 @pytest.fixture
 def configure() -> Callable[..., ModelConfig]:
-    """configure("quicknat", filters=64): a configuration with some values changed."""
+    """Return a function that changes values of a configuration: configure("unet", dropout=0)."""
 
     def change(name: str, **values: object) -> ModelConfig:
         config = CONFIGS[name]

@@ -1,4 +1,4 @@
-"""What every network must do alike."""
+"""Tests that every network must pass."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def test_logits_have_the_size_of_the_images(any_config, size):
     assert network(torch.randn(2, 1, *size)).shape == (2, 3, *size)
 
 
-def test_any_number_of_input_channels(any_config):
+def test_input_channels(any_config):
     config = any_config.model_copy(update={"in_channels": 2})
     assert build_network(config, 1)(torch.randn(2, 2, 64, 64)).shape == (2, 1, 64, 64)
 
 
-def test_gradient_reaches_every_parameter(any_config):
+def test_every_parameter_gets_a_gradient(any_config):
     network = build_network(any_config, 3)
     images, labels = torch.randn(2, 1, 96, 96), torch.randint(0, 3, (2, 96, 96))
     F.cross_entropy(network(images), labels).backward()
@@ -33,7 +33,7 @@ def test_gradient_reaches_every_parameter(any_config):
     assert without == []
 
 
-def test_evaluation_depends_on_nothing_but_the_image(any_config):
+def test_evaluation_depends_only_on_the_image(any_config):
     network = build_network(any_config, 3)
     network(torch.randn(4, 1, 96, 96))  # running statistics other than the initial ones
     network.eval()
@@ -61,7 +61,7 @@ def test_trains_in_bfloat16(any_config):
     assert all(p.grad.isfinite().all() for p in network.parameters())
 
 
-def test_padding_repeats_the_border_and_leaves_what_fits():
+def test_padding_repeats_the_border():
     images = torch.arange(6.0).reshape(1, 1, 2, 3)
     expected = torch.tensor([[0, 1, 2, 2], [3, 4, 5, 5], [3, 4, 5, 5], [3, 4, 5, 5.0]])
     assert torch.equal(pad_to_multiple(images, 4)[0, 0], expected)

@@ -1,3 +1,5 @@
+"""Tests of DeepLabV3 against torchvision's networks, and of its variants."""
+
 from __future__ import annotations
 
 import pytest
@@ -12,7 +14,7 @@ from heartseg.models.deeplabv3 import atrous_rates
 
 
 @pytest.mark.slow
-def test_is_torchvisions_network_at_stride_8(configure, tmp_path):
+def test_equals_torchvisions_resnet_at_stride_8(configure, tmp_path):
     theirs = deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=3, aux_loss=True)
     torch.save(theirs.state_dict(), tmp_path / "weights.pth")
     config = configure(
@@ -42,7 +44,7 @@ def test_is_torchvisions_network_at_stride_8(configure, tmp_path):
     torch.testing.assert_close(auxiliary, expected["aux"])
 
 
-def test_is_torchvisions_mobilenet(configure, tmp_path):
+def test_equals_torchvisions_mobilenet(configure, tmp_path):
     torch.manual_seed(1)
     theirs = deeplabv3_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=3).eval()
     torch.save(theirs.state_dict(), tmp_path / "weights.pth")
@@ -65,12 +67,10 @@ def test_is_torchvisions_mobilenet(configure, tmp_path):
         ("resnet50", 16, None, (6, 12, 18)),
     ],
 )
-def test_dilations_are_those_that_the_weights_were_trained_with(
-    configure, backbone, stride, weights, expected
-):
+def test_dilations_fit_the_weights(configure, backbone, stride, weights, expected):
     config = configure("deeplabv3", backbone=backbone, output_stride=stride, weights=weights)
     assert atrous_rates(config) == expected
-    # rebuilding a trained model needs no weights to start from, but the same dilations
+    # A trained model is rebuilt without pretrained weights, but with the same dilations.
     aspp = build_network(config, 2, pretrained=False).classifier["0"]
     assert tuple(branch[0].dilation[0] for branch in list(aspp.convs)[1:4]) == expected
 
@@ -84,14 +84,14 @@ def test_output_stride(configure, backbone, stride):
     assert features["low"].shape[-2:] == (32, 24)
 
 
-def test_dilation_makes_up_for_the_halving_left_out(configure):
-    """Stride 8 gives the values of stride 16 at every second pixel: atrous convolution."""
+def test_dilation_replaces_the_stride(configure):
+    """At every second pixel, the features of stride 8 equal those of stride 16."""
     coarse = build_network(configure("deeplabv3", output_stride=16), 2).eval().backbone
     fine = build_network(configure("deeplabv3", output_stride=8), 2).eval().backbone
     fine.load_state_dict(coarse.state_dict())
     x = y = torch.randn(1, 1, 64, 64)
     with torch.no_grad():
-        for name in map(str, range(11)):  # up to the first squeeze & excitation behind the halving
+        for name in map(str, range(11)):  # up to the first squeeze & excitation
             x, y = coarse[name](x), fine[name](y)
     assert y.shape[-1] == 2 * x.shape[-1]
     torch.testing.assert_close(y[..., ::2, ::2], x, rtol=1e-4, atol=1e-5)
@@ -108,7 +108,7 @@ def test_auxiliary_logits_in_training_only(configure):
     assert torch.is_tensor(network(images))
 
 
-def test_running_statistics_follow_quickly_only_from_scratch(configure, tmp_path):
+def test_batch_norm_momentum_is_raised_only_without_pretrained_weights(configure, tmp_path):
     torch.save(mobilenet_v3_large(weights=None).state_dict(), tmp_path / "backbone.pth")
 
     def norms(**values):
@@ -121,7 +121,7 @@ def test_running_statistics_follow_quickly_only_from_scratch(configure, tmp_path
     assert {norm.eps for norm in norms()} == {norm.eps for norm in pretrained} == {0.001, 1e-5}
 
 
-def test_one_image_is_normalised_by_running_statistics(configure):
+def test_a_batch_of_one_is_normalised_by_running_statistics(configure):
     pooling = build_network(configure("deeplabv3"), 2).classifier["0"].convs[-1]
     norm = pooling[2]
     norm.running_mean.fill_(2.0)

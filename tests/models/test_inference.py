@@ -1,3 +1,5 @@
+"""Tests of packaged models: resizing, export, and loading by MLflow."""
+
 from __future__ import annotations
 
 import os
@@ -23,7 +25,7 @@ from heartseg.models.tta import views_of
 
 
 def varied(config, classes, size=48):
-    """A packaged model of random weights whose label maps are not all one label."""
+    """Return a packaged model with random weights that predicts several labels."""
     network = build_network(config, classes)
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
@@ -50,7 +52,7 @@ def random_images(batch, height, width):
 
 
 @pytest.mark.parametrize(("height", "width"), [(100, 75), (40, 30), (32, 90)])
-def test_resize_as_pillow_does(height, width):
+def test_resize_equals_pillow(height, width):
     image = random_images(1, height, width)
     expected = np.asarray(Image.fromarray(image[0, 0].numpy()).resize((32, 32), Image.BILINEAR))
     resized = resize_images(image, 32)[0, 0].numpy()
@@ -63,7 +65,7 @@ def test_resize_to_the_same_size_changes_nothing():
     assert torch.equal(resize_images(images, 32), images)
 
 
-def test_normalise_takes_bytes_and_floats_alike():
+def test_normalise_accepts_uint8_and_float():
     levels = torch.tensor([0, 114, 255], dtype=torch.uint8)
     expected = torch.tensor([(0 - 0.449) / 0.226, (114 / 255 - 0.449) / 0.226, 0.551 / 0.226])
     torch.testing.assert_close(normalise(levels), expected)
@@ -71,8 +73,8 @@ def test_normalise_takes_bytes_and_floats_alike():
 
 
 @pytest.mark.parametrize("size", [(64, 64), (128, 96), (50, 45), (201, 153)])
-def test_label_map_lies_on_the_images_own_grid(size):
-    """A square found by thresholding comes back where it was, whatever the network's size."""
+def test_label_map_is_aligned_with_the_image(size):
+    """A square that is segmented by a threshold stays in place at any size of the network."""
     height, width = size
     images = torch.zeros(1, 1, height, width, dtype=torch.uint8)
     top, left = height // 4, width // 2
@@ -92,12 +94,12 @@ def test_label_map_lies_on_the_images_own_grid(size):
 def test_export_equals_the_model_at_any_size(any_config):
     model = varied(any_config, 4).train()
     program = export_model(model, 1).module()
-    assert model.training  # the model given is left as it is
+    assert model.training  # the given model is not changed
     model.eval()
     seen = set()
     for shape in [(1, 61, 93), (3, 48, 48), (5, 130, 77), (1, 21, 200), (0, 30, 40), (1, 1, 1)]:
         if any_config.name == "dynunet" and shape[0] == 0:
-            continue  # MONAI looks at its first image
+            continue  # MONAI reads the first image
         images = random_images(*shape)
         with torch.no_grad():
             expected = model(images)
@@ -128,13 +130,13 @@ for number, uri in enumerate(sys.argv[2:]):
 
 
 @pytest.mark.slow
-def test_pulled_by_mlflow_alone_without_pickle(configure, tmp_path):
-    """The U-Nets are an ensemble that looks at several views."""
+def test_mlflow_loads_a_model_without_heartseg_and_pickle(configure, tmp_path):
+    """The U-Nets are an ensemble with test-time augmentation."""
     import mlflow
 
     pair = [varied(configure("unet"), 4).network for _ in range(2)]
     ensemble = PackagedModel(Ensemble(pair, False), 48, largest_component=True).eval()
-    ensemble.look_at(views_of("camus", "views"))
+    ensemble.set_tta(views_of("camus", "views"))
     models = [varied(configure("deeplabv3"), 4), varied(configure("quicknat"), 1), ensemble]
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     mlflow.set_tracking_uri(uri)

@@ -1,4 +1,4 @@
-"""Images and network agree on the number of frames, or the user is told what to change."""
+"""Tests of the number of frames that a network takes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from heartseg.models.inputs import check_frames
 from tests.examples import small_recipe
 
 
-def test_frames_fit_the_networks_channels(params):
+def test_frames_must_fit_the_input_channels(params):
     def recipe(channels: int):
         values = small_recipe(params).model.model_dump() | {"in_channels": channels}
         return small_recipe(params, model=values)

@@ -1,4 +1,4 @@
-"""Logits, labels and probabilities of softmax and of one-vs-rest networks."""
+"""Tests of labels, probabilities and ensembles of networks with softmax and with sigmoids."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ def test_mean_logits_have_the_mean_probabilities(channels: int, sigmoids: bool) 
         torch.testing.assert_close(found.softmax(1), expected)
 
 
-def test_certain_networks_that_disagree_stay_finite() -> None:
+def test_confident_networks_that_disagree_give_finite_logits() -> None:
     parts = [torch.tensor([200.0, -200.0])[None, :, None, None]]
     parts.append(-parts[0])
     for sigmoids in (False, True):
         assert probabilities(mean_logits(parts, sigmoids), sigmoids).flatten().tolist() == [0.5] * 2
 
 
-def test_a_sure_member_outvotes_two_that_waver() -> None:
-    """Mean probability, not the majority of labels."""
+def test_a_confident_member_outweighs_two_uncertain_ones() -> None:
+    """An ensemble averages probabilities instead of taking a majority vote."""
 
-    class Says(nn.Module):
+    class Constant(nn.Module):
         def __init__(self, logit: float) -> None:
             super().__init__()
             self.logit = logit
@@ -61,5 +61,5 @@ def test_a_sure_member_outvotes_two_that_waver() -> None:
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return torch.cat((torch.zeros_like(images), images * 0 + self.logit), 1)
 
-    ensemble = Ensemble([Says(6.0), Says(-0.1), Says(-0.1)], False)
+    ensemble = Ensemble([Constant(6.0), Constant(-0.1), Constant(-0.1)], False)
     assert predicted_labels(ensemble(torch.zeros(1, 1, 4, 4))).all()

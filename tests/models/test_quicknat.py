@@ -1,3 +1,5 @@
+"""Tests of QuickNAT against the published network."""
+
 from __future__ import annotations
 
 import pytest
@@ -9,13 +11,13 @@ from heartseg.models.quicknat import DenseBlock, SqueezeExcite
 
 
 @pytest.mark.parametrize(("classes", "parameters"), [(1, 3_515_216), (4, 3_515_411)])
-def test_parameters_of_the_published_network(configure, classes, parameters):
+def test_number_of_parameters_equals_the_published_network(configure, classes, parameters):
     config = configure("quicknat", filters=64, squeeze_excite="none", dropout=0.0)
     network = build_network(config, classes)
     assert sum(p.numel() for p in network.parameters()) == parameters
 
 
-def test_dense_block_feeds_each_convolution_with_all_before_it():
+def test_dense_block_concatenates_all_previous_outputs():
     block = DenseBlock(1, 1, 3).eval()
     for convolution in block.convolutions:  # each sums its input channels at the pixel
         nn.init.dirac_(convolution.weight)
@@ -46,7 +48,7 @@ def test_squeeze_and_excitation_by_hand():
 @pytest.mark.parametrize(
     ("kind", "more"), [("channel", 8 * 22), ("spatial", 8 * 5), ("both", 8 * 27)]
 )
-def test_squeeze_and_excitation_stands_behind_encoders_and_decoders(configure, kind, more):
+def test_squeeze_and_excitation_follows_each_encoder_and_decoder(configure, kind, more):
     def count(squeeze_excite: str) -> int:
         network = build_network(configure("quicknat", filters=4, squeeze_excite=squeeze_excite), 1)
         return sum(p.numel() for p in network.parameters())

@@ -1,4 +1,4 @@
-"""Joining windows' label maps to a strip."""
+"""Tests of the segmentation of strips by overlapping windows."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def picture(columns: int) -> np.ndarray:
 
 @pytest.mark.parametrize("overlap", [0.0, 0.5, 0.75, 0.9])
 @pytest.mark.parametrize("columns", [1, 2, 37, 199, 200, 201, 1003])
-def test_any_length_comes_back_column_by_column(columns: int, overlap: float) -> None:
+def test_strips_of_any_length(columns: int, overlap: float) -> None:
     image = picture(columns)
     for width in (200, 64):
         np.testing.assert_array_equal(predict_strip(threshold, image, width, overlap), image > 100)
 
 
-def test_windows_have_the_asked_shape() -> None:
+def test_shape_of_the_windows() -> None:
     shapes = set()
 
     def watch(windows: np.ndarray) -> np.ndarray:
@@ -37,8 +37,8 @@ def test_windows_have_the_asked_shape() -> None:
     assert shapes == {(1, 200, 150)}
 
 
-def test_faults_at_the_ends_of_windows_leave_no_seam() -> None:
-    """A network that loses the heart at both ends of its window, and finds it too wide in one."""
+def test_errors_at_the_ends_of_windows_leave_no_seam() -> None:
+    """The network does not find the heart at both ends of its window."""
 
     def blind_at_its_ends(windows: np.ndarray) -> np.ndarray:
         labels = threshold(windows)

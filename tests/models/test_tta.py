@@ -1,4 +1,4 @@
-"""Views of an image, undone, lie on the image again; their predictions are averaged."""
+"""Tests of test-time augmentation: inverse transforms, geometry, and averaged predictions."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from torch import nn
 from heartseg.datasets import DATASETS
 from heartseg.datasets.spec import View
 from heartseg.models.inference import MEAN, STD, PackagedModel
-from heartseg.models.tta import Seen, views_of
+from heartseg.models.tta import TTATransform, views_of
 
 SIZE = 64
 
 
 def blob(rows: int = SIZE) -> torch.Tensor:
-    """A smooth spot off the middle, float (1, 1, rows, rows)."""
+    """Return a smooth spot that is not in the centre, float (1, 1, rows, rows)."""
     row, column = torch.meshgrid(torch.arange(rows), torch.arange(rows), indexing="ij")
     distance = (row - 0.4 * rows) ** 2 + (column - 0.55 * rows) ** 2
     return 200 * torch.exp(-distance / (0.03 * rows**2))[None, None]
 
 
 @pytest.mark.parametrize("view", [view for spec in DATASETS.values() for view in spec.views])
-def test_undone_views_lie_on_the_image(view: View) -> None:
-    seen = Seen(view, SIZE)
+def test_the_inverse_restores_the_image(view: View) -> None:
+    transform = TTATransform(view, SIZE)
     image = blob()
-    changed = seen.look(image)
+    changed = transform(image)
     assert (view == View()) == torch.equal(changed, image)
-    assert (seen.undo(changed) - image).abs().max() < 4  # of 200; interpolated twice
+    assert (transform.inverse(changed) - image).abs().max() < 4  # of 200; interpolated twice
 
 
-def test_a_view_turns_and_enlarges_about_the_centre() -> None:
+def test_views_rotate_and_scale_about_the_centre() -> None:
     image = torch.zeros(1, 1, SIZE, SIZE)
     image[0, 0, 31:33, 47:49] = 1.0  # 16 pixels to the right of the centre
-    turned = Seen(View(rotate_degrees=90), SIZE).look(image)
-    larger = Seen(View(scale=1.5), SIZE).look(image)
+    turned = TTATransform(View(rotate_degrees=90), SIZE)(image)
+    larger = TTATransform(View(scale=1.5), SIZE)(image)
     rows, columns = (turned[0, 0] > 0.5).nonzero(as_tuple=True)
     assert columns.float().mean() == pytest.approx(31.5, abs=0.6)
     assert abs(rows.float().mean() - 31.5) == pytest.approx(16, abs=0.6)
@@ -49,8 +49,8 @@ def test_apical_views_are_never_mirrored() -> None:
     assert views_of("mmode", "views")[0] == View()
 
 
-class LooksAtTheLeft(nn.Module):
-    """Logit 3 of label 1 on the left half of what it sees, -1 elsewhere."""
+class SegmentsLeftHalf(nn.Module):
+    """A network with logit 3 of label 1 on the left half of its input, and -1 elsewhere."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         logits = torch.full_like(images, -1.0)
@@ -58,29 +58,29 @@ class LooksAtTheLeft(nn.Module):
         return logits
 
 
-def test_label_of_the_mean_probability() -> None:
-    """Mirrored, the right half gets the other logit: both halves have the same mean."""
-    model = PackagedModel(LooksAtTheLeft(), SIZE)
+def test_labels_follow_the_mean_probability() -> None:
+    """With the mirrored view, both halves have the mean of the two probabilities."""
+    model = PackagedModel(SegmentsLeftHalf(), SIZE)
     images = torch.zeros(2, 1, 40, 50, dtype=torch.uint8)
     assert model(images).float().mean() == 0.5
-    model.look_at(views_of("mmode", "views"))
+    model.set_tta(views_of("mmode", "views"))
     probability = model.logits(images).sigmoid()
     expected = (torch.tensor(3.0).sigmoid() + torch.tensor(-1.0).sigmoid()) / 2
     torch.testing.assert_close(probability, expected.expand_as(probability))
     assert model(images).all()
 
 
-def test_what_comes_into_view_is_black() -> None:
-    """As it is where training augments: a smaller view has a black frame, not a grey one."""
+def test_pixels_from_outside_are_black() -> None:
+    """A scaled-down view has a black frame, as with the augmentation during training."""
     seen = []
 
-    class Keeps(nn.Module):
+    class Recorder(nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             seen.append(images * STD + MEAN)
             return images
 
-    model = PackagedModel(Keeps(), SIZE)
-    model.look_at((View(scale=0.5),))
+    model = PackagedModel(Recorder(), SIZE)
+    model.set_tta((View(scale=0.5),))
     model(torch.full((1, 1, SIZE, SIZE), 200, dtype=torch.uint8))
     assert seen[0][0, 0, 0, 0] == pytest.approx(0, abs=1e-3)
     assert seen[0][0, 0, SIZE // 2, SIZE // 2] == pytest.approx(200, abs=1e-3)

@@ -1,4 +1,4 @@
-"""The network that decides about whole windows."""
+"""Tests of the network that classifies whole windows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CONFIG = WindowCNNConfig(name="window_cnn", in_channels=1, filters=[4, 8], dropo
 
 
 @pytest.mark.parametrize("size", [(32, 32), (37, 50)])
-def test_every_pixel_holds_the_windows_logits(size: tuple[int, int]) -> None:
+def test_every_pixel_has_the_logits_of_the_window(size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     network = build_network(CONFIG, 2).eval()
     images = torch.randn(3, 1, *size)
@@ -27,7 +27,7 @@ def test_every_pixel_holds_the_windows_logits(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.slow
-def test_the_package_labels_whole_windows() -> None:
+def test_the_packaged_model_labels_whole_windows() -> None:
     torch.manual_seed(1)
     network = build_network(CONFIG, 1).eval()
     images = torch.randint(0, 256, (5, 1, 61, 83), dtype=torch.uint8)
@@ -43,7 +43,7 @@ def test_the_package_labels_whole_windows() -> None:
 
 def test_windows_vote_on_the_columns_of_a_strip() -> None:
     def classify(windows: np.ndarray) -> np.ndarray:
-        """Bad where most of the columns are black."""
+        """Label a window bad if most of its columns are black."""
         bad = (windows[:, 0].max(axis=1) == 0).mean(axis=1) > 0.5
         return np.broadcast_to(bad[:, None, None], windows[:, 0].shape).astype(np.uint8)
 

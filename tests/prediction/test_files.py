@@ -1,4 +1,4 @@
-"""Which files are segmented, and where their results go."""
+"""The files to segment and the paths of their results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def places(*inputs: str) -> dict[str, str]:
     found, problems = find_jobs(inputs, Path("out"))
     assert problems == []
     here = Path.cwd()
-    return {str(job.file.relative_to(here)): str(job.place.relative_to("out")) for job in found}
+    return {str(job.file.relative_to(here)): str(job.output.relative_to("out")) for job in found}
 
 
 def touch(*names: str) -> None:
@@ -60,7 +60,7 @@ def test_patterns():
     assert places("in/**/*.png") == {"in/p2/c.png": "c"}
 
 
-def test_what_gives_nothing_is_told():
+def test_unusable_inputs_are_reported():
     touch("notes.txt", "empty/notes.txt")
 
     jobs, problems = find_jobs(["notes.txt", "empty", "absent.nii", "in/*.png"], Path("out"))
@@ -92,7 +92,7 @@ def test_equal_names_of_different_kinds_stay_apart():
     }
 
 
-def test_pieces_hold_whole_patients_and_each_file_once():
+def test_chunks_contain_whole_patients_and_each_file_once():
     ends = [f"{view}_{phase}" for view in ("2CH", "4CH") for phase in ("ED", "ES")]
     patients = [f"p{number:02d}" for number in range(9)]
     names = [f"{patient}/{patient}_{end}" for patient in patients for end in ends]
@@ -103,7 +103,7 @@ def test_pieces_hold_whole_patients_and_each_file_once():
 
     assert sorted(name for chunk in chunks for name in chunk) == sorted(names)
     assert len(chunks) > 1
-    assert max(map(len, chunks)) < files.FILES_AT_ONCE + 4
+    assert max(map(len, chunks)) < files.CHUNK_SIZE + 4
     for patient in patients:
         own = {f"{patient}/{patient}_{end}" for end in ends}
         assert sum(own <= set(chunk) for chunk in chunks) == 1

@@ -1,4 +1,4 @@
-"""What is left of files: label maps on their grids, tables, skipped and bad files."""
+"""The results of files: label maps on their grids, tables, skipped and bad files."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from heartseg.data.phantoms.recording import make_dicom
-from heartseg.evaluation.clinical import indices
+from heartseg.evaluation.clinical import clinical_indices
 from heartseg.prediction import segmenter
 from heartseg.prediction.files import find_jobs
-from heartseg.prediction.segmenter import FRAMES_AT_ONCE, Outcome, Segmenter
+from heartseg.prediction.segmenter import BATCH_FRAMES, Outcome, Segmenter
 
 WIDTH, DEPTH = 40, 24
 # Rotated about two axes, another spacing on each, and an origin: nothing cancels out.
@@ -84,7 +84,7 @@ def test_a_label_map_lies_on_the_grid_of_its_image(tmp_path, ending, third_axis)
 
 def test_frames_of_one_size_share_batches_and_come_back_to_their_files(tmp_path):
     """A sequence longer than a batch, single frames of its size, and one of another size."""
-    frames = [np.roll(blob(), -2 * step, axis=1) for step in range(FRAMES_AT_ONCE + 3)]
+    frames = [np.roll(blob(), -2 * step, axis=1) for step in range(BATCH_FRAMES + 3)]
     data = np.stack([frame.T for frame in frames], axis=-1).astype(np.int16)
     image = nib.Nifti1Image(data, OBLIQUE)
     image.header.set_zooms((0.3, 0.7, 0.02))
@@ -104,8 +104,8 @@ def test_frames_of_one_size_share_batches_and_come_back_to_their_files(tmp_path)
 
     assert sorted(sizes) == [
         (1, 1, 30, 50),
-        (len(frames) + 2 - FRAMES_AT_ONCE, 1, DEPTH, WIDTH),
-        (FRAMES_AT_ONCE, 1, DEPTH, WIDTH),
+        (len(frames) + 2 - BATCH_FRAMES, 1, DEPTH, WIDTH),
+        (BATCH_FRAMES, 1, DEPTH, WIDTH),
     ]
     labels = nib.load("out/sequence_seg.nii.gz")
     assert labels.header.get_zooms() == nib.load(tmp_path / "sequence.nii.gz").header.get_zooms()
@@ -116,8 +116,8 @@ def test_frames_of_one_size_share_batches_and_come_back_to_their_files(tmp_path)
         assert animation.n_frames == len(frames)
 
 
-def test_large_images_go_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(segmenter, "PIXELS_AT_ONCE", DEPTH * WIDTH)
+def test_large_images_are_segmented_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(segmenter, "BATCH_PIXELS", DEPTH * WIDTH)
     for name in "ab":
         Image.fromarray(blob()).save(tmp_path / f"{name}.png")
     sizes = []
@@ -133,7 +133,7 @@ def test_large_images_go_alone(tmp_path, monkeypatch):
 # --- skipping -----------------------------------------------------------------------------
 
 
-def test_what_is_there_is_not_done_again_but_measured(tmp_path):
+def test_files_segmented_earlier_are_skipped_but_measured(tmp_path):
     inputs = tmp_path / "in"
     inputs.mkdir()
     for name in "ab":
@@ -153,12 +153,12 @@ def test_what_is_there_is_not_done_again_but_measured(tmp_path):
     pd.testing.assert_frame_equal(pd.DataFrame(again.images), pd.DataFrame(first.images))
     assert segment(inputs, overwrite=True).done == 2
     made = (tmp_path / "out/a_seg.nii.gz").stat().st_mtime
-    assert segment(inputs, made_before=made + 1).done == 2  # of a time before an --overwrite
+    assert segment(inputs, made_before=made + 1).done == 2  # older than the last --overwrite
     assert segment(inputs, made_before=made - 1).done == 0
 
 
-def test_a_clip_of_a_machine_is_not_done_again_either(tmp_path):
-    """Its label maps are of the whole picture, its frames of a part."""
+def test_clips_segmented_earlier_are_skipped(tmp_path):
+    """The label maps cover the whole picture, the frames a part of it."""
     frames = list(np.random.default_rng(0).integers(0, 256, (2, 30, 100), dtype=np.uint8))
     made = make_dicom(frames, 1.0, 1.0)
     region = made.SequenceOfUltrasoundRegions[2]
@@ -172,14 +172,14 @@ def test_a_clip_of_a_machine_is_not_done_again_either(tmp_path):
     assert (first.done, again.skipped, again.problems) == (1, 1, [])
 
 
-def test_a_label_map_of_another_grid_is_not_taken_for_done(tmp_path):
+def test_a_label_map_of_another_grid_is_refused(tmp_path):
     Image.fromarray(blob()).save(tmp_path / "a.png")
     segment(tmp_path / "a.png")
     Image.fromarray(blob(30, 50)).save(tmp_path / "a.png")
 
     (problem,) = segment(tmp_path / "a.png").problems
 
-    assert "a_seg.png: is (1, 24, 40)" in problem
+    assert "a_seg.png: has shape (1, 24, 40)" in problem
     assert "--overwrite" in problem
     Path("out/a_seg.png").write_bytes(b"half")
     (problem,) = segment(tmp_path / "a.png").problems
@@ -201,7 +201,7 @@ def test_an_interrupted_write_leaves_nothing_that_looks_done(tmp_path, monkeypat
     assert [path.name for path in Path("out").iterdir()] == ["a_overlay.png"]
 
 
-def test_what_cannot_be_written_is_told_and_the_others_go_on(tmp_path):
+def test_a_file_that_cannot_be_written_does_not_affect_the_others(tmp_path):
     for name in "ab":
         Image.fromarray(blob()).save(tmp_path / f"{name}.png")
     (tmp_path / "out" / "a_overlay.png").mkdir(parents=True)
@@ -217,7 +217,7 @@ def test_what_cannot_be_written_is_told_and_the_others_go_on(tmp_path):
 
 
 def chambers(height: int) -> np.ndarray:
-    """Label map (H, W): an LV so many rows tall in its wall, on an atrium."""
+    """Label map (H, W): an LV of some height in its wall, above an atrium."""
     labels = np.zeros((64, 56), np.uint8)
     labels[40 - height : 42, 10:40] = 2
     labels[44 - height : 42, 14:36] = 1
@@ -247,7 +247,7 @@ def test_clinical_indices_of_patients_with_all_views(tmp_path):
     outcome = segment(tmp_path / "in", predict=lambda images: images[:, 0] // 60)
 
     (row,) = outcome.patients
-    expected = indices(masks)
+    expected = clinical_indices(masks)
     assert (row["patient"], row["folder"]) == ("patient0001", "site/patient0001")
     assert row["edv_ml"] == expected["edv_ml"]
     assert row["ef_percent"] == expected["ef_percent"]
@@ -262,7 +262,7 @@ def test_clinical_indices_of_patients_with_all_views(tmp_path):
     assert ed["lv_volume_area_length_ml"] == expected["edv_ml_area_length_4CH"]
 
 
-def test_odd_label_maps_are_flagged(tmp_path):
+def test_implausible_label_maps_are_flagged(tmp_path):
     write_frames(tmp_path / "in", "patient0001", ("2CH",))
     pixels = np.array((0, 60, 120, 180), np.uint8)[chambers(36)]
     pixels[2:6, 2:6] = 60  # a second LV
@@ -276,7 +276,7 @@ def test_odd_label_maps_are_flagged(tmp_path):
         "patient0001_2CH_ED": (False, True),
         "patient0001_2CH_ES": (False, True),
     }
-    assert all("area" not in row for row in rows)  # judged by a cohort's alone
+    assert all("area" not in row for row in rows)  # it needs a cohort
 
 
 @pytest.mark.parametrize("scale", [True, False])
@@ -356,20 +356,20 @@ def test_curves_of_a_sequence_and_its_reference(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_reference_on_another_grid_is_told_and_left_out(tmp_path):
+def test_a_reference_on_another_grid_is_reported_and_ignored(tmp_path):
     save_sequence(tmp_path / f"{STEM}.nii.gz", shrinking(220))
     save_sequence(tmp_path / f"{STEM}_gt.nii.gz", shrinking(1)[:, :-1])
 
     outcome = segment(tmp_path / f"{STEM}.nii.gz")
 
-    assert f"{STEM}_gt.nii.gz: is (4, 23, 40)" in outcome.problems[0]
+    assert f"{STEM}_gt.nii.gz: has shape (4, 23, 40)" in outcome.problems[0]
     assert outcome.done == 1
     assert "dice_LV" not in pd.read_csv(f"out/{STEM}_curves.csv")
 
 
 @pytest.mark.slow
 def test_a_model_of_sequences_segments_both_ends(tmp_path):
-    """Its first channel is the frame to segment; each channel is brighter than the one before."""
+    """Its first channel is the frame to segment, and each channel is brighter than the previous."""
 
     def predict(stacks: np.ndarray) -> np.ndarray:
         assert stacks.shape == (2, 20, DEPTH, WIDTH)

@@ -1,4 +1,4 @@
-"""Uncertainty beside the label maps: its values, its grid, and when it is made again."""
+"""Uncertainty maps: their values, their grid, and when they are computed again."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_uncertainty_lies_on_the_grid_of_its_image_beside_the_same_label_map(tmp
 
     first = segment(tmp_path, predict=graded, metadata=mmode, uncertainty=True)
 
-    assert (first.done, first.skipped) == (2, 0)  # the label maps alone are not all
+    assert (first.done, first.skipped) == (2, 0)  # the uncertainty is missing
     assert {path: path.read_bytes() for path in without} == without
     stored, label_map = nib.load("out/x_uncertainty.nii.gz"), nib.load("out/x_seg.nii.gz")
     assert stored.get_data_dtype() == np.float32
@@ -71,7 +71,7 @@ def test_uncertainty_lies_on_the_grid_of_its_image_beside_the_same_label_map(tmp
     assert (again.done, again.skipped, again.images) == (0, 2, first.images)
 
 
-def test_uncertainty_that_is_missing_or_of_another_time_is_made_again(tmp_path):
+def test_missing_or_outdated_uncertainty_is_computed_again(tmp_path):
     Image.fromarray(blob()).save(tmp_path / "a.png")
     picture, label_map = Path("out/a_uncertainty.png"), Path("out/a_seg.png")
 
@@ -88,16 +88,16 @@ def test_uncertainty_that_is_missing_or_of_another_time_is_made_again(tmp_path):
     label_map.unlink()
     assert run(**asked) == (1, 0)
     assert run(**asked) == (0, 1)
-    # overwritten without it: no uncertainty of an earlier model stays beside the new label map
+    # overwriting without uncertainty deletes that of the earlier model
     now = picture.stat().st_mtime
     os.utime(picture, (now - 9, now - 9))
     assert run(overwrite=True, made_before=now - 5) == (1, 0)
     assert not picture.exists()
     assert run(made_before=now - 5, **asked) == (1, 0)
-    # of another grid: told, as for a label map
+    # another grid is reported, as for a label map
     Image.fromarray(blob(30, 50)).save(picture)
     (problem,) = segment(tmp_path / "a.png", **asked).problems
-    assert "a_uncertainty.png: is (1, 30, 50)" in problem
+    assert "a_uncertainty.png: has shape (1, 30, 50)" in problem
 
 
 def test_the_label_map_comes_after_the_uncertainty(tmp_path, monkeypatch):
@@ -120,12 +120,10 @@ def test_the_label_map_comes_after_the_uncertainty(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("logits", "expected", "found"),
-    # where all are alike the first label, the background, is taken: no heart, so no certainty
+    # if all are equal, the first label is chosen: the background, so there is no heart
     [([0.0] * 4, 1.0, 1.0), ([-200.0, 200.0, -200.0, -200.0], 0.0, 0.0), ([0, 9, 9, 0], 0.5, 0.5)],
 )
-def test_a_network_without_a_clue_has_uncertainty_1_and_a_sure_one_0(
-    tmp_path, logits, expected, found
-):
+def test_uniform_logits_have_uncertainty_1_and_one_hot_ones_0(tmp_path, logits, expected, found):
     weights = threshold_weights()
     weights["classifier.weight"].zero_()
     weights["classifier.bias"] = torch.tensor([float(value) for value in logits])

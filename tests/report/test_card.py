@@ -12,6 +12,7 @@ import pytest
 from heartseg.config.params import load_params
 from heartseg.metrics.plausibility import PATIENT_FLAGS
 from heartseg.report.card import model_card
+from tests.examples import training_record
 
 CAMUS_METRICS: dict[str, Any] = {
     "overall": {
@@ -91,16 +92,16 @@ MMODE_METRICS: dict[str, Any] = {
 def card(
     dataset: str, metrics: dict[str, Any], recipe: str | None = None, **more_facts: Any
 ) -> str:
-    values = load_params().recipe(recipe or dataset).model_dump(mode="json")
-    training = {
-        "recipe_name": dataset,
-        "recipe": values,
-        "epoch": 17,
-        "mlflow_run_id": "run123",
-        "experiment": f"heartseg-{dataset}",
-        "data_digest": "aaaa1111",
-        "tags": {"git.commit": "c0ffee", "dvc.source_md5": "beef.dir", "mlflow.user": "somebody"},
-    }
+    typed = load_params().recipe(recipe or dataset)
+    values = typed.model_dump(mode="json")
+    training = training_record(
+        typed,
+        recipe_name=dataset,
+        epoch=17,
+        mlflow_run_id="run123",
+        experiment=f"heartseg-{dataset}",
+        tags={"git.commit": "c0ffee", "dvc.source_md5": "beef.dir", "mlflow.user": "somebody"},
+    )
     facts = {
         "source": "data/phantoms/camus",  # a path says nothing about what lies there
         "split": {"method": "auto", "lists": True, "seed": 0},
@@ -178,12 +179,12 @@ def test_certainty_section():
         "views": 5,
     }
     text = card("camus", CAMUS_METRICS | doubt)
-    assert rows(text)["label told"] == ["0.0213"]
+    assert rows(text)["predicted label"] == ["0.0213"]
     assert (rows(text)["LV"][0], rows(text)["LA"]) == ("0.0104", ["–"])  # the last table's
     assert "12345 pixels" in text
     assert "correlation with the case's mean Dice (Spearman, -1 to 1" in text
     assert "-0.61, n = 198 images" in text
-    assert "augmentation was taken: mean Dice (0 to 1) 0.9000 without and 0.9100 with it" in text
+    assert "augmentation was selected: mean Dice (0 to 1) 0.9000 without and 0.9100 with it" in text
     assert "3 network(s) and 5 view(s) of the image: 15 forward passes" in text
     assert "## Certainty" not in card("camus", CAMUS_METRICS)
     assert "forward passes" not in card("camus", CAMUS_METRICS)

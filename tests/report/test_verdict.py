@@ -75,7 +75,7 @@ def test_verdicts():
 
     assert summary(True, True).reproduced
     assert summary(None, True).reproduced
-    assert "bit-identical weights, but other metrics" in summary(True, False).summary
+    assert "bit-identical weights, but different metrics" in summary(True, False).summary
     assert "identical metrics" in summary(False, True).summary
     assert not summary(False, False).reproduced
     assert not summary(False, None).reproduced

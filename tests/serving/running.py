@@ -1,4 +1,4 @@
-"""A service on a real port with a network that thresholds, and requests to it."""
+"""A service on a real port with a network that thresholds, and a client for it."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from heartseg.serving.source import Source, Version
 
 LIMITS = Limits(upload_bytes=1 << 20, upload_s=20.0)
 GRAYS = {1: 200, 2: 140, 3: 90}
-"""Gray value that `Grays` takes for a label."""
+"""Gray value by label for `Grays`."""
 
 
 class Grays:
-    """A `Network` that knows each label by its gray value.
+    """A `Network` that recognises each label by its gray value.
 
     Attributes:
-        hold: version whose requests wait for `go`.
-        fault: raised by each request.
-        seconds: that a frame takes, one after the other.
+        hold: Version whose requests wait for `go`.
+        fault: Exception that each request raises.
+        seconds: Duration of a frame. Frames are segmented one after another.
     """
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class Grays:
 
 
 class Versions(Source):
-    """What the test puts on top is the newest version; an exception is raised."""
+    """A source whose newest version is set by the test. An exception is raised."""
 
     def __init__(self, dataset: str, channels: int):
         super().__init__("models:/test@champion")
@@ -79,10 +79,10 @@ class Versions(Source):
     def version(self, name: str, weights: bytes = b"") -> Version:
         return Version(name, Package("test", weights, self.metadata))
 
-    def look(self, present: str | None) -> Version | None:
+    def fetch_newer(self, current: str | None) -> Version | None:
         if isinstance(self.newest, Exception):
             raise self.newest
-        return None if self.newest.name == present else self.newest
+        return None if self.newest.name == current else self.newest
 
 
 class Client:
@@ -113,9 +113,9 @@ def running(
     host: str = "127.0.0.1",
     network: Any = None,
 ) -> Iterator[Client]:
-    """A service in a thread, which ends with the block; its network is `Grays` by default."""
+    """Run a service in a thread until the end of the block. Its network is `Grays` by default."""
     network, source = network or Grays(), Versions(dataset, channels)
-    first = source.look(None)
+    first = source.fetch_newer(None)
     assert first is not None
     service = Service(source, first, network, limits)
     opened = open_socket(host, 0)

@@ -19,7 +19,7 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from heartseg.datasets.camus import Camus
-from heartseg.evaluation.clinical import indices
+from heartseg.evaluation.clinical import clinical_indices
 from heartseg.serving.app import PAGE_POLICY
 from heartseg.serving.limits import Limits
 from heartseg.serving.service import Unavailable
@@ -38,7 +38,7 @@ def service():
 
 
 def heart(height=40, width=30):
-    """A gray image (H, W) that the network takes for a ventricle, its wall, and an atrium."""
+    """A gray image (H, W) that the network segments as a ventricle, its wall and an atrium."""
     labels = np.zeros((120, 90), np.uint8)
     labels[8 : 20 + height, 10 : 20 + width] = Camus.MYO
     labels[16 : 20 + height, 16 : 14 + width] = Camus.LV
@@ -91,7 +91,7 @@ def four(patients=("patient0007",) * 4, ending=".nii.gz"):
 
 
 def expected():
-    return indices({key: (heart(*size)[0], SPACING) for key, size in FOUR.items()})
+    return clinical_indices({key: (heart(*size)[0], SPACING) for key, size in FOUR.items()})
 
 
 def test_volumes_and_ef_of_four_views_named_as_in_camus(service):
@@ -104,7 +104,7 @@ def test_volumes_and_ef_of_four_views_named_as_in_camus(service):
     assert answer["clinical"]["plausible"] is expected()["plausible"]
 
 
-def test_what_is_odd_is_told_of_frames_and_of_the_patient(service):
+def test_frames_and_patient_are_flagged(service):
     files = four()
     cut = heart(60, 40)[1][:, 25:]
     first, *others = files
@@ -126,7 +126,7 @@ def test_volumes_of_pngs_with_views_and_spacing_given(service):
     files = dict(zip("abcd", four(ending=".png").values(), strict=True))
     fields = {"views": [v for v, _ in FOUR], "phases": [p for _, p in FOUR]}
     without = service.predict(files, **fields).json()
-    square = indices({key: (heart(*size)[0], (1.0, 1.0)) for key, size in FOUR.items()})
+    square = clinical_indices({key: (heart(*size)[0], (1.0, 1.0)) for key, size in FOUR.items()})
     assert without["clinical"]["ef_percent"] == pytest.approx(square["ef_percent"])
     assert not [name for name in without["clinical"] if name.endswith("_ml")]
     assert "a, b, c, d" in without["clinical_missing"]
@@ -142,7 +142,7 @@ def test_volumes_of_pngs_with_views_and_spacing_given(service):
     assert {image["spacing_source"] for image in answer["images"]} == {"file"}
 
 
-def test_the_spacing_given_counts_for_a_nifti_file_that_has_none(service):
+def test_the_given_spacing_is_used_for_a_nifti_file_without_one(service):
     labels, pixels = heart()
     content = bytearray(nifti(pixels, AFFINE))
     content[80:88] = bytes(8)
@@ -245,7 +245,7 @@ def png_bomb():
 
 
 def nifti_claim(shape):
-    """A NIfTI file, zipped, whose header promises more than there is."""
+    """A gzipped NIfTI file whose header states more pixels than there are."""
     header = nib.Nifti1Image(np.zeros((20, 20), np.uint8), np.eye(4)).header
     header.set_data_shape(shape)
     header["vox_offset"], header["magic"] = 352, b"n+1"
@@ -295,7 +295,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_segmented_is_refused_with_a_reason(service, name):
+def test_unusable_files_are_refused_with_a_reason(service, name):
     content, status, reason = REFUSED[name]
     answer = service.predict({"../some/scan.nii": content})
     assert answer.status_code == status, answer.text
@@ -304,7 +304,7 @@ def test_what_cannot_be_segmented_is_refused_with_a_reason(service, name):
     assert "/tmp" not in answer.text
 
 
-def test_a_dicom_file_is_known_by_its_content(service):
+def test_a_dicom_file_is_recognised_by_its_content(service):
     answer = service.predict({"IM0001": dicom()}).json()
     (image,) = answer["images"]
     assert image["spacing"] == [0.5, 0.25]
@@ -363,7 +363,7 @@ def test_an_endless_body_is_stopped_at_the_limit(service):
     assert "413" in counted
 
 
-def test_a_slow_body_is_not_waited_for():
+def test_a_slow_body_is_refused():
     with (
         running(Limits(upload_bytes=1 << 20, upload_s=0.2)) as client,
         socket.create_connection(("127.0.0.1", client.port), timeout=20) as connection,
@@ -373,13 +373,13 @@ def test_a_slow_body_is_not_waited_for():
     assert b" 408 " in answer.splitlines()[0]
 
 
-def test_a_page_of_elsewhere_cannot_reach_the_service(service):
-    """DNS rebinding: the browser believes that the service is the page's own server."""
+def test_requests_with_another_host_name_are_refused(service):
+    """After DNS rebinding, a browser takes the service for the server of another page."""
     assert service.get("/model", headers={"Host": "evil.example"}).status_code == 400
     assert service.get("/model", headers={"Host": f"localhost:{service.port}"}).status_code == 200
 
 
-def test_an_address_of_ipv6_is_reached_by_its_name_in_brackets():
+def test_an_ipv6_address_is_accepted_in_brackets():
     with running(host="::1") as client:
         assert client.get("/model").status_code == 200
         assert client.get("/model", headers={"Host": "[::2]"}).status_code == 400
@@ -403,7 +403,7 @@ def test_without_the_token_nothing_is_answered():
 # --- versions and faults ----------------------------------------------------------------------
 
 
-def test_a_new_version_answers_and_what_began_ends_with_the_old_one():
+def test_a_new_version_serves_new_requests_only():
     picture = png(heart()[1])
     with running() as client:
         client.network.hold = "1"
@@ -424,7 +424,7 @@ def test_a_new_version_answers_and_what_began_ends_with_the_old_one():
 
 
 @pytest.mark.parametrize("newest", ["broken", ConnectionError("postgresql://me:secret@host")])
-def test_a_version_that_cannot_be_had_leaves_the_present_one(newest):
+def test_a_version_that_cannot_be_loaded_keeps_the_current_one(newest):
     with running() as client:
         source = client.source
         source.newest = source.version("2", b"broken") if newest == "broken" else newest
@@ -439,7 +439,7 @@ def test_a_version_that_cannot_be_had_leaves_the_present_one(newest):
         assert health == {"status": "ok", "version": "3", "last_update_failed": False}
 
 
-def test_more_requests_than_allowed_are_sent_away():
+def test_too_many_concurrent_requests_are_refused():
     picture = png(heart()[1])
     with running(Limits(upload_bytes=1 << 20, upload_s=20, uploads=1)) as client:
         client.network.hold = "1"
@@ -453,7 +453,7 @@ def test_more_requests_than_allowed_are_sent_away():
         assert client.labels("x.png", picture).status_code == 200
 
 
-def test_a_network_that_is_gone_or_slow_is_told_as_such():
+def test_a_dead_or_slow_network_gives_503():
     with running(Limits(upload_bytes=1 << 20, upload_s=20, answer_s=0.1)) as client:
         client.network.fault = Unavailable()
         assert client.labels("x.png", png(heart()[1])).status_code == 503

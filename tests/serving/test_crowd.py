@@ -1,4 +1,4 @@
-"""What keeps the service answering when some clients are slow, silent, greedy or strangers."""
+"""The service under slow, silent, greedy and unauthorised clients."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def service():
 
 @contextmanager
 def sockets(port, count, content=b"", source="127.0.0.1"):
-    """So many connections that have sent this."""
+    """Open connections that have sent some content."""
     with ExitStack() as stack:
         opened = []
         for _ in range(count):
@@ -51,15 +51,15 @@ def status_of(connection):
 
 
 @pytest.mark.parametrize("content", [b"", b"GET /model HTTP/1.1\r\nHost: "])
-def test_connections_without_a_request_lock_nobody_out(service, content):
+def test_idle_connections_do_not_block_others(service, content):
     with sockets(service.port, listen.CONNECTIONS + 44, content) as opened:
         assert service.get("/model").status_code == 200
         assert service.labels("x.png", PICTURE).status_code == 200
         opened[0].settimeout(5)
-        assert opened[0].recv(10) == b""  # the oldest one made room
+        assert opened[0].recv(10) == b""  # the oldest one was closed
 
 
-def test_a_request_must_come_in_time(monkeypatch):
+def test_the_head_of_a_request_has_a_time_limit(monkeypatch):
     monkeypatch.setattr(listen, "HEAD_S", 0.3)
     with running() as client, sockets(client.port, 2) as (silent, dripping):
         start = time.monotonic()
@@ -70,7 +70,7 @@ def test_a_request_must_come_in_time(monkeypatch):
         silent.settimeout(5)
         assert silent.recv(10) == b""
         assert time.monotonic() - start < 5
-        client.network.hold = "1"  # one that is worked on may take longer
+        client.network.hold = "1"  # a request in progress may take longer
         answers = []
         worked_on = threading.Thread(target=lambda: answers.append(client.labels("x", PICTURE)))
         worked_on.start()
@@ -81,7 +81,7 @@ def test_a_request_must_come_in_time(monkeypatch):
 
 
 def test_a_slow_reader_gets_its_answer_within_bounds(monkeypatch):
-    """Part of the answer still waits in the service when the time for the next request is over."""
+    """The service still holds a part of the response when the time for the next request is over."""
     monkeypatch.setattr(listen, "HEAD_S", 0.3)
     noise = np.random.default_rng(0).integers(1, 80, (16, 900, 900), np.uint8)
     request = requests.Request(
@@ -115,12 +115,12 @@ def test_a_slow_reader_gets_its_answer_within_bounds(monkeypatch):
 # --- uploads ----------------------------------------------------------------------------------
 
 
-def test_slow_uploads_lock_nobody_out():
-    limits = Limits(1 << 20, 20.0, uploads=8, of_a_client=6, slow_s=0.4)
+def test_slow_uploads_do_not_block_others():
+    limits = Limits(1 << 20, 20.0, uploads=8, uploads_per_client=6, slow_s=0.4)
     body = HEAD + chunked(PART)
     with running(limits) as client, sockets(client.port, 6, body) as slow:
         time.sleep(0.1)
-        refused = client.labels("x.png", PICTURE)  # the client has its share
+        refused = client.labels("x.png", PICTURE)  # the client has too many requests
         assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
         proxied = {"X-Forwarded-For": "192.0.2.1"}
         assert client.labels("x.png", PICTURE, headers=proxied).status_code == 200
@@ -130,7 +130,7 @@ def test_slow_uploads_lock_nobody_out():
             assert status_of(slow[0]) == 408
             with sockets(client.port, 1, HEAD, source="127.0.0.3") as (third,):
                 third.sendall(chunked(b"--x--\r\n") + chunked(b""))
-                assert status_of(third) in (400, 422)  # it was let in
+                assert status_of(third) in (400, 422)  # it was accepted
             assert client.labels("x.png", PICTURE).status_code == 200
 
 
@@ -176,12 +176,12 @@ def test_pixels_in_memory_are_bounded_over_all_requests():
         assert client.service.budget.free == 3 * pixels
 
 
-def test_what_cannot_be_done_in_time_is_refused_at_once():
+def test_requests_that_take_too_long_are_refused_at_once():
     frame = heart()[1][:40, :40]
     short, long = (nifti(np.stack([frame] * count), AFFINE) for count in (10, 100))
     with running(Limits(1 << 20, 20.0, answer_s=1.0)) as client:
         client.network.seconds = 0.03
-        assert client.labels("x.nii", long).status_code == 503  # nothing is known yet
+        assert client.labels("x.nii", long).status_code == 503  # the speed is not known yet
         start = time.monotonic()
         refused = client.labels("x.nii", long)
         assert time.monotonic() - start < 0.9
@@ -197,7 +197,7 @@ def test_what_cannot_be_done_in_time_is_refused_at_once():
 # --- strangers --------------------------------------------------------------------------------
 
 
-def test_pages_of_other_sites_cannot_post(service):
+def test_cross_site_posts_are_refused(service):
     own = f"http://127.0.0.1:{service.port}"
     for headers, status in (
         ({}, 200),
@@ -237,7 +237,7 @@ def test_headers_of_all_answers(service):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("coded", [True, False])
 def test_a_file_whose_affine_is_no_number_is_refused_or_has_no_scale(service, value, coded):
-    """422 where the affine says how the picture lies; a spacing alone is no reason to refuse."""
+    """422 if the affine defines the orientation. A missing spacing alone is accepted."""
     for place in (0, 1):
         content = bytearray(nifti(heart()[1], AFFINE))
         np.frombuffer(content, "<f4", 2, 80)[place] = value  # pixdim

@@ -43,7 +43,7 @@ def test_another_address_is_refused_without_a_token():
 def test_the_token_of_file_or_environment(monkeypatch, tmp_path):
     monkeypatch.setenv(TOKEN_VARIABLE, TOKEN)
     assert read_token("0.0.0.0", None) == TOKEN
-    assert read_token("127.0.0.1", None) == TOKEN  # whoever sets one wants it
+    assert read_token("127.0.0.1", None) == TOKEN  # a token that is set is required
     (tmp_path / "token").write_text("fedcba9876543210\n")
     assert read_token("0.0.0.0", tmp_path / "token") == "fedcba9876543210"
 

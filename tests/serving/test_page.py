@@ -1,4 +1,4 @@
-"""The page of `heartseg serve` in a real browser, with answers that come late, and none."""
+"""The page of `heartseg serve` in a browser, with late responses and with errors."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ def choose(page, files):
 
 @pytest.mark.parametrize("aborting", [True, False])
 def test_a_late_answer_never_shows_another_patient(page, browser, served, aborting):
-    """The first patient's answer comes after the second patient was chosen, and shown."""
+    """The first patient's response arrives after the second patient's was shown."""
     expect, network = browser[1], served.network
-    if not aborting:  # as if the answer were on its way already
+    if not aborting:  # as if the response had been sent already
         page.evaluate("AbortController.prototype.abort = () => {}")
-    network.hold = served.service.present.version
+    network.hold = served.service.current.version
     network.waiting.clear()
     network.go.clear()
     with page.expect_request("**/predict") as first:
         choose(page, four(("patient0001",) * 4))
     assert network.waiting.wait(10)
-    served.source.newest = served.source.version(f"{served.service.present.version}1")
+    served.source.newest = served.source.version(f"{served.service.current.version}1")
     served.service.update()  # requests of this version are not held back
     choose(page, {"patient0002_2CH_ED.nii": nifti(heart()[1], AFFINE)})
     expect(page.locator(".card")).to_have_count(1)
@@ -84,7 +84,7 @@ def test_nothing_of_the_previous_patient_stays_beside_an_error(page, browser):
     expect(page.locator("#ef_percent b")).to_contain_text(".")
     choose(page, {"letter.txt": b"no picture" * 50})
     expect(page.locator("#message")).to_contain_text("letter.txt")
-    assert page.locator(".card, .number, .signs").count() == 0
+    assert page.locator(".card, .number, .warnings").count() == 0
     assert "patient0001" not in page.inner_text("body")
     choose(page, {f"{k}.png": png(heart()[1]) for k in range(5)})
     expect(page.locator("#message")).to_contain_text("5 files")
@@ -93,34 +93,34 @@ def test_nothing_of_the_previous_patient_stays_beside_an_error(page, browser):
     expect(page.locator("#message")).to_be_empty()
 
 
-def test_what_is_doubtful_is_shown(page, browser):
+def test_warnings_are_shown(page, browser):
     """A ventricle that leaves the image; images without a scale."""
     expect = browser[1]
     files = four()
     cut = heart(60, 40)[1][:, 25:]
     files["patient0007_2CH_ED.nii.gz"] = nifti(cut, AFFINE, ".nii.gz")
     choose(page, files)
-    expect(page.locator("#clinical .signs")).to_contain_text("cut off")
-    expect(page.locator(".card").first.locator(".signs")).to_contain_text("edge")
-    expect(page.locator("#clinical .signs")).to_have_css("display", "block")
+    expect(page.locator("#clinical .warnings")).to_contain_text("cut off")
+    expect(page.locator(".card").first.locator(".warnings")).to_contain_text("edge")
+    expect(page.locator("#clinical .warnings")).to_have_css("display", "block")
     choose(page, four(ending=".png"))
     expect(page.locator("#ef_percent b")).to_contain_text(".")
     expect(page.locator("#clinical")).to_contain_text("no scale")
     assert page.locator("#edv_ml").count() == 0
-    expect(page.locator(".card").first.locator(".signs")).to_contain_text("no millimetres")
+    expect(page.locator(".card").first.locator(".warnings")).to_contain_text("mm:")
     assert "mm²" not in page.inner_text("#cards")
     page.fill("#row", "0.5")
     page.fill("#column", "0.75")
-    choose(page, four(("patient0008",) * 4, ".png"))  # the scale of the patient before
+    choose(page, four(("patient0008",) * 4, ".png"))  # with the previous patient's scale
     expect(page.locator("#edv_ml")).to_be_visible()
-    expect(page.locator(".card").first.locator(".signs")).to_contain_text("0.5 mm × 0.75 mm")
+    expect(page.locator(".card").first.locator(".warnings")).to_contain_text("0.5 mm × 0.75 mm")
     choose(page, four())
     expect(page.locator("#edv_ml")).to_be_visible()
-    assert page.locator(".card .signs li").count() == 0  # the files' own scale counts
+    assert page.locator(".card .warnings li").count() == 0  # the scale of the files is used
 
 
-def test_the_page_can_be_read_by_all(page, browser):
-    """Alternatives of pictures, announced progress, a whole legend, light and dark."""
+def test_the_page_is_accessible(page, browser):
+    """Text alternatives, announced progress, a complete legend, light and dark colours."""
     expect = browser[1]
     assert set(page.locator("#legend li").all_inner_texts()) == set(DATASETS["camus"].structures)
     expect(page.locator("#status")).to_have_attribute("aria-live", "polite")

@@ -19,7 +19,7 @@ __all__ = ["_cold_store", "_own_environment", "store"]
 
 @pytest.fixture(scope="session")
 def _cold_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database made once: Optuna takes a second to create its tables."""
+    """A database that is created once, because Optuna takes a second to create its tables."""
     path = tmp_path_factory.mktemp("study") / STUDY
     optuna.storages.RDBStorage(f"sqlite:///{path}")
     return path
@@ -29,8 +29,8 @@ def _cold_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def open_search(
     params: Params, tmp_path: Path, _cold_study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Search]:
-    """Opens the search in a folder; a second time as the next session would."""
-    # To read the history of its tables takes Optuna longer than all the rest.
+    """Function that opens a search. A second call opens it as the next session would."""
+    # The check of the tables' version takes longer than everything else.
     check = "_VersionManager.check_table_schema_compatibility"
     monkeypatch.setattr(f"optuna.storages._rdb.storage.{check}", lambda _: None)
 

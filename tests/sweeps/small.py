@@ -1,4 +1,4 @@
-"""A small sweep of the CAMUS recipe that tests change, and journals as a training writes them."""
+"""A small sweep of the CAMUS recipe, and journals as a training writes them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ASHA: dict[str, Any] = {"name": "asha", "min_epochs": 2, "reduction_factor": 2}
 
 
 def content(**changes: Any) -> dict[str, Any]:
-    """A sweep's file; of the space, `changes` replaces all."""
+    """The content of a sweep file with some keys changed."""
     return {
         "recipe": "camus",
         "metric": "dice_mean",
@@ -42,14 +42,14 @@ def content(**changes: Any) -> dict[str, Any]:
 
 
 def small_sweep(params: Params, folder: Path, **changes: Any) -> SweepFile:
-    """The same, read from a file as the command reads it."""
+    """The same, read from a file."""
     path = folder / "small.yaml"
     path.write_text(yaml.safe_dump(content(**changes), sort_keys=False), encoding="utf-8")
     return read_sweep(path, params)
 
 
 def write_epochs(run_dir: Path, *values: float, first: int = 1, **metrics: float) -> None:
-    """Append whole epochs to a trial's journal, each with its dice_mean."""
+    """Append complete epochs to a trial's journal, each with its dice_mean."""
     run_dir.mkdir(parents=True, exist_ok=True)
     with open(run_dir / "journal.jsonl", "a", encoding="utf-8") as stream:
         for epoch, value in enumerate(values, start=first):

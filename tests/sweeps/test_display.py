@@ -11,14 +11,14 @@ import pytest
 from rich.console import Console
 
 from heartseg.sweeps.display import MARGIN, SweepDisplay, time_left
-from heartseg.sweeps.trials import Row
+from heartseg.tracking.trial import Trial
 
 
 @pytest.fixture
 def sweep(tmp_path):
     """What the display sees of a sweep of 30 trials, 60 s after its start."""
     return SimpleNamespace(
-        rows={},
+        by_number={},
         sweep=SimpleNamespace(metric="dice_mean", mode="max", hours=None),
         search=SimpleNamespace(count=30),
         seconds=lambda: 60.0,
@@ -26,12 +26,14 @@ def sweep(tmp_path):
 
 
 @pytest.fixture
-def add(sweep, tmp_path):
+def add(sweep, tmp_path, params):
     def add_row(number, state="running", epoch=0, value=None, reason=""):
         values = {"learning_rate": 0.0003, "batch_size": 12}
         run_dir = tmp_path / str(number)
         run_dir.mkdir(exist_ok=True)
-        sweep.rows[number] = Row(number, values, state, 18, run_dir, value, epoch, reason)
+        recipe = params.recipe("camus").model_copy(update={"epochs": 18})
+        trial = Trial(number, values, run_dir, recipe, state, epoch, value, reason)
+        sweep.by_number[number] = trial
 
     return add_row
 
@@ -40,7 +42,7 @@ def lines(sweep, height=20, width=100):
     console = Console(file=io.StringIO(), width=width, height=height, force_terminal=True,
                       color_system=None)  # fmt: skip
     display = SweepDisplay(sweep, console)
-    rows = sorted(sweep.rows.values(), key=lambda row: row.number)
+    rows = sorted(sweep.by_number.values(), key=lambda row: row.number)
     console.print(display.table(rows, height - MARGIN))
     return console.file.getvalue().splitlines()
 
@@ -64,7 +66,7 @@ def test_a_row_says_state_epoch_and_value(sweep, add):
     add(1, "pruned", 5, 0.25, "asha at epoch 5")
     add(2, epoch=3, value=0.5)
     step = {"epoch": 4, "step": 5, "steps": 10, "loss": 0.5}
-    (sweep.rows[2].run_dir / "progress.json").write_text(json.dumps(step))
+    (sweep.by_number[2].run_dir / "progress.json").write_text(json.dumps(step))
     cells = [
         [cell.strip() for cell in line.split("│")[1:-1]] for line in lines(sweep) if "│" in line
     ]
@@ -95,10 +97,10 @@ def test_plain_lines_come_once_per_change(sweep, add):
     display = SweepDisplay(sweep, console)
     add(1)
     display._show()
-    sweep.rows[1].epoch, sweep.rows[1].value = 1, 0.25
+    sweep.by_number[1].epoch, sweep.by_number[1].value = 1, 0.25
     display._show()
     display._show()
-    sweep.rows[1].state, sweep.rows[1].reason = "pruned", "asha at epoch 1"
+    sweep.by_number[1].state, sweep.by_number[1].reason = "pruned", "asha at epoch 1"
     display._show()
     display._show()
     assert console.file.getvalue().splitlines() == [
@@ -126,12 +128,12 @@ def test_the_time_left_of_a_scripted_sweep(sweep, add):
     """Two at a time, 2 s an epoch of both together; trials end after 18 and 6 epochs in turn."""
     assert time_left([], 30, sweep) is None
     add(0)
-    assert time_left([sweep.rows[0]], 30, sweep) is None  # nothing is known yet
+    assert time_left([sweep.by_number[0]], 30, sweep) is None  # nothing is known yet
     add(0, "complete", 18, 0.5)
     add(1, "pruned", 6, 0.2)
     add(2, epoch=6)
     sweep.seconds = lambda: 30.0  # 30 epochs, 1 s each
-    rows = list(sweep.rows.values())
+    rows = list(sweep.by_number.values())
     # 12 epochs are typical: 6 of trial 2, and 27 trials of 12.
     assert time_left(rows, 30, sweep) == pytest.approx(6 + 27 * 12)
     assert time_left(rows, 3, sweep) == pytest.approx(6)

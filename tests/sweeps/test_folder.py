@@ -1,4 +1,4 @@
-"""A sweep's folder is found again, refused where it was begun otherwise, and never shared."""
+"""A sweep's folder is found again, refused after other settings, and never shared."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from heartseg.errors import InputError
-from heartseg.sweep import apply
 from heartseg.sweeps import folder as folder_module
+from heartseg.sweeps.apply import apply_winner
 from heartseg.sweeps.folder import find_sweep_dir, open_sweep_dir, put_aside, trial_dir
 from heartseg.training.run_dir import read_state
 from tests.examples import ROOT
@@ -43,7 +43,7 @@ def test_the_same_sweep_is_found_again(tmp_path):
     assert trial_dir(folder, 7) == folder / "trials/007"
 
 
-def test_what_changed_is_named_and_refused(tmp_path):
+def test_changed_settings_are_listed_and_refused(tmp_path):
     folder, _ = opened(tmp_path, made_of())
     now = made_of(mode="min", seed=3, space={"batch_size": {"choice": [8, 12, 16]}})
     now["params.yaml"] = {"camus": {"epochs": 20, "learning_rate": 0.003}}  # now not searched
@@ -56,29 +56,29 @@ def test_what_changed_is_named_and_refused(tmp_path):
     assert str(folder) in text
     assert "--fresh" in text
     assert [line.strip() for line in text.splitlines()[1:-1]] == [
-        "mode: 'max' then, 'min' now",
-        "space.learning_rate: {'loguniform': [0.001, 0.01]} then, absent now",
-        "sampler.name: 'tpe' then, 'random' now",
-        "seed: 0 then, 3 now",
-        "params.yaml.camus.epochs: 18 then, 20 now",
-        "weights/camus/start.pth: its content",
-        "the code of heartseg: data/3.py",
+        "mode: was 'max', is 'min'",
+        "space.learning_rate: was {'loguniform': [0.001, 0.01]}, is absent",
+        "sampler.name: was 'tpe', is 'random'",
+        "seed: was 0, is 3",
+        "params.yaml.camus.epochs: was 18, is 20",
+        "weights/camus/start.pth: its content has changed",
+        "the code of heartseg has changed: data/3.py",
     ]
-    assert read_state(folder)["made_of"] == made_of()  # as if it had not been asked
+    assert read_state(folder)["made_of"] == made_of()  # unchanged
 
 
-def test_trials_and_hours_may_grow_and_not_shrink(tmp_path):
+def test_trials_and_hours_may_be_raised_but_not_lowered(tmp_path):
     opened(tmp_path, made_of(trials=6, hours=1))
     opened(tmp_path, made_of(trials=8, hours=1.5))
     for less in ({"trials": 7, "hours": 1.5}, {"trials": 8, "hours": 1}):
-        with pytest.raises(InputError, match=r"trials: 8 then, 7 now|hours: 1.5 then, 1 now"):
+        with pytest.raises(InputError, match=r"trials: was 8, is 7|hours: was 1.5, is 1"):
             opened(tmp_path, made_of(**less))
-    opened(tmp_path, made_of(trials=None, hours=2))  # without limit
-    with pytest.raises(InputError, match="trials: None then, 8 now"):
+    opened(tmp_path, made_of(trials=None, hours=2))  # no limit
+    with pytest.raises(InputError, match="trials: was None, is 8"):
         opened(tmp_path, made_of(trials=8, hours=2))
 
 
-def test_fresh_puts_the_old_one_aside_with_its_content(tmp_path):
+def test_fresh_archives_the_old_sweep(tmp_path):
     folder, name = opened(tmp_path, made_of())
     (folder / "study.db").write_text("history")
     again, other = opened(tmp_path, made_of(seed=1), fresh=True)
@@ -89,18 +89,18 @@ def test_fresh_puts_the_old_one_aside_with_its_content(tmp_path):
     assert read_state(aside)["made_of"] == made_of()
 
 
-def test_another_recipe_is_named_and_not_all_that_it_holds(tmp_path):
+def test_another_recipe_is_reported_without_its_fields(tmp_path):
     opened(tmp_path, made_of())
     now = made_of(recipe="camus-unet") | {"params.yaml": {"camus-unet": {"epochs": 17, "seed": 1}}}
     now["code"] = dict.fromkeys(now["code"], "dd")
     with pytest.raises(InputError) as caught:
         opened(tmp_path, now)
     recipe, code = [line.strip() for line in str(caught.value).splitlines()[1:-1]]
-    assert recipe == "recipe: 'camus' then, 'camus-unet' now"
+    assert recipe == "recipe: was 'camus', is 'camus-unet'"
     assert code.endswith("data/4.py and 4 more")
 
 
-def test_a_sweep_of_a_longer_name_was_not_put_aside(tmp_path):
+def test_a_sweep_with_a_longer_name_is_not_an_archived_one(tmp_path):
     opened(tmp_path, made_of())
     with open_sweep_dir(tmp_path, "camus-unet", made_of(), fresh=False):
         pass
@@ -109,27 +109,27 @@ def test_a_sweep_of_a_longer_name_was_not_put_aside(tmp_path):
     assert put_aside(folder) == [folder.with_name(f"camus-{name}")]
 
 
-def test_what_changed_counts_only_once_a_trial_has_begun(tmp_path):
-    """Refused because no trial fits on the cluster, the file is mended and run again."""
-    too_much, mended = ({"workers": 1, "cpus": cpus, "gpus": 0} for cpus in (64, 1))
+def test_changes_count_only_once_a_trial_has_started(tmp_path):
+    """Refused because no trial fits on the cluster, the file is fixed and run again."""
+    too_much, fixed = ({"workers": 1, "cpus": cpus, "gpus": 0} for cpus in (64, 1))
     _, name = opened(tmp_path, made_of(resources=too_much), trial=False)
-    folder, other = opened(tmp_path, made_of(resources=mended))
+    folder, other = opened(tmp_path, made_of(resources=fixed))
     assert other != name
-    assert read_state(folder)["made_of"] == made_of(resources=mended)
-    with pytest.raises(InputError, match=r"resources\.cpus: 1 then, 64 now"):
+    assert read_state(folder)["made_of"] == made_of(resources=fixed)
+    with pytest.raises(InputError, match=r"resources\.cpus: was 1, is 64"):
         opened(tmp_path, made_of(resources=too_much))
 
 
-def test_a_folder_that_was_made_and_not_begun_is_begun(tmp_path):
-    """Killed between the folder and its state; --fresh has nothing to put aside then."""
+def test_an_empty_folder_is_used(tmp_path):
+    """A kill before the state was written leaves an empty folder, which --fresh ignores."""
     (tmp_path / "sweeps/camus").mkdir(parents=True)
-    with pytest.raises(InputError, match="the sweep was not run yet"):
+    with pytest.raises(InputError, match="run `heartseg sweep` first"):
         find_sweep_dir(tmp_path, "camus")
     opened(tmp_path, made_of(), fresh=True)
     find_sweep_dir(tmp_path, "camus")
 
 
-def test_a_beginning_that_is_cut_off_at_any_write_is_begun_again(tmp_path, monkeypatch):
+def test_a_sweep_killed_at_any_write_while_it_starts_can_be_started_again(tmp_path, monkeypatch):
     real = folder_module.update_state
     for writes in range(3):
         left = iter(range(writes))
@@ -146,7 +146,7 @@ def test_a_beginning_that_is_cut_off_at_any_write_is_begun_again(tmp_path, monke
         opened(tmp_path / str(writes), made_of())
 
 
-def test_two_processes_never_share_it(tmp_path):
+def test_two_processes_never_share_a_folder(tmp_path):
     code = (
         "import json, sys; from pathlib import Path\n"
         "from heartseg.sweeps.folder import open_sweep_dir\n"
@@ -162,10 +162,10 @@ def test_two_processes_never_share_it(tmp_path):
     try:
         assert other.stdout.readline() == b"mine\n"
         for fresh in (False, True):
-            with pytest.raises(InputError, match="another process works on this very run"):
+            with pytest.raises(InputError, match="another process uses"):
                 opened(tmp_path, made_of(), fresh=fresh)
     finally:
-        other.kill()  # nothing of a killed one stays held
+        other.kill()  # a killed process releases its lock
         other.communicate()
     opened(tmp_path, made_of())
 
@@ -177,5 +177,5 @@ def test_values_of_another_recipe_are_not_applied(tmp_path, monkeypatch):
     (tmp_path / "camus.yaml").write_text(yaml.safe_dump(content(recipe="camus-unet")))
     opened(tmp_path / "runs", made_of())
     with pytest.raises(InputError, match=r"a sweep of recipe camus, .* now names camus-unet"):
-        apply(Path("camus.yaml"))
+        apply_winner(Path("camus.yaml"))
     assert (tmp_path / "params.yaml").read_text() == text

@@ -1,4 +1,4 @@
-"""What a sweep leaves for people."""
+"""The report of a sweep."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ import pytest
 from PIL import Image
 
 from heartseg.sweeps.report import PLOTS, trials_table, write_plots
-from heartseg.sweeps.trials import Row
+from heartseg.tracking.trial import Trial
 
 
 def test_the_table_has_a_row_per_trial_and_a_column_per_field(tmp_path):
-    place = Path("trials")
-    rows = [
-        Row(2, {"optimizer": "sgd", "momentum": 0.8}, "pruned", 18, place, 0.5, 5, "asha"),
-        Row(0, {"optimizer": "adamw"}, "complete", 18, place, 0.75, 18),
-        Row(1, {"optimizer": "adamw"}, "failed", 18, place, None, 2, "out of memory"),
+    def trial(number, state, epoch, value, reason="", **values):
+        return Trial(number, values, Path("trials"), None, state, epoch, value, reason)
+
+    trials = [
+        trial(2, "pruned", 5, 0.5, "asha", optimizer="sgd", momentum=0.8),
+        trial(0, "complete", 18, 0.75, optimizer="adamw"),
+        trial(1, "failed", 2, None, "out of memory", optimizer="adamw"),
     ]
     path = tmp_path / "trials.csv"
-    trials_table(rows, "dice_mean").to_csv(path, index=False)
+    trials_table(trials, "dice_mean").to_csv(path, index=False)
     assert path.read_text().splitlines() == [
         "trial,state,dice_mean,epochs,optimizer,reason,momentum",
         "0,complete,0.75,18,adamw,,",
@@ -60,7 +62,7 @@ def test_all_plots_are_written_and_need_no_network(study, tmp_path):
             page = path.read_text(encoding="utf-8")
             assert not re.search(r"<(script|link)[^>]+(src|href)=", page)
             assert "Plotly.newPlot" in page
-            assert len(page) > 2_000_000  # plotly itself is in it
+            assert len(page) > 2_000_000  # it contains plotly
             assert "dice_mean" in page
 
 

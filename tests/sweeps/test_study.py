@@ -1,4 +1,4 @@
-"""The search: what it gives out, and that a killed one goes on as if it had not been killed."""
+"""The search: its trials, and that it continues after a kill as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_the_recipe_comes_first_and_then_the_given_points(open_search):
     assert not search.anything_left()
 
 
-def test_a_trial_that_was_cut_off_is_given_out_again(open_search):
+def test_an_interrupted_trial_is_returned_again(open_search):
     changes = {"trials": 5, "sampler": TPE | {"startup_trials": 1}}
     search = open_search(**changes)
     given = [search.next() for _ in range(4)]
@@ -44,7 +44,7 @@ def test_a_trial_that_was_cut_off_is_given_out_again(open_search):
     assert [one.epoch for one in again] == [2, 0]
     assert search.next().number == 4
     assert search.next() is None
-    search.report(1, 2, 0.75)  # told a second time
+    search.report(1, 2, 0.75)  # reported a second time
     search.report(1, 3, 0.6)
     trials = search.trials()
     assert [trial.state.name for trial in trials] == [
@@ -55,7 +55,7 @@ def test_a_trial_that_was_cut_off_is_given_out_again(open_search):
     assert search.best().number == 0
 
 
-def test_a_trial_that_was_cut_off_while_it_was_sampled_is_whole(open_search, monkeypatch):
+def test_a_trial_that_was_interrupted_while_sampling_is_completed(open_search, monkeypatch):
     search = open_search(trials=2)
     monkeypatch.setattr("heartseg.sweeps.study._suggest", _killed)
     with pytest.raises(SystemExit):
@@ -72,12 +72,12 @@ def _killed(*_):
 
 
 def curve(number: int, epoch: int) -> float:
-    """A scripted Dice; the trials' order changes as they go on."""
+    """A scripted Dice. The ranking of the trials changes from epoch to epoch."""
     return 0.5 + 0.4 * math.sin(2.3 * number) * (1 - math.exp(-epoch / 3)) + 0.01 * (epoch % 3)
 
 
 def run(search, reopen=None):
-    """Trials two at a time, an epoch each in turn, killed after every fifth report."""
+    """Run two trials at a time, one epoch each in turn, with a kill after every fifth report."""
     running, reports = {}, 0
     while True:
         while len(running) < 2 and (one := search.next()) is not None:
@@ -103,7 +103,7 @@ def run(search, reopen=None):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pruner", [ASHA, MEDIAN], ids=lambda one: one["name"])
-def test_pruning_is_that_of_a_search_that_was_never_killed(open_search, pruner):
+def test_pruning_is_the_same_after_kills(open_search, pruner):
     changes = {"pruner": pruner, "trials": 6, "sampler": {"name": "random"}}
     whole = run(open_search("whole", **changes))
     assert {state for state, _, _ in whole.values()} == {"COMPLETE", "PRUNED"}
@@ -114,7 +114,7 @@ def test_pruning_is_that_of_a_search_that_was_never_killed(open_search, pruner):
 
 
 def test_asha_keeps_the_best_of_each_rung(open_search):
-    """By hand: of 0.4, 0.3, 0.2 and 0.1 none but the first is in the best half so far."""
+    """By hand: of 0.4, 0.3, 0.2 and 0.1, only the first is in the best half so far."""
     search = open_search(pruner=ASHA, trials=4)
     stopped = []
     for value in (0.4, 0.3, 0.2, 0.1):
@@ -191,7 +191,7 @@ def test_samplers_stay_in_the_space_and_repeat_nothing_after_a_kill(open_search,
     assert len(search.trials(TrialState.COMPLETE)) == 8
 
 
-def test_more_trials_go_on_and_the_best_follows_the_mode(open_search):
+def test_a_search_can_be_extended_and_its_best_trial_follows_the_mode(open_search):
     first = open_search(trials=2)
     for value in (0.5, 0.25):
         first.complete(first.next().number, value)

@@ -25,7 +25,7 @@ RECIPE = {"dataset": "camus", "model": {"name": "unet", "channels": [4, 8]}, "ep
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What code and MLflow set for the whole process ends with the test."""
+    """Restore the process-wide settings of heartseg and MLflow after the test."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     kept = dict(os.environ)
     yield
@@ -38,7 +38,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def _cold_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database made once: MLflow takes seconds to create its tables."""
+    """A database that is created once, because MLflow needs seconds to create its tables."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     connect(f"sqlite:///{path}")
     return path
@@ -52,7 +52,7 @@ def store(tmp_path: Path, _cold_store: Path) -> str:
 
 
 def new_run(uri: str) -> str:
-    """A run as the training opens it."""
+    """Open a run as a training does."""
     return open_run(
         connect(uri),
         experiment="heartseg-camus",
@@ -67,27 +67,27 @@ def new_run(uri: str) -> str:
 
 
 def forget_run(uri: str, run_id: str) -> None:
-    """Remove a deleted run for good, as `mlflow gc` does."""
+    """Remove a deleted run permanently, as `mlflow gc` does."""
     with closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as database, database:
         for table in ("params", "tags", "metrics", "latest_metrics", "runs"):
             database.execute(f"DELETE FROM {table} WHERE run_uuid = ?", (run_id,))
 
 
 def journal_line(epoch: int, samples: str | None = None) -> str:
-    """A line as the training writes it; its values follow from the epoch."""
+    """Return a journal line as a training writes it, with values computed from the epoch."""
     metrics = {"train_loss": 1.0 / (epoch + 1), "dice_mean": epoch / 100}
     entry = {"epoch": epoch, "time": 1_700_000_000.5 + epoch, "metrics": metrics}
     return json.dumps(entry | {"samples": samples}) + "\n"
 
 
 def points(uri: str, run_id: str, key: str = "dice_mean") -> list[tuple[int, float, int]]:
-    """All points of a metric as the store holds them: (step, value, timestamp)."""
+    """Return all points (step, value, timestamp) of a metric in the store."""
     history = connect(uri).get_metric_history(run_id, key)
     return [(point.step, point.value, point.timestamp) for point in history]
 
 
 def expected(epochs: range) -> list[tuple[int, float, int]]:
-    """What `points` should give after the journal lines of these epochs."""
+    """Return the expected result of `points` after the journal lines of these epochs."""
     return [(epoch, epoch / 100, 1_700_000_000_500 + 1000 * epoch) for epoch in epochs]
 
 
@@ -115,7 +115,7 @@ class Server:
         return [*command, "--artifacts-destination", str(self.folder / "artifacts")]
 
     def variables(self) -> dict[str, str]:
-        """Of the environment, beside those that every server here has."""
+        """Environment variables in addition to those of every test server."""
         return {}
 
     def start(self) -> None:

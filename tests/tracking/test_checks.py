@@ -1,4 +1,4 @@
-"""The tracking store as doctor sees it, with each fault that can be made here."""
+"""Doctor's checks of the tracking store, with each fault that a test can cause."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HERE = version("mlflow")
 
 @contextmanager
 def pretender(release: str, ahead: float = 0.0) -> Iterator[str]:
-    """A server that tells a version if it has one, and else wants to know who asks."""
+    """Run a fake server that reports a version, or without one demands authentication."""
 
     class Answers(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -53,11 +53,11 @@ def pretender(release: str, ahead: float = 0.0) -> Iterator[str]:
 
 
 def look(monkeypatch: pytest.MonkeyPatch, root: Path, uri: str | None) -> dict[str, str]:
-    """Status by name; every fault says how to mend it."""
+    """Return the status of each check by name, and assert that every fault has a remedy."""
     if uri is not None:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     checks = check_tracking(root, [NAME])
-    assert all(check.mend for check in checks if check.status != "ok")
+    assert all(check.fix for check in checks if check.status != "ok")
     assert not any("hidden" in check.seen + check.where for check in checks)
     return {check.name: check.status for check in checks}
 
@@ -154,7 +154,7 @@ def test_what_does_not_exist_yet_was_not_tried(monkeypatch, tmp_path, store):
     ],
 )
 def test_what_is_not_permitted(monkeypatch, tmp_path, store, method, wanted):
-    """EDIT deletes neither a run nor an alias; the rest is looked at all the same."""
+    """With EDIT, neither a run nor an alias can be deleted; the other checks still run."""
     client = connect(store)
     experiment = find_experiment(client, NAME)
     client.create_registered_model(NAME)

@@ -58,7 +58,7 @@ def test_a_temporary_experiment_uses_the_repository_that_was_copied(tmp_path, pl
 
 @pytest.mark.slow
 def test_dvc_runs_its_temporary_experiments_where_we_expect_them(tmp_path):
-    """The real `dvc exp run --temp`, whose working folder is DVC's own affair."""
+    """Use the real `dvc exp run --temp`, because DVC chooses its working folder."""
     root = Path(__file__).parents[2]
     code = "from heartseg.tracking.client import tracking_uri; from pathlib import Path; "
     code += "Path('uri.txt').write_text(tracking_uri(Path.cwd()) + '\\n' + str(Path.cwd()))"

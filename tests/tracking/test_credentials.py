@@ -1,4 +1,4 @@
-"""Passwords for the tracking server: where they may stand, and that they leave URIs."""
+"""Passwords for the tracking server: permissions of their file, removal from URIs."""
 
 from __future__ import annotations
 

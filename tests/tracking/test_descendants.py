@@ -1,4 +1,4 @@
-"""From data to all that saw them, on a store of a few runs."""
+"""Search for the runs and models of some data, in a store of a few runs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from heartseg.errors import InputError
 from heartseg.lineage import main as lineage
 from heartseg.tracking import lineage as chain
 from heartseg.tracking.client import connect, open_run
-from heartseg.tracking.descendants import find_users, on_data, on_patient
-from heartseg.tracking.lineage import find_subject
+from heartseg.tracking.descendants import filter_by_data, filter_by_patient, find_descendants
+from heartseg.tracking.lineage import find_model
 from tests.examples import ROOT
 from tests.tracking.stores import forget_run
 
@@ -51,7 +51,7 @@ class Store:
         )
 
     def users(self, concerns) -> dict[str, dict]:
-        groups = find_users(self.client, Path.cwd(), concerns)
+        groups = find_descendants(self.client, Path.cwd(), concerns)
         return {run["name"]: group for group in groups for run in group["runs"]}
 
 
@@ -77,7 +77,7 @@ def filled(store, tmp_path, monkeypatch) -> Store:
 
 
 def test_a_patient_is_found_with_split_and_in_what_started_from_its_models(filled):
-    found = filled.users(on_patient(filled.client, Path.cwd(), "p2", str))
+    found = filled.users(filter_by_patient(filled.client, Path.cwd(), "p2", str))
 
     assert set(found) == {"sweep", "trial", "tuned", "tuned twice", "lost"}
     assert (found["sweep"]["split"], found["sweep"]["cases"]) == ("val", ["p2_ED"])
@@ -97,7 +97,7 @@ def test_a_version_whose_run_is_gone_is_unknown_and_not_nobody(
     shutil.copy(ROOT / "params.yaml", tmp_path)
     for arguments in (["--patient", "p2"], ["data/CAMUS"]):
         lineage(arguments)
-        assert "no run in this store saw" in capsys.readouterr().out
+        assert "no run in this store used" in capsys.readouterr().out
     made = Store(store)
     made.run("gone", OLD)
     run_id = made.ids["gone"]
@@ -110,7 +110,7 @@ def test_a_version_whose_run_is_gone_is_unknown_and_not_nobody(
     for arguments in (["--patient", "p2"], ["data/CAMUS"], [OLD]):
         lineage(arguments)
         told = capsys.readouterr().out
-        assert "no run in this store saw" not in told
+        assert "no run in this store used" not in told
         assert "unknown for 1 model version(s)" in told
         assert "models:/heartseg-camus/1" in told
         lineage([*arguments, "--json"])
@@ -120,7 +120,7 @@ def test_a_version_whose_run_is_gone_is_unknown_and_not_nobody(
 
 
 def by_key(key: str):
-    """Patients as that key shows them."""
+    """Return the patients' names hashed with a key."""
     return lambda name: f"id-{hashlib.sha256((key + name).encode()).hexdigest()[:12]}"
 
 
@@ -139,13 +139,13 @@ def test_lists_by_several_keys_are_all_read(store, tmp_path, monkeypatch):
         made.run(name, OLD)
         keep_list(made, name, by_key(key))
     for asked in ("p2", by_key("my")("p2"), by_key("his")("p2")):
-        found = made.users(on_patient(made.client, Path.cwd(), asked, by_key("my")))
+        found = made.users(filter_by_patient(made.client, Path.cwd(), asked, by_key("my")))
         assert set(found) == {"hers", "mine", "his"}  # the same data: the same patients
         assert found["hers"]["split"] == "val"
 
 
 def test_a_patient_by_another_key_is_looked_up_in_the_data(store, tmp_path, monkeypatch, capsys):
-    """Without them it cannot be told who was in it, which is not the same as nobody."""
+    """Without lists the patients are unknown, which is reported differently from none."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / "params.yaml", tmp_path)
     made = Store(store)
@@ -156,15 +156,15 @@ def test_a_patient_by_another_key_is_looked_up_in_the_data(store, tmp_path, monk
         made.ids["tuned"], json.dumps({"train": {"p9": ["p9_ED"]}}), "lineage/cases.json"
     )
 
-    (group,) = find_users(
-        made.client, Path.cwd(), on_patient(made.client, Path.cwd(), "p2", by_key("my"))
+    (group,) = find_descendants(
+        made.client, Path.cwd(), filter_by_patient(made.client, Path.cwd(), "p2", by_key("my"))
     )
     assert (group["split"], group["hashed"]) == (None, True)
     lineage(["--patient", "p2"])
     told = capsys.readouterr().out
-    assert "cannot be told for 1 run(s): their lists have hashed names" in told
+    assert "unknown for 1 run(s)" in told
     assert OLD in told
-    assert "no run in this store saw" not in told
+    assert "no run in this store used" not in told
 
     image = np.zeros((16, 16), np.uint8)
     samples = [
@@ -176,10 +176,10 @@ def test_a_patient_by_another_key_is_looked_up_in_the_data(store, tmp_path, monk
     cache = tmp_path / "cache"
     write_prepared(cache / OLD[:2] / OLD[2:], samples, {"p1": "train", "p2": "val"}, {})
     monkeypatch.setattr(chain, "find_data", lambda root, md5: cache if md5 == OLD else None)
-    found = made.users(on_patient(made.client, Path.cwd(), "p2", by_key("my")))
+    found = made.users(filter_by_patient(made.client, Path.cwd(), "p2", by_key("my")))
     assert (found["hers"]["split"], found["hers"]["cases"]) == ("val", ["p2_ED"])
     assert found["tuned"]["indirect"]
-    assert made.users(on_patient(made.client, Path.cwd(), "p3", by_key("my"))) == {}
+    assert made.users(filter_by_patient(made.client, Path.cwd(), "p3", by_key("my"))) == {}
 
 
 def test_paths_and_hashes(filled):
@@ -193,7 +193,7 @@ def test_paths_and_hashes(filled):
         "data/CAMUS2": set(),
         "aaaaa": set(),
     }.items():
-        found = filled.users(on_data(Path.cwd(), reference))
+        found = filled.users(filter_by_data(Path.cwd(), reference))
         picked = {name for name, group in found.items() if "indirect" not in group}
         assert picked == direct, reference
 
@@ -202,8 +202,8 @@ def test_what_heartseg_did_not_train(store):
     client = connect(store)
     foreign = client.create_run(client.create_experiment("x")).info.run_id
     with pytest.raises(InputError, match="was not trained by heartseg"):
-        find_subject(client, f"runs:/{foreign}")
+        find_model(client, f"runs:/{foreign}")
     with pytest.raises(InputError, match="Registered there: nothing yet"):
-        find_subject(client, "models:/nothing/1")
+        find_model(client, "models:/nothing/1")
     with pytest.raises(InputError, match="nothing at runs:/12"):
-        find_subject(client, "runs:/12")
+        find_model(client, "runs:/12")

@@ -1,4 +1,4 @@
-"""What is said of a store that refuses, does not answer, or lacks what was asked for."""
+"""Messages about a store that refuses, does not answer, or lacks a model or run."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from heartseg.errors import InputError
 from heartseg.tracking import pulled
 from heartseg.tracking.artifacts import read_artifact
 from heartseg.tracking.client import connect
-from heartseg.tracking.faults import explain, fault_of_store, refusal, writing_to_store
-from heartseg.tracking.lineage import find_subject
+from heartseg.tracking.faults import explain, explain_store_fault, refusal_status, writing_to_store
+from heartseg.tracking.lineage import find_model
 from tests.examples import ROOT
 from tests.tracking.stores import Server, forget_run, free_port, new_run
 from tests.tracking.test_moved import NAME, register
@@ -31,9 +31,9 @@ def test_a_missing_model_has_five_causes(store, tmp_path, monkeypatch):
 
     def said(uri: str, of: str = store) -> str:
         with pytest.raises(InputError) as told:
-            find_subject(connect(of), uri)
+            find_model(connect(of), uri)
         with pytest.raises(InputError) as pulling:
-            pulled.fetch(of, uri)
+            pulled.fetch_package(of, uri)
         assert str(pulling.value).split(":")[0] == str(told.value).split(":")[0]
         return str(told.value)
 
@@ -56,20 +56,20 @@ def test_a_missing_model_has_five_causes(store, tmp_path, monkeypatch):
     client.delete_run(run_id)
     forget_run(store, run_id)
     with pytest.raises(InputError, match=f"version 1 of .* run {run_id} is gone"):
-        find_subject(client, f"models:/{NAME}/1")
+        find_model(client, f"models:/{NAME}/1")
     shutil.rmtree(tmp_path / "mlartifacts")
     with pytest.raises(InputError, match=r"version 2 of .*its files cannot be read"):
-        pulled.fetch(store, f"models:/{NAME}@champion")
+        pulled.fetch_package(store, f"models:/{NAME}@champion")
 
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(InputError, match="does not answer"):
-        pulled.fetch(f"http://127.0.0.1:{free_port()}", f"models:/{NAME}/1")
+        pulled.fetch_package(f"http://127.0.0.1:{free_port()}", f"models:/{NAME}/1")
 
 
 def test_a_refusal_is_told_from_an_outage():
     uri = "http://host:5000"
-    assert [refusal(one) for one in (BAD_LOGIN, FORBIDDEN, DOWNLOAD)] == [401, 403, 403]
-    assert refusal(MlflowException("run 401 has no metric 403")) is None
+    assert [refusal_status(one) for one in (BAD_LOGIN, FORBIDDEN, DOWNLOAD)] == [401, 403, 403]
+    assert refusal_status(MlflowException("run 401 has no metric 403")) is None
     assert "password" in explain(BAD_LOGIN, uri)
     for error in (FORBIDDEN, DOWNLOAD):
         assert "does not permit" in explain(error, uri)
@@ -82,13 +82,13 @@ def test_a_call_that_the_store_rejects_stays_a_bug_of_ours():
         KeyError("503 Server Error"),
         FileNotFoundError("weights"),
     ):
-        assert fault_of_store(bug) is None
+        assert explain_store_fault(bug) is None
     for fault in (BAD_LOGIN, FORBIDDEN, MlflowException("API request failed with exception x")):
-        assert fault_of_store(fault) is not None
+        assert explain_store_fault(fault) is not None
 
 
 def test_a_refusal_in_the_midst_of_a_command(store, monkeypatch):
-    """The password changes while the command runs: nothing is taken for absent."""
+    """If the password changes during a command, nothing is reported as missing."""
     client = connect(store)
     run_id = new_run(store)
 
@@ -105,7 +105,7 @@ def test_a_refusal_in_the_midst_of_a_command(store, monkeypatch):
 
 
 class WithUsers(Server):
-    """A real server that asks who it is."""
+    """A real server with authentication."""
 
     def command(self) -> list[str]:
         return [*super().command(), "--app-name", "basic-auth"]

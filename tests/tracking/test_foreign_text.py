@@ -1,4 +1,4 @@
-"""What others have written into a shared store is shown as text, and does nothing else."""
+"""Hostile texts in a shared store are shown as plain text and have no other effect."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def is_clean(text: str) -> bool:
 
 @pytest.fixture
 def run_id(store, tmp_path, monkeypatch) -> str:
-    """A run with a version, champion: every text that others can choose is hostile."""
+    """A run with a champion version, in which every text that others can choose is hostile."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / "params.yaml", tmp_path)
     keys = ("dvc.source", "dvc.source_md5", "heartseg.recipe", "git.branch", "git.commit")
@@ -118,8 +118,8 @@ def test_card_reasons_and_titles(run_id, store):
     assert is_clean(reason)
     assert "\n" not in reason
 
-    found = evaluations.read_evaluated(client, f"runs:/{run_id}")
-    texts = [found.title, *evaluations.about(found).values(), *found.recipe.values()]
+    found = evaluations.read_evaluated_model(client, f"runs:/{run_id}")
+    texts = [found.title, *evaluations.describe_model(found).values(), *found.recipe.values()]
     assert all(is_clean(str(text)) and "\n" not in str(text) for text in texts)
 
 
@@ -141,7 +141,7 @@ def test_what_ends_a_command_and_what_doctor_shows(capsys):
 
 @pytest.fixture
 def recorded(store, tmp_path, monkeypatch) -> tuple[str, Path]:
-    """The URI of a run with a patch, in a repository of one commit; and the stored patch."""
+    """The URI of a run with a patch in a repository of one commit, and the stored patch."""
     git(tmp_path, "init", "--quiet")
     (tmp_path / "heartseg").mkdir()
     shutil.copy(ROOT / "params.yaml", tmp_path)
@@ -237,5 +237,5 @@ def test_a_hash_that_is_an_option_of_git(store, recorded):
     connect(store).set_tag(uri.removeprefix("runs:/"), "git.commit", "--output=owned")
     with pytest.raises(InputError, match="has no commit"):
         reproduce([uri, "--yes"])
-    assert chain.find_subject(connect(store), uri).tags["git.commit"] == "--output=owned"
+    assert chain.find_model(connect(store), uri).tags["git.commit"] == "--output=owned"
     assert not Path("owned").exists()

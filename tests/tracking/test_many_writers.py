@@ -1,4 +1,4 @@
-"""Twenty trainings and a sweep that write to one server at the same time, by our trackers."""
+"""Twenty trainings and a sweep whose trackers write to one server at the same time."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from heartseg.tracking.client import connect
-from heartseg.tracking.sweep_tracker import Outcome, SweepRun, SweepTracker
+from heartseg.tracking.sweep_tracker import SweepRun, SweepTracker
 from heartseg.tracking.tracker import RunTracker
+from heartseg.tracking.trial import Trial
 from heartseg.training.run_dir import read_state
 from tests.tracking.stores import Server, new_run
 
@@ -26,12 +27,12 @@ BETWEEN_EPOCHS_S = 0.5
 
 
 def value(run: int, epoch: int, number: int) -> float:
-    """Another one for every run, epoch and metric."""
+    """Return a value that is unique for each run, epoch and metric."""
     return run + epoch / 100 + number / 10_000
 
 
 def train(folder: Path, run: int) -> list[int]:
-    """A training's journal, epoch by epoch; the times (ms) that stand in it."""
+    """Write a training's journal epoch by epoch, and return its times (ms)."""
     times = []
     for epoch in range(EPOCHS):
         now = time.time()
@@ -78,15 +79,20 @@ def test_every_metric_of_all_is_there_once_and_in_order(
         for run_id, folder in zip(ids, folders, strict=False):
             stack.enter_context(RunTracker(run_id, folder, server.uri, "camus"))
         mirror = stack.enter_context(SweepTracker(server.uri, sweep))
-        for number in range(RUNS, RUNS + TRIALS):
-            mirror.begin(number, folders[number], {"learning_rate": 0.1 / number}, {})
+        trials = [
+            Trial(number, {"learning_rate": 0.1 / number}, folders[number])
+            for number in range(RUNS, RUNS + TRIALS)
+        ]
+        for trial in trials:
+            mirror.begin(trial)
         threads = [threading.Thread(target=work, args=(n,)) for n in range(RUNS + TRIALS)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        for number in range(RUNS, RUNS + TRIALS):
-            mirror.end(number, Outcome("complete", float(number)))
+        for trial in trials:
+            trial.state, trial.value = "complete", float(trial.number)
+            mirror.end(trial)
 
     client = connect(server.uri)
     ids += [read_state(folder)["mlflow_run_id"] for folder in folders[RUNS:]]

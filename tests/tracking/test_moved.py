@@ -16,7 +16,7 @@ from mlflow.tracking._tracking_service import utils
 from heartseg.errors import InputError
 from heartseg.tracking import registry
 from heartseg.tracking.checks import check_tracking
-from heartseg.tracking.client import connect, shown_uri
+from heartseg.tracking.client import connect, portable_uri
 from heartseg.tracking.moved import former_folders
 from tests.tracking.stores import new_run
 
@@ -40,7 +40,7 @@ def register(repository: Path, text: str) -> str:
 
 
 def contents(repository: Path, version: str) -> tuple[str, str]:
-    """The version's model and its run's artifact, as they are read through the registry."""
+    """Read the version's model and its run's artifact through the registry."""
     uri = f"sqlite:///{repository}/mlflow.db"
     utils._artifact_repos_cache.clear()  # by the run's id: it would give the original's
     client = registry.use_store(uri)
@@ -60,7 +60,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 @pytest.fixture
 def repository(tmp_path: Path, _cold_store: Path) -> Path:
-    """With one registered model; its name needs quoting in a URI."""
+    """A repository with one registered model, whose path needs quoting in a URI."""
     place = tmp_path / "first place"
     place.mkdir()
     shutil.copy(_cold_store, place / "mlflow.db")
@@ -124,7 +124,7 @@ def test_doctor_sees_it(repository, tmp_path, monkeypatch):
 
 
 def test_places_that_are_not_ours_stay(repository, tmp_path):
-    """An experiment that somebody keeps elsewhere, and a link to the same folder."""
+    """An experiment with another folder of artifacts, and a link to the same folder."""
     uri = f"sqlite:///{repository}/mlflow.db"
     connect(uri).create_experiment("own", (tmp_path / "elsewhere").as_uri())
     link = tmp_path / "link"
@@ -139,6 +139,6 @@ def test_places_that_are_not_ours_stay(repository, tmp_path):
 
 def test_a_run_folder_belongs_to_the_store_that_moved_with_it(tmp_path):
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    assert shown_uri(uri, tmp_path) == "sqlite:///mlflow.db"
-    assert shown_uri("sqlite:////srv/mlflow.db", tmp_path) == "sqlite:////srv/mlflow.db"
-    assert json.dumps(shown_uri("http://a:b/c@h:1", tmp_path)) == '"http://***@h:1"'
+    assert portable_uri(uri, tmp_path) == "sqlite:///mlflow.db"
+    assert portable_uri("sqlite:////srv/mlflow.db", tmp_path) == "sqlite:////srv/mlflow.db"
+    assert json.dumps(portable_uri("http://a:b/c@h:1", tmp_path)) == '"http://***@h:1"'

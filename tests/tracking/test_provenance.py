@@ -69,7 +69,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def clone(root: Path) -> Path:
-    """The same as a git repository with dvc.lock and everything else committed."""
+    """The same folder as a git repository, with dvc.lock and everything else committed."""
     write_lock(root)
     git(root, "init", "-q", "-b", "main")
     git(root, "add", ".")
@@ -174,7 +174,7 @@ def test_a_source_under_dvc_add(root, monkeypatch):
 
 
 def test_a_patch_makes_the_last_commit_into_the_working_tree(clone, tmp_path_factory):
-    """Lines that end in CR LF or are no UTF-8, bytes, deletions, new code; staged or not."""
+    """The patch has CR LF, text that is not UTF-8, binary files, deletions and new code."""
     (clone / "latin.txt").write_bytes(b"caf\xe9\r\nold\r\n")
     (clone / "bytes.bin").write_bytes(bytes(range(256)))
     git(clone, "add", ".")
@@ -211,7 +211,7 @@ def test_a_clean_tree_has_no_patch(clone):
 
 @pytest.mark.slow
 def test_data_come_from_the_cache_or_the_remote_or_not(clone):
-    """A folder of which a file is missing counts as missing, until the remote gives it."""
+    """A folder without one of its files counts as missing until the remote has the file."""
     for command in (["init", "-q"], ["remote", "add", "-q", "-d", "far", str(clone / "far")]):
         dvc(clone, *command)
     folder = clone / "data/release"

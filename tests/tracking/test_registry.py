@@ -37,7 +37,7 @@ def tags(value: float, **changes: str) -> dict[str, str]:
 
 
 def register(uri: str, tags: dict[str, str]) -> str:
-    """A version whose model has no files: the gate does not look at them."""
+    """Register a version whose model has no files, which `promote` does not read."""
     client = registry.use_store(uri)
     run_id = new_run(uri)
     experiment = client.get_run(run_id).info.experiment_id
@@ -115,7 +115,7 @@ def test_a_sweeps_winner_judged_by_what_it_was_selected_on_beats_nobody(store):
     promote(store, register(store, tags(0.5)))
     decision = promote(store, register(store, tags(0.9, **{registry.SWEPT_TAG: "true"})))
     assert decision.alias == "challenger"
-    assert "no fair comparison" in decision.reason
+    assert "Give the dataset a test split" in decision.reason
     assert aliases(store) == {"champion": "1", "challenger": "2"}
 
 
@@ -154,7 +154,7 @@ def test_a_challenger_that_wins_later_is_challenger_no_more(store):
 
 
 class Paused:
-    """A client of which the first call that sets the champion waits, before or after it is made."""
+    """Return a client whose first call to set the champion waits before or after the call."""
 
     def __init__(self, uri: str, after: bool):
         self.client, self.after = connect(uri), after
@@ -180,8 +180,7 @@ class Paused:
 def test_of_two_registrations_at_once_the_better_one_stays_champion(
     store, former, after, slow, quick
 ):
-    """One is stopped where it sets the alias, judged by the former champion, and the other one runs
-    from its beginning to its end meanwhile."""
+    """The first is paused before or after it sets the alias, and the second runs meanwhile."""
     if former is not None:
         promote(store, register(store, tags(former)))
     first, second = register(store, tags(slow)), register(store, tags(quick))
@@ -204,7 +203,7 @@ def test_of_two_registrations_at_once_the_better_one_stays_champion(
 
 
 def test_a_person_who_takes_the_champion_back_is_not_overruled(store):
-    """Version 1 is worse, but made champion again by hand; the next version is judged by it."""
+    """The next version is compared with version 1, which was made champion by hand."""
     for value in (0.5, 0.9):
         promote(store, register(store, tags(value)))
     connect(store).set_registered_model_alias(NAME, "champion", "1")
@@ -237,7 +236,7 @@ def test_two_processes_that_register_at_once(store):
 
 
 def test_an_alias_that_another_process_sets_between_look_and_insert(store):
-    """MLflow selects, then inserts: the database refuses the second of two inserts."""
+    """MLflow selects and then inserts, so the database refuses the second of two inserts."""
     other, version = register(store, tags(0.6)), register(store, tags(0.9))
     path = store.removeprefix("sqlite:///")
     intrusions: list[str] = []

@@ -1,4 +1,4 @@
-"""A sweep's runs in a real MLflow store: complete, in order, once, whatever was interrupted."""
+"""A sweep's runs in a real store are complete and in order after any interruption."""
 
 from __future__ import annotations
 
@@ -10,16 +10,33 @@ from pathlib import Path
 
 import pytest
 
+from heartseg.tracking import run as run_module
 from heartseg.tracking import sweep_tracker as module
 from heartseg.tracking.client import connect
-from heartseg.tracking.sweep_tracker import Outcome, SweepRun, SweepTracker, trial_name
+from heartseg.tracking.sweep_tracker import SweepRun, SweepTracker
+from heartseg.tracking.trial import Trial
 from heartseg.training.run_dir import read_state, update_state
 from tests.tracking.stores import expected, journal_line, new_run, points
 
 pytestmark = pytest.mark.slow
 
 VALUES = {"learning_rate": 0.0003, "batch_size": 12, "input_size": 192}
-RECIPE = {"dataset": "camus", "learning_rate": 0.0003, "epochs": 3}
+
+
+@pytest.fixture
+def new_trial(params):
+    """Makes a trial that is running."""
+    recipe = params.recipe("camus").model_copy(update={"learning_rate": 0.0003})
+
+    def make(run_dir: Path, number: int = 7) -> Trial:
+        return Trial(number, VALUES, run_dir, recipe)
+
+    return make
+
+
+def ended(trial: Trial, state: str, value: float | None = None, reason: str = "") -> Trial:
+    trial.state, trial.value, trial.reason = state, value, reason
+    return trial
 
 
 @pytest.fixture
@@ -40,12 +57,12 @@ def append(run_dir: Path, *epochs: int) -> None:
         stream.writelines(journal_line(epoch) for epoch in epochs)
 
 
-def mirrored(store, sweep, run_dir, outcome=None) -> SweepTracker:
+def mirrored(store, sweep, trial) -> SweepTracker:
     """A session of which nothing but this is left."""
     tracker = SweepTracker(store, sweep)
-    tracker.begin(7, run_dir, VALUES, RECIPE)
-    if outcome is not None:
-        tracker.end(7, outcome)
+    tracker.begin(trial)
+    if trial.state != "running":
+        tracker.end(trial)
     assert tracker._mirror_all()
     return tracker
 
@@ -69,15 +86,16 @@ def children(store, sweep):
     ],
 )  # fmt: skip
 def test_names_can_be_read(values, name):
-    assert trial_name(7, values) == name
+    assert Trial(7, values, Path("trials/007")).name == name
 
 
-def test_a_trial_is_a_run_in_the_sweeps_run(store, sweep, run_dir, tmp_path):
+def test_a_trial_is_a_run_in_the_sweeps_run(store, sweep, run_dir, tmp_path, new_trial):
     append(run_dir, 0, 1)
     with SweepTracker(store, sweep) as tracker:
-        tracker.begin(7, run_dir, VALUES, RECIPE)
+        trial = new_trial(run_dir)
+        tracker.begin(trial)
         append(run_dir, 2)
-        tracker.end(7, Outcome("complete", 0.75))
+        tracker.end(ended(trial, "complete", 0.75))
     [run] = children(store, sweep)
     assert run.info.run_name == "trial 07 lr=0.0003 bs=12 size=192"
     assert run.info.status == "FINISHED"
@@ -105,26 +123,31 @@ def test_a_trial_is_a_run_in_the_sweeps_run(store, sweep, run_dir, tmp_path):
 @pytest.mark.parametrize(
     ("outcome", "status"),
     [
-        (Outcome("complete", 0.75), "FINISHED"),
-        (Outcome("pruned", 0.25, "asha at epoch 5"), "FINISHED"),
-        (Outcome("failed", None, "out of memory: lower batch_size"), "FAILED"),
-        (Outcome("cut off", None, "the sweep ended before it"), "KILLED"),
+        (("complete", 0.75), "FINISHED"),
+        (("pruned", 0.25, "asha at epoch 5"), "FINISHED"),
+        (("failed", 0.5, "out of memory: lower batch_size"), "FAILED"),
+        (("cut off", 0.5, "the sweep ended before it"), "KILLED"),
     ],
-    ids=lambda one: getattr(one, "state", one),
+    ids=lambda one: one[0] if isinstance(one, tuple) else one,
 )
-def test_each_end_has_its_status_state_and_reason(store, sweep, run_dir, outcome, status):
+def test_each_end_has_its_status_state_and_reason(
+    store, sweep, run_dir, new_trial, outcome, status
+):
+    """The last value of a trial that did not end well is no result."""
     append(run_dir, 0)
-    mirrored(store, sweep, run_dir, outcome)
+    trial = ended(new_trial(run_dir), *outcome)
+    mirrored(store, sweep, trial)
     [run] = children(store, sweep)
     assert run.info.status == status
-    assert run.data.tags["heartseg.state"] == outcome.state
-    assert run.data.tags["heartseg.reason"] == outcome.reason
-    assert run.data.metrics.get("value") == outcome.value
-    assert len(points(store, sweep.run_id, "trial_value")) == (outcome.value is not None)
+    assert run.data.tags["heartseg.state"] == trial.state
+    assert run.data.tags["heartseg.reason"] == trial.reason
+    result = trial.value if status == "FINISHED" else None
+    assert run.data.metrics.get("value") == result
+    assert len(points(store, sweep.run_id, "trial_value")) == (result is not None)
 
 
-def test_a_trial_that_failed_before_its_first_epoch(store, sweep, run_dir):
-    mirrored(store, sweep, run_dir, Outcome("failed", None, "out of memory"))
+def test_a_trial_that_failed_before_its_first_epoch(store, sweep, run_dir, new_trial):
+    mirrored(store, sweep, ended(new_trial(run_dir), "failed", None, "out of memory"))
     [run] = children(store, sweep)
     assert (run.info.status, dict(run.data.metrics)) == ("FAILED", {})
 
@@ -133,11 +156,12 @@ WRITES = ["create_run", "update_run", "log_batch", "log_text", "log_inputs", "se
 
 
 @pytest.mark.slow
-def test_a_kill_after_any_write_loses_and_doubles_nothing(store, sweep, tmp_path, monkeypatch):
+def test_a_kill_after_any_write_loses_and_doubles_nothing(
+    store, sweep, tmp_path, monkeypatch, new_trial
+):
     """Trial n's driver dies after its n-th write to the store or to the trial's folder."""
     from mlflow import MlflowClient
 
-    outcome = Outcome("pruned", 0.01, "asha at epoch 1")
     for number in range(30):
         run_dir = tmp_path / str(number)
         run_dir.mkdir()
@@ -159,14 +183,16 @@ def test_a_kill_after_any_write_loses_and_doubles_nothing(store, sweep, tmp_path
 
         def session(number=number, run_dir=run_dir):
             tracker = SweepTracker(store, sweep)
-            tracker.begin(number, run_dir, VALUES, RECIPE)
-            tracker.end(number, outcome)
+            trial = ended(new_trial(run_dir, number), "pruned", 0.01, "asha at epoch 1")
+            tracker.begin(trial)
+            tracker.end(trial)
             assert tracker._mirror_all()
 
         with monkeypatch.context() as patch:
             for name in (*WRITES, "set_terminated"):
                 patch.setattr(MlflowClient, name, dying(getattr(MlflowClient, name)))
-            patch.setattr(module, "update_state", dying(module.update_state))
+            for user in (module, run_module):
+                patch.setattr(user, "update_state", dying(user.update_state))
             with suppress(KeyboardInterrupt):
                 session()
                 break
@@ -184,14 +210,15 @@ def test_a_kill_after_any_write_loses_and_doubles_nothing(store, sweep, tmp_path
     assert sorted(step for step, _, _ in values) == list(range(number + 1))
 
 
-def test_a_cut_off_trial_goes_on_in_its_own_run(store, sweep, run_dir):
+def test_a_cut_off_trial_goes_on_in_its_own_run(store, sweep, run_dir, new_trial):
     append(run_dir, 0, 1)
-    mirrored(store, sweep, run_dir, Outcome("cut off", None, "the sweep ended before it"))
+    mirrored(store, sweep, ended(new_trial(run_dir), "cut off", None, "the sweep ended before it"))
     append(run_dir, 1)  # repeated: its checkpoint was not written yet
-    tracker = mirrored(store, sweep, run_dir)
+    trial = new_trial(run_dir)
+    tracker = mirrored(store, sweep, trial)
     assert children(store, sweep)[0].info.status == "RUNNING"
     append(run_dir, 2)
-    tracker.end(7, Outcome("complete", 0.75))
+    tracker.end(ended(trial, "complete", 0.75))
     tracker._mirror_all()
     [run] = children(store, sweep)
     assert points(store, run.info.run_id) == expected(range(3))
@@ -200,7 +227,7 @@ def test_a_cut_off_trial_goes_on_in_its_own_run(store, sweep, run_dir):
 
 
 def test_what_the_store_did_not_take_comes_later_in_order(
-    store, sweep, run_dir, tmp_path, monkeypatch, caplog
+    store, sweep, run_dir, tmp_path, monkeypatch, caplog, new_trial
 ):
     from mlflow import MlflowClient
 
@@ -217,17 +244,19 @@ def test_what_the_store_did_not_take_comes_later_in_order(
         patch.setattr(MlflowClient, "create_run", away)
         with SweepTracker(store, sweep) as tracker:
             for number, folder in ((7, run_dir), (8, other)):
-                tracker.begin(number, folder, VALUES, RECIPE)
+                trial = new_trial(folder, number)
+                tracker.begin(trial)
                 append(folder, 0, 1)
-                tracker.end(number, Outcome("complete", 0.75))
+                tracker.end(ended(trial, "complete", 0.75))
             time.sleep(0.2)
     assert children(store, sweep) == []
     assert caplog.text.count("does not answer") == 1
     assert "secret" not in caplog.text
     with SweepTracker(store, sweep) as tracker:
         for number, folder in ((7, run_dir), (8, other)):
-            tracker.begin(number, folder, VALUES, RECIPE)
-            tracker.end(number, Outcome("complete", 0.75))
+            trial = ended(new_trial(folder, number), "complete", 0.75)
+            tracker.begin(trial)
+            tracker.end(trial)
     runs = children(store, sweep)
     assert [run.data.tags["heartseg.trial"] for run in runs] == ["7", "8"]
     for run in runs:
@@ -236,7 +265,7 @@ def test_what_the_store_did_not_take_comes_later_in_order(
 
 
 def test_a_failing_artifact_store_delays_no_point_and_no_status(
-    store, sweep, run_dir, tmp_path, monkeypatch
+    store, sweep, run_dir, tmp_path, monkeypatch, new_trial
 ):
     monkeypatch.setattr(module, "CLOSE_S", 0.3)
     places = tmp_path / "mlartifacts"
@@ -244,25 +273,27 @@ def test_a_failing_artifact_store_delays_no_point_and_no_status(
     places.write_text("a file where the folder of the artifacts was")
     append(run_dir, 0, 1)
     with SweepTracker(store, sweep) as tracker:
-        tracker.begin(7, run_dir, VALUES, RECIPE)
-        tracker.end(7, Outcome("complete", 0.75))
+        trial = ended(new_trial(run_dir), "complete", 0.75)
+        tracker.begin(trial)
+        tracker.end(trial)
     [run] = children(store, sweep)
     assert points(store, run.info.run_id) == expected(range(2))
     assert run.info.status == "FINISHED"
     assert "closed" not in read_state(run_dir)  # the same command sends the recipe
     places.unlink()
     with SweepTracker(store, sweep) as tracker:
-        tracker.begin(7, run_dir, VALUES, RECIPE)
-        tracker.end(7, Outcome("complete", 0.75))
+        trial = ended(new_trial(run_dir), "complete", 0.75)
+        tracker.begin(trial)
+        tracker.end(trial)
     assert len(list(places.rglob("recipe.yaml"))) == 1
     assert read_state(run_dir)["closed"] == "complete"
 
 
-def test_a_run_that_was_deleted_is_made_anew(store, sweep, run_dir):
+def test_a_run_that_was_deleted_is_made_anew(store, sweep, run_dir, new_trial):
     append(run_dir, 0)
-    mirrored(store, sweep, run_dir, Outcome("cut off"))
+    mirrored(store, sweep, ended(new_trial(run_dir), "cut off"))
     connect(store).delete_run(read_state(run_dir)["mlflow_run_id"])
     update_state(run_dir, closed="cut off")
-    mirrored(store, sweep, run_dir, Outcome("complete", 0.75))
+    mirrored(store, sweep, ended(new_trial(run_dir), "complete", 0.75))
     [run] = children(store, sweep)
     assert points(store, run.info.run_id) == expected(range(1))

@@ -87,7 +87,7 @@ def test_a_half_line_waits_for_its_rest(store, run_dir):
 
 
 def test_the_remains_of_killed_writers_are_passed_over(store, run_dir):
-    """A resumed writer ends the half line; the epoch it repeats is sent once."""
+    """A resumed writer ends the incomplete line; a repeated epoch is sent once."""
     run_id = new_run(store)
     append(run_dir, journal_line(0), journal_line(1), '{"epoch": 2, "ti\n', journal_line(1))
     append(run_dir, "noise\n", journal_line(2), journal_line(3), journal_line(4)[:30])
@@ -109,7 +109,7 @@ def test_a_repeated_epoch_keeps_its_first_values(store, run_dir):
 
 
 def test_points_that_arrived_unacknowledged_are_not_doubled(store, run_dir):
-    """The tracker was killed after the store took epoch 1 and before journal.sent said so."""
+    """The tracker was killed after epoch 1 was sent and before journal.sent was written."""
     run_id = new_run(store)
     append(run_dir, journal_line(0))
     RunTracker(run_id, run_dir, store, "camus").close("KILLED")
@@ -161,7 +161,7 @@ def test_sample_predictions_become_overlays(store, run_dir, tmp_path):
 
 
 def keep_samples(run_dir: Path, count: int) -> None:
-    """Files and sample predictions of a training of so many epochs, and its journal."""
+    """Write journal, files and sample predictions of a training of `count` epochs."""
     (run_dir / "samples").mkdir()
     (run_dir / "artifacts").mkdir()
     (run_dir / "artifacts/recipe.yaml").write_text("epochs: 2\n")
@@ -185,11 +185,11 @@ def test_a_failing_artifact_store_delays_overlays_only(
 
     with caplog.at_level(logging.WARNING), RunTracker(run_id, run_dir, store, "camus"):
         wait_until(lambda: len(points(store, run_id)) == 2, seconds=30)
-        wait_until(lambda: "does not take overlays" in caplog.text, seconds=30)
+        wait_until(lambda: "does not accept overlays" in caplog.text, seconds=30)
         append(run_dir, journal_line(2))
         wait_until(lambda: len(points(store, run_id)) == 3, seconds=30)
 
-    assert "has all points" in caplog.text
+    assert "has all metrics" in caplog.text
     assert connect(store).get_run(run_id).info.status == "FINISHED"
     assert read_state(run_dir)["sent"] is False
 
@@ -280,7 +280,7 @@ def test_an_outage_loses_nothing_and_nobody_waits(server: Server, run_dir, caplo
 
 @pytest.mark.slow
 def test_a_killed_driver_is_taken_up_again(store, run_dir):
-    """SIGKILL while the journal grows: the next tracker of the run sends the rest, once."""
+    """After SIGKILL, the next tracker of the run sends the rest of the journal once."""
     run_id = new_run(store)
     code = (
         "import sys, time; from pathlib import Path;"

@@ -1,4 +1,4 @@
-"""Augmentation moves image and mask together, as told, and the same however a batch is shared."""
+"""Tests of augmentation: geometry, intensities, and independence of the number of workers."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_shift_by_whole_pixels(shape: tuple[int, int]):
     out, out_masks = apply(images, masks, Changes(shift=shift))
     torch.testing.assert_close(out[0, :, 5:, :-3], images[0, :, :-5, 3:].float(), atol=0.02, rtol=0)
     assert torch.equal(out_masks[0, 5:, :-3], masks[0, :-5, 3:])
-    assert out[0, :, :5].max() < 0.02  # from beyond the border
+    assert out[0, :, :5].max() < 0.02  # from outside the image
     assert out_masks[0, :, -3:].max() == 0
     torch.testing.assert_close(out[1], images[1].float(), atol=0.02, rtol=0)
     assert torch.equal(out_masks[1], masks[1])
@@ -80,7 +80,7 @@ def test_rotation_by_90_degrees_is_counter_clockwise():
         assert torch.equal(out_masks[i], torch.rot90(masks[i], turns, dims=(0, 1)))
 
 
-def test_rotation_keeps_angles_where_height_and_width_differ():
+def test_rotation_keeps_angles_if_height_and_width_differ():
     images = torch.zeros(1, 1, 41, 81, dtype=torch.uint8)
     images[..., 20, 40:51] = 255  # 11 pixels from the centre to the right
     out, _ = apply(images, images[:, 0], Changes(rotate_degrees=torch.tensor([90.0])))
@@ -90,7 +90,7 @@ def test_rotation_keeps_angles_where_height_and_width_differ():
 
 
 @pytest.mark.parametrize("width", [48, 51])
-def test_flip_is_exact_and_only_where_told(width: int):
+def test_flip_is_exact_and_only_for_chosen_images(width: int):
     images, masks = random_batch(2, 48, width)
     out, out_masks = apply(images, masks, Changes(flip=torch.tensor([True, False])))
     torch.testing.assert_close(out[0], images[0].flip(-1).float(), atol=0.02, rtol=0)
@@ -120,7 +120,7 @@ def test_scale_enlarges_about_the_centre():
     assert torch.equal(out_masks[0], expected)
 
 
-def test_image_and_mask_move_together():
+def test_image_and_mask_are_transformed_together():
     size = 96
     y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
     blob = 250 * torch.exp(-(((x - 40) / 18.0) ** 2) - ((y - 55) / 12.0) ** 2)
@@ -149,7 +149,7 @@ def test_masks_keep_their_labels():
     assert set(out.unique().tolist()) == {0, 1, 3}
 
 
-def test_intensities_by_hand():
+def test_intensities():
     images = torch.tensor([[[[0, 100], [100, 200]]]] * 4, dtype=torch.uint8)  # mean 100
     masks = torch.zeros(4, 2, 2, dtype=torch.uint8)
     ones = torch.ones(4)
@@ -167,7 +167,7 @@ def test_intensities_by_hand():
     assert row(gamma=2 * ones) == [0, 39.216, 39.216, 156.863]
 
 
-def test_gamma_of_black_and_of_overdone_contrast_is_finite():
+def test_gamma_of_black_and_of_strong_contrast_is_finite():
     images = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
     images[1, :, :2] = 255
     changes = Changes(contrast=torch.full((3,), 1.9), gamma=torch.tensor([0.1, 0.5, 1.9]))
@@ -188,7 +188,7 @@ def test_speckle_is_multiplicative_with_the_stated_deviation():
     assert torch.equal(out[1], images[1].float())
 
 
-def test_blur_agrees_with_scipy():
+def test_blur_equals_scipy():
     scipy_ndimage = pytest.importorskip("scipy.ndimage")
     images, masks = random_batch(5)
     config = OFF.model_copy(update={"blur": 2.0})
@@ -209,7 +209,7 @@ def test_blur_agrees_with_scipy():
         )
 
 
-def test_draws_stay_in_range_and_reach_it():
+def test_parameters_fill_their_range():
     changes = draw(20_000, ALL.model_copy(update={"probability": 1.0}), seeded())
     for values, centre, limit in (
         (changes.rotate_degrees, 0, 30),
@@ -226,7 +226,7 @@ def test_draws_stay_in_range_and_reach_it():
         assert distance.mean() == pytest.approx(0, abs=0.03 * limit)
 
 
-def test_probability_is_per_image_and_change():
+def test_probability_applies_to_each_image_and_change():
     n = 20_000
     # A blur below 0.17 pixels rounds to none; with a range up to 30 that is rare enough.
     changes = draw(n, ALL.model_copy(update={"probability": 0.5, "blur": 30}), seeded())
@@ -245,11 +245,11 @@ def test_probability_is_per_image_and_change():
         assert which.float().mean() == pytest.approx(expected, abs=tolerance), name
     always = draw(n, ALL.model_copy(update={"probability": 1.0}), seeded())
     assert always.flip.float().mean() == pytest.approx(0.5, abs=tolerance)
-    both = chosen["rotate"] & chosen["scale"]  # independent of each other
+    both = chosen["rotate"] & chosen["scale"]  # the two are independent
     assert both.float().mean() == pytest.approx(0.25, abs=tolerance)
 
 
-def test_turning_one_change_off_leaves_the_others():
+def test_turning_one_change_off_does_not_affect_the_others():
     every = draw(8, ALL, seeded())
     fewer = draw(8, ALL.model_copy(update={"rotate_degrees": 0, "speckle": 0, "blur": 0}), seeded())
     assert fewer.rotate_degrees is None
@@ -267,13 +267,13 @@ def test_same_generator_state_gives_the_same_batch():
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1], again[1])
     assert not torch.equal(first[0], other[0])
-    shared = seeded(3)  # a generator goes on, so the next batch gets other changes
+    shared = seeded(3)  # the next batch from the same generator differs
     augment_batch(images, masks, ALL, shared)
     assert not torch.equal(first[0], augment_batch(images, masks, ALL, shared)[0])
 
 
 @pytest.mark.parametrize("parts", [[3, 3], [2, 2, 2], [1, 5]])
-def test_shared_batch_equals_the_whole(parts: list[int]):
+def test_a_distributed_batch_equals_the_whole(parts: list[int]):
     images, masks = random_batch(6, 40, 56, channels=2)
     changes = draw(6, ALL, seeded())
     whole, whole_masks = apply(images, masks, changes)
@@ -287,7 +287,7 @@ def test_shared_batch_equals_the_whole(parts: list[int]):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_gpu_agrees_with_cpu():
+def test_gpu_equals_cpu():
     images, masks = random_batch(6, 64, 64)
     changes = draw(6, ALL.model_copy(update={"speckle": 0}), seeded())
     cpu, cpu_masks = apply(images, masks, changes)

@@ -1,4 +1,4 @@
-"""The journal survives killed writers and repeated epochs."""
+"""Tests of the journal: killed writers, repeated epochs, and samples."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def epoch(number, dice, last=False):
     )
 
 
-def test_a_repeated_epoch_counts_once_and_half_a_line_not_at_all(journal, tmp_path):
+def test_repeated_epochs_count_once_and_incomplete_lines_are_skipped(journal, tmp_path):
     journal.write_epoch(epoch(1, 0.1))
     journal.write_epoch(epoch(2, 0.2))
     with open(tmp_path / JOURNAL, "a") as stream:
-        stream.write('{"epoch": 3, "met')  # killed here; the run goes on from epoch 2
+        stream.write('{"epoch": 3, "met')  # killed here; the run resumes from epoch 2
     assert [entry["epoch"] for entry in read_epochs(tmp_path)] == [1, 2]
     journal.write_epoch(epoch(2, 0.2))
     journal.write_epoch(epoch(3, 0.3))

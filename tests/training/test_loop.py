@@ -1,4 +1,4 @@
-"""`fit` in this process: exact resume, selection, refusals."""
+"""Tests of `fit` in this process: exact resume, selection, and errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from heartseg.config.recipe import Augment
 from heartseg.data.resident import Resident
 from heartseg.errors import InputError, Stopped
 from heartseg.training.checkpoint import load_checkpoint, save_checkpoint, selected_weights
-from heartseg.training.loop import Ask, fit
+from heartseg.training.loop import StopSignal, fit
 from tests.examples import disks, small_recipe
 
 U_NET = {"name": "unet", "in_channels": 1, "channels": [4, 8], "residual_units": 1, "dropout": 0.1}
@@ -60,7 +60,7 @@ def assert_same_weights(a, b):
 def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
     params, train, val, tmp_path, changes
 ):
-    """Through a file, as after a kill in the midst of the second epoch."""
+    """The state goes through a file, as after a kill during the second epoch."""
     recipe = small_recipe(params, **changes)
     whole = run(recipe, train, val)
 
@@ -85,30 +85,36 @@ def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
         assert mine["dice_mean"] == theirs["dice_mean"]
 
 
-@pytest.mark.parametrize("asked", [Ask.STOP, Ask.SAVE])
-def test_a_run_stopped_in_the_midst_of_an_epoch_goes_on_there_bit_for_bit(
-    params, train, val, tmp_path, asked
-):
-    """No step is done twice, and the epoch's training loss is that of all its steps."""
+@pytest.mark.parametrize("signal", [StopSignal.STOP, StopSignal.SAVE])
+def test_a_run_resumes_bit_for_bit_within_an_epoch(params, train, val, tmp_path, signal):
+    """No step is repeated, and the training loss of the epoch is that of all its steps."""
     recipe = small_recipe(params, ema_decay=0.9, batch_size=2)
     whole, steps = run(recipe, train, val), []
 
     def note(epoch, step, count, loss):
-        if asked is Ask.SAVE and (epoch, step) == (2, 3):
-            raise KeyboardInterrupt  # the node is gone a step after it saved
+        if signal is StopSignal.SAVE and (epoch, step) == (2, 3):
+            raise KeyboardInterrupt  # the node is lost one step after the checkpoint
         steps.append((epoch, step))
 
-    def ask():
-        return asked if steps[-1] == (2, 2) else Ask.GO_ON
+    def poll_stop():
+        return signal if steps[-1] == (2, 2) else StopSignal.CONTINUE
 
     def save(state):
         save_checkpoint(tmp_path, state)
 
     with pytest.raises((Stopped, KeyboardInterrupt)):
-        fit(recipe, train, val, report=lambda epoch: None, on_step=note, ask=ask, save=save)
+        fit(
+            recipe,
+            train,
+            val,
+            report=lambda epoch: None,
+            on_step=note,
+            poll_stop=poll_stop,
+            save=save,
+        )
     state = load_checkpoint(tmp_path)
     assert (state["next_epoch"], state["step"]) == (2, 2)
-    asked = None
+    signal = StopSignal.CONTINUE
     resumed = run(recipe, train, val, resume_from=state, on_step=note)
     assert_same_weights(resumed[-1][2]["model"], whole[-1][2]["model"])
     assert_same_weights(selected_weights(resumed[-1][2])[1], selected_weights(whole[-1][2])[1])
@@ -125,24 +131,24 @@ def test_a_run_of_single_steps_stops_between_its_epochs(params, train, val):
             train,
             val,
             report=lambda epoch: epochs.append(epoch.number),
-            ask=lambda: Ask.STOP if epochs == [1, 2] else Ask.GO_ON,
+            poll_stop=lambda: StopSignal.STOP if epochs == [1, 2] else StopSignal.CONTINUE,
         )
     assert epochs == [1, 2]
 
 
-def test_a_finished_run_trains_no_further(tiny_recipe, train, val):
+def test_a_finished_run_does_not_continue(tiny_recipe, train, val):
     last = run(tiny_recipe, train, val)[-1][2]
     assert run(tiny_recipe, train, val, resume_from=last) == []
 
 
-def test_other_seed_other_weights(params, train, val):
+def test_another_seed_gives_other_weights(params, train, val):
     ends = [run(small_recipe(params, seed=s, epochs=1), train, val)[-1][2]["model"] for s in (0, 1)]
     key = next(iter(ends[0]))
     assert not torch.equal(ends[0][key], ends[1][key])
 
 
 @pytest.mark.slow
-def test_it_learns(params, train, val):
+def test_training_improves_dice(params, train, val):
     recipe = small_recipe(params, epochs=60, learning_rate=0.02)
     last = run(recipe, train, val)[-1][1]
     assert last["dice_lv"] > 0.8
@@ -161,8 +167,8 @@ def test_validation_does_not_depend_on_the_evaluation_batch(params, train, val):
         assert other["val_loss"] == pytest.approx(metrics[0]["val_loss"], rel=1e-5)
 
 
-def test_selection_takes_the_best_epochs_weights(params, train, val):
-    """A rate that ruins the network in the end: the last epoch is not the best."""
+def test_select_best_takes_the_weights_of_the_best_epoch(params, train, val):
+    """With a high learning rate, the last epoch is not the best one."""
     recipe = small_recipe(params, select="best", epochs=6, learning_rate=0.02)
     epochs = run(recipe, train, val)
     dice = [metrics["dice_mean"] for _, metrics, _ in epochs]
@@ -181,7 +187,7 @@ def test_early_stopping_counts_epochs_without_a_better_dice(params, train, val):
     assert epochs[-1][2]["last"] is True
 
 
-def test_moving_average_lags_behind(params, train, val):
+def test_moving_average_differs_from_the_weights(params, train, val):
     state = run(small_recipe(params, ema_decay=0.99, epochs=1), train, val)[-1][2]
     _, averaged = selected_weights(state)
     assert averaged.keys() == state["model"].keys()
@@ -189,29 +195,29 @@ def test_moving_average_lags_behind(params, train, val):
     assert not all(torch.equal(averaged[key], state["model"][key]) for key in weights)
 
 
-def test_a_network_of_several_input_channels_sees_the_image_in_each(params, train, val):
+def test_the_image_is_repeated_in_all_input_channels(params, train, val):
     model = U_NET | {"in_channels": 3}
     (epoch,) = run(small_recipe(params, model=model, epochs=1), train, val)
     assert 0 <= epoch[1]["dice_mean"] <= 1
     assert next(iter(epoch[2]["model"].values())).shape[1] == 3
 
 
-def test_batch_larger_than_the_data_is_refused(params, train, val):
+def test_a_batch_larger_than_the_data_is_rejected(params, train, val):
     with pytest.raises(InputError, match="batch_size 16 is larger than the 10 training images"):
         run(small_recipe(params, batch_size=16), train, val)
 
 
-def test_batch_that_workers_cannot_share_is_refused(params, train, val):
-    with pytest.raises(InputError, match="cannot be shared equally by 3 workers"):
+def test_a_batch_that_workers_cannot_share_is_rejected(params, train, val):
+    with pytest.raises(InputError, match="3 workers cannot share batch_size"):
         run(small_recipe(params, batch_size=4), train, val, world_size=3)
 
 
-def test_divergence_is_named(params, train, val):
+def test_divergence_is_reported(params, train, val):
     with pytest.raises(InputError, match="lower learning_rate"):
         run(small_recipe(params, learning_rate=1e30, schedule="constant"), train, val)
 
 
-def test_augmentation_is_for_training_only(params, train, val):
+def test_augmentation_applies_to_training_only(params, train, val):
     """Validation of an untrained network (rate near 0) does not see the augmentation.
 
     The network has no running statistics, which would carry what training saw into validation.

@@ -1,4 +1,4 @@
-"""Losses against values worked out by hand."""
+"""Tests of the losses against values computed by hand."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from heartseg.training.losses import build_loss, training_loss
 from tests.examples import small_recipe
 
 
-def test_one_vs_rest_of_undecided_logits_is_ln_2(params):
+def test_one_vs_rest_of_zero_logits_is_ln_2(params):
     loss = build_loss(small_recipe(params, loss="one_vs_rest_bce"))
     labels = torch.randint(0, 4, (2, 8, 8), dtype=torch.uint8)
     assert loss(torch.zeros(2, 4, 8, 8), labels).item() == pytest.approx(math.log(2))
 
 
 def test_one_vs_rest_has_one_target_per_label(params):
-    """A logit of +20 for the right label and -20 for the others costs nothing; a wrong one 20."""
+    """A logit of +20 for the right label and -20 for the others adds 0; a wrong one adds 20."""
     loss = build_loss(small_recipe(params, loss="one_vs_rest_bce"))
     labels = torch.tensor([[[0, 1], [2, 3]]], dtype=torch.uint8)
     logits = torch.full((1, 4, 2, 2), -20.0)
@@ -37,7 +37,7 @@ def test_single_channel_counts_every_label_but_background(params):
     assert loss(-good, labels).item() == pytest.approx(20.0, rel=1e-5)
 
 
-def test_cross_entropy_and_dice_of_undecided_logits(params):
+def test_cross_entropy_and_dice_of_zero_logits(params):
     """Uniform probabilities of 1/4 on an image of 16 pixels, four of each label: cross-entropy
     ln 4; soft Dice of each label 2 * (4/4) / (16/4 + 4) = 1/4, so its loss 3/4."""
     loss = build_loss(small_recipe(params, loss="ce_dice"))
@@ -57,7 +57,7 @@ def test_mean_over_equal_shares_is_the_loss_of_the_whole_batch(params, kind, wei
     assert torch.stack(shares).mean().item() == pytest.approx(loss(logits, labels).item(), rel=1e-5)
 
 
-def test_class_weight_doubles_what_its_pixels_cost(params):
+def test_class_weight_multiplies_the_loss_of_its_pixels(params):
     labels = torch.full((1, 8, 8), 2, dtype=torch.uint8)
     logits = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     plain = small_recipe(params, loss="one_vs_rest_bce", class_weights=[1.0, 1.0, 1.0, 1.0])
@@ -66,7 +66,7 @@ def test_class_weight_doubles_what_its_pixels_cost(params):
     assert ratio.item() == pytest.approx(2.0, rel=1e-5)
 
 
-def test_auxiliary_head_counts_half(params):
+def test_auxiliary_loss_has_half_the_weight(params):
     loss = build_loss(small_recipe(params, loss="one_vs_rest_bce"))
     labels = torch.zeros(1, 4, 4, dtype=torch.uint8)
     logits = torch.zeros(1, 4, 4, 4)

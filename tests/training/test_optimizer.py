@@ -1,4 +1,4 @@
-"""Schedules against torch's own, and weight decay."""
+"""Tests of the schedules against torch's, and of weight decay."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def rates(recipe):
     return [learning_rate(recipe, step, STEPS) for step in range(STEPS)]
 
 
-def test_onecycle_follows_torchs(params):
+def test_onecycle_follows_torch(params):
     recipe = small_recipe(params, schedule="onecycle", learning_rate=0.01, warmup_fraction=0.3)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0, momentum=0.9)
     theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, total_steps=STEPS, pct_start=0.3)
@@ -24,13 +24,13 @@ def test_onecycle_follows_torchs(params):
         expected.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         theirs.step()
-    # Ours starts one small step up and reaches the peak a step later.
+    # This schedule starts one step higher and reaches the peak one step later.
     assert rates(recipe) == pytest.approx(expected, abs=3e-4)
     assert max(rates(recipe)) == pytest.approx(0.01)
     assert rates(recipe)[-1] == pytest.approx(expected[-1])
 
 
-def test_poly_is_the_papers_power(params):
+def test_poly_has_the_power_of_the_paper(params):
     recipe = small_recipe(params, schedule="poly", learning_rate=1.0, warmup_fraction=0.0)
     assert rates(recipe)[100] == pytest.approx(0.5**0.9)
 

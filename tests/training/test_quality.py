@@ -1,4 +1,4 @@
-"""The loop that segments also learns to classify windows."""
+"""Tests of `fit` on the classification of windows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from heartseg.training.loop import Epoch, fit
 
 
 def windows(count: int, seed: int) -> Resident:
-    """Bad ones are noise, good ones have a bright line."""
+    """Return windows: bad ones are noise, good ones have a bright line."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 120, (count, 1, 32, 32), generator=generator, dtype=torch.uint8)
     bad = torch.arange(count) % 2

@@ -1,11 +1,11 @@
-"""A run that was cut off is found again, and no other."""
+"""Tests that exactly the folder of an interrupted run is found again."""
 
 from __future__ import annotations
 
 import pytest
 
 from heartseg.errors import InputError
-from heartseg.train import _check_weights
+from heartseg.train import check_weights
 from heartseg.training import run_dir
 from heartseg.training.run_dir import clear_checkpoints, open_run_dir, read_state, update_state
 from tests.examples import small_recipe
@@ -23,7 +23,7 @@ def test_the_same_training_finds_its_folder(tiny_recipe, tmp_path):
     assert read_state(first)["mlflow_run_id"] == "abc"
 
 
-def test_other_recipe_data_engine_or_code_is_another_training(params, tmp_path, monkeypatch):
+def test_recipe_data_engine_and_code_identify_a_training(params, tmp_path, monkeypatch):
     recipe = small_recipe(params)
     folders = {
         folder_of(tmp_path, recipe),
@@ -36,7 +36,7 @@ def test_other_recipe_data_engine_or_code_is_another_training(params, tmp_path, 
     assert len(folders) == 5
 
 
-def test_a_finished_training_starts_anew(tiny_recipe, tmp_path):
+def test_a_finished_training_starts_again(tiny_recipe, tmp_path):
     folder = folder_of(tmp_path, tiny_recipe)
     (folder / "journal.jsonl").touch()
     update_state(folder, finished=True)
@@ -47,12 +47,12 @@ def test_a_finished_training_starts_anew(tiny_recipe, tmp_path):
 def test_two_processes_never_share_a_folder(tiny_recipe, tmp_path):
     with open_run_dir(tmp_path, "camus", tiny_recipe, "1" * 32, "ray") as folder:
         update_state(folder, finished=True)
-        with pytest.raises(InputError, match="another process works on"):
+        with pytest.raises(InputError, match="another process uses"):
             folder_of(tmp_path, tiny_recipe)
         assert read_state(folder)["finished"]
 
 
-def test_other_content_of_the_weights_to_start_from_is_another_training(params, tmp_path):
+def test_initial_weights_identify_a_training(params, tmp_path):
     weights = tmp_path / "start.pth"
     model = small_recipe(params).model.model_dump() | {"weights": str(weights)}
     recipe = small_recipe(params, model=model)
@@ -63,24 +63,24 @@ def test_other_content_of_the_weights_to_start_from_is_another_training(params, 
     assert folders[0] == folders[2] != folders[1]
 
 
-def test_dvc_would_not_notice_weights_elsewhere_so_they_are_refused(params, tmp_path, monkeypatch):
+def test_weights_that_dvc_does_not_track_are_rejected(params, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("weights/camus/start.pth", "start.pth"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
         model = small_recipe(params).model.model_dump() | {"weights": name}
         recipe = small_recipe(params, model=model)
-        _check_weights(recipe, "camus")  # by hand, anything goes
+        check_weights(recipe, "camus")  # allowed outside the pipeline
         monkeypatch.setenv("DVC_STAGE", "train@camus")
         if name == "start.pth":
             with pytest.raises(InputError, match=r"start\.pth .*weights/camus/"):
-                _check_weights(recipe, "camus")
+                check_weights(recipe, "camus")
         else:
-            _check_weights(recipe, "camus")
+            check_weights(recipe, "camus")
         monkeypatch.delenv("DVC_STAGE")
 
 
-def test_a_training_that_has_ended_keeps_its_last_checkpoint(tmp_path):
+def test_a_finished_training_keeps_its_last_checkpoint(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     for name in ("0001-000000.aa.pt", "0002-000003.bb.pt", "0001-000000.cc.pt.damaged"):
         (tmp_path / "checkpoints" / name).touch()

@@ -1,4 +1,4 @@
-"""The synchronised norm in a group of one equals BatchNorm2d; test_ray_train.py has two workers."""
+"""Tests of the synchronised norm in a group of one; tests/cluster/test_train.py has two workers."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from heartseg.data.camus.names import (
 from heartseg.data.source import MAX_NAMES, files_below, shorten_list
 from heartseg.datasets.camus import Camus
 from heartseg.errors import InputError
-from heartseg.text import normal
+from heartseg.text import nfc
 
 FrameFiles = dict[tuple[str, str, str, bool], list[Path]]
 """Files by (patient, view, frames, is_mask), see `heartseg.data.camus.names.FileName`."""
@@ -53,7 +53,7 @@ def group_by_frame(source: Path, files: Iterable[Path], notes: list[str]) -> Fra
     frames: FrameFiles = defaultdict(list)
     elsewhere, other = [], [path for path in files if image_suffix(path) and path not in named]
     for path, name in named.items():
-        folder = normal(path.parent.name)
+        folder = nfc(path.parent.name)
         if folder != name.patient and folder in patients:
             elsewhere.append(path)
         else:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from heartseg.datasets.camus import PHASES, VIEWS
-from heartseg.text import normal
+from heartseg.text import nfc
 
 HALF_SEQUENCE = "half_sequence"
 SUFFIXES = (".nii.gz", ".nii", ".mhd", ".mha")
@@ -77,7 +77,7 @@ def parse_path(path: Path) -> FileName | None:
         path: Path of the file, relative to the source.
     """
     suffix = image_suffix(path)
-    match = _STEM.fullmatch(normal(path.name.removesuffix(suffix))) if suffix else None
+    match = _STEM.fullmatch(nfc(path.name.removesuffix(suffix))) if suffix else None
     if match is None:
         return None
     frames = match["frames"].upper()
@@ -93,7 +93,7 @@ def parse_path(path: Path) -> FileName | None:
 def is_other_format(path: Path) -> bool:
     """Return whether a file has the name of an image or label map, but an unsupported suffix."""
     is_pixels = path.suffix.lower() in PIXEL_SUFFIXES
-    return not (is_pixels or image_suffix(path)) and bool(_STEM.match(normal(path.name)))
+    return not (is_pixels or image_suffix(path)) and bool(_STEM.match(nfc(path.name)))
 
 
 def parse_frame(stem: str) -> FrameName | None:
@@ -105,7 +105,7 @@ def parse_frame(stem: str) -> FrameName | None:
     Returns:
         None if the name is not that of an end-diastolic or end-systolic image.
     """
-    match = _STEM.fullmatch(normal(stem))
+    match = _STEM.fullmatch(nfc(stem))
     if match is None or match["mask"] or match["frames"].upper() not in PHASES:
         return None
     return FrameName(match["patient"], match["view"].upper(), match["frames"].upper())

@@ -12,7 +12,7 @@ from pathlib import Path
 from heartseg.data.csv_table import read_number, read_table, read_text, rows_of
 from heartseg.datasets.camus import PHASES
 from heartseg.errors import InputError
-from heartseg.text import normal
+from heartseg.text import nfc
 
 SPLIT_LISTS = {"training": "train", "validation": "val", "testing": "test"}
 INFO_FILE = re.compile(r"info_(2ch|4ch)\.cfg", re.IGNORECASE)
@@ -104,7 +104,7 @@ def read_truth(path: Path, problems: list[str]) -> dict[str, dict[str, float]]:
         problems.append(str(error))
         return {}
     truth: dict[str, dict[str, float]] = {}
-    table["patient"] = table["patient"].map(normal)
+    table["patient"] = table["patient"].map(nfc)
     times = Counter(table["patient"])
     for patient in (patient for patient in times if times[patient] > 1):
         problems.append(f"{path}: has several rows for {patient}. Keep one of them.")
@@ -151,7 +151,7 @@ def read_split_lists(
             problems.append(f"{path}: exists twice, also as {lists[name][0]}. Keep one of them.")
             continue
         try:
-            listed = set(normal(read_text(path)).split())
+            listed = set(nfc(read_text(path)).split())
         except InputError as error:
             lists[name] = path, set()
             problems.append(str(error))

@@ -17,7 +17,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from heartseg.config.params import CamusPhantoms
+from heartseg.config.data import CamusPhantoms
 from heartseg.data.phantoms import map_processes, mark_as_phantom
 from heartseg.data.phantoms.apical import QUALITY, ApicalView
 from heartseg.data.phantoms.ultrasound import Sector

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from heartseg.config.params import MmodePhantoms
+from heartseg.config.data import MmodePhantoms
 from heartseg.data.phantoms import map_processes, mark_as_phantom
 from heartseg.data.phantoms.strip import QUALITY, Motion, form_strip, make_motion
 

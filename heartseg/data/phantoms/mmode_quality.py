@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from heartseg.config.params import MmodePhantoms
+from heartseg.config.data import MmodePhantoms
 from heartseg.data.phantoms import map_processes, mark_as_phantom
 from heartseg.data.phantoms.degrade import BAD_FROM, DEGRADATIONS, WORST_GRADE, degrade, quality_of
 from heartseg.data.phantoms.mmode import STRIP_COLUMNS, AnimalStrip, make_strip, write_table

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import fft
 from scipy.signal import find_peaks
 
-from heartseg.config.params import Windows
+from heartseg.config.data import Windows
 from heartseg.data.strips.recordings import Strip
 from heartseg.data.strips.traces import fill_between
 

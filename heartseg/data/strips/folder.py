@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from heartseg.config.yaml_file import no_such
+from heartseg.config.yaml_file import unknown_name
 from heartseg.data.csv_table import read_table, rows_of
 from heartseg.data.formats.dicom_header import is_dicom
 from heartseg.data.source import shorten_list
@@ -29,7 +29,7 @@ from heartseg.data.strips.pictures import FORMATS, PICTURE_SUFFIX, list_files, r
 from heartseg.data.strips.quality import FILE as QUALITY
 from heartseg.data.strips.quality import QualityLabels
 from heartseg.errors import InputError
-from heartseg.text import normal
+from heartseg.text import nfc
 
 TABLE = "recordings.csv"
 SPACINGS = ("mm_per_row", "s_per_column")
@@ -105,8 +105,8 @@ class RecordingFolder:
     def unmatched_row_problems(self) -> list[str]:
         """Return a problem for every row of recordings.csv that matches no recording."""
         return [
-            f"{self.table}: {no_such('recording', name, sorted(self.files))} (correct the name, "
-            "or remove the row)"
+            f"{self.table}: {unknown_name('recording', name, sorted(self.files))} (correct the "
+            "name, or remove the row)"
             for name in self.unmatched_rows()
         ]
 
@@ -131,8 +131,8 @@ class RecordingFolder:
 def _name_of(path: Path) -> str:
     # DICOM files can have any suffix. If they are named by a UID, its last number is not a suffix.
     known = recording_name(path.name)
-    as_is = known == normal(path.name) and not path.suffix[1:].isdigit()
-    return normal(path.stem) if as_is else known
+    as_is = known == nfc(path.name) and not path.suffix[1:].isdigit()
+    return nfc(path.stem) if as_is else known
 
 
 def read_folder(path: Path) -> RecordingFolder:
@@ -147,7 +147,7 @@ def read_folder(path: Path) -> RecordingFolder:
     other = []
     for file in list_files(path):
         if match := ANNOTATION_FILE.search(file.name):
-            own = normal(file.name[: match.start()])
+            own = nfc(file.name[: match.start()])
             annotations.setdefault((own, match["kind"].lower()), []).append(file)
         elif file.name.lower() in (TABLE, QUALITY) and file.name.lower() not in tables:
             tables[file.name.lower()] = file

@@ -10,7 +10,7 @@ import numpy as np
 from heartseg.data.images import is_hidden, read_images, read_values
 from heartseg.data.source import shorten_list
 from heartseg.errors import InputError, one_line, unreadable
-from heartseg.text import normal
+from heartseg.text import nfc
 
 PICTURE_SUFFIX = re.compile(r"\.(png|tiff?|jpe?g)$", re.IGNORECASE)
 FORMATS = "PNG, TIFF or JPEG"
@@ -18,7 +18,7 @@ FORMATS = "PNG, TIFF or JPEG"
 
 def without_suffix(name: str) -> str:
     """Return the name of an image in composed letters, without its suffix if it has one."""
-    return normal(PICTURE_SUFFIX.sub("", name))
+    return nfc(PICTURE_SUFFIX.sub("", name))
 
 
 def recording_name(text: str) -> str:

@@ -10,11 +10,11 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 
-from heartseg.config.params import Windows
+from heartseg.config.data import Windows
 from heartseg.data.strips.cut import Window, cut_windows, window_size
 from heartseg.data.strips.quality import BAD, GOOD, QualityLabels
 from heartseg.data.strips.recordings import Strip
-from heartseg.errors import writing_to
+from heartseg.errors import catch_write_errors
 from heartseg.text import csv_text
 
 COLUMNS = ("name", "animal", "recording", "mm_per_row", "s_per_column", "quality")
@@ -95,7 +95,7 @@ def write_windows(
     """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
-        with writing_to(folder):
+        with catch_write_errors(folder):
             temporary.mkdir(parents=True)
             for part, found in windows.items():
                 for window, _ in found:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from heartseg.config.params import MmodeDataset
+from heartseg.config.data import MmodeDataset
 from heartseg.data.prepared import Sample
 from heartseg.data.source import Survey, shorten_list
 from heartseg.data.species import (

@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from pathlib import Path
 
-from heartseg.config.params import MmodeDataset
+from heartseg.config.data import MmodeDataset
 from heartseg.data.csv_table import read_number, read_table, rows_of
 from heartseg.data.source import shorten_list
 from heartseg.data.species import Scale

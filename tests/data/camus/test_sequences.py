@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.interpolate import interp1d
 
-from heartseg.config.params import CamusDataset, Params
+from heartseg.config.data import CamusDataset
+from heartseg.config.params import Params
 from heartseg.data.camus.sequences import frame_rate
 from heartseg.data.frames import resample_frames
 from heartseg.data.images import read_images

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from heartseg.config.params import Params, Windows
+from heartseg.config.data import Windows
+from heartseg.config.params import Params
 from heartseg.data.species import Scale
 from heartseg.data.strips.cut import beat_columns, cut_windows, window_size
 from heartseg.data.strips.recordings import Strip

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from heartseg.config.params import MmodeDataset, Params
+from heartseg.config.data import MmodeDataset
+from heartseg.config.params import Params
 from heartseg.data.windows.quality import survey
 from heartseg.errors import BadFilesError, InputError
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from heartseg.config.params import MmodeDataset, Params
+from heartseg.config.data import MmodeDataset
+from heartseg.config.params import Params
 from heartseg.data.source import Survey
 from heartseg.data.windows import reader as mmode
 from heartseg.errors import BadFilesError, InputError
