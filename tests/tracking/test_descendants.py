@@ -13,10 +13,10 @@ import pytest
 from heartseg.data.prepared import Sample, write_prepared
 from heartseg.errors import InputError
 from heartseg.lineage import main as lineage
-from heartseg.tracking import lineage as chain
+from heartseg.tracking import ancestors
+from heartseg.tracking.ancestors import find_model
 from heartseg.tracking.client import connect, open_run
 from heartseg.tracking.descendants import filter_by_data, filter_by_patient, find_descendants
-from heartseg.tracking.lineage import find_model
 from tests.examples import ROOT
 from tests.tracking.stores import forget_run
 
@@ -175,7 +175,7 @@ def test_a_patient_by_another_key_is_looked_up_in_the_data(store, tmp_path, monk
     ]
     cache = tmp_path / "cache"
     write_prepared(cache / OLD[:2] / OLD[2:], samples, {"p1": "train", "p2": "val"}, {})
-    monkeypatch.setattr(chain, "find_data", lambda root, md5: cache if md5 == OLD else None)
+    monkeypatch.setattr(ancestors, "find_data", lambda root, md5: cache if md5 == OLD else None)
     found = made.users(filter_by_patient(made.client, Path.cwd(), "p2", by_key("my")))
     assert (found["hers"]["split"], found["hers"]["cases"]) == ("val", ["p2_ED"])
     assert found["tuned"]["indirect"]
