@@ -18,8 +18,7 @@ from heartseg.errors import InputError
 from heartseg.models import build_network
 from heartseg.models.trained import save_trained
 from heartseg.paths import model_dir, prepared_path, results_dir
-from heartseg.tracking import descriptions
-from heartseg.tracking import pulled
+from heartseg.tracking import descriptions, pulled
 from heartseg.tracking.client import connect
 from tests.examples import ROOT, small_recipe, training_record
 from tests.tracking.stores import _cold_store, _own_environment, forget_run, new_run, store
@@ -96,7 +95,7 @@ def versions(uri: str) -> int:
 
 @pytest.mark.slow
 def test_a_model_is_registered_once_and_can_be_pulled(params, store, monkeypatch):
-    monkeypatch.setattr(notes, "DESCRIPTION_LENGTH", 3000)  # this evaluation makes a short card
+    monkeypatch.setattr(descriptions, "DESCRIPTION_LENGTH", 3000)  # this evaluation makes a short card
     run_id = train(params, store)
     evaluate(0.8)
 
