@@ -95,7 +95,8 @@ def versions(uri: str) -> int:
 
 @pytest.mark.slow
 def test_a_model_is_registered_once_and_can_be_pulled(params, store, monkeypatch):
-    monkeypatch.setattr(descriptions, "DESCRIPTION_LENGTH", 3000)  # this evaluation makes a short card
+    # The card of this evaluation is short.
+    monkeypatch.setattr(descriptions, "DESCRIPTION_LENGTH", 3000)
     run_id = train(params, store)
     evaluate(0.8)
 
