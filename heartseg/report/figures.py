@@ -5,6 +5,7 @@ The same input gives the same bytes, so that DVC sees a change only where there 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
@@ -22,6 +23,10 @@ from PIL import Image
 from heartseg.datasets import DATASETS, structure_mask
 from heartseg.metrics.agreement import agreement
 from heartseg.report.colours import BLACK, BLUE, COLOURS, GREEN, ORANGE, PURPLE, VERMILION
+
+# Matplotlib's cache of fonts belongs to the user, and may name fonts of another environment. It
+# says so in a line per font, although the figure looks the same.
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
 METRIC_TEXTS = {"dice": "Dice (0 to 1)", "hd95_mm": "HD95 (mm)", "msd_mm": "MSD (mm)"}
 QUALITY_MARKS = ((BLUE, "o"), (ORANGE, "s"), (PURPLE, "^"), (BLACK, "D"))
@@ -185,7 +190,7 @@ def bland_altman(
     """
     first, second = np.asarray(reference, dtype=float), np.asarray(measured, dtype=float)
     found = agreement(first, second)
-    figure = new_figure(5.0, 3.6)
+    figure = new_figure(5.6, 3.6)
     axes = figure.subplots()
     words = np.full(len(first), "") if qualities is None else np.asarray(qualities, dtype=str)
     for word, (colour, mark) in zip(sorted(set(words)), cycle(QUALITY_MARKS), strict=False):
@@ -282,13 +287,14 @@ def _level(axes: Axes, value: float, name: str, style: str) -> None:
         return
     axes.axhline(value, color="black", linestyle=style, linewidth=1)
     axes.annotate(
-        f"{name}: {value:+.2f}".replace("-", "−"),
+        f"{name}\n{value:+.2f}".replace("-", "−"),
         (1.0, value),
         xycoords=("axes fraction", "data"),
-        xytext=(-3, 2),
+        xytext=(4, 0),  # beside the axes, where no point lies
         textcoords="offset points",
-        ha="right",
-        va="bottom",
+        ha="left",
+        va="center",
+        annotation_clip=False,
         fontsize=8,
     )
 

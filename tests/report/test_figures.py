@@ -121,7 +121,7 @@ def test_bland_altman_by_hand():
     axes = figures.bland_altman(reference, measured, "EF", "%").axes[0]
     levels = [line.get_ydata()[0] for line in axes.lines]
     assert levels == pytest.approx([2, 7.06070, -3.06070], abs=1e-4)
-    assert texts(axes) == ["bias: +2.00", "+1.96 SD: +7.06", "−1.96 SD: −3.06"]
+    assert texts(axes) == ["bias\n+2.00", "+1.96 SD\n+7.06", "−1.96 SD\n−3.06"]
     points = np.ma.getdata(axes.collections[0].get_offsets())
     kept = points[np.isfinite(points).all(axis=1)]
     assert kept.tolist() == [[10.5, 1], [21.5, 3], [29.5, -1], [42.5, 5]]
