@@ -237,7 +237,7 @@ def test_a_missing_model_is_reported(tmp_path, monkeypatch, registered):
     Image.fromarray(blob()).save(tmp_path / "a.png")
     for model, reason in (
         (".", "is not a pulled model"),
-        ("heartseg-camus", "neither a folder"),
+        ("heartseg-camus", "neither"),
         (MODEL, r"params\.yaml.*MLFLOW_TRACKING_URI"),
     ):
         with pytest.raises(InputError, match=reason):
