@@ -27,11 +27,16 @@ def reliability_diagram(calibration: Calibration, split: str) -> Figure:
     for name, found in calibration.curves.items():
         enough = found.counts >= FEW
         sums = found.probability_sums, found.true_counts
-        told, true = (part[enough] / found.counts[enough] for part in sums)
+        predicted, observed = (part[enough] / found.counts[enough] for part in sums)
         label = "predicted label" if name == ALL else name
         colour = COLOURS.get(name, BLACK)
         curves.plot(
-            told, true, color=colour, marker="o", markersize=3, label=f"{label}: {found.ece():.3f}"
+            predicted,
+            observed,
+            color=colour,
+            marker="o",
+            markersize=3,
+            label=f"{label}: {found.ece():.3f}",
         )
         pixels.step(
             [*edges, 1], [*found.counts, found.counts[-1]], where="post", color=colour, linewidth=1
