@@ -55,7 +55,7 @@ fuzz: $(INSTALLED) ## 10,000 mutated files of each format through the readers
 	$(BIN)/python -m tests.fuzz.run --count 10000
 
 ui: $(INSTALLED) ## compare runs and models in the browser
-	@$(BIN)/python -c "from pathlib import Path; from heartseg.tracking.moved import follow_move; print(follow_move(Path('mlflow.db').resolve()) or '', end='')"
+	@$(BIN)/python -c "from pathlib import Path; from heartseg.tracking.moved_store import follow_move; print(follow_move(Path('mlflow.db').resolve()) or '', end='')"
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1 --port $(PORT)
 
 lock: $(INSTALLED) ## pin the whole stack anew

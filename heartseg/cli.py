@@ -121,7 +121,8 @@ def run_command(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
         sys.exit(2)
     except KeyboardInterrupt:
         print(
-            "interrupted; run the same command again: a training goes on from its last checkpoint",
+            "interrupted; run the same command again to continue (a training continues from its "
+            "last checkpoint)",
             file=sys.stderr,
         )
         sys.exit(130)

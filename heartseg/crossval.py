@@ -62,7 +62,7 @@ def crossval(
         handle_termination(raise_stopped),
     ):
         from heartseg.folds.job import open_job
-        from heartseg.folds.judge import evaluate_folds, register_ensemble
+        from heartseg.folds.results import evaluate_folds, register_ensemble
         from heartseg.folds.train import train_folds
 
         job = open_job(recipe, params, assigned, folder)

@@ -50,8 +50,8 @@ def run_checks() -> list[Check]:
     """Run all checks: data and tracking while the processes of Ray start."""
     from heartseg.checks.check import attempt
     from heartseg.checks.data import check_data
-    from heartseg.tracking.checks import check_tracking
     from heartseg.tracking.client import repository_root
+    from heartseg.tracking.server_checks import check_tracking
     from heartseg.training.run_dir import RUNS
 
     root, params = Path.cwd(), load_params()

@@ -45,6 +45,7 @@ def lineage(
 
     from heartseg.data.privacy import shown_name
     from heartseg.report.lineage import lineage_tree
+    from heartseg.tracking.ancestors import find_model, read_lineage
     from heartseg.tracking.client import connect, tracking_uri
     from heartseg.tracking.descendants import (
         filter_by_data,
@@ -52,7 +53,6 @@ def lineage(
         find_descendants,
         versions_without_run,
     )
-    from heartseg.tracking.lineage import find_model, read_lineage
 
     client = connect(tracking_uri(root))
     if of is not None and of.startswith(("models:/", "runs:/")):

@@ -52,8 +52,8 @@ def reproduce(
     from rich.console import Console
 
     from heartseg.report.verdict import verdict_view
+    from heartseg.tracking.ancestors import find_model
     from heartseg.tracking.client import connect, tracking_uri
-    from heartseg.tracking.lineage import find_model
     from heartseg.tracking.reproduction import (
         differing_packages,
         read_recorded_training,

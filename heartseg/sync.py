@@ -15,7 +15,7 @@ from heartseg.config.params import load_params
 from heartseg.paths import MODEL, prepared_path
 
 if TYPE_CHECKING:
-    from heartseg.tracking.pending import Pending
+    from heartseg.tracking.offline_buffer import Pending
 
 app = make_app()
 
@@ -23,7 +23,7 @@ app = make_app()
 @app.command(help=paragraphs(__doc__))
 def sync() -> None:
     from heartseg.tracking.client import connect, repository_root, tracking_uri
-    from heartseg.tracking.pending import read_pending
+    from heartseg.tracking.offline_buffer import read_pending
     from heartseg.training.journal import read_epochs
     from heartseg.training.run_dir import RUNS, FolderInUse, lock_folder, read_state
 
@@ -70,7 +70,7 @@ def _send(client: Any, root: Path, pending: Pending) -> None:
     from heartseg.evaluation.evaluate import send_evaluation
     from heartseg.evaluation.register import register_model
     from heartseg.models.trained import read_training
-    from heartseg.tracking.pending import remove_pending
+    from heartseg.tracking.offline_buffer import remove_pending
 
     params, results = load_params(), Path(pending.results)
     report = _read(results / "report.json")

@@ -9,6 +9,7 @@ from pathlib import Path
 import dvc  # noqa: F401  its loggers keep the stderr of their import: not that of one test
 import pytest
 
+import heartseg.cluster  # noqa: F401  sets Ray's authentication, before any test imports Ray
 from heartseg.config.params import Params, load_params
 from heartseg.config.recipe import Recipe
 from heartseg.gc_tuning import relax_gc

@@ -74,6 +74,7 @@ def end(driver: subprocess.Popen[str], place: Path) -> tuple[int, str, str]:
     return driver.returncode, said, run.info.status
 
 
+@pytest.mark.chaos
 def test_a_signal_to_the_whole_group_leaves_a_checkpoint_of_the_very_step(place):
     """As `timeout`, a scheduler or a closed terminal sends it: Ray's processes get it, too."""
     driver = start(place)

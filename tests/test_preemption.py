@@ -84,7 +84,7 @@ def test_notice_damage_and_no_server(place: Path, down: Server):
     said = driver.communicate(timeout=240)[1]
     assert driver.returncode == 143
     assert "training without it (tracking.offline: buffer)" in said
-    assert "asked to end; the same command goes on from here" in said
+    assert "run the same command again" in said
     assert "Traceback" not in said
     newest = checkpoints(folder)[-1]
     assert newest.name[5:11] != "000000", "it did not save in the midst of an epoch"

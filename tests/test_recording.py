@@ -112,7 +112,7 @@ def test_labels_that_do_not_count_are_named(capsys: pytest.CaptureFixture[str]) 
     assert row["bad_quality_s"] == 0
     told = capsys.readouterr().out
     assert "muose" in told
-    assert "own.csv: 1 label(s) of windows do not count" in told
+    assert "own.csv: 1 label(s) of windows" in told
 
     Path("quality.csv").write_text("recording,start_s,end_s,quality\nother,0.5,0.9,bad\n")
     write_strip("other.png")
@@ -152,9 +152,9 @@ def test_a_quality_model_finds_the_bad_spans(
     Path("quality.csv").write_text("recording,start_s,end_s,quality\nmouse,0.1,0.2,bad\n")
     row = run("mouse.png", "--quality", model).loc["mouse"]
     assert (row["bad_quality_s"], row["quality_by"]) == (pytest.approx(0.1, abs=S), "quality.csv")
-    assert "mouse: the labels of quality.csv count, not the model" in capsys.readouterr().out
+    assert "mouse: the labels of quality.csv" in capsys.readouterr().out
     models["models:/heartseg-mmode/1"] = segments
-    with pytest.raises(InputError, match=r"take one for M-mode, .*heartseg-mmode-quality@"):
+    with pytest.raises(InputError, match="heartseg-mmode-quality@"):
         run("mouse.png", "--quality", "models:/heartseg-mmode/1")
 
 
@@ -236,10 +236,10 @@ def test_faults_of_the_user_are_told(metadata: dict[str, Any]) -> None:
     write_strip("twice/good.png")
     with pytest.raises(InputError, match="has the same name"):
         run("good.png", "twice/good.png")
-    with pytest.raises(InputError, match="slower one first"):
+    with pytest.raises(InputError, match="--heart-rates 900 200"):
         run("good.png", "--heart-rates", "900", "200")
     metadata["dataset"] = "camus"
-    with pytest.raises(InputError, match="take one for M-mode"):
+    with pytest.raises(InputError, match="heartseg-mmode@"):
         run("good.png")
 
 

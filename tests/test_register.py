@@ -18,7 +18,7 @@ from heartseg.errors import InputError
 from heartseg.models import build_network
 from heartseg.models.trained import save_trained
 from heartseg.paths import model_dir, prepared_path, results_dir
-from heartseg.tracking import notes, pulled
+from heartseg.tracking import descriptions, pulled
 from heartseg.tracking.client import connect
 from tests.examples import ROOT, small_recipe, training_record
 from tests.tracking.stores import _cold_store, _own_environment, forget_run, new_run, store
@@ -95,7 +95,8 @@ def versions(uri: str) -> int:
 
 @pytest.mark.slow
 def test_a_model_is_registered_once_and_can_be_pulled(params, store, monkeypatch):
-    monkeypatch.setattr(notes, "DESCRIPTION_LENGTH", 3000)  # this evaluation makes a short card
+    # The card of this evaluation is short.
+    monkeypatch.setattr(descriptions, "DESCRIPTION_LENGTH", 3000)
     run_id = train(params, store)
     evaluate(0.8)
 
@@ -119,7 +120,7 @@ def test_a_model_is_registered_once_and_can_be_pulled(params, store, monkeypatch
     assert "model_card.md" in [file.path for file in client.list_artifacts(run_id)]
     version = client.get_model_version(NAME, "1")
     assert version.run_id == run_id
-    assert version.description == notes.first_page(card.decode())
+    assert version.description == descriptions.first_page(card.decode())
     assert len(version.description) <= 3000 < len(card)
     origin = {"run_id": run_id, "model_id": logged.model_id, "model": first["model_uri"]}
     assert pulled.read_card(store, origin)[1] == card.decode()

@@ -93,7 +93,7 @@ def test_lineage_is_whole_and_leads_both_ways(inside, capsys):
     shown = shown_name(load_params().privacy, patient)
     own = frames["case_id"][frames["patient"] == patient]
     assert group["cases"] == [case.replace(patient, shown) for case in own]
-    assert "no run in this store saw" in told_by_lineage(capsys, "--patient", "nobody")
+    assert "no run in this store" in told_by_lineage(capsys, "--patient", "nobody")
 
 
 def test_the_same_machine_makes_the_same_bits(clone):

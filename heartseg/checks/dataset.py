@@ -16,7 +16,7 @@ from heartseg.data.windows import quality as mmode_quality_windows
 from heartseg.data.windows import reader as mmode
 from heartseg.datasets import DATASETS
 from heartseg.errors import BadFilesError, InputError
-from heartseg.metrics.scale import (
+from heartseg.metrics.pixel_scale import (
     LVSize,
     impossible_size,
     measure_lv,

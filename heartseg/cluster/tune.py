@@ -21,7 +21,7 @@ from ray.actor import ActorHandle
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from heartseg.cluster.decode import Decoder
+from heartseg.cluster.decode_images import Decoder
 from heartseg.cluster.trial import (
     FAULT,
     STORAGE,

@@ -51,8 +51,8 @@ class CamusDataset(Section):
     sequence between these two frames, resampled to this number of frames, which become the
     network's input channels. (A network with 3 channels takes one grey frame.)"""
     skip_bad: bool
-    """Leave unusable cases out and list them in the metadata, as --skip-bad does. false: stop at
-    the first one."""
+    """Leave unusable cases out and list them in the metadata, as --skip-bad does. false: report
+    them and stop."""
     split: Split
     """How patients are divided into training, validation and test data."""
 
@@ -63,8 +63,8 @@ class MmodeDataset(Section):
     source: Path
     """Folder with img/ and mask/, which contain files of equal names. windows.csv is optional."""
     skip_bad: bool
-    """Leave unusable cases out and list them in the metadata, as --skip-bad does. false: stop at
-    the first one."""
+    """Leave unusable cases out and list them in the metadata, as --skip-bad does. false: report
+    them and stop."""
     animal_pattern: str
     """Regular expression with a group `animal` that matches the file names. All windows of an
     animal are in the same split."""

@@ -211,9 +211,7 @@ def find_layout(shape: Sequence[int], affine: np.ndarray | None) -> Layout:
     flipped = tuple(
         axis for axis, (_, sign) in zip((column, row), directions, strict=True) if sign > 0
     )
-    return Layout(
-        shape, time, row, column, flipped, True, _turn_note(shape, row, column, directions)
-    )
+    return Layout(shape, time, row, column, flipped, True, _note_on_axes(row, column, directions))
 
 
 def _directions(affine: np.ndarray, axes: tuple[int, int]) -> tuple[list[tuple[int, int]], str]:
@@ -235,9 +233,8 @@ def _directions(affine: np.ndarray, axes: tuple[int, int]) -> tuple[list[tuple[i
     return directions, ""
 
 
-def _turn_note(
-    shape: Sequence[int], row: int, column: int, directions: Sequence[tuple[int, int]]
-) -> str:
+def _note_on_axes(row: int, column: int, directions: Sequence[tuple[int, int]]) -> str:
+    """Return a note on the stored axes, or "" if they are those of the CAMUS release."""
     letters = [("LR", "PA", "IS")[world][sign > 0] for world, sign in directions]
     if row > column and letters == ["L", "P"]:
         return ""

@@ -18,8 +18,8 @@ from heartseg.evaluation.clinical import SUMMARY_COLUMNS, clinical_row
 from heartseg.evaluation.summary import case_metrics
 from heartseg.metrics.calibration import Calibration
 from heartseg.metrics.mmode import fractional_shortening, teichholz_ef, window_row
+from heartseg.metrics.pixel_scale import measure_lv, scale_disagreement
 from heartseg.metrics.plausibility import Ranges, flags
-from heartseg.metrics.scale import measure_lv, scale_disagreement
 from heartseg.metrics.uncertainty import case_uncertainty, normalised_entropy
 
 Predict = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from heartseg.evaluation.cases import MeasuredCases, Predict
-    from heartseg.evaluation.select import PredictionPairs
+    from heartseg.evaluation.postprocessing import PredictionPairs
     from heartseg.models.inference import PackagedModel
     from heartseg.models.trained import TrainingRecord
     from heartseg.models.tta import Tta
@@ -51,15 +51,15 @@ def evaluate_model(name: str, dataset: str, results: Path, params: Params) -> No
 
     from heartseg.evaluation.cases import measure_cases
     from heartseg.evaluation.charts import charts, overlays, report_text
+    from heartseg.evaluation.postprocessing import select_postprocessing
     from heartseg.evaluation.quality import measure_windows, summarise_quality
-    from heartseg.evaluation.select import select_postprocessing
     from heartseg.evaluation.summary import headline, json_safe, round_headline
     from heartseg.metrics.plausibility import area_ranges
     from heartseg.models.trained import WEIGHTS, load_trained
     from heartseg.models.tta import views_of
     from heartseg.report.figures import training_curves
     from heartseg.report.quality import quality_figures
-    from heartseg.tracking.pending import add_pending, connect_or_buffer
+    from heartseg.tracking.offline_buffer import add_pending, connect_or_buffer
     from heartseg.tracking.provenance import git_tags
 
     model, recipe, training = load_trained(model_folder)
@@ -151,7 +151,7 @@ def send_evaluation(
     """
     from heartseg.evaluation.summary import headline
     from heartseg.tracking.client import find_training_run, log_evaluation
-    from heartseg.tracking.notes import run_note
+    from heartseg.tracking.descriptions import run_note
 
     if (run_id := find_training_run(client, training)) is not None:
         with names.shareable([results / "cases.csv", results / "clinical.csv"]) as tables:
@@ -219,7 +219,7 @@ def prediction_pairs(
 ) -> PredictionPairs:
     """Return a function from a kind of test-time augmentation to pairs of prediction and reference.
 
-    `heartseg.evaluation.select.select_postprocessing` takes it.
+    `heartseg.evaluation.postprocessing.select_postprocessing` takes it.
 
     Args:
         model: Model; its test-time augmentation is set before each pass over the frames.

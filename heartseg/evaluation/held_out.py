@@ -16,10 +16,10 @@ from heartseg.datasets import DATASETS
 from heartseg.errors import InputError
 from heartseg.evaluation.compare_page import ChangedCase
 from heartseg.models.inputs import frame_count
+from heartseg.tracking.ancestors import cached_cases, recorded_cases
 from heartseg.tracking.artifacts import split_cases
 from heartseg.tracking.descendants import has_hashed_names
 from heartseg.tracking.evaluations import EvaluatedModel, check_comparable
-from heartseg.tracking.lineage import cached_cases, recorded_cases
 from heartseg.tracking.pulled import fetch_package
 
 if TYPE_CHECKING:

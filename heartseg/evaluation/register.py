@@ -37,9 +37,9 @@ def register_model(name: str, dataset: str, results: Path, params: Params) -> No
     from heartseg.report.card import model_card
     from heartseg.tracking import registry
     from heartseg.tracking.client import tracking_uri
+    from heartseg.tracking.descriptions import describe, first_page
     from heartseg.tracking.faults import explain_missing_run
-    from heartseg.tracking.notes import describe, first_page
-    from heartseg.tracking.pending import add_pending, connect_or_buffer
+    from heartseg.tracking.offline_buffer import add_pending, connect_or_buffer
 
     numbers = headline(report, dataset)
     value = numbers[gate.metric]

@@ -21,7 +21,7 @@ from heartseg.datasets.camus import Camus
 from heartseg.metrics import Spacing
 from heartseg.metrics.bootstrap import FRACTION, named_interval
 from heartseg.metrics.chamber import contour, distances, fill_holes, largest_component
-from heartseg.metrics.scale import (
+from heartseg.metrics.pixel_scale import (
     impossible_size,
     measure_lv,
     possible_volume,

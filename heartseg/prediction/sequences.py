@@ -21,8 +21,8 @@ def save_curves(curves: pd.DataFrame, output: Path) -> None:
         curves: Table of `heartseg.metrics.sequence.lv_curves`.
         output: Path of the results without their endings.
     """
-    from heartseg.report.curves import curve_figure
     from heartseg.report.figures import save
+    from heartseg.report.sequence_curves import curve_figure
 
     table, figure = (output.with_name(f"{output.name}_curves.{end}") for end in ("csv", "png"))
     write_text(table, csv_text(curves))

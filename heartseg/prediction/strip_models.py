@@ -9,7 +9,7 @@ import numpy as np
 
 from heartseg.config.params import Params
 from heartseg.data.species import SPECIES
-from heartseg.data.strips.cut import window_size
+from heartseg.data.strips.cut_windows import window_size
 from heartseg.data.strips.quality import BAD, GOOD, QualityLabels, find_spans
 from heartseg.data.strips.recordings import Strip
 from heartseg.errors import InputError

@@ -126,9 +126,9 @@ def _or_nan(
 def clinical_rows(masks: Sequence[Mask], out: Path) -> list[dict[str, Any]]:
     """Return the rows of clinical.csv, one per patient with both views at both phases.
 
-    A row contains `heartseg.evaluation.clinical.indices`. If none of the four images has a scale,
-    it contains only the ejection fractions and the flag `edge`: the scale that both phases of a
-    view share cancels out of the ratio of their volumes. Pixels are assumed to be square.
+    A row contains `heartseg.evaluation.clinical.clinical_indices`. If none of the four images has
+    a scale, it contains only the ejection fractions and the flag `edge`: the scale that both phases
+    of a view share cancels out of the ratio of their volumes. Pixels are assumed to be square.
 
     Args:
         masks: Label maps of files of any patients.

@@ -1,8 +1,8 @@
-"""The model card: what a registered model is, is for, reached, and was made of.
+"""The model card: description, intended use, results, data and provenance of a registered model.
 
-It answers what MONAI's bundle specification asks of a metadata.json (task, intended_use,
-network_data_format, data_source, data_type, label_classes, eval_metrics, references), in Markdown.
-The most important comes first: the version's description in MLflow holds the sections that fit.
+It contains, in Markdown, the entries of metadata.json in MONAI's bundle specification (task,
+intended_use, network_data_format, data_source, data_type, label_classes, eval_metrics, references).
+The most important sections come first, because MLflow's description has limited space.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ def model_card(
     dataset_metadata: dict[str, Any],
     registered: dict[str, Any],
 ) -> str:
-    """The card of a registered model, Markdown.
+    """Return the model card of a registered model in Markdown.
 
     Args:
-        recipe: Recipe.model_dump(mode="json").
-        metrics: report.json of the evaluation; missing or null values are shown as "–".
+        recipe: Recipe, as `Recipe.model_dump(mode="json")` returns it.
+        metrics: Content of report.json. Missing and null values are shown as "–".
         training: Record of the training.
-        dataset_metadata: what `prepare` wrote into the prepared dataset (read_metadata).
-        registered: name, version, alias, reason, weights_md5.
+        dataset_metadata: Metadata of the prepared dataset, from `read_metadata`.
+        registered: Name, version, alias, reason and weights_md5 of the registered model.
     """
     dataset, network = recipe["dataset"], recipe["model"]["name"]
     synthetic = bool(dataset_metadata.get("synthetic"))

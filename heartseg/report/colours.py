@@ -1,7 +1,7 @@
 """The colours of all figures and overlays.
 
-They are Okabe and Ito's set, which colour-blind people tell apart (Wong, Nature Methods 8, 441,
-2011). Where it is possible, a second sign (a marker, a dash, a label) says the same as a colour.
+They are the colours of Okabe and Ito, which people with colour blindness can distinguish (Wong,
+Nature Methods 8, 441, 2011). If possible, a marker, a dash or a label repeats what a colour means.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ GREY = "#999999"
 LIGHT_GREY = "#DDDDDD"
 
 COLOURS = {"LV": ORANGE, "MYO": BLUE, "LVepi": SKY_BLUE, "LA": PURPLE, "BAD": VERMILION}
-"""By structure, in figures and on images."""
+"""Colours of the structures in figures and on images."""
 
 GOOD, BAD = GREEN, VERMILION
-"""Windows by their label."""
+"""Colours of the labels of windows."""

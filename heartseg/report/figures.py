@@ -1,6 +1,6 @@
-"""The figures of an evaluation and of a training, as matplotlib Figures without global state.
+"""Figures of evaluations and trainings, as matplotlib Figures without global state.
 
-The same input gives the same bytes, so that DVC sees a change only where there is one.
+Equal input gives equal bytes, so that DVC sees no change if there is none.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ QUALITY_MARKS = ((BLUE, "o"), (ORANGE, "s"), (PURPLE, "^"), (BLACK, "D"))
 
 
 def save(figure: Figure, path: Path | str) -> None:
-    """Write a PNG of at most 256 colours, without a date; folders are made."""
+    """Write a figure as a PNG of at most 256 colours without a date, and create its folders."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     picture(figure).save(path, format="PNG", optimize=True)
 
 
 def picture(figure: Figure) -> Image.Image:
-    """The figure in at most 256 colours."""
+    """Render a figure as an image of at most 256 colours."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
@@ -57,7 +57,7 @@ def overlay_panel(
     title: str,
     spacing: tuple[float, float] | None = None,
 ) -> Figure:
-    """One case: image | reference contours | prediction contours; see `overlay_grid`."""
+    """Draw one case: image, reference contours, prediction contours; see `overlay_grid`."""
     spacings = None if spacing is None else [spacing]
     return overlay_grid([image], [reference], [prediction], dataset, [title], spacings)
 
@@ -70,17 +70,16 @@ def overlay_grid(
     titles: Sequence[str],
     spacings: Sequence[tuple[float, float]] | None = None,
 ) -> Figure:
-    """A row per case: image | reference contours | prediction contours.
+    """Draw a row per case: image, reference contours, prediction contours.
 
     Args:
-        images: uint8 (H, W), sizes may differ.
-        references: label maps (H, W), None for a case without a reference or for all.
-        predictions: label maps (H, W).
+        images: Images uint8 (H, W), which may differ in size.
+        references: Label maps (H, W); None for a case without a reference, or for all cases.
+        predictions: Label maps (H, W).
         dataset: "camus" or "mmode".
-        titles: one per case.
-        spacings: (row, column) per case: mm, for M-mode mm and s. Without them axes count
-            pixels. CAMUS is drawn in true proportion, M-mode with square pixels, since mm and s
-            have none.
+        titles: Title of each case.
+        spacings: (row, column) of each case, in mm, or in mm and s for M-mode. Without them, the
+            axes count pixels. CAMUS is drawn in true proportion, M-mode with square pixels.
     """
     if references is None:
         references = [None] * len(images)
@@ -129,7 +128,7 @@ def overlay_grid(
 
 
 def _draw_contours(axes: Axes, labels: np.ndarray, dataset: str, step: tuple[float, float]) -> None:
-    """Outline each structure along the edges of its pixels."""
+    """Draw the outline of each structure along the edges of its pixels."""
     height, width = labels.shape
     y = (np.arange(-1, height + 1) + 0.5) * step[0]
     x = (np.arange(-1, width + 1) + 0.5) * step[1]
@@ -144,11 +143,11 @@ def _draw_contours(axes: Axes, labels: np.ndarray, dataset: str, step: tuple[flo
 
 
 def box_plots(cases: pd.DataFrame, dataset: str) -> Figure:
-    """Distribution over cases of each metric by structure.
+    """Draw the distribution of each metric over the cases, by structure.
 
     Args:
-        cases: a row per case and structure, columns structure, dice and, for CAMUS, hd95_mm and
-            msd_mm.
+        cases: Rows per case and structure, with columns structure, dice and, for CAMUS, hd95_mm
+            and msd_mm.
         dataset: "camus" or "mmode".
     """
     metrics = {name: METRIC_TEXTS[name] for name in DATASETS[dataset].case_metrics}
@@ -183,10 +182,10 @@ def bland_altman(
     unit: str,
     qualities: Sequence[str] | None = None,
 ) -> Figure:
-    """Difference over mean with bias and 95 % limits of agreement, bias ± 1.96 SD (n - 1).
+    """Draw differences over means, with bias and 95 % limits of agreement (bias ± 1.96 SD, n - 1).
 
     Bland and Altman, Lancet 327(8476), 307-310, 1986. Pairs with a NaN are left out and counted.
-    With `qualities`, the image quality of each pair ("" where unknown), points are coloured by it.
+    Points are coloured by `qualities`, the image quality of each pair ("" if unknown), if given.
     """
     first, second = np.asarray(reference, dtype=float), np.asarray(measured, dtype=float)
     found = agreement(first, second)
@@ -214,7 +213,7 @@ def bland_altman(
 def agreement_scatter(
     reference: ArrayLike, measured: ArrayLike, quantity: str, unit: str
 ) -> Figure:
-    """Measured over reference with the identity line and Pearson's r.
+    """Draw measured over reference values, with the identity line and Pearson's r.
 
     Pairs with a NaN are left out and counted.
     """
@@ -235,12 +234,12 @@ def agreement_scatter(
 
 
 def training_curves(history: pd.DataFrame) -> Figure:
-    """Loss, Dice per structure and learning rate over epochs.
+    """Draw loss, Dice of each structure and learning rate over the epochs.
 
     Args:
-        history: a row per epoch; columns epoch, train_loss, val_loss, dice_mean,
-            dice_<structure>..., learning_rate. Epochs without a value are left out of its line.
-            A classifier's Dice gives way to its area under the ROC curve, auc.
+        history: A row per epoch with columns epoch, train_loss, val_loss, dice_mean,
+            dice_<structure>... and learning_rate. Epochs without a value are left out of a line.
+            For a classifier, the area under the ROC curve (auc) replaces Dice.
     """
     figure = new_figure(10.0, 3.2)
     losses, scores, rates = figure.subplots(1, 3)
@@ -271,18 +270,18 @@ def training_curves(history: pd.DataFrame) -> Figure:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, inches."""
+    """Return an empty figure; width and height are in inches."""
     return Figure(figsize=(width, height), dpi=100, layout="constrained")
 
 
 def _counted(found: dict[str, float], what: str) -> str:
-    """So many pairs or cases, and what was left out; `found` holds n and missing."""
+    """Return the number of pairs or cases, and of those left out, from n and missing in `found`."""
     left_out = f", {found['missing']} missing left out" if found["missing"] else ""
     return f"{found['n']} {what}{left_out}"
 
 
 def _level(axes: Axes, value: float, name: str, style: str) -> None:
-    """A horizontal line with its value; nothing where too few pairs define it."""
+    """Draw a horizontal line with its value, unless there are too few pairs to define it."""
     if np.isnan(value):
         return
     axes.axhline(value, color="black", linestyle=style, linewidth=1)

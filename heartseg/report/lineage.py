@@ -17,7 +17,7 @@ def lineage_tree(lineage: dict[str, Any], title: str) -> Tree:
     """Return the lineage of a model as a tree.
 
     Args:
-        lineage: Lineage from `heartseg.tracking.lineage.read_lineage`.
+        lineage: Lineage from `heartseg.tracking.ancestors.read_lineage`.
         title: Title of the tree.
     """
     tree = Tree(f"[bold]{escape(title)}[/]")

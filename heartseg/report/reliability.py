@@ -1,4 +1,4 @@
-"""Figures on how far a model's own doubt can be trusted."""
+"""Figures of calibration and uncertainty."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FEW = 50  # pixels; a bin with fewer has no frequency worth a point
 
 
 def reliability_diagram(calibration: Calibration, split: str) -> Figure:
-    """Observed frequency over told probability, and how many pixels each bin has.
+    """Draw observed frequency over predicted probability, and the number of pixels in each bin.
 
     After DeGroot and Fienberg, The Statistician 32, 1983, and Guo et al., ICML 2017, figure 1.
     A curve below the diagonal is overconfident. Bins with fewer than 50 pixels have no point.
@@ -27,11 +27,16 @@ def reliability_diagram(calibration: Calibration, split: str) -> Figure:
     for name, found in calibration.curves.items():
         enough = found.counts >= FEW
         sums = found.probability_sums, found.true_counts
-        told, true = (part[enough] / found.counts[enough] for part in sums)
+        predicted, observed = (part[enough] / found.counts[enough] for part in sums)
         label = "predicted label" if name == ALL else name
         colour = COLOURS.get(name, BLACK)
         curves.plot(
-            told, true, color=colour, marker="o", markersize=3, label=f"{label}: {found.ece():.3f}"
+            predicted,
+            observed,
+            color=colour,
+            marker="o",
+            markersize=3,
+            label=f"{label}: {found.ece():.3f}",
         )
         pixels.step(
             [*edges, 1], [*found.counts, found.counts[-1]], where="post", color=colour, linewidth=1
@@ -46,10 +51,10 @@ def reliability_diagram(calibration: Calibration, split: str) -> Figure:
 
 
 def uncertainty_scatter(pairs: pd.DataFrame) -> Figure:
-    """Mean Dice over uncertainty, a point per case.
+    """Draw mean Dice over uncertainty, with a point per case.
 
     Args:
-        pairs: of `heartseg.metrics.uncertainty.doubt_and_dice`.
+        pairs: Pairs from `heartseg.evaluation.summary.uncertainty_and_dice`.
     """
     figure = new_figure(4.6, 3.6)
     axes = figure.subplots()
@@ -70,15 +75,15 @@ def uncertainty_panel(
     title: str,
     spacing: tuple[float, float] | None = None,
 ) -> Figure:
-    """An image with the predicted contours, and beside it the uncertainty of each pixel.
+    """Draw an image with the predicted contours, and beside it the uncertainty of each pixel.
 
     Args:
-        image: uint8 (H, W).
-        labels: predicted label map (H, W).
-        entropy: of `heartseg.metrics.uncertainty.normalised_entropy`, (H, W).
+        image: Image uint8 (H, W).
+        labels: Predicted label map (H, W).
+        entropy: Entropy (H, W) from `heartseg.metrics.uncertainty.normalised_entropy`.
         dataset: "camus" or "mmode".
-        title: of the case.
-        spacing: as `heartseg.report.figures.overlay_grid` has it.
+        title: Title of the case.
+        spacing: As in `heartseg.report.figures.overlay_grid`.
     """
     figure = overlay_grid(
         [image], None, [labels], dataset, [title], None if spacing is None else [spacing]

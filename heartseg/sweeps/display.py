@@ -1,4 +1,4 @@
-"""A sweep on the terminal: one table that fits, or plain lines where there is no terminal."""
+"""Progress of a sweep: a table that fits the terminal, or plain lines without a terminal."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from heartseg.training.display import PeriodicCall
 from heartseg.training.journal import read_progress
 
 MARGIN = 7
-"""Lines of the terminal that are not rows of the table."""
+"""Number of lines of the terminal besides the rows of the table."""
 
 
 class SweepDisplay:
-    """Shows trials, state, epoch, metric, the best so far and the time left."""
+    """Display of the trials (state, epoch, metric), the best trial and the time left."""
 
     def __init__(self, trials: SweepTrials, console: Console | None = None):
         self.trials = trials
@@ -52,7 +52,7 @@ class SweepDisplay:
                 self.console.print(self._line(row, rows), highlight=False, soft_wrap=True)
 
     def table(self, rows: list[Trial], height: int) -> Table:
-        """The best trial, those that run, and as many of the latest others as fit."""
+        """Return a table of the best trial, the running trials, and as many recent ones as fit."""
         sweep, best = self.trials.sweep, self._best(rows)
         shown = [row for row in rows if row is best or row.state == "running"]
         others = [row for row in rows if row not in shown]
@@ -103,9 +103,9 @@ class SweepDisplay:
 
 
 def time_left(rows: list[Trial], count: int | None, trials: SweepTrials) -> float | None:
-    """Seconds: by the epochs done so far and those that the present trials have shown to need.
+    """Estimate the remaining seconds from the time per epoch and the epochs per trial so far.
 
-    None before the first epoch. The sweep's hours bound it.
+    None before the first epoch. The estimate is at most what is left of the sweep's hours.
     """
     done = sum(row.epoch for row in rows)
     ended = [row.epoch for row in rows if row.state not in ("running", "cut off")]

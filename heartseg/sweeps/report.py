@@ -26,8 +26,7 @@ PLOTS = {
     "parallel_coordinate": ("plot_parallel_coordinate", 2),
     "slice": ("plot_slice", 2),
 }
-"""Functions of optuna.visualization, by the name of our file, and the fewest complete trials for
-which they say something."""
+"""Function of optuna.visualization, and the smallest useful number of complete trials, by file."""
 PANELS = 4  # of the figure of trials, side by side
 
 _log = logging.getLogger(__name__)
@@ -49,7 +48,7 @@ def trials_table(trials: Sequence[Trial], metric: str) -> pd.DataFrame:
 
 
 def trials_figure(rows: Sequence[Trial], metric: str, mode: str) -> Figure:
-    """The metric over the trials' order and over each sampled value: a point per trial.
+    """Draw the metric over the trial number and over each sampled value, with a point per trial.
 
     Pruned trials have the value of their last epoch and a hollow mark. The best trial has a star.
 
@@ -106,7 +105,7 @@ def trials_figure(rows: Sequence[Trial], metric: str, mode: str) -> Figure:
 
 
 def write_plots(study: optuna.Study, metric: str, folder: Path) -> list[Path]:
-    """Optuna's plots of a study as NAME.html, which need no network.
+    """Write Optuna's plots of a study as NAME.html files, which need no network.
 
     The HTML files load nothing from the network. Plots that need more complete trials are skipped.
 

@@ -17,9 +17,9 @@ from heartseg.config.nested import leaves
 from heartseg.errors import InputError
 from heartseg.text import printable
 from heartseg.tracking.credentials import check_credentials_file, without_credentials
+from heartseg.tracking.descriptions import EXPERIMENT_TAGS, NOTE, RUN_TAGS
 from heartseg.tracking.faults import explain, store_errors, without_password, writing_to_store
-from heartseg.tracking.moved import artifact_folder, follow_move
-from heartseg.tracking.notes import EXPERIMENT_TAGS, NOTE, RUN_TAGS
+from heartseg.tracking.moved_store import artifact_folder, follow_move
 from heartseg.tracking.provenance import searchable
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from heartseg.data.privacy import HASHED, WITHHELD
 from heartseg.paths import prepared_path
 from heartseg.text import printable
-from heartseg.tracking.faults import find_run
-from heartseg.tracking.lineage import (
+from heartseg.tracking.ancestors import (
     STARTED_FROM_TAG,
     Cases,
     cached_cases,
@@ -19,6 +18,7 @@ from heartseg.tracking.lineage import (
     is_cached,
     recorded_cases,
 )
+from heartseg.tracking.faults import find_run
 from heartseg.tracking.provenance import NONE
 from heartseg.tracking.registry import WEIGHTS_TAG
 

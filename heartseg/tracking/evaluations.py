@@ -13,8 +13,8 @@ from heartseg.data.privacy import ID_COLUMNS
 from heartseg.errors import InputError
 from heartseg.text import printable, unescape_formula
 from heartseg.tracking import artifacts
+from heartseg.tracking.ancestors import TrackedModel, find_model, read_recipe
 from heartseg.tracking.faults import writing_to_store
-from heartseg.tracking.lineage import TrackedModel, find_model, read_recipe
 from heartseg.tracking.registry import POSTPROCESS_TAG, TTA_TAG, WEIGHTS_TAG
 
 if TYPE_CHECKING:

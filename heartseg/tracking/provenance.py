@@ -33,7 +33,7 @@ FILED = (
     "version.",
     "machine.",
 )
-"""Beginnings of the facts that are kept in lineage/*.json only: no run is searched by them."""
+"""Prefixes of the facts that are only in lineage/*.json, because runs are not searched by them."""
 
 
 def lineage_tags(root: Path, dataset: str, prepared: Path) -> dict[str, str]:
@@ -78,7 +78,7 @@ def lineage_tags(root: Path, dataset: str, prepared: Path) -> dict[str, str]:
 
 
 def searchable(facts: dict[str, str]) -> dict[str, str]:
-    """The facts by which runs are searched, which MLflow keeps as tags of the run.
+    """Return the facts by which runs are searched. They become tags of the run in MLflow.
 
     `heartseg.tracking.artifacts` keeps all of them as files of the run.
     """

@@ -16,8 +16,8 @@ from heartseg.errors import InputError
 from heartseg.paths import CARD
 from heartseg.text import printable
 from heartseg.tracking.client import connect
+from heartseg.tracking.descriptions import first_page
 from heartseg.tracking.faults import not_found_error, store_errors
-from heartseg.tracking.notes import first_page
 from heartseg.tracking.registry import use_store
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from heartseg.errors import InputError
 from heartseg.text import printable
 from heartseg.tracking import artifacts
-from heartseg.tracking.lineage import TrackedModel, read_recipe
+from heartseg.tracking.ancestors import TrackedModel, read_recipe
 from heartseg.tracking.provenance import NONE, PATCH_TAG, environment, lock_digest, patch_md5
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""MLflow's system metrics of this machine, with few names whatever number of GPUs it has."""
+"""MLflow's system metrics of this machine, averaged over its GPUs."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _GPU = re.compile(r"gpu_\d+_")
 
 
 class Monitor(SystemMetricsMonitor):
-    """MLflow's monitor, which would log five metrics per GPU."""
+    """MLflow's monitor with metrics averaged over GPUs, instead of five metrics per GPU."""
 
     def aggregate_metrics(self) -> dict[str, float]:
-        """The metrics of the last interval, those of GPUs as means over all of them."""
+        """Return the metrics of the last interval, with means over all GPUs."""
         return mean_over_gpus(super().aggregate_metrics())
 
 
 def mean_over_gpus(metrics: dict[str, float]) -> dict[str, float]:
-    """Replace gpu_0_utilization_percentage, gpu_1_… by their mean, gpu_utilization_percentage."""
+    """Replace gpu_0_utilization_percentage, gpu_1_… by their mean gpu_utilization_percentage."""
     groups: dict[str, list[float]] = defaultdict(list)
     for name, value in metrics.items():
         groups[_GPU.sub("gpu_", name)].append(value)

@@ -1,4 +1,4 @@
-"""One training, top to bottom, in plain PyTorch. Knows of no engine: see `fit`."""
+"""The training loop, in plain PyTorch. It does not depend on Ray or MLflow."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ State = dict[str, Any]
 
 
 class StopSignal(IntEnum):
-    """What `fit` does after a step; the same on every rank."""
+    """Instruction to `fit` after a step. It must be the same on every rank."""
 
     CONTINUE = 0
     SAVE = 1
@@ -47,14 +47,15 @@ class StopSignal(IntEnum):
 
 @dataclass(frozen=True)
 class Epoch:
-    """What `fit` reports after each epoch.
+    """Result of an epoch, which `fit` reports.
 
     Attributes:
-        number: epochs done, from 1.
-        metrics: the same on every rank.
-        state: what a resumed run needs; on rank 0 only.
-        last: whether the training ends here.
-        predict: label maps uint8 (k, S, S) of the first k validation images, on this rank.
+        number: Number of the epoch, from 1.
+        metrics: Metrics of the epoch. They are the same on every rank.
+        state: State from which a run can resume. None on all ranks except rank 0.
+        last: Whether the training ends with this epoch.
+        predict: Function that returns the label maps uint8 (k, S, S) of the first k validation
+            images on this rank.
     """
 
     number: int
@@ -80,27 +81,27 @@ def fit(
     poll_stop: Callable[[], StopSignal] | None = None,
     save: Callable[[State], None] | None = None,
 ) -> None:
-    """Train one network by a recipe.
+    """Train the network of a recipe.
 
     All random numbers are drawn from (recipe.seed, epoch). On a CPU, a resumed run therefore ends
     with exactly the weights of an uninterrupted one, and several workers see the images that one
     worker would see. Only dropout differs between workers.
 
     Args:
-        recipe: everything that defines the training.
-        train: images to learn from.
-        val: images for the validation metrics.
-        report: called after each epoch on every rank.
-        device: where the network runs.
-        rank: this worker, from 0; the process group exists already if world_size > 1.
-        world_size: number of workers.
-        resume_from: an `Epoch.state` of the same recipe, or one that `save` was given; it may
-            come from another number of workers.
-        device_memory_fraction: images move to the device for good if they take at most this
-            part of its memory; otherwise batch by batch.
-        clinical: also measure the clinical error of the validation images after each epoch,
-            ef_mae or lvid_mae; a classification of windows has none.
-        on_step: called after each step with (epoch, step, steps, loss).
+        recipe: Recipe, which defines the whole training.
+        train: Training images.
+        val: Validation images.
+        report: Function that is called after each epoch on every rank.
+        device: Device of the network.
+        rank: Index of this worker, from 0. If world_size > 1, the process group must exist.
+        world_size: Number of workers.
+        resume_from: `Epoch.state` or a state passed to `save`, of the same recipe. The number of
+            workers may have been different.
+        device_memory_fraction: Largest fraction of the device's memory that the images may take.
+            If they need more, each batch is copied to the device when it is used.
+        clinical: Whether to measure the clinical error of the validation images after each epoch
+            (ef_mae or lvid_mae). It has no effect for the classification of windows.
+        on_step: Function that is called after each step with (epoch, step, steps, loss).
         poll_stop: Function that returns the next `StopSignal`. It is called on every rank after
             each step except an epoch's last, and after each epoch except the last. It must return
             the same value on every rank.
@@ -109,8 +110,8 @@ def fit(
 
     Raises:
         Stopped: `poll_stop` returned `STOP` or `ABORT`.
-        InputError: batch size, channels, data and workers do not fit together, or the loss is
-            not finite.
+        InputError: Batch size, channels, data and number of workers do not fit together, or the
+            loss is not finite.
     """
     device = torch.device(device)
     worker_batch = recipe.worker_batch(world_size)
@@ -235,25 +236,26 @@ def fit(
         report(Epoch(epoch, metrics, state, last, predict))
         if last:
             break
-        # Not after the last step above: what it would save stands in the epoch's own checkpoint.
+        # After the last step of an epoch, the checkpoint of the epoch already has everything.
         if poll_stop is not None and poll_stop() in (StopSignal.STOP, StopSignal.ABORT):
             raise Stopped
 
 
 def set_deterministic() -> None:
-    """Same seed, same result, where the device has such operations.
+    """Use deterministic operations where the device has them.
 
-    Strict mode would raise on CUDA in max-unpooling and in the gradient of bilinear resizing.
+    Strict mode would raise an error on CUDA in max-unpooling and in the gradient of bilinear
+    interpolation.
     """
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # Filling costs a pass over each tensor.
+    # Filling uninitialised memory would cost a pass over each tensor.
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
 
 
 def fits_on(device: torch.device, *data: Resident, fraction: float) -> bool:
-    """Whether the arrays may stay on the device; on the CPU they are where they are."""
+    """Return whether the arrays take at most this fraction of the device's memory."""
     if device.type != "cuda":
         return True
     _, memory = torch.cuda.mem_get_info(device)
@@ -279,7 +281,7 @@ def _state(
     within: dict[str, Any] | None = None,
     last: bool = False,
 ) -> State:
-    """All that a resumed run needs; `within` for one that goes on in the midst of next_epoch."""
+    """Return the state from which a run resumes, within `next_epoch` if `within` is given."""
     return {
         "recipe": recipe.model_dump(mode="json"),
         "next_epoch": next_epoch,
@@ -301,7 +303,7 @@ def _within_epoch(
     device: torch.device,
     world_size: int,
 ) -> dict[str, Any]:
-    """Where in an epoch all workers are; called on every rank."""
+    """Return the state of all workers within an epoch. All ranks must call it."""
     own = [torch.get_rng_state()]
     if device.type == "cuda":
         own.append(torch.cuda.get_rng_state(device))
@@ -322,7 +324,7 @@ def _restore_generators(
     rank: int,
     world_size: int,
 ) -> None:
-    """The generators as they were; of dropout only where the number of workers is the same."""
+    """Restore the generators; those of dropout only if the number of workers is the same."""
     generator.set_state(mid_epoch_state["chance"])
     if len(mid_epoch_state["dropout"]) != world_size:
         return

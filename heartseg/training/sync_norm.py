@@ -1,7 +1,7 @@
-"""Batch normalisation over the batches of all workers, on CPU as well as on GPU.
+"""Batch normalisation over the batches of all workers, on CPU and GPU.
 
-torch.nn.SyncBatchNorm runs on GPUs only, which would leave a training on several CPU workers
-with statistics of a fraction of the batch, and so with another result than one worker's.
+torch.nn.SyncBatchNorm supports GPUs only. Without this module, several CPU workers would each use
+the statistics of their part of the batch, and would get a different result than one worker.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import distributed
 
 
 class SumOverWorkers(torch.autograd.Function):
-    """Sum of a tensor over the workers; each worker's part gets the gradient of all of them."""
+    """Sum a tensor over all workers. The gradient is summed over all workers, too."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
@@ -29,16 +29,16 @@ class SumOverWorkers(torch.autograd.Function):
 
 
 class SyncBatchNorm2d(torch.nn.BatchNorm2d):
-    """BatchNorm2d whose training statistics are those of the whole global batch.
+    """BatchNorm2d with the statistics of the global batch in training.
 
-    The workers' batches must be of equal size. Gradients flow through the statistics, as in
+    The batches of all workers must have the same size. Gradients flow through the statistics, as in
     Ioffe and Szegedy (ICML 2015, section 3.1).
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training:
             return super().forward(x)
-        wide = x.float()  # under autocast x has too few digits for a difference of squares
+        wide = x.float()  # x may have too few digits for a difference of squares
         local = torch.stack([wide.mean((0, 2, 3)), wide.square().mean((0, 2, 3))])
         mean, square = SumOverWorkers.apply(local) / distributed.get_world_size()
         variance = (square - mean.square()).clamp_min(0)
@@ -54,7 +54,7 @@ class SyncBatchNorm2d(torch.nn.BatchNorm2d):
         assert self.num_batches_tracked is not None
         assert self.running_mean is not None
         assert self.running_var is not None
-        assert self.momentum is not None  # our networks track statistics by a fixed momentum
+        assert self.momentum is not None  # our networks use a fixed momentum
         count = x.numel() / x.shape[1] * distributed.get_world_size()
         self.num_batches_tracked.add_(1)
         self.running_mean.lerp_(mean, self.momentum)
@@ -62,7 +62,7 @@ class SyncBatchNorm2d(torch.nn.BatchNorm2d):
 
 
 def synchronise_batch_norm(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """Replace every BatchNorm2d by one that normalises over all workers' batches."""
+    """Replace every BatchNorm2d by a layer that normalises over the batches of all workers."""
     if device.type == "cuda":
         return torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
     for module in network.modules():

@@ -17,9 +17,9 @@ from heartseg.data.prepared import Sample, file_digest, write_prepared
 from heartseg.errors import InputError
 from heartseg.evaluation import held_out
 from heartseg.evaluation.held_out import HeldOut, measure_again, package_predictor
+from heartseg.tracking.ancestors import TrackedModel
 from heartseg.tracking.client import connect
 from heartseg.tracking.evaluations import EvaluatedModel
-from heartseg.tracking.lineage import TrackedModel
 from tests.examples import ROOT
 from tests.tracking.stores import _cold_store, _own_environment, new_run, store
 

@@ -445,7 +445,7 @@ def test_doctor_names_what_an_editor_may_not(stack, users, granted, place, monke
     """EDIT writes, but deletes nothing: the probe stays, and does not look like a running one."""
     from mlflow import MlflowClient
 
-    from heartseg.tracking.checks import check_tracking
+    from heartseg.tracking.server_checks import check_tracking
 
     name = "heartseg-mmode"
     as_user(monkeypatch, stack, "admin")

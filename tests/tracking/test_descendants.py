@@ -13,10 +13,10 @@ import pytest
 from heartseg.data.prepared import Sample, write_prepared
 from heartseg.errors import InputError
 from heartseg.lineage import main as lineage
-from heartseg.tracking import lineage as chain
+from heartseg.tracking import ancestors
+from heartseg.tracking.ancestors import find_model
 from heartseg.tracking.client import connect, open_run
 from heartseg.tracking.descendants import filter_by_data, filter_by_patient, find_descendants
-from heartseg.tracking.lineage import find_model
 from tests.examples import ROOT
 from tests.tracking.stores import forget_run
 
@@ -97,7 +97,7 @@ def test_a_version_whose_run_is_gone_is_unknown_and_not_nobody(
     shutil.copy(ROOT / "params.yaml", tmp_path)
     for arguments in (["--patient", "p2"], ["data/CAMUS"]):
         lineage(arguments)
-        assert "no run in this store used" in capsys.readouterr().out
+        assert "no run in this store" in capsys.readouterr().out
     made = Store(store)
     made.run("gone", OLD)
     run_id = made.ids["gone"]
@@ -110,7 +110,7 @@ def test_a_version_whose_run_is_gone_is_unknown_and_not_nobody(
     for arguments in (["--patient", "p2"], ["data/CAMUS"], [OLD]):
         lineage(arguments)
         told = capsys.readouterr().out
-        assert "no run in this store used" not in told
+        assert "no run in this store" not in told
         assert "unknown for 1 model version(s)" in told
         assert "models:/heartseg-camus/1" in told
         lineage([*arguments, "--json"])
@@ -164,7 +164,7 @@ def test_a_patient_by_another_key_is_looked_up_in_the_data(store, tmp_path, monk
     told = capsys.readouterr().out
     assert "unknown for 1 run(s)" in told
     assert OLD in told
-    assert "no run in this store used" not in told
+    assert "no run in this store" not in told
 
     image = np.zeros((16, 16), np.uint8)
     samples = [
@@ -175,7 +175,7 @@ def test_a_patient_by_another_key_is_looked_up_in_the_data(store, tmp_path, monk
     ]
     cache = tmp_path / "cache"
     write_prepared(cache / OLD[:2] / OLD[2:], samples, {"p1": "train", "p2": "val"}, {})
-    monkeypatch.setattr(chain, "find_data", lambda root, md5: cache if md5 == OLD else None)
+    monkeypatch.setattr(ancestors, "find_data", lambda root, md5: cache if md5 == OLD else None)
     found = made.users(filter_by_patient(made.client, Path.cwd(), "p2", by_key("my")))
     assert (found["hers"]["split"], found["hers"]["cases"]) == ("val", ["p2_ED"])
     assert found["tuned"]["indirect"]

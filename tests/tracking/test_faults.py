@@ -13,13 +13,13 @@ from mlflow.exceptions import MlflowException, RestException
 from heartseg import lineage, pull, sync
 from heartseg.errors import InputError
 from heartseg.tracking import pulled
+from heartseg.tracking.ancestors import find_model
 from heartseg.tracking.artifacts import read_artifact
 from heartseg.tracking.client import connect
 from heartseg.tracking.faults import explain, explain_store_fault, refusal_status, writing_to_store
-from heartseg.tracking.lineage import find_model
 from tests.examples import ROOT
 from tests.tracking.stores import Server, forget_run, free_port, new_run
-from tests.tracking.test_moved import NAME, register
+from tests.tracking.test_moved_store import NAME, register
 
 BAD_LOGIN = MlflowException("API request to endpoint /x failed with error code 401 != 200")
 FORBIDDEN = RestException({"error_code": "PERMISSION_DENIED", "message": "Permission denied"})

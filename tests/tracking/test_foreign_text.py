@@ -20,8 +20,7 @@ from heartseg.doctor import show
 from heartseg.errors import InputError
 from heartseg.lineage import main as lineage
 from heartseg.reproduce import main as reproduce
-from heartseg.tracking import evaluations, pulled, registry
-from heartseg.tracking import lineage as chain
+from heartseg.tracking import ancestors, evaluations, pulled, registry
 from heartseg.tracking.client import connect, open_run
 from heartseg.tracking.provenance import patch_md5, working_patch
 from tests.examples import ROOT
@@ -238,5 +237,5 @@ def test_a_hash_that_is_an_option_of_git(store, recorded):
     connect(store).set_tag(uri.removeprefix("runs:/"), "git.commit", "--output=owned")
     with pytest.raises(InputError, match="has no commit"):
         reproduce([uri, "--yes"])
-    assert chain.find_model(connect(store), uri).tags["git.commit"] == "--output=owned"
+    assert ancestors.find_model(connect(store), uri).tags["git.commit"] == "--output=owned"
     assert not Path("owned").exists()

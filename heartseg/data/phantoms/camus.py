@@ -7,7 +7,6 @@ Every frame samples it at the material position of each pixel, so speckle moves 
 
 from __future__ import annotations
 
-import csv
 import gzip
 import io
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ import nibabel as nib
 import numpy as np
 
 from heartseg.config.data import CamusPhantoms
-from heartseg.data.phantoms import map_processes, mark_as_phantom
+from heartseg.data.phantoms import map_processes, mark_as_phantom, write_table
 from heartseg.data.phantoms.apical import QUALITY, ApicalView
 from heartseg.data.phantoms.ultrasound import Sector
 from heartseg.data.phantoms.ventricle import Ventricle, random_bulge, random_profile, volume_ml
@@ -74,10 +73,7 @@ def write_camus(folder: Path, config: CamusPhantoms, workers: int) -> None:
     write = partial(_write_patient, folder, config)
     truth = map_processes(write, range(1, config.patients + 1), workers)
     _write_split(folder / "database_split", [row[0] for row in truth], config.seed)
-    with open(folder / "truth.csv", "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["patient", "edv_ml", "esv_ml", "ef_percent"])
-        writer.writerows(truth)
+    write_table(folder / "truth.csv", ["patient", "edv_ml", "esv_ml", "ef_percent"], truth)
 
 
 def _write_split(folder: Path, names: list[str], seed: int) -> None:

@@ -7,8 +7,6 @@ move with the walls, which causes streaks along the traces.
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -17,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from heartseg.config.data import MmodePhantoms
-from heartseg.data.phantoms import map_processes, mark_as_phantom
+from heartseg.data.phantoms import map_processes, mark_as_phantom, write_table
 from heartseg.data.phantoms.strip import QUALITY, Motion, form_strip, make_motion
 
 
@@ -87,14 +85,6 @@ def write_mmode(folder: Path, config: MmodePhantoms, workers: int) -> None:
     write_table(folder / "windows.csv", [field.name for field in fields(WindowTruth)], windows)
     truths = [[t.name, *(getattr(t, key) for key in STRIP_COLUMNS)] for t, _ in animals]
     write_table(folder / "strips/recordings.csv", ["recording", *STRIP_COLUMNS], truths)
-
-
-def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Write a CSV file with a header."""
-    with open(path, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
 
 
 def _write_animal(

@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image
 
 from heartseg.config.data import MmodePhantoms
-from heartseg.data.phantoms import map_processes, mark_as_phantom
+from heartseg.data.phantoms import map_processes, mark_as_phantom, write_table
 from heartseg.data.phantoms.degrade import BAD_FROM, DEGRADATIONS, WORST_GRADE, degrade, quality_of
-from heartseg.data.phantoms.mmode import STRIP_COLUMNS, AnimalStrip, make_strip, write_table
+from heartseg.data.phantoms.mmode import STRIP_COLUMNS, AnimalStrip, make_strip
 
 WINDOW_COLUMNS = ("name", "animal", "mm_per_row", "s_per_column", "quality", "kind", "grade")
 SPAN_COLUMNS = ("recording", "start_s", "end_s", "kind", "grade")

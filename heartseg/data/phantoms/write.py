@@ -29,7 +29,9 @@ def write_phantoms(dataset: str, phantoms: Phantoms, folder: Path) -> Path:
         InputError: `folder` is not a folder, or cannot be written.
     """
     if os.path.exists(folder) and not os.path.isdir(folder):
-        raise InputError(f"{folder} is not a folder. Move it away: the phantoms are written there.")
+        raise InputError(
+            f"{folder}: is not a folder. Move it, because the phantoms are written there."
+        )
     workers = os.cpu_count() or 1
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     replaced = folder.with_name(f".{folder.name}.{os.getpid()}.old")

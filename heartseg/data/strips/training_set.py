@@ -11,7 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from heartseg.config.data import Windows
-from heartseg.data.strips.cut import Window, cut_windows, window_size
+from heartseg.data.strips.cut_windows import Window, cut_windows, window_size
 from heartseg.data.strips.quality import BAD, GOOD, QualityLabels
 from heartseg.data.strips.recordings import Strip
 from heartseg.errors import catch_write_errors

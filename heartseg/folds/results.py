@@ -36,7 +36,7 @@ def evaluate_folds(job: Job, rows: pd.DataFrame) -> dict[str, Any]:
     import torch
 
     from heartseg.evaluation.cases import join_measured, measure_cases
-    from heartseg.evaluation.select import select_postprocessing
+    from heartseg.evaluation.postprocessing import select_postprocessing
     from heartseg.evaluation.summary import headline
     from heartseg.models.trained import load_trained
     from heartseg.models.tta import views_of

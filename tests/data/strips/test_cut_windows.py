@@ -10,7 +10,7 @@ import pytest
 from heartseg.config.data import Windows
 from heartseg.config.params import Params
 from heartseg.data.species import Scale
-from heartseg.data.strips.cut import beat_columns, cut_windows, window_size
+from heartseg.data.strips.cut_windows import beat_columns, cut_windows, window_size
 from heartseg.data.strips.recordings import Strip
 
 RATES = (200.0, 900.0)

@@ -16,8 +16,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from heartseg.tracking.checks import check_tracking
 from heartseg.tracking.client import connect, find_experiment
+from heartseg.tracking.server_checks import check_tracking
 from tests.tracking.stores import free_port
 
 pytestmark = pytest.mark.slow

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from heartseg.metrics.sequence import lv_curves
-from heartseg.report.curves import curve_figure
+from heartseg.report.sequence_curves import curve_figure
 from tests.metrics.shapes import FINE, heart
 
 BEAT = np.stack([heart(84, 22), heart(78, 20), heart(72, 18)])

@@ -10,7 +10,7 @@ import pytest
 
 from heartseg.config.params import Evaluate, Params
 from heartseg.datasets.camus import Camus
-from heartseg.evaluation.select import PredictionPairs, select_postprocessing
+from heartseg.evaluation.postprocessing import PredictionPairs, select_postprocessing
 from heartseg.models.tta import Tta
 from tests.metrics.shapes import heart
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from heartseg.tracking.client import connect, log_evaluation
-from heartseg.tracking.notes import DESCRIPTION_LENGTH, describe, first_page, run_note
+from heartseg.tracking.descriptions import DESCRIPTION_LENGTH, describe, first_page, run_note
 from heartseg.tracking.registry import register_version, use_store
 from tests.tracking.stores import new_run
 

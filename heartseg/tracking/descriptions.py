@@ -1,4 +1,4 @@
-"""Descriptions that MLflow's pages show, and the tags by which it chooses these pages."""
+"""Descriptions on MLflow's pages, and the tags that select MLflow's layout of these pages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 NOTE = "mlflow.note.content"
 DESCRIPTION_LENGTH = 5000
-"""Characters that MLflow's database keeps of a model version's description."""
+"""Maximum number of characters of a model version's description in MLflow's database."""
 RUN_TAGS = {"mlflow.source.name": "heartseg", "mlflow.source.type": "LOCAL"}
 EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",  # runs first, not traces of agents
@@ -28,10 +28,10 @@ EXPERIMENT_TAGS = {
 
 
 def run_note(metrics: dict[str, Any]) -> str:
-    """What an evaluation says of a model, in a few lines of Markdown; "" for other metrics.
+    """Summarise an evaluation in a few lines of Markdown; "" if it has none of the metrics.
 
     Args:
-        metrics: report.json.
+        metrics: Content of report.json.
     """
     if "evaluated_on" not in metrics:
         return ""
@@ -55,9 +55,10 @@ def run_note(metrics: dict[str, Any]) -> str:
 
 
 def first_page(card: str) -> str:
-    """The sections of a model card that fit into a version's description, in their order.
+    """Return the sections of a model card that fit into the description of a model version.
 
-    A card that is too long ends with a sentence that names the other sections and their place.
+    If the card is too long, the page ends with a sentence that names the missing sections and the
+    artifact with the whole card.
     """
     if len(card) <= DESCRIPTION_LENGTH:
         return card
@@ -77,14 +78,14 @@ def first_page(card: str) -> str:
 
 
 def describe(client: MlflowClient, name: str, version: str, model_uri: str, dataset: str) -> None:
-    """Describe a registered model with its first version, and link the version's source model.
+    """Describe a registered model when it gets a version, and link the logged model to it.
 
     Args:
-        client: from `connect`.
-        name: the registered model.
-        version: that was just added.
-        model_uri: of the logged model, "models:/<model id>".
-        dataset: that it segments.
+        client: Client from `connect`.
+        name: Name of the registered model.
+        version: Version that was added.
+        model_uri: URI of the logged model, "models:/<model id>".
+        dataset: Name of the dataset.
     """
     if version == "1":  # later on a person may have written something better
         client.update_registered_model(name, registered_note(name, dataset))
@@ -96,7 +97,7 @@ def describe(client: MlflowClient, name: str, version: str, model_uri: str, data
 
 
 def registered_note(name: str, dataset: str) -> str:
-    """What a registered model is, for all its versions."""
+    """Return the description of a registered model, which applies to all its versions."""
     return (
         f"Models for the dataset {dataset}. `models:/{name}@champion` is the best so far on the "
         "same held-out patients, `@challenger` the latest that was not better. "

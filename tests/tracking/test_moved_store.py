@@ -15,9 +15,9 @@ from mlflow.tracking._tracking_service import utils
 
 from heartseg.errors import InputError
 from heartseg.tracking import registry
-from heartseg.tracking.checks import check_tracking
 from heartseg.tracking.client import connect, portable_uri
-from heartseg.tracking.moved import former_folders
+from heartseg.tracking.moved_store import former_folders
+from heartseg.tracking.server_checks import check_tracking
 from tests.tracking.stores import new_run
 
 NAME = "heartseg-camus"

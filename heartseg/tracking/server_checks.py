@@ -17,7 +17,7 @@ from heartseg.text import printable
 from heartseg.tracking.client import connect, repository_root, tracking_uri
 from heartseg.tracking.credentials import check_credentials_file, credentials_file
 from heartseg.tracking.faults import UNKNOWN_USER, first_line, store_errors, without_password
-from heartseg.tracking.moved import artifact_folder, former_folders
+from heartseg.tracking.moved_store import artifact_folder, former_folders
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
